@@ -1,0 +1,266 @@
+"""Images a second of the loader against a DataLoader as the published programs have it.
+
+    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5]
+
+`plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
+the data sets of CAC do; `host` and `dali` (CPU operators) are this project's backends with two threads. All read files that
+the system has cached, keep nothing themselves, and end in normalised float32 batches on the CPU. They take turns on the
+same two cores; rates are medians over the rounds, ratios medians of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from json import dumps
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from semiseg.pipelines.dali import DaliBackend
+from semiseg.pipelines.dataset import find_dataset
+from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.host import HostBackend
+from semiseg.pipelines.loader import Loader
+from semiseg.pipelines.manifest import Record, prepare
+from semiseg.pipelines.plan import Planner
+from semiseg.pipelines.views import FILL, IGNORE, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
+
+CROP, BATCH, THREADS, BASE = 320, 8, 2, 400
+LABELED = Augmentation(base=BASE)
+PAIRS = Augmentation(base=BASE, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
+WARM_UP = 16  # batches: more than any loader holds ready
+CPU = torch.device("cpu")
+
+
+class Plain(Dataset):
+    """Scale, pad, crop and flip as CAC: whole images, Pillow's bicubic and nearest."""
+
+    def __init__(self, records: Sequence[Record], augmentation: Augmentation):
+        self.records, self.augmentation = records, augmentation
+        low, high = augmentation.range
+        self.long_sides = int(low * augmentation.base), int(high * augmentation.base)
+        self.normalise = Compose([ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def size(self, image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        factor = random.randint(*self.long_sides) / max(width, height)
+        return int(width * factor + 0.5), int(height * factor + 0.5)
+
+    def pad(self, image: Image.Image, fill) -> np.ndarray:
+        bottom, right = max(CROP - image.height, 0), max(CROP - image.width, 0)
+        return cv2.copyMakeBorder(np.asarray(image), 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill)
+
+    def corner(self, image: np.ndarray) -> tuple[int, int]:
+        return random.randint(0, image.shape[0] - CROP), random.randint(0, image.shape[1] - CROP)
+
+
+class PlainLabeled(Plain):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = Image.open(self.records[index].image).convert("RGB")
+        label = Image.open(self.records[index].mask)
+        size = self.size(image)
+        image = self.pad(image.resize(size, Image.Resampling.BICUBIC), FILL)
+        label = self.pad(label.resize(size, Image.Resampling.NEAREST), IGNORE)
+        y, x = self.corner(image)
+        image, label = image[y : y + CROP, x : x + CROP], label[y : y + CROP, x : x + CROP]
+        if random.random() < self.augmentation.flip:
+            image, label = image[:, ::-1], label[:, ::-1]
+        return self.normalise(np.ascontiguousarray(image)), torch.from_numpy(label.astype(np.int64))
+
+
+class PlainPairs(Plain):
+    """Two overlapping views with their own colours. The overlap's geometry, which costs nothing, is left out."""
+
+    def __init__(self, records: Sequence[Record], augmentation: Augmentation):
+        super().__init__(records, augmentation)
+        strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
+        jitter = RandomApply([ColorJitter(*strengths)], augmentation.jitter)
+        self.colours = Compose([jitter, RandomGrayscale(augmentation.gray), self.normalise])
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = Image.open(self.records[index].image).convert("RGB")
+        image = self.pad(image.resize(self.size(image), Image.Resampling.BICUBIC), FILL)
+        return self.view(image), self.view(image)
+
+    def view(self, image: np.ndarray) -> torch.Tensor:
+        y, x = self.corner(image)
+        view = image[y : y + CROP, x : x + CROP]
+        if random.random() < self.augmentation.flip:
+            view = np.ascontiguousarray(view[:, ::-1])
+        if random.random() < self.augmentation.blur:
+            view = cv2.GaussianBlur(view, (5, 5), 0)
+        return self.colours(Image.fromarray(view))
+
+
+@contextmanager
+def plain(records: Sequence[Record], kind: str) -> Iterator[Iterator]:
+    dataset = PlainPairs(records, PAIRS) if kind == "pairs" else PlainLabeled(records, LABELED)
+    endless = RandomSampler(dataset, replacement=True, num_samples=1 << 40)
+    yield iter(DataLoader(dataset, BATCH, sampler=endless, num_workers=THREADS))
+
+
+@contextmanager
+def ours(records: Sequence[Record], kind: str, backend: Callable) -> Iterator[Iterator]:
+    pairs = kind == "pairs"
+    planner = Planner(
+        np.array([(record.height, record.width) for record in records]),
+        range(len(records)),
+        range(len(records)),
+        ViewSpec(unlabeled="pair" if pairs else "none"),
+        crop=CROP,
+        batch=0 if pairs else BATCH,
+        unlabeled_batch=BATCH,
+        labeled_augmentation=LABELED,
+        unlabeled_augmentation=PAIRS,
+        seed=0,
+    )
+    images, masks = [record.image for record in records], [record.mask for record in records]
+    loader = Loader(backend(images, masks, planner, threads=THREADS), CPU, 0, sys.maxsize)
+    try:
+        yield iter(loader)
+    finally:
+        loader.close()
+
+
+def dali(*arguments, **options) -> DaliBackend:
+    return DaliBackend(*arguments, device_id=None, **options)
+
+
+LOADERS = {
+    "plain": plain,
+    "host": lambda records, kind: ours(records, kind, HostBackend),
+    "dali": lambda records, kind: ours(records, kind, dali),
+}
+KINDS = {"labeled": "labeled_images_per_s", "pairs": "pairs_per_s"}
+
+
+def rate(loader, records: Sequence[Record], kind: str, seconds: float) -> float:
+    with loader(records, kind) as batches:
+        for _ in range(WARM_UP):
+            next(batches)
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
+            next(batches)
+            count += 1
+    del batches
+    gc.collect()  # worker processes and buffers of one loader must not disturb the next
+    return count * BATCH / elapsed
+
+
+def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str, Any]:
+    rates = {name: {kind: [] for kind in KINDS} for name in LOADERS}
+    for number, kind, name in itertools.product(range(rounds), KINDS, LOADERS):
+        rates[name][kind].append(rate(LOADERS[name], records, kind, seconds))
+        print(f"round {number + 1}: {name} {kind} {rates[name][kind][-1]:.0f}/s", file=sys.stderr)
+    result: dict[str, Any] = {
+        name: {key: round(median(rates[name][kind]), 1) for kind, key in KINDS.items()} for name in LOADERS
+    }
+    result["ratio_to_plain"] = {
+        name: {
+            kind: round(median(own / base for own, base in zip(rates[name][kind], rates["plain"][kind])), 2)
+            for kind in KINDS
+        }
+        for name in ("host", "dali")
+    }
+    result["rounds"] = {
+        name: {k: [round(r, 1) for r in rs] for k, rs in kinds.items()} for name, kinds in rates.items()
+    }
+    return result
+
+
+def machine() -> dict[str, Any]:
+    model = platform.processor()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {"cpu": model, "cores": os.cpu_count(), "system": platform.platform()}
+
+
+def versions() -> dict[str, str | None]:
+    packages = ("torch", "torchvision", "pillow", "opencv-python-headless", "numpy", "nvidia-dali-cuda130")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) -> None:
+    """Compare loaders on the training images of a VOC tree.
+
+    Args:
+        data: any root of Pascal VOC 2012.
+        json: print one JSON document instead of a table.
+        rounds: how often the loaders take turns.
+        seconds: how long each is measured in a round, after a warm-up.
+    """
+    prepared = prepare(find_dataset("voc", data)).records.values()
+    records = [record for record in prepared if record.mask]
+    with two_cores():
+        result = measure(records, rounds, seconds)
+    result["settings"] = {
+        **{"crop": CROP, "batch": BATCH, "threads": THREADS, "base": BASE, "images": len(records)},
+        **{"rounds": rounds, "seconds": seconds},
+    }
+    result["machine"], result["versions"] = machine(), versions()
+    if json:
+        print(dumps(result, indent=1))
+    else:
+        table(result)
+
+
+def table(result: dict[str, Any]) -> None:
+    table = Table("loader", "labelled images/s", "pairs/s", "labelled / plain", "pairs / plain")
+    for name in LOADERS:
+        ratios = result["ratio_to_plain"].get(name, dict.fromkeys(KINDS, 1.0))
+        rates = [f"{result[name][key]:.0f}" for key in KINDS.values()]
+        table.add_row(name, *rates, *(f"{ratios[kind]:.2f}" for kind in KINDS))
+    Console().print(table)
+
+
+@contextmanager
+def two_cores() -> Iterator[None]:
+    """Everything runs on as many cores as a loader has threads, whatever else it starts; torch takes one of them."""
+    threads = torch.get_num_threads()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        if cores:
+            os.sched_setaffinity(0, sorted(cores)[:THREADS])
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

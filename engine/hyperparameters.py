@@ -1,0 +1,80 @@
+"""What a recipe comes down to: learning rates, weight decays, loss weights and batch, beside the published ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .methods import METHODS, Method, Setting
+from .models import build_network
+from .recipe import Recipe
+
+CLASSES = {"voc": 21, "cityscapes": 19, "shapes": 7}  # where no data set need be looked at
+
+
+def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
+    """Groups for the optimizer: params, name, lr, weight_decay."""
+    groups = []
+    for branch, network in method.networks().items():
+        parts = {"backbone": (network.backbone_parameters(), recipe.lr * recipe.backbone_lr)}
+        parts["head"] = (network.head_parameters(), recipe.lr)
+        for part, (parameters, lr) in parts.items():
+            parameters = list(parameters)
+            name = f"{branch}.{part}"
+            if recipe.decay == "all":
+                groups.append({"name": name, "params": parameters, "lr": lr, "weight_decay": recipe.weight_decay})
+                continue
+            decayed = [p for p in parameters if p.ndim > 1]
+            rest = [p for p in parameters if p.ndim <= 1]
+            groups.append({"name": f"{name}.weights", "params": decayed, "lr": lr, "weight_decay": recipe.weight_decay})
+            groups.append({"name": f"{name}.rest", "params": rest, "lr": lr, "weight_decay": 0.0})
+    return groups
+
+
+def build_method(recipe: Recipe, classes: int, prepare=lambda network: network) -> Method:
+    """The recipe's method; `prepare` receives each new network and returns it (weights, memory format)."""
+
+    def network(projector: bool = False) -> nn.Module:
+        options = {"head_width": recipe.head_width, "projector": projector}
+        return prepare(build_network(recipe.network, recipe.backbone, classes, **options))
+
+    setting = Setting(network=network, crop=recipe.crop, unlabeled_batch=recipe.unlabeled_batch)
+    return METHODS[type(recipe.method)](recipe.method, setting)
+
+
+def hyperparameters(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
+    """steps, crop, batch, loss_weights, groups: lr and weight_decay act on the mean gradient of the whole batch."""
+    views = METHODS[type(recipe.method)].views
+    with torch.device("meta"):
+        method = build_method(recipe, classes or CLASSES.get(recipe.layout, 2))
+    groups = [
+        {
+            "name": group["name"],
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+            "parameters": sum(p.numel() for p in group["params"]),
+        }
+        for group in parameter_groups(recipe, method)
+    ]
+    weights = {"supervised": 1.0}
+    if views.unlabeled != "none":
+        weights["contrastive" if views.unlabeled == "pair" else "cps"] = recipe.method.weight
+    return {
+        "steps": recipe.steps,
+        "crop": recipe.crop,
+        "batch": {"labeled": recipe.batch, "unlabeled": recipe.unlabeled_batch if views.unlabeled != "none" else 0},
+        "loss_weights": weights,
+        "groups": groups,
+    }
+
+
+def flatten(values: dict[str, Any]) -> dict[str, float]:
+    """The same as one level: "batch.labeled", "network.head lr", …"""
+    flat: dict[str, float] = {"steps": values["steps"], "crop": values["crop"]}
+    flat |= {f"batch {name}": value for name, value in values["batch"].items()}
+    flat |= {f"weight of {name} loss": value for name, value in values["loss_weights"].items()}
+    for group in values["groups"]:
+        flat |= {f"{group['name']} {key}": group[key] for key in ("lr", "weight_decay", "parameters")}
+    return flat

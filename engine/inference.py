@@ -1,0 +1,167 @@
+"""From a checkpoint alone: scores on a data set, and predictions for a folder of images."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..pipelines.dataset import find_dataset
+from ..pipelines.errors import UsageError
+from ..pipelines.host import COLOUR, read
+from ..pipelines.manifest import prepare
+from . import console
+from .checkpoint import Checkpoint, find, load_network
+from .evaluation import Scores, evaluate, evaluating, normalised, slide, whole
+from .models import Network
+from .pictures import coloured, overlay
+from .recipe import Evaluation, Files
+from .step import LOW, resolve_device, resolve_precision
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def evaluate_checkpoint(
+    path: Path,
+    data: Path | None,
+    files: Files | None,
+    *,
+    protocol: str | None,
+    window: int | None,
+    batch: int | None,
+    device: str,
+    precision: str,
+) -> tuple[Scores, dict[str, Any]]:
+    """Scores, and the document {"miou", "iou", "pixel_accuracy", "protocol", "images"}: shares in [0, 1].
+
+    Raises UsageError where the class list of the data is not the checkpoint's.
+    """
+    checkpoint, target, autocast = _ready(path, device, precision)
+    recipe = checkpoint.recipe
+    files = files or recipe.files
+    dataset = find_dataset(
+        recipe.layout,
+        data or recipe.data,
+        images=files.images,
+        masks=files.masks,
+        classes=files.classes,
+        train_list=files.train_list,
+        val_list=files.val_list,
+    )
+    if len(dataset.classes) != len(checkpoint.classes):
+        raise UsageError(
+            f"{path}: trained on {len(checkpoint.classes)} classes, the data set {dataset.root} has "
+            f"{len(dataset.classes)}; pass the data or the class list it was trained with"
+        )
+    with console.progress("preparing", 0) as bar:
+        manifest = prepare(dataset, on_progress=bar)
+    records = [manifest.records[sample.id] for sample in dataset.val]
+    evaluation = _evaluation(checkpoint, protocol, window, batch)
+    with console.progress("evaluating", len(records)) as bar:
+        scores = evaluate(
+            checkpoint.network,
+            records,
+            checkpoint.classes,
+            evaluation,
+            crop=recipe.crop,
+            device=target,
+            autocast=autocast,
+            on_progress=bar,
+        )
+    document = {
+        "miou": scores.miou,
+        "iou": {name: None if math.isnan(iou) else iou for name, iou in scores.iou.items()},
+        "pixel_accuracy": scores.pixel_accuracy,
+        "protocol": describe(evaluation, recipe.crop),
+        "images": len(records),
+    }
+    return scores, document
+
+
+def predict_folder(
+    path: Path,
+    images: Path,
+    out: Path | None,
+    *,
+    protocol: str | None,
+    window: int | None,
+    device: str,
+    precision: str,
+) -> tuple[Path, int]:
+    """Writes masks/ (indices), colours/ and overlays/ for every image below `images`; returns folder and count."""
+    checkpoint, target, autocast = _ready(path, device, precision)
+    sources = _images(images)
+    if out is None:
+        file = find(path)
+        out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
+    evaluation = _evaluation(checkpoint, protocol, window, None)
+    try:
+        for kind in ("masks", "colours", "overlays"):
+            (out / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out: cannot write into {out} ({error.strerror}); choose another folder") from None
+    home = images if images.is_dir() else images.parent
+    with console.progress("predicting", len(sources)) as bar:
+        for done, source in enumerate(sources, 1):
+            image = read(source, COLOUR)
+            with autocast():
+                mask = segment(checkpoint.network, image, evaluation, checkpoint.recipe.crop, target)
+            name = source.relative_to(home).with_suffix(".png")
+            pictures = {
+                "masks": Image.fromarray(mask),
+                "colours": Image.fromarray(coloured(mask, checkpoint.palette)),
+                "overlays": Image.fromarray(overlay(image, mask, checkpoint.palette)),
+            }
+            for kind, picture in pictures.items():
+                (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
+                picture.save(out / kind / name)
+            bar(done)
+    return out, len(sources)
+
+
+def segment(network: Network, image: np.ndarray, evaluation: Evaluation, crop: int, device: torch.device) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices."""
+    tensor = normalised(image[None], device)
+    with evaluating(network):
+        if evaluation.protocol == "whole":
+            logits = whole(network, tensor)
+        else:
+            logits = slide(network, tensor, evaluation.window or crop, evaluation.batch)
+        return logits[0].argmax(0).byte().cpu().numpy()
+
+
+def describe(evaluation: Evaluation, crop: int) -> str:
+    """The protocol in a word, with its window."""
+    return "whole" if evaluation.protocol == "whole" else f"slide {evaluation.window or crop}"
+
+
+def _ready(path: Path, device: str, precision: str):
+    target = resolve_device(device)
+    low = LOW.get(resolve_precision(precision, target))
+    checkpoint: Checkpoint = load_network(path)
+    checkpoint.network.to(target, memory_format=torch.channels_last)
+    return checkpoint, target, (lambda: torch.autocast(target.type, low)) if low else nullcontext
+
+
+def _evaluation(checkpoint: Checkpoint, protocol: str | None, window: int | None, batch: int | None) -> Evaluation:
+    given = {"protocol": protocol, "window": window, "batch": batch}
+    if window is not None and window < 16:
+        raise UsageError(f"--window: must be at least 16 pixels, is {window}")
+    return replace(checkpoint.recipe.evaluation, **{name: v for name, v in given.items() if v is not None})
+
+
+def _images(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    if not found:
+        raise UsageError(
+            f"{path}: no images there ({', '.join(sorted(SUFFIXES))}); pass a folder of images or one image"
+        )
+    return found

@@ -1,0 +1,125 @@
+"""CAC: Semi-supervised Semantic Segmentation with Directional Context-aware Consistency (Lai et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels import directional_contrast
+from ...pipelines.loader import Batch, Unlabeled
+from ...pipelines.views import ViewSpec
+from ..models import Network
+from .method import Method, Setting, SupervisedTerm
+
+STRIDE = 8  # pixels of a window per position that is contrasted
+CHANNELS = 128  # of the projected features
+
+
+@dataclass(kw_only=True, slots=True)
+class CacConfig(SupervisedTerm):
+    """Directional context-aware consistency."""
+
+    weight: float = 0.1
+    """Weight of the contrastive term."""
+    start: float = 5 / 80
+    """Share of the schedule after which the contrastive term counts (published: from epoch 5 of 80)."""
+    temperature: float = 0.1
+    """Divides the cosine similarities."""
+    threshold: float = 0.75
+    """A target position must be more confident than this."""
+    bank_steps: int = 2
+    """Steps whose features the negative bank holds, the current one included."""
+
+
+class Cac(Method):
+    """Two windows of one image overlap; there, the less confident features follow the more confident ones.
+
+    loss = CE(f(x), y) + weight (contrast(view 1 -> view 2) + contrast(view 2 -> view 1)),
+    each contrast against features of other classes
+    """
+
+    views = ViewSpec(unlabeled="pair", grid=STRIDE)
+
+    def __init__(self, config: CacConfig, setting: Setting):
+        super().__init__()
+        self.config = config
+        self.network = setting.network(projector=True)
+        self.bank = NegativeBank(config.bank_steps, 2 * setting.unlabeled_batch * (setting.crop // STRIDE) ** 2)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        supervised = self.config.loss(self.network(batch.labeled.image), batch.labeled.target)
+        if progress < self.config.start:
+            return {"loss": supervised, "supervised": supervised}
+        u = batch.unlabeled
+        feature1, label1, confidence1 = self.describe(u.image)
+        feature2, label2, confidence2 = self.describe(u.image2)
+        self.bank.push(torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2]))
+        place1, place2, valid = overlap_positions(u, u.image.shape[-1] // STRIDE)
+        towards2, towards1 = directional_contrast(
+            feature1[place1],
+            feature2[place2],
+            label1[place1],
+            label2[place2],
+            confidence1[place1],
+            confidence2[place2],
+            self.bank.features.flatten(0, 1),
+            self.bank.labels.flatten(),
+            valid=valid,
+            temperature=self.config.temperature,
+            threshold=self.config.threshold,
+        )
+        contrastive = towards2 + towards1
+        loss = supervised + self.config.weight * contrastive
+        return {"loss": loss, "supervised": supervised, "contrastive": contrastive}
+
+    def describe(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """view (B, 3, S, S) -> unit features (N, 128), pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
+        pooled = F.avg_pool2d(self.network.features(view), 2)
+        feature = F.normalize(_rows(self.network.project(pooled)).float(), dim=1)
+        with torch.no_grad():
+            confidence, label = _rows(self.network.classify(pooled)).float().softmax(1).max(1)
+        return feature, label, confidence
+
+    def predictor(self) -> Network:
+        return self.network
+
+
+class NegativeBank(nn.Module):
+    """A ring of the features of the last steps; slots that were never filled have label -1."""
+
+    def __init__(self, steps: int, rows: int):
+        super().__init__()
+        self.register_buffer("features", torch.zeros(steps, rows, CHANNELS))
+        self.register_buffer("labels", torch.full((steps, rows), -1))
+        self.register_buffer("position", torch.zeros(1, dtype=torch.long))
+
+    def push(self, features: Tensor, labels: Tensor) -> None:
+        """features (rows, 128), labels (rows,): they replace the oldest step's."""
+        self.features.index_copy_(0, self.position, features[None])
+        self.labels.index_copy_(0, self.position, labels[None])
+        self.position.copy_((self.position + 1) % len(self.features))
+
+
+def overlap_positions(pair: Unlabeled, grid: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (N,) into both views' flattened positions such that row i of both is the same place of the image, and
+    which rows are inside the overlap, N = B grid^2. The overlap fills the upper left rows; the others are void."""
+    row, column = torch.meshgrid(*[torch.arange(grid, device=pair.corner1.device)] * 2, indexing="ij")
+    height, width = (pair.extent // STRIDE)[..., None, None].unbind(1)
+    valid = (row < height) & (column < width)
+    sample = torch.arange(len(valid), device=valid.device)[:, None, None] * grid**2
+
+    def place(corner: Tensor, flip: Tensor) -> Tensor:
+        top, left = (corner // STRIDE)[..., None, None].unbind(1)
+        there = (left + column).clamp(max=grid - 1)
+        there = torch.where(flip[:, None, None], grid - 1 - there, there)
+        return (sample + (top + row).clamp(max=grid - 1) * grid + there).flatten()
+
+    return place(pair.corner1, pair.flip1), place(pair.corner2, pair.flip2), valid.flatten()
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B h w, C)"""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)

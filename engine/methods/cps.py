@@ -1,0 +1,52 @@
+"""CPS: Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision (Chen et al., CVPR 2021), section 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...kernels import pseudo_label, upsample_cross_entropy
+from ...pipelines.loader import Batch
+from ...pipelines.views import ViewSpec
+from ..models import Network
+from .method import Method, Setting, SupervisedTerm
+
+
+@dataclass(kw_only=True, slots=True)
+class CpsConfig(SupervisedTerm):
+    """Cross pseudo supervision."""
+
+    weight: float = 1.5
+    """Weight of the cross pseudo supervision."""
+
+
+class Cps(Method):
+    """Two networks that differ by their random heads; each learns the other's labels on all images.
+
+    loss = CE(f1(x), y) + CE(f2(x), y) + weight (CE(p1, argmax p2) + CE(p2, argmax p1)),  p = f(x) and f(u) together
+    """
+
+    views = ViewSpec(unlabeled="plain")
+
+    def __init__(self, config: CpsConfig, setting: Setting):
+        super().__init__()
+        self.config = config
+        self.branch1 = setting.network()
+        self.branch2 = setting.network()
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        x, y, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
+        # One call each for labelled and unlabelled images: their batch statistics never mix.
+        x1, u1 = self.branch1(x), self.branch1(u)
+        x2, u2 = self.branch2(x), self.branch2(u)
+        logits1, logits2 = torch.cat([x1, u1]), torch.cat([x2, u2])
+        label1, _ = pseudo_label(logits1.detach(), y.shape[-2:])
+        label2, _ = pseudo_label(logits2.detach(), y.shape[-2:])
+        supervised = self.config.loss(x1, y) + self.config.loss(x2, y)
+        cps = upsample_cross_entropy(logits1, label2) + upsample_cross_entropy(logits2, label1)
+        return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
+
+    def predictor(self) -> Network:
+        return self.branch1

@@ -1,0 +1,52 @@
+"""CPS with CutMix augmentation (Chen et al., CVPR 2021, section 4.4; masks of French et al., BMVC 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
+from ...pipelines.loader import Batch
+from ...pipelines.views import ViewSpec
+from ..models import Network
+from .method import Method, Setting, SupervisedTerm
+
+
+@dataclass(kw_only=True, slots=True)
+class CutMixCpsConfig(SupervisedTerm):
+    """Cross pseudo supervision on mixed images."""
+
+    weight: float = 1.0
+    """Weight of the cross pseudo supervision."""
+
+
+class CutMixCps(Method):
+    """Each network labels both images; the other learns these labels, mixed as the images are, on the mixed image.
+
+    loss = CE(f1(x), y) + CE(f2(x), y) + weight (CE(f1(m), mix argmax f2) + CE(f2(m), mix argmax f1)),  m = mix(u, v)
+    """
+
+    views = ViewSpec(unlabeled="mixed")
+
+    def __init__(self, config: CutMixCpsConfig, setting: Setting):
+        super().__init__()
+        self.config = config
+        self.branch1 = setting.network()
+        self.branch2 = setting.network()
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        x, y = batch.labeled.image, batch.labeled.target
+        u, v, boxes = batch.unlabeled.image, batch.unlabeled.image2, batch.unlabeled.boxes
+        mixed = cutmix(u, v, boxes)
+        # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
+        with torch.no_grad():
+            label1, _ = mixed_pseudo_label(self.branch1(u), self.branch1(v), boxes, y.shape[-2:])
+            label2, _ = mixed_pseudo_label(self.branch2(u), self.branch2(v), boxes, y.shape[-2:])
+        cps = upsample_cross_entropy(self.branch1(mixed), label2) + upsample_cross_entropy(self.branch2(mixed), label1)
+        supervised = self.config.loss(self.branch1(x), y) + self.config.loss(self.branch2(x), y)
+        return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
+
+    def predictor(self) -> Network:
+        return self.branch1

@@ -1,0 +1,32 @@
+"""The baseline: labelled images alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...pipelines.loader import Batch
+from ..models import Network
+from .method import Method, Setting, SupervisedTerm
+
+
+@dataclass(kw_only=True, slots=True)
+class SupervisedConfig(SupervisedTerm):
+    """The supervised baseline."""
+
+
+class Supervised(Method):
+    """loss = CE(f(x), y)"""
+
+    def __init__(self, config: SupervisedConfig, setting: Setting):
+        super().__init__()
+        self.config = config
+        self.network = setting.network()
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        supervised = self.config.loss(self.network(batch.labeled.image), batch.labeled.target)
+        return {"loss": supervised, "supervised": supervised}
+
+    def predictor(self) -> Network:
+        return self.network

@@ -1,0 +1,124 @@
+"""Dilated ResNet with torchvision's names, so that torchvision's weights load by name.
+
+He et al., Deep Residual Learning (2016); stage 4 with a multi-grid of dilations: Chen et al., Rethinking Atrous
+Convolution (2017). The output stride is 16: the last stage keeps its resolution, and the 3x3 convolutions of its
+blocks have dilations 2, 4 and 8.
+"""
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+MULTI_GRID = (2, 4, 8)
+
+
+def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """A convolution without bias, padded so that stride 1 keeps the size."""
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; both are dilated, the first one has the stride."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.conv1 = conv(inputs, width, 3, stride=stride, dilation=dilation)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv(width, width, 3, dilation=dilation)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; stride and dilation sit on the 3x3 convolution."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = conv(inputs, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv(width, width, 3, stride=stride, dilation=dilation)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = conv(width, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(conv(inputs, outputs, 1, stride=stride), nn.BatchNorm2d(outputs))
+
+
+_BLOCKS = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+assert tuple(_BLOCKS) == get_args(BackboneName)
+
+
+class ResNet(nn.Module):
+    """Maps (B, 3, H, W) to the pair of stage 1 (B, `low_channels`, H/4, W/4) and stage 4 (B, `channels`, H/16, W/16).
+
+    Sides round up. `deep_stem` replaces the 7x7 convolution of the stem by three 3x3 convolutions ("v1c"), after
+    which stage 1 receives 128 channels instead of 64.
+    """
+
+    def __init__(self, name: BackboneName, *, deep_stem: bool = False):
+        super().__init__()
+        block, (n1, n2, n3, n4) = _BLOCKS[name]
+        self.deep_stem = deep_stem
+        self.low_channels, self.channels = 64 * block.expansion, 512 * block.expansion
+        stem = 128 if deep_stem else 64
+
+        if deep_stem:
+            self.conv1 = nn.Sequential(
+                *(conv(3, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
+                *(conv(64, 64, 3), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
+                conv(64, stem, 3),
+            )
+        else:
+            self.conv1 = conv(3, stem, 7, stride=2)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = _stage(block, stem, 64, [1] * n1)
+        self.layer2 = _stage(block, 64 * block.expansion, 128, [1] * n2, stride=2)
+        self.layer3 = _stage(block, 128 * block.expansion, 256, [1] * n3, stride=2)
+        self.layer4 = _stage(block, 256 * block.expansion, 512, MULTI_GRID[:n4])
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        return low, self.layer4(self.layer3(self.layer2(low)))
+
+
+def _stage(block: type, inputs: int, width: int, dilations, stride: int = 1) -> nn.Sequential:
+    """One block per dilation; the first has the stride."""
+    first, *others = dilations
+    outputs = width * block.expansion
+    return nn.Sequential(block(inputs, width, stride, first), *(block(outputs, width, 1, d) for d in others))

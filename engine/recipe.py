@@ -1,0 +1,211 @@
+"""The recipe: everything that decides a run, as one typed object. Recipes are functions that return one."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import tyro
+
+from ..pipelines.errors import UsageError
+from ..pipelines.views import Augmentation
+from .methods import METHODS, MethodConfig
+
+OUTPUT_STRIDE = 16  # of the backbone: a crop must be a multiple of it
+
+
+@dataclass(kw_only=True, slots=True)
+class Files:
+    """Where a data set's files are, when its layout does not say it."""
+
+    images: str | None = None
+    """Folder of the images, relative to --data (folder: images/)."""
+    masks: str | None = None
+    """Folder of the masks, relative to --data (folder: masks/; voc: SegmentationClassAug, else SegmentationClass)."""
+    classes: Path | None = None
+    """File with one class name a line (default: classes.txt in --data)."""
+    train_list: Path | None = None
+    """List file of the training pool (default: the layout's)."""
+    val_list: Path | None = None
+    """List file of the validation set (default: the layout's)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """How a network is judged."""
+
+    protocol: Literal["whole", "slide"] = "whole"
+    """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits summed."""
+    window: int | None = None
+    """Pixels (default: the crop). Windows lie two thirds of it apart."""
+    batch: int = 8
+    """Images (whole) or windows (slide) evaluated together."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Recipe:
+    """A training run."""
+
+    name: tyro.conf.Suppress[str]
+    """Of the recipe; names the run's folder."""
+    layout: Literal["voc", "cityscapes", "folder", "shapes"]
+    """How the data set is laid out on disk."""
+    method: Annotated[MethodConfig, tyro.conf.AvoidSubcommands]
+    """The method and its settings."""
+    published: tyro.conf.Suppress[str] = ""
+    """The program whose numbers these are; empty for a recipe of our own."""
+
+    data: Path | None = None
+    """Root of the data set. shapes is drawn into the cache by itself."""
+    split: str = "draw:1/8@0"
+    """Which images are labelled: draw:1/8@SEED, all, LABELLED_FILE or LABELLED_FILE,UNLABELLED_FILE."""
+    files: Files = field(default_factory=Files)
+    """Where the files are, when the layout does not say it."""
+
+    network: Literal["cac", "cps"] = "cac"
+    """DeepLabv3+ as published with CAC (7x7 stem, dropout) or with CPS (deep stem, no dropout)."""
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    """The backbone."""
+    head_width: int = 256
+    """Channels of the head."""
+    weights: str = "imagenet"
+    """Backbone weights: imagenet (torchvision's IMAGENET1K_V1), none, or a file."""
+    init: Path | None = None
+    """A checkpoint of a whole network to start the evaluated network from."""
+
+    crop: int = 320
+    """Pixels, side of the square windows."""
+    batch: int = 8
+    """Labelled images a step, over all processes; the unlabelled ones follow in the method's ratio."""
+    unlabeled_ratio: int = 1
+    """Unlabelled images (pairs, mixed images) per labelled image."""
+    steps: int = 92_560
+    """Optimizer steps."""
+    eval_every: int | None = None
+    """Steps between evaluations (default: a twentieth of the run)."""
+    seed: int = 42
+    """Of everything that is random."""
+    labeled: Augmentation = field(default_factory=Augmentation)
+    """How labelled windows are drawn."""
+    unlabeled: Augmentation = field(default_factory=Augmentation)
+    """How unlabelled windows are drawn."""
+
+    optimizer: Literal["sgd", "apex_fused_sgd"] = "sgd"
+    """apex_fused_sgd needs NVIDIA's apex, built from source."""
+    lr: float = 0.01
+    """Learning rate of the heads; falls with (1 - step / steps) ^ power."""
+    backbone_lr: float = 0.1
+    """Learning rate of the backbones, as a share of lr."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty."""
+    decay: Literal["all", "weights"] = "all"
+    """all: every parameter decays (CAC); weights: convolution weights alone (CPS)."""
+    power: float = 0.9
+    """Exponent of the schedule."""
+
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How the network is judged."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    backend: Literal["auto", "dali", "host"] = "auto"
+    """Input pipeline; auto: dali with a GPU, host without."""
+    threads: int = 0
+    """Threads of the input pipeline (0: one a core)."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Of matrix products and convolutions; auto: bf16 on a GPU that has it, else fp32."""
+    channels_last: bool = True
+    """Memory format of networks and images."""
+    compile: bool = False
+    """Compile the networks (minutes at the start, faster steps)."""
+
+    out: Path | None = None
+    """The run's folder (default: runs/<recipe>-<time>)."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    log_every: int = 10
+    """Steps between log lines."""
+    fidelity: Literal["fixed", "published"] = "fixed"
+    """fixed: defects of the published programs are mended; published: reproduced (not available yet)."""
+    dry_run: bool = False
+    """Print what would be trained, and stop."""
+    json: bool = False
+    """Print one JSON document on standard output; everything else goes to standard error."""
+
+    @property
+    def unlabeled_batch(self) -> int:
+        """Unlabelled images a step, over all processes."""
+        return self.batch * self.unlabeled_ratio
+
+    def check(self) -> None:
+        """Raises UsageError, naming the field and the fix, for values that do not go together."""
+        for name in ("crop", "batch", "unlabeled_ratio", "steps", "log_every", "head_width"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')}: must be at least 1, is {getattr(self, name)}")
+        if self.crop % OUTPUT_STRIDE:
+            lower, upper = self.crop // OUTPUT_STRIDE * OUTPUT_STRIDE, -(-self.crop // OUTPUT_STRIDE) * OUTPUT_STRIDE
+            near = f"{lower} or {upper}" if lower else f"{upper}"
+            raise UsageError(
+                f"--crop: {self.crop} is not a multiple of the network's stride {OUTPUT_STRIDE}; use {near}"
+            )
+        if self.eval_every is not None and self.eval_every < 1:
+            raise UsageError(f"--eval-every: must be at least 1, is {self.eval_every}")
+        if self.seed < 0:
+            raise UsageError(f"--seed: must not be negative, is {self.seed}")
+        if self.fidelity == "published":
+            raise UsageError("--fidelity published: not available yet; leave it out")
+        if self.layout != "shapes" and self.data is None and not self.dry_run:
+            raise UsageError(
+                f"--data: the recipe {self.name} needs the root of the data set, e.g. --data /data/VOCdevkit"
+            )
+        if self.resume and self.out is None:
+            raise UsageError("--resume: say which run with --out FOLDER")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` is the inverse."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Raises UsageError where the values are not a recipe's, naming the field."""
+        try:
+            return _typed(cls, values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"recipe: not one of this version of semiseg ({error}); train again") from error
+
+
+def method_of(recipe: Recipe) -> str:
+    """The method's name: supervised, cac, cps, cutmix_cps."""
+    return METHODS[type(recipe.method)].__module__.rpartition(".")[2]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__} | plain if type(value) in METHODS else plain
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _typed(arguments[0], value)
+    if kind == MethodConfig:
+        config = {one.__name__: one for one in METHODS}[value["type"]]
+        return _typed(config, {name: item for name, item in value.items() if name != "type"})
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _typed(next(one for one in arguments if one is not type(None)), value)
+    if kind is Path:
+        return Path(value)
+    return tuple(value) if origin is tuple else value

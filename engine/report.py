@@ -1,0 +1,176 @@
+"""report.html: curves, per-class IoU, pictures, throughput and settings of a run, in one self-contained file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..pipelines.host import COLOUR, LABEL, read
+from ..pipelines.manifest import Record
+from .checkpoint import load_network
+from .hyperparameters import flatten, hyperparameters
+from .pictures import coloured
+from .recipe import Recipe
+from .run import Run
+
+SAMPLES = 6
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222; }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse } td, th { padding: .15em .9em .15em 0; text-align: left }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+.tiles { display: flex; flex-wrap: wrap; gap: 1.6em; margin: 1em 0 } .tiles b { display: block; font-size: 1.6em }
+.bar { background: #4477aa; height: .8em } .samples img { width: 100%; image-rendering: auto }
+.legend span { display: inline-block; margin: 0 1em .3em 0 } .legend i { display: inline-block; width: 1em; height: 1em;
+margin-right: .3em; vertical-align: -.15em; border: 1px solid #999 } svg { max-width: 100%; height: auto }
+details { margin-top: 1em } pre { white-space: pre-wrap; font-size: 12px }
+"""
+
+
+def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> None:
+    """samples/<id>.png: image, truth and the best checkpoint's prediction side by side, for a few images."""
+    from .inference import segment
+
+    checkpoint = load_network(run.folder)
+    checkpoint.network.to(device, memory_format=torch.channels_last)
+    folder = run.folder / "samples"
+    folder.mkdir(exist_ok=True)
+    chosen = np.unique(np.linspace(0, len(records) - 1, SAMPLES).round().astype(int))
+    for number in chosen:
+        record = records[number]
+        image, truth = read(record.image, COLOUR), read(record.mask, LABEL)
+        recipe = checkpoint.recipe
+        mask = segment(checkpoint.network, image, recipe.evaluation, recipe.crop, device)
+        row = [image, coloured(truth, checkpoint.palette), coloured(mask, checkpoint.palette)]
+        gap = np.full((image.shape[0], 6, 3), 255, np.uint8)
+        picture = np.hstack([row[0], gap, row[1], gap, row[2]])
+        Image.fromarray(picture).save(folder / f"{record.id.replace('/', '_')}.png")
+
+
+def write_report(folder: Path) -> Path:
+    """Writes report.html from what the run's folder holds; returns its path."""
+    run = Run.open(folder)
+    recipe = Recipe.from_dict(run.recipe)
+    checkpoint = load_network(folder)
+    lines = run.log
+    path = folder / "report.html"
+    path.write_text(_page(run, recipe, checkpoint.classes, checkpoint.palette, lines), encoding="utf-8")
+    return path
+
+
+def _page(run: Run, recipe: Recipe, classes, palette, lines: list[dict[str, Any]]) -> str:
+    scored = [line for line in lines if "val/miou" in line]
+    trained = [line for line in lines if "loss" in line]
+    best = max(scored, key=lambda line: line["val/miou"] or 0.0)
+    tiles = {
+        "mIoU best": f"{100 * best['val/miou']:.2f} %",
+        "at step": f"{best['step']}",
+        "mIoU last": f"{100 * scored[-1]['val/miou']:.2f} %",
+        "images/s": f"{np.median([line['images_per_s'] for line in trained]):.1f}" if trained else "",
+        "data wait": f"{np.median([line['data_wait_pct'] for line in trained]):.0f} %" if trained else "",
+        "peak memory": f"{max(line['memory_gib'] for line in trained):.2f} GiB" if trained else "",
+    }
+    about = f"{recipe.data or recipe.layout}, split {recipe.split}, seed {recipe.seed}"
+    parts = [
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(recipe.name)}</title>",
+        f"<style>{STYLE}</style><h1>{html.escape(recipe.name)}</h1>",
+        f"<p>{html.escape(about)}</p>",
+        "<div class='tiles'>" + "".join(f"<div>{name}<b>{value}</b></div>" for name, value in tiles.items()) + "</div>",
+        "<h2>Curves</h2>",
+        _curves(trained, scored),
+        "<h2>IoU of each class</h2>",
+        _classes(classes, palette, best, scored[-1]),
+        "<h2>Image, truth, prediction of the best checkpoint</h2>",
+        _samples(run, classes, palette),
+        "<h2>Speed and memory</h2>",
+        _speed(trained),
+        "<h2>Effective hyper-parameters</h2>",
+        _table(flatten(hyperparameters(recipe, len(classes)))),
+        f"<details><summary>recipe.json</summary><pre>{_file(run, 'recipe.json')}</pre></details>",
+        f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
+    ]
+    return "\n".join(parts)
+
+
+def _curves(trained: list[dict], scored: list[dict]) -> str:
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for name in sorted({name for line in trained for name in line if name.startswith("loss")}):
+        points = [(line["step"], line[name]) for line in trained if line.get(name) is not None]
+        left.plot(*zip(*points, strict=True), label=name.removeprefix("loss/"), linewidth=1)
+    left.set(title="losses", xlabel="step", ylim=(0, None))
+    if left.lines:
+        left.legend(frameon=False)
+    steps = [line["step"] for line in scored]
+    middle.plot(steps, [100 * (line["val/miou"] or 0) for line in scored], marker="o", markersize=3)
+    middle.set(title="validation mIoU, %", xlabel="step", ylim=(0, None))
+    right.plot([line["step"] for line in trained], [line["lr"] for line in trained])
+    right.set(title="learning rate", xlabel="step", ylim=(0, None))
+    return _svg(figure)
+
+
+def _speed(trained: list[dict]) -> str:
+    figure = Figure(figsize=(11, 2.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    steps = [line["step"] for line in trained]
+    left.plot(steps, [line["images_per_s"] for line in trained], label="total", linewidth=1)
+    left.plot(steps, [line["compute_images_per_s"] for line in trained], label="without data wait", linewidth=1)
+    left.set(title="images/s", xlabel="step", ylim=(0, None))
+    if steps:
+        left.legend(frameon=False)
+    middle.plot(steps, [line["data_wait_pct"] for line in trained], linewidth=1)
+    middle.set(title="data wait, %", xlabel="step", ylim=(0, 100))
+    right.plot(steps, [line["memory_gib"] for line in trained], linewidth=1)
+    right.set(title="peak memory, GiB", xlabel="step", ylim=(0, None))
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _classes(classes, palette, best: dict, last: dict) -> str:
+    rows = ["<table><tr><th>class<th class='n'>best %<th class='n'>last %<th style='width:26em'></tr>"]
+    for name, colour in zip(classes, palette, strict=True):
+        values = [line.get(f"val/iou/{name}") for line in (best, last)]
+        shown = ["absent" if value is None else f"{100 * value:.1f}" for value in values]
+        width = 100 * (values[0] or 0)
+        rows.append(
+            f"<tr><td>{html.escape(name)}<td class='n'>{shown[0]}<td class='n'>{shown[1]}"
+            f"<td><div class='bar' style='width:{width:.1f}%;background:rgb{tuple(colour)}'></div></tr>"
+        )
+    return "".join(rows) + "</table>"
+
+
+def _samples(run: Run, classes, palette) -> str:
+    legend = "".join(
+        f"<span><i style='background:rgb{tuple(colour)}'></i>{html.escape(name)}</span>"
+        for name, colour in zip(classes, palette, strict=True)
+    )
+    pictures = []
+    for path in sorted((run.folder / "samples").glob("*.png")):
+        data = base64.b64encode(path.read_bytes()).decode()
+        pictures.append(f"<p>{html.escape(path.stem)}<img alt='' src='data:image/png;base64,{data}'></p>")
+    return f"<p class='legend'>{legend}</p><div class='samples'>{''.join(pictures)}</div>"
+
+
+def _table(values: dict[str, float]) -> str:
+    rows = "".join(f"<tr><td>{html.escape(name)}<td class='n'>{value:,}</tr>" for name, value in values.items())
+    return f"<table>{rows}</table>"
+
+
+def _file(run: Run, name: str) -> str:
+    path = run.folder / name
+    return html.escape(path.read_text()) if path.exists() else ""

@@ -1,0 +1,130 @@
+"""The folder of a run: recipe, environment, log, TensorBoard events, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..pipelines.errors import UsageError
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "numpy",
+    "opencv-python-headless",
+    "nvidia-dali-cuda130",
+    "nvidia-dali-cuda120",
+)
+
+
+class Run:
+    """Writes into one run's folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self._events = None
+
+    @classmethod
+    def create(cls, folder: Path, recipe: dict[str, Any]) -> Run:
+        """A new run. Raises UsageError where one is already, or where nothing can be written."""
+        if (folder / "recipe.json").exists():
+            raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
+        try:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (folder / "recipe.json").write_text(json.dumps(recipe, indent=1))
+        except OSError as error:
+            raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None
+        (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        if not (folder / "recipe.json").is_file():
+            raise UsageError(f"{folder}: not the folder of a run (no recipe.json); pass the --out of a training")
+        return cls(folder)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return json.loads((self.folder / "recipe.json").read_text())
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """All log lines; of steps that were run again after an interruption, the later ones."""
+        path = self.folder / "log.jsonl"
+        lines = (
+            [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+        )
+        kept: list[dict[str, Any]] = []
+        for line in lines:
+            while kept and (kept[-1]["step"] > line["step"]):
+                kept.pop()
+            kept.append(line)
+        return kept
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends a log line; its numbers also become TensorBoard scalars."""
+        line = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(self.folder / "tensorboard")
+        for name, value in line.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self._events.add_scalar(name, value, line["step"])
+
+    def write_json(self, name: str, value: Any) -> None:
+        (self.folder / name).write_text(json.dumps(value, indent=1))
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, command and commit."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": device,
+        "packages": versions,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

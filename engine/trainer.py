@@ -1,0 +1,419 @@
+"""The training loop: data in, steps, evaluations, checkpoints, log and report out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..pipelines.dataset import Dataset, find_dataset
+from ..pipelines.errors import UsageError
+from ..pipelines.host import HostBackend
+from ..pipelines.loader import Backend, Batch, Loader
+from ..pipelines.manifest import Manifest, Record, prepare
+from ..pipelines.plan import Planner
+from ..pipelines.splits import Split, resolve_split
+from . import console
+from .checkpoint import load_network, load_state, save_network, save_state
+from .evaluation import Scores, evaluate
+from .gpu import Gpu
+from .hyperparameters import build_method
+from .methods import METHODS, Method
+from .models import Network, load_backbone
+from .recipe import Recipe
+from .report import write_samples
+from .run import Run
+from .step import Step, resolve_device, resolve_precision
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A prepared data set and its split."""
+
+    manifest: Manifest
+    split: Split
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.manifest.dataset.classes
+
+    @property
+    def val(self) -> list[Record]:
+        return [self.manifest.records[sample.id] for sample in self.manifest.dataset.val]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished run comes down to."""
+
+    out: Path
+    labeled: int
+    unlabeled: int
+    steps: int
+    best: float
+    """mIoU in [0, 1] of the best evaluation."""
+    best_step: int
+    last: float
+    """mIoU of the last evaluation."""
+    iou: dict[str, float]
+    """Per class, of the last evaluation."""
+    pixel_accuracy: float
+    images_per_s: float
+    data_wait_pct: float
+    memory_gib: float
+    seconds: float
+
+
+def locate(recipe: Recipe) -> Dataset:
+    """The recipe's data set, as it lies on disk."""
+    files = recipe.files
+    return find_dataset(
+        recipe.layout,
+        recipe.data,
+        images=files.images,
+        masks=files.masks,
+        classes=files.classes,
+        train_list=files.train_list,
+        val_list=files.val_list,
+    )
+
+
+def prepare_data(recipe: Recipe) -> Data:
+    """Finds, checks and converts the data set, saying so where it takes a while, and resolves the split."""
+    dataset = locate(recipe)
+    split = resolve_split(recipe.split, dataset)
+    with console.progress("preparing", 0) as bar:
+        manifest = prepare(dataset, on_progress=bar)
+    return Data(manifest, split)
+
+
+class Trainer:
+    """One run of a recipe. Everything that a user can get wrong is checked before anything is written."""
+
+    def __init__(self, recipe: Recipe):
+        recipe.check()
+        self.recipe = recipe
+        self.device = resolve_device(recipe.device)
+        self.precision = resolve_precision(recipe.precision, self.device)
+        self.data = prepare_data(recipe)
+        torch.manual_seed(recipe.seed)
+        self.method = self._method()
+        self.step = Step(recipe, self.method, self.device, self.precision)
+        self.backend = self._backend()
+        self.first, self.best, self.best_step = 0, -math.inf, -1
+        self.seconds = 0.0
+        self.run = self._open_run()
+
+    def _method(self) -> Method:
+        recipe = self.recipe
+
+        def start(network: Network) -> Network:
+            load_backbone(network, recipe.weights)
+            return network
+
+        method = build_method(recipe, len(self.data.classes), start)
+        if recipe.init is not None:
+            self._initialise(method.predictor())
+        method.to(self.device)
+        if recipe.channels_last:
+            method.to(memory_format=torch.channels_last)
+        if recipe.compile:
+            for network in method.networks().values():
+                network.features = torch.compile(network.features, dynamic=False)
+        return method.train()
+
+    def _initialise(self, network: Network) -> None:
+        checkpoint = load_network(self.recipe.init)
+        if len(checkpoint.classes) != len(self.data.classes):
+            raise UsageError(
+                f"--init: {self.recipe.init} was trained on {len(checkpoint.classes)} classes, "
+                f"the data set has {len(self.data.classes)}; pass a checkpoint or a class list that fits"
+            )
+        state = checkpoint.network.state_dict()
+        wanted = network.state_dict()
+        wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+        missing = [name for name in wanted if name not in state and not name.startswith("projector")]
+        if wrong or missing:
+            other = checkpoint.recipe
+            raise UsageError(
+                f"--init: {self.recipe.init} holds another network (--network {other.network} "
+                f"--backbone {other.backbone} --head-width {other.head_width}); ask for the same"
+            )
+        network.load_state_dict(state, strict=False)
+
+    def _backend(self) -> Backend:
+        recipe, data = self.recipe, self.data
+        names = [*data.split.labeled, *data.split.unlabeled]
+        records = [data.manifest.records[name] for name in names]
+        planner = Planner(
+            np.array([(record.height, record.width) for record in records]),
+            range(len(data.split.labeled)),
+            range(len(data.split.labeled), len(names)),
+            METHODS[type(recipe.method)].views,
+            crop=recipe.crop,
+            batch=recipe.batch,
+            unlabeled_batch=recipe.unlabeled_batch,
+            labeled_augmentation=recipe.labeled,
+            unlabeled_augmentation=recipe.unlabeled,
+            seed=recipe.seed,
+        )
+        images, masks = [record.image for record in records], [record.mask for record in records]
+        kind = recipe.backend
+        if kind == "auto":
+            kind = "dali" if self.device.type == "cuda" else "host"
+        if kind == "host":
+            return HostBackend(images, masks, planner, threads=recipe.threads)
+        from ..pipelines.dali import DaliBackend
+
+        device_id = (self.device.index or 0) if self.device.type == "cuda" else None
+        return DaliBackend(images, masks, planner, device_id=device_id, threads=recipe.threads)
+
+    def _open_run(self) -> Run:
+        recipe = self.recipe
+        folder = recipe.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not recipe.resume:
+            return Run.create(folder, recipe.to_dict())
+        run = Run.open(folder)
+        kept = Recipe.from_dict(run.recipe)
+        for name in (
+            "layout",
+            "split",
+            "network",
+            "backbone",
+            "head_width",
+            "crop",
+            "batch",
+            "steps",
+            "seed",
+            "method",
+        ):
+            if getattr(kept, name) != getattr(recipe, name):
+                raise UsageError(
+                    f"--resume: {name} was {getattr(kept, name)} in {folder}, is {getattr(recipe, name)} now"
+                )
+        state = load_state(run.checkpoints / "last.state.pt")
+        self.method.load_state_dict(state["method"])
+        self.step.load_state_dict(state["step"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self.first, self.best, self.best_step = state["steps_done"], state["best"], state["best_step"]
+        self.seconds = state["seconds"]
+        console.say(f"going on with {folder} at step {self.first}")
+        return run
+
+    def train(self) -> Result:
+        recipe = self.recipe
+        every = recipe.eval_every or max(recipe.steps // 20, 1)
+        meters = Meters(recipe, self.data, self.device)
+        scores: Scores | None = None
+        began = time.perf_counter() - self.seconds
+        loader = Loader(self.backend, self.device, self.first, recipe.steps)
+        done = self.first
+        try:
+            with console.progress("training", recipe.steps) as bar:
+                for step, batch in enumerate(meters.waited(iter(loader)), self.first):
+                    if recipe.channels_last is False:
+                        batch = contiguous(batch)
+                    meters.add(self.step(batch, step))
+                    done = step + 1
+                    if done % recipe.log_every == 0 or done == recipe.steps:
+                        line = meters.read(done, self.step.lr(step))
+                        self.run.write(line)
+                        bar(done, note=f"loss {line['loss']:.3f}")
+                        if not bar.visible:
+                            console.say(describe(line, recipe.steps))
+                    if done % every == 0 or done == recipe.steps:
+                        scores = self._evaluate(done)
+                        self.seconds = time.perf_counter() - began
+                        self._save(done, scores.miou)
+                        meters.resume()
+        except KeyboardInterrupt:
+            self.seconds = time.perf_counter() - began
+            self._save_state(done)
+            raise UsageError(f"interrupted after step {done}; go on with --out {self.run.folder} --resume") from None
+        finally:
+            loader.close()
+            self.run.close()
+        if scores is None:
+            scores = self._evaluate(done)
+        result = Result(
+            out=self.run.folder,
+            labeled=len(self.data.split.labeled),
+            unlabeled=len(self.data.split.unlabeled) if self.method.views.unlabeled != "none" else 0,
+            steps=recipe.steps,
+            best=self.best,
+            best_step=self.best_step,
+            last=scores.miou,
+            iou=scores.iou,
+            pixel_accuracy=scores.pixel_accuracy,
+            images_per_s=meters.images_per_s,
+            data_wait_pct=meters.data_wait_pct,
+            memory_gib=meters.memory_gib(),
+            seconds=time.perf_counter() - began,
+        )
+        self.run.write_json("result.json", result_dict(result))
+        write_samples(self.run, self.data.val, self.device)
+        return result
+
+    def _evaluate(self, done: int) -> Scores:
+        recipe = self.recipe
+        with console.progress("evaluating", len(self.data.val)) as bar:
+            scores = evaluate(
+                self.method.predictor(),
+                self.data.val,
+                self.data.classes,
+                recipe.evaluation,
+                crop=recipe.crop,
+                device=self.device,
+                autocast=self.step.autocast,
+                on_progress=bar,
+            )
+        line = {"step": done, "val/miou": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
+        self.run.write(line | {f"val/iou/{name}": iou for name, iou in scores.iou.items()})
+        best = " (best)" if scores.miou > self.best else ""
+        console.say(f"step {done}/{recipe.steps}  val mIoU {100 * scores.miou:.2f} %{best}")
+        return scores
+
+    def _save(self, done: int, miou: float) -> None:
+        names = ["last"]
+        if miou > self.best or self.best_step < 0:
+            self.best, self.best_step = miou, done
+            names.append("best")
+        dataset = self.data.manifest.dataset
+        for name in names:
+            path = self.run.checkpoints / f"{name}.safetensors"
+            network = self.method.predictor()
+            save_network(path, network, self.recipe, dataset.classes, dataset.palette, step=done, miou=miou)
+        self._save_state(done)
+
+    def _save_state(self, done: int) -> None:
+        state = {
+            "method": self.method.state_dict(),
+            "step": self.step.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "steps_done": done,
+            "best": self.best,
+            "best_step": self.best_step,
+            "seconds": self.seconds,
+        }
+        save_state(self.run.checkpoints / "last.state.pt", state)
+
+
+class Meters:
+    """Losses, summed on the device and read once a log line; time and memory."""
+
+    def __init__(self, recipe: Recipe, data: Data, device: torch.device):
+        views = {"none": 0, "plain": 1, "pair": 2, "mixed": 2}[METHODS[type(recipe.method)].views.unlabeled]
+        self.images_a_step = recipe.batch + views * recipe.unlabeled_batch
+        self.recipe, self.device = recipe, device
+        self.gpu = Gpu(device)
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._waited = self._all_waited = self._all_seconds = 0.0
+        self._all_steps = 0
+        self._mark = time.perf_counter()
+        self._first = True
+
+    def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the time spent waiting for them counts as data wait, but for the first one's."""
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            if self._first:
+                self._first = False
+                self.resume()
+            else:
+                self._waited += time.perf_counter() - began
+            yield batch
+
+    def resume(self) -> None:
+        """Time from here on counts: what lies before was no training."""
+        self._mark = time.perf_counter()
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
+        self._steps += 1
+
+    def read(self, step: int, lr: float) -> dict[str, Any]:
+        """The log line of the steps since the last one."""
+        losses = {name: float(total) / self._steps for name, total in self._sums.items()}
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - self._mark
+        self._all_seconds += seconds
+        self._all_waited += self._waited
+        self._all_steps += self._steps
+        images = self._steps * self.images_a_step
+        line = {"step": step, "loss": losses.pop("loss")}
+        line |= {f"loss/{name}": loss for name, loss in losses.items()}
+        line |= {
+            "lr": lr,
+            "images_per_s": images / seconds,
+            "compute_images_per_s": images / max(seconds - self._waited, 1e-9),
+            "data_wait_pct": 100 * self._waited / seconds,
+            "memory_gib": self.memory_gib(),
+            "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
+        }
+        line |= self.gpu.read()
+        self._sums, self._steps, self._waited = {}, 0, 0.0
+        self.resume()
+        return line
+
+    @property
+    def images_per_s(self) -> float:
+        return self._all_steps * self.images_a_step / max(self._all_seconds, 1e-9)
+
+    @property
+    def data_wait_pct(self) -> float:
+        return 100 * self._all_waited / max(self._all_seconds, 1e-9)
+
+    def memory_gib(self) -> float:
+        """Peak memory: of the GPU, or of this process where there is none."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def describe(line: dict[str, Any], steps: int) -> str:
+    losses = "  ".join(f"{name.removeprefix('loss/')} {v:.4f}" for name, v in line.items() if name.startswith("loss"))
+    eta = time.strftime("%H:%M:%S", time.gmtime(line["eta_s"]))
+    gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""
+    return (
+        f"step {line['step']}/{steps}  {losses}  lr {line['lr']:.2e}  images/s {line['images_per_s']:.1f} "
+        f"(compute {line['compute_images_per_s']:.1f})  data wait {line['data_wait_pct']:.0f} %  "
+        f"memory {line['memory_gib']:.1f} GiB{gpu}  ETA {eta}"
+    )
+
+
+def contiguous(batch: Batch) -> Batch:
+    """The batch in NCHW memory order, for comparison with channels-last."""
+    from dataclasses import replace
+
+    labeled = replace(batch.labeled, image=batch.labeled.image.contiguous())
+    if batch.unlabeled is None:
+        return Batch(labeled)
+    other = batch.unlabeled
+    image2 = None if other.image2 is None else other.image2.contiguous()
+    return Batch(labeled, replace(other, image=other.image.contiguous(), image2=image2))
+
+
+def result_dict(result: Result) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    plain = asdict(result) | {"out": str(result.out)}
+    plain["iou"] = {name: None if math.isnan(iou) else iou for name, iou in result.iou.items()}
+    return plain

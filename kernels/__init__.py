@@ -1,0 +1,24 @@
+"""Fused operations for semi-supervised segmentation. They know torch and nothing of the rest of this project.
+
+Each name is one file with its mathematics, a plain definition in `reference/` and a test. On the CPU they run in
+bounded memory and are fast enough to train with; float64 tensors and other devices get the plain definition.
+"""
+
+from .cutmix import box_mask, cutmix
+from .directional_contrast import directional_contrast
+from .photometric import photometric
+from .pseudo_label import mixed_pseudo_label, pseudo_label
+from .upsample_confusion import upsample_confusion
+from .upsample_cross_entropy import upsample_cross_entropy, upsample_ohem_cross_entropy
+
+__all__ = [
+    "box_mask",
+    "cutmix",
+    "directional_contrast",
+    "mixed_pseudo_label",
+    "photometric",
+    "pseudo_label",
+    "upsample_confusion",
+    "upsample_cross_entropy",
+    "upsample_ohem_cross_entropy",
+]

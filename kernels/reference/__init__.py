@@ -1,0 +1,23 @@
+"""Plain definitions of every kernel: readable PyTorch, any device and float dtype, differentiable, static shapes.
+
+They materialise whatever they like. The kernels are tested against them, and they serve float64 tensors.
+"""
+
+from .cutmix import box_mask, cutmix
+from .directional_contrast import directional_contrast
+from .photometric import photometric
+from .pseudo_label import mixed_pseudo_label, pseudo_label
+from .upsample_confusion import upsample_confusion
+from .upsample_cross_entropy import upsample_cross_entropy, upsample_ohem_cross_entropy
+
+__all__ = [
+    "box_mask",
+    "cutmix",
+    "directional_contrast",
+    "mixed_pseudo_label",
+    "photometric",
+    "pseudo_label",
+    "upsample_confusion",
+    "upsample_cross_entropy",
+    "upsample_ohem_cross_entropy",
+]

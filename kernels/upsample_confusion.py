@@ -1,0 +1,60 @@
+"""Confusion matrix of bilinearly upsampled logits against the truth, for evaluation.
+
+    counts[t, p] = number of pixels with target t, t != ignore_index, and argmax_c upsample(logits)_c = p
+
+Interpolation and argmax move about 3 B C H W elements; the fused form reads B C h w logits and B H W targets and writes
+C^2 counts, with one multiply-add per class and pixel and no exponential. On the CPU one tile of upsampled logits exists at
+a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._arguments import check_tensor, outside_autocast, plain_only
+from ._bilinear import upsampled_tiles
+from .pseudo_label import check_classes
+
+
+@torch.library.custom_op("semiseg::upsample_confusion_cpu", mutates_args=(), device_types="cpu")
+def _operator(logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int) -> Tensor:
+    classes = logits.shape[1]
+    counts = torch.zeros(classes * classes, dtype=torch.int64)
+    for place, values in upsampled_tiles(logits, tuple(target.shape[1:]), align_corners):
+        truth = target[place].flatten().long()
+        counted = (truth != ignore_index) & (truth >= 0) & (truth < classes)
+        pairs = truth * classes + values.max(0).indices
+        counts += torch.bincount(pairs[counted], minlength=classes * classes)
+    return counts.view(classes, classes)
+
+
+@_operator.register_fake
+def _(logits, target, align_corners, ignore_index):
+    return logits.new_empty((logits.shape[1], logits.shape[1]), dtype=torch.int64)
+
+
+@outside_autocast
+def upsample_confusion(
+    logits: Tensor, target: Tensor, num_classes: int, *, align_corners: bool = True, ignore_index: int = 255
+) -> Tensor:
+    """Confusion counts of the argmax of bilinearly upsampled logits.
+
+    logits: (B, num_classes, h, w) float, not differentiated. target: (B, H, W) uint8 or int64; pixels that hold
+    `ignore_index` or no class in [0, num_classes) are not counted.
+    Returns (num_classes, num_classes) int64, rows = truth, columns = prediction (the lowest index on ties).
+    Raises TypeError or ValueError naming the argument.
+    """
+    check_classes("logits", logits)
+    if logits.shape[1] != num_classes:
+        raise ValueError(f"num_classes is {num_classes}, but logits have {logits.shape[1]} classes")
+    check_tensor("target", target, (logits.shape[0], None, None), (torch.uint8, torch.int64), logits.device)
+    if target.numel() == 0:
+        return torch.zeros((num_classes, num_classes), dtype=torch.int64, device=logits.device)
+    logits = logits.detach()
+    if plain_only(logits):
+        return reference.upsample_confusion(
+            logits, target, num_classes, align_corners=align_corners, ignore_index=ignore_index
+        )
+    return _operator(logits, target, align_corners, ignore_index)

@@ -1,0 +1,17 @@
+"""CAC on your own images: those with masks are labelled, all others are not."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.cac import CacConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.cac_voc import recipe as voc
+from semiseg.recipes.supervised_folder import recipe as supervised
+
+
+def recipe() -> Recipe:
+    return replace(supervised(), name="cac_folder", method=CacConfig(), unlabeled=voc().unlabeled)
+
+
+if __name__ == "__main__":
+    main(recipe)

@@ -1,0 +1,16 @@
+"""CPS on your own images: those with masks are labelled, all others are not."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.cps import CpsConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_folder import recipe as supervised
+
+
+def recipe() -> Recipe:
+    return replace(supervised(), name="cps_folder", method=CpsConfig(), unlabeled=supervised().labeled)
+
+
+if __name__ == "__main__":
+    main(recipe)

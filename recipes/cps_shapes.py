@@ -1,0 +1,16 @@
+"""CPS on the embedded data set: the supervised recipe with another method."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.cps import CpsConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_shapes import recipe as supervised
+
+
+def recipe() -> Recipe:
+    return replace(supervised(), name="cps_shapes", method=CpsConfig())
+
+
+if __name__ == "__main__":
+    main(recipe)

@@ -1,0 +1,29 @@
+"""CPS on Pascal VOC with the numbers of the released 1/8 run: crop 512, lr and decay on the mean gradient."""
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.cps import CpsConfig
+from semiseg.engine.recipe import Evaluation, Recipe
+from semiseg.pipelines.views import Augmentation
+
+
+def recipe() -> Recipe:
+    scaled = Augmentation(scale="factors", filter="linear")
+    return Recipe(
+        name="cps_voc",
+        layout="voc",
+        method=CpsConfig(weight=1.5),
+        published="TorchSemiSeg 5e0c29c",
+        crop=512,
+        steps=34 * 1157,
+        lr=0.0025,
+        backbone_lr=1.0,
+        weight_decay=4e-4,
+        decay="weights",
+        labeled=scaled,
+        unlabeled=scaled,
+        evaluation=Evaluation(protocol="slide"),
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

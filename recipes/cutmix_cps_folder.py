@@ -1,0 +1,16 @@
+"""CPS with CutMix on your own images: those with masks are labelled, all others are not."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_folder import recipe as supervised
+
+
+def recipe() -> Recipe:
+    return replace(supervised(), name="cutmix_cps_folder", method=CutMixCpsConfig(), unlabeled=supervised().labeled)
+
+
+if __name__ == "__main__":
+    main(recipe)

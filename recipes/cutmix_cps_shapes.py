@@ -1,0 +1,16 @@
+"""CPS with CutMix on the embedded data set: the supervised recipe with another method."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_shapes import recipe as supervised
+
+
+def recipe() -> Recipe:
+    return replace(supervised(), name="cutmix_cps_shapes", method=CutMixCpsConfig())
+
+
+if __name__ == "__main__":
+    main(recipe)

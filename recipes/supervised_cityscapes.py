@@ -1,0 +1,23 @@
+"""Supervised baseline on Cityscapes with the numbers of CAC: DeepLabv3+ R50, crop 720."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.recipe import Recipe
+from semiseg.pipelines.views import Augmentation
+from semiseg.recipes.supervised_voc import recipe as voc
+
+
+def recipe() -> Recipe:
+    return replace(
+        voc(),
+        name="supervised_cityscapes",
+        layout="cityscapes",
+        crop=720,
+        lr=0.1,
+        labeled=Augmentation(base=2048 / 720, range=(0.5, 2.0), jitter=1.0),
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

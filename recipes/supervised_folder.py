@@ -1,0 +1,15 @@
+"""Supervised baseline on your own images: folders of images and masks, crop 320."""
+
+from dataclasses import replace
+
+from semiseg.engine.cli import main
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_voc import recipe as voc
+
+
+def recipe() -> Recipe:
+    return replace(voc(), name="supervised_folder", layout="folder", published="", split="all", steps=20_000)
+
+
+if __name__ == "__main__":
+    main(recipe)

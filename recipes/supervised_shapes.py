@@ -1,0 +1,28 @@
+"""Supervised baseline on the embedded data set, sized for two cores without a GPU."""
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.supervised import SupervisedConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.pipelines.views import Augmentation
+
+
+def recipe() -> Recipe:
+    return Recipe(
+        name="supervised_shapes",
+        layout="shapes",
+        method=SupervisedConfig(),
+        split="draw:1/16@0",
+        backbone="resnet18",
+        head_width=64,
+        weights="none",
+        crop=96,
+        steps=1000,
+        lr=0.02,
+        backbone_lr=1.0,
+        labeled=Augmentation(range=(0.75, 1.5)),
+        unlabeled=Augmentation(range=(0.75, 1.5)),
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

@@ -1,0 +1,23 @@
+"""Supervised baseline on Pascal VOC with the numbers of CAC: DeepLabv3+ R50, crop 320."""
+
+from semiseg.engine.cli import main
+from semiseg.engine.methods.supervised import SupervisedConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.pipelines.views import Augmentation
+
+
+def recipe() -> Recipe:
+    return Recipe(
+        name="supervised_voc",
+        layout="voc",
+        method=SupervisedConfig(),
+        published="Context-Aware-Consistency 4fdec7a",
+        crop=320,
+        steps=80 * 1157,
+        lr=0.01,
+        labeled=Augmentation(base=400 / 320, range=(0.5, 2.0)),
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

@@ -1,0 +1,34 @@
+"""The top-level folders are the sub-packages of `semiseg`: `kernels/` is `semiseg.kernels`, and so on."""
+
+from setuptools import find_packages, setup
+
+ROOMS = ("engine", "kernels", "pipelines", "recipes")
+
+TRAIN = [
+    "torchvision>=0.26",
+    "pillow>=10",
+    "opencv-python-headless>=4.11",
+    "tyro>=0.9.20",
+    "rich>=13",
+    "tensorboard>=2.16",
+    "matplotlib>=3.8",
+    "safetensors>=0.4.5",
+    "nvidia-ml-py>=12",
+    "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'",
+]
+DEV = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100", "torchmetrics>=1.4", "ruff>=0.9"]
+
+setup(
+    name="semiseg",
+    version="0.1.0",
+    description="Semi-supervised semantic segmentation: CAC, CPS and CutMix-CPS, fast and checked against what was published",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[f"semiseg.{room}{tail}" for room in ROOMS for tail in ("", *("." + p for p in find_packages(room)))],
+    package_dir={f"semiseg.{room}": room for room in ROOMS},
+    install_requires=["torch>=2.11", "numpy>=1.26"],
+    extras_require={"train": TRAIN, "dev": DEV},
+    entry_points={"console_scripts": ["semiseg = semiseg.engine.cli:main"]},
+)
