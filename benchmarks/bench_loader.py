@@ -39,7 +39,8 @@ from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.manifest import Record, prepare
 from semiseg.pipelines.plan import Planner
-from semiseg.pipelines.views import FILL, IGNORE, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
+from semiseg.pipelines.dataset import IGNORE
+from semiseg.pipelines.views import FILL, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 

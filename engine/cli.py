@@ -19,6 +19,7 @@ from .recipe import Files, Recipe
 
 Layout = Literal["voc", "cityscapes", "folder", "shapes"]
 Positional = tyro.conf.Positional
+DEFAULT_FILES = Files()
 
 
 def main(recipe: Callable[[], Recipe] | None = None) -> None:
@@ -149,7 +150,7 @@ def show_data(trainer) -> None:
     console.say(f"device: {trainer.device}, {trainer.precision}, {backend}; run: {trainer.run.folder}")
 
 
-def prepare(*, layout: Layout, data: Path | None = None, files: Files | None = None, json: bool = False) -> None:
+def prepare(*, layout: Layout, data: Path | None = None, files: Files = DEFAULT_FILES, json: bool = False) -> None:
     """Check a data set by decoding everything once, and convert its masks into the cache.
 
     Args:
@@ -184,18 +185,27 @@ def prepare(*, layout: Layout, data: Path | None = None, files: Files | None = N
     console.say(f"prepared in {done.folder}")
 
 
-def doctor(*, layout: Layout, data: Path | None = None, files: Files | None = None, json: bool = False) -> None:
+def doctor(
+    *,
+    layout: Layout,
+    data: Path | None = None,
+    split: str | None = None,
+    files: Files = Files(),  # noqa: B008
+    json: bool = False,
+) -> None:
     """Say whether a data set can be trained on, and what to mend. Writes nothing.
 
     Args:
         layout: How the data set is laid out.
         data: Its root.
+        split: The split to look at as well, as `train` takes it.
         files: Where the files are, when the layout does not say it.
         json: Print one JSON document.
     """
     from ..pipelines.doctor import diagnose
 
-    report = diagnose(_locate(layout, data, files))
+    with console.progress("looking", 0) as bar:
+        report = diagnose({"layout": layout, "root": data, **asdict(files)}, split=split, on_progress=bar)
     if json:
         emit(report.to_dict())
     else:
@@ -210,7 +220,7 @@ def _locate(layout: Layout, data: Path | None, files: Files | None):
 
     if data is None and layout != "shapes":
         raise UsageError(f"--data: say where the {layout} data set is")
-    return find_dataset(layout, data, **asdict(files or Files()))
+    return find_dataset(layout, data, **asdict(files))
 
 
 def splits_draw(
@@ -220,7 +230,7 @@ def splits_draw(
     share: str = "1/8",
     seed: int = 0,
     out: Path,
-    files: Files | None = None,
+    files: Files = DEFAULT_FILES,
     json: bool = False,
 ) -> None:
     """Draw a labelled and an unlabelled list from the training images that have masks.
@@ -259,7 +269,7 @@ def evaluate(
     /,
     *,
     data: Path | None = None,
-    files: Files | None = None,
+    files: Files = DEFAULT_FILES,
     protocol: Literal["whole", "slide"] | None = None,
     window: int | None = None,
     batch: int | None = None,

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels import photometric, upsample_confusion
+from ..pipelines.dataset import IGNORE
 from ..pipelines.host import COLOUR, LABEL, read
 from ..pipelines.manifest import Record
-from ..pipelines.views import IGNORE, IMAGENET_MEAN, IMAGENET_STD
+from ..pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 from .models import Network
 from .recipe import Evaluation
 

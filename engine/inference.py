@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 def evaluate_checkpoint(
     path: Path,
     data: Path | None,
-    files: Files | None,
+    files: Files,
     *,
     protocol: str | None,
     window: int | None,
@@ -44,16 +44,8 @@ def evaluate_checkpoint(
     """
     checkpoint, target, autocast = _ready(path, device, precision)
     recipe = checkpoint.recipe
-    files = files or recipe.files
-    dataset = find_dataset(
-        recipe.layout,
-        data or recipe.data,
-        images=files.images,
-        masks=files.masks,
-        classes=files.classes,
-        train_list=files.train_list,
-        val_list=files.val_list,
-    )
+    files = recipe.files if files == Files() else files
+    dataset = find_dataset(recipe.layout, data or recipe.data, **asdict(files))
     if len(dataset.classes) != len(checkpoint.classes):
         raise UsageError(
             f"{path}: trained on {len(checkpoint.classes)} classes, the data set {dataset.root} has "

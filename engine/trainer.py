@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,21 +72,14 @@ class Result:
 
 def locate(recipe: Recipe) -> Dataset:
     """The recipe's data set, as it lies on disk."""
-    files = recipe.files
-    return find_dataset(
-        recipe.layout,
-        recipe.data,
-        images=files.images,
-        masks=files.masks,
-        classes=files.classes,
-        train_list=files.train_list,
-        val_list=files.val_list,
-    )
+    return find_dataset(recipe.layout, recipe.data, **asdict(recipe.files))
 
 
 def prepare_data(recipe: Recipe) -> Data:
     """Finds, checks and converts the data set, saying so where it takes a while, and resolves the split."""
     dataset = locate(recipe)
+    for note in dataset.notes:
+        console.say(f"data: {note}")
     split = resolve_split(recipe.split, dataset)
     with console.progress("preparing", 0) as bar:
         manifest = prepare(dataset, on_progress=bar)
@@ -230,6 +223,7 @@ class Trainer:
                         if not bar.visible:
                             console.say(describe(line, recipe.steps))
                     if done % every == 0 or done == recipe.steps:
+                        meters.pause()
                         scores = self._evaluate(done)
                         self.seconds = time.perf_counter() - began
                         self._save(done, scores.miou)
@@ -320,6 +314,7 @@ class Meters:
         self._waited = self._all_waited = self._all_seconds = 0.0
         self._all_steps = 0
         self._mark = time.perf_counter()
+        self._spent = 0.0
         self._first = True
 
     def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -337,8 +332,13 @@ class Meters:
                 self._waited += time.perf_counter() - began
             yield batch
 
+    def pause(self) -> None:
+        """What follows, until `resume`, is no training and does not count."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._spent += time.perf_counter() - self._mark
+
     def resume(self) -> None:
-        """Time from here on counts: what lies before was no training."""
         self._mark = time.perf_counter()
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
@@ -349,9 +349,8 @@ class Meters:
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
         losses = {name: float(total) / self._steps for name, total in self._sums.items()}
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        seconds = time.perf_counter() - self._mark
+        self.pause()
+        seconds, self._spent = self._spent, 0.0
         self._all_seconds += seconds
         self._all_waited += self._waited
         self._all_steps += self._steps
@@ -401,8 +400,6 @@ def describe(line: dict[str, Any], steps: int) -> str:
 
 def contiguous(batch: Batch) -> Batch:
     """The batch in NCHW memory order, for comparison with channels-last."""
-    from dataclasses import replace
-
     labeled = replace(batch.labeled, image=batch.labeled.image.contiguous())
     if batch.unlabeled is None:
         return Batch(labeled)
@@ -412,8 +409,6 @@ def contiguous(batch: Batch) -> Batch:
 
 
 def result_dict(result: Result) -> dict[str, Any]:
-    from dataclasses import asdict
-
     plain = asdict(result) | {"out": str(result.out)}
     plain["iou"] = {name: None if math.isnan(iou) else iou for name, iou in result.iou.items()}
     return plain

@@ -1,8 +1,8 @@
 """Bilinear upsampling on the CPU, one tile at a time.
 
-Upsampling is linear and separable, full = A_y low A_x^T, and each row of A has two entries. A tile of the result needs a
-small block of the input only, which makes two dense products of small matrices cheaper than gathering: for a factor of 4,
-about 2 (W_tile / 4 + 2) FLOPs per value. The gradient is the transpose, low += A_y^T tile A_x.
+Upsampling is linear and separable, full = A_y low A_x^T, and each row of A has two entries. A tile of the result needs
+a small block of the input only, which makes two dense products of small matrices cheaper than gathering: for a factor
+of 4, about 2 (W_tile / 4 + 2) FLOPs per value. The gradient is the transpose, low += A_y^T tile A_x.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def cuts(length: int, step: int) -> list[slice]:
 def upsampled_tiles(
     logits: Tensor, size: tuple[int, int], align_corners: bool, gradient: Tensor | None = None
 ) -> Iterator[tuple[tuple[int, slice, slice], Tensor]]:
-    """Yield (place, values) over the upsampled (B, C, H, W): `place` indexes a (B, H, W) map, `values` is (C, pixels) float32.
+    """Yield (place, values) over the upsampled (B, C, H, W): `place` indexes a (B, H, W) map, `values` is (C, pixels).
 
-    The memory of `values` is used again for the next tile. With `gradient` (B, C, h, w) float32, zero at first, whatever the
-    caller leaves in `values` before asking for the next tile is taken as the gradient with respect to the tile, and its
-    pull-back is added to `gradient`.
+    `values` is float32, and its memory is used again for the next tile. With `gradient` (B, C, h, w) float32, zero at
+    first, whatever the caller leaves in `values` before asking for the next tile is taken as the gradient with respect
+    to the tile, and its pull-back is added to `gradient`.
     """
     batch, channels, height, width = logits.shape
     vertical, horizontal = taps(height, size[0], align_corners), taps(width, size[1], align_corners)

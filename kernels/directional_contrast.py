@@ -1,7 +1,8 @@
 """Directional contrastive loss of context-aware consistency (Lai et al., CVPR 2021).
 
-Row i of `feat1` and `feat2` is one image location seen in two views. In direction 1 the anchor is view 1 and the target is
-view 2, and only rows where view 2 is sure and surer than view 1 are active; direction 2 swaps the roles. With t = temperature
+Row i of `feat1` and `feat2` is one image location seen in two views. In direction 1 the anchor is view 1, the target is
+view 2, and only rows where view 2 is sure and surer than view 1 are active; direction 2 swaps the roles. With t the
+temperature and sg the stopped gradient,
 
     pos_i = f1_i . sg(f2_i) / t         s_ik = f1_i . n_k / t
     D_i   = exp(pos_i) + sum over k with label_k >= 0 and label_k != label1_i of exp(s_ik)
@@ -10,11 +11,11 @@ view 2, and only rows where view 2 is sure and surer than view 1 are active; dir
 
     d loss1 / d f1_i = w_i / (max(1, sum w) t) * q_i / (q_i + eps) * (sum_k exp(s_ik)/D_i n_k - (1 - q_i) f2_i)
 
-and no other gradient. The two sets of active rows are disjoint (the confidences differ strictly), so that both directions
-together score at most N rows. `exp(s) n` is accumulated beside `exp(s)` in the one pass over the negatives: loss and
-gradient take 4 P K C FLOPs for P active rows, against 16 N K C for two checkpointed directions with recomputation and
-the unused gradient of the scores. Minimal traffic is 3 P C + K C elements; the CPU implementation keeps one block of
-scores and one copy of the negatives, sorted by class.
+and no other gradient. The two sets of active rows are disjoint (the confidences differ strictly), so that both
+directions together score at most N rows. `exp(s) n` is accumulated beside `exp(s)` in one pass over the negatives: loss
+and gradient take 4 P K C FLOPs for P active rows, against 12 N K C for two checkpointed directions that recompute every
+score. Minimal traffic is 3 P C + K C elements; the CPU implementation keeps one block of scores and one copy of the
+negatives, sorted by class.
 
 The published program subtracts a running maximum before exp and adds eps to D as well; both are below 1e-8 in the loss.
 """
@@ -33,7 +34,7 @@ from ._arguments import FLOATS, INTEGERS, check_tensor, outside_autocast, plain_
 ROWS, COLUMNS = 256, 2048
 """Scores of one block: 2 MiB in float32, which stay in cache between the products."""
 LARGEST_EXPONENT = 60.0
-"""exp(60) times a billion negatives is below the float32 range's end: up to here no maximum has to be subtracted."""
+"""exp(60) times a billion negatives is far below float32's largest: up to here no maximum has to be subtracted."""
 
 
 @torch.library.custom_op("semiseg::directional_contrast_cpu", mutates_args=(), device_types="cpu")
@@ -53,10 +54,7 @@ def _operator(
     grad_feats: bool,
     grad_negatives: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """loss1, loss2, and the wanted ones (else empty) of dloss1/dfeat1, dloss2/dfeat2, dloss1/dnegatives, dloss2/dnegatives.
-
-    All float32.
-    """
+    """The losses, then d loss1/d feat1, d loss2/d feat2, and d loss1, d loss2/d negatives: float32, empty if unwanted."""
     class_of, order = negative_labels.long().sort()
     filled = int((class_of >= 0).sum())
     class_of, order = class_of[len(order) - filled :], order[len(order) - filled :]
@@ -125,7 +123,7 @@ def _score(anchors, targets, negatives, own_class, temperature, eps, grad_anchor
 
 
 def _maximum(scaled: Tensor, positive: Tensor, targets: Tensor, negatives: Tensor, own_class) -> Tensor | None:
-    """What to subtract from each row's scores before exp: None where the norms already bound them well inside float32."""
+    """What to subtract from each row's scores before exp: None where the norms bound them well inside float32."""
     norms = [float(rows.float().norm(dim=1).amax()) for rows in (scaled, targets, negatives) if len(rows)]
     if not len(scaled) or norms[0] * max(norms[1:]) <= LARGEST_EXPONENT:
         return None
@@ -218,7 +216,7 @@ def directional_contrast(
 
     feat1, feat2: (N, C) float, rows L2-normalised, row i of both the same image location. label1, label2: (N,) int, the
     pseudo-label in each view. conf1, conf2: (N,) float in [0, 1], not differentiated.
-    negatives: (K, C), L2-normalised, of the features' dtype; differentiated only with `grad_negatives`.
+    negatives: (K, C) float, L2-normalised; differentiated only with `grad_negatives`.
     negative_labels: (K,) int; a negative of the anchor's own label is not used, one below zero is an empty bank slot.
     valid: (N,) bool; false rows take no part. temperature > 0; threshold: the least confidence of a target, exclusive.
 
@@ -234,7 +232,7 @@ def directional_contrast(
         check_tensor(name, label, (rows,), INTEGERS, device)
     for name, conf in (("conf1", conf1), ("conf2", conf2)):
         check_tensor(name, conf, (rows,), FLOATS, device)
-    check_tensor("negatives", negatives, (None, channels), (dtype,), device)
+    check_tensor("negatives", negatives, (None, channels), FLOATS, device)
     check_tensor("negative_labels", negative_labels, (negatives.shape[0],), INTEGERS, device)
     if valid is not None:
         check_tensor("valid", valid, (rows,), (torch.bool,), device)

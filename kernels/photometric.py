@@ -8,8 +8,8 @@ For each sample, in grey levels 0..255, rounded to uint8 between the steps as Op
 
 Steps 1 and 2 are integer arithmetic, the same on every device: taps in 1/256 and coefficients in 1/1024, as OpenCV has
 them. Three bytes are read and three floats written per pixel; blur costs 30 multiply-adds a pixel and colour 9. The CPU
-implementation uses OpenCV where it is installed, one sample per worker in buffers that stay in cache, and skips the steps
-a sample does not need. Without OpenCV the plain definition runs sample by sample.
+implementation uses OpenCV where it is installed, one sample per worker in buffers that stay in cache, and skips the
+steps a sample does not need. Without OpenCV the plain definition runs sample by sample.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _operator(images: Tensor, matrix: Tensor, blur: Tensor, mean: Tensor, std: T
         list(_workers(torch.get_num_threads()).map(run, range(workers), [workers] * workers))
     else:
         run(0, 1)
-    return out.permute(0, 3, 1, 2).to(dtype)
+    return out.to(dtype).permute(0, 3, 1, 2)
 
 
 @_operator.register_fake

@@ -1,8 +1,9 @@
 """Pseudo-labels: the most probable class of bilinearly upsampled logits and its probability.
 
 With z = upsample(logits), label = argmax_c z_c (lowest index on ties) and confidence = 1 / sum_c exp(z_c - z_label).
-The mixed form takes z from a second network output inside toggled boxes (see `cutmix`), which equals mixing both upsampled
-logits with a 0/1 mask as CPS does (Chen et al., CVPR 2021). The argmax of upsampled logits is not the upsampled argmax.
+The mixed form takes z from a second network output inside toggled boxes (see `cutmix`), which equals mixing both
+upsampled logits with a 0/1 mask as CPS does (Chen et al., CVPR 2021). The argmax of upsampled logits is not the
+upsampled argmax.
 
 Interpolation, softmax and max move about 5 B C H W elements; the fused form reads B C h w and writes 5 bytes per pixel,
 for B C H W exponentials. On the CPU one tile of upsampled logits exists at a time.

@@ -3,8 +3,8 @@
     counts[t, p] = number of pixels with target t, t != ignore_index, and argmax_c upsample(logits)_c = p
 
 Interpolation and argmax move about 3 B C H W elements; the fused form reads B C h w logits and B H W targets and writes
-C^2 counts, with one multiply-add per class and pixel and no exponential. On the CPU one tile of upsampled logits exists at
-a time.
+C^2 counts, with a few multiply-adds per class and pixel and no exponential. On the CPU one tile of upsampled logits
+exists at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._arguments import check_tensor, outside_autocast, plain_only
+from ._arguments import TARGETS, check_tensor, outside_autocast, plain_only
 from ._bilinear import upsampled_tiles
 from .pseudo_label import check_classes
 
@@ -41,7 +41,7 @@ def upsample_confusion(
 ) -> Tensor:
     """Confusion counts of the argmax of bilinearly upsampled logits.
 
-    logits: (B, num_classes, h, w) float, not differentiated. target: (B, H, W) uint8 or int64; pixels that hold
+    logits: (B, num_classes, h, w) float, not differentiated. target: (B, H, W) int (not int8); pixels that hold
     `ignore_index` or no class in [0, num_classes) are not counted.
     Returns (num_classes, num_classes) int64, rows = truth, columns = prediction (the lowest index on ties).
     Raises TypeError or ValueError naming the argument.
@@ -49,7 +49,7 @@ def upsample_confusion(
     check_classes("logits", logits)
     if logits.shape[1] != num_classes:
         raise ValueError(f"num_classes is {num_classes}, but logits have {logits.shape[1]} classes")
-    check_tensor("target", target, (logits.shape[0], None, None), (torch.uint8, torch.int64), logits.device)
+    check_tensor("target", target, (logits.shape[0], None, None), TARGETS, logits.device)
     if target.numel() == 0:
         return torch.zeros((num_classes, num_classes), dtype=torch.int64, device=logits.device)
     logits = logits.detach()

@@ -2,14 +2,14 @@
 
 With z = upsample(logits), p = softmax(z) over the classes and y the target of a pixel,
 
-    loss(pixel) = log sum_c exp(z_c) - z_y,        d loss / d z_c = p_c - [c == y],        d / d logits = upsample^T (d / d z)
+    loss = log sum_c exp(z_c) - z_y,    d loss / d z_c = p_c - [c == y],    d loss / d logits = upsample^T d loss / d z
 
 Hard-example mining keeps the valid pixels with p_y <= max(threshold, k-th smallest p_y), k = min_kept.
 
 Interpolation followed by cross-entropy moves about 8 B C H W elements in training; the fused form reads the logits and
-the target and writes the gradient, 2 B C h w + B H W, and computes B C H W exponentials. On the CPU one tile of upsampled
-logits exists at a time. The mean and the sum leave their gradient in the forward pass, to be scaled in the backward pass;
-per-pixel losses, whose upstream gradient is not a single number, compute theirs in the backward pass.
+the target and writes the gradient, 2 B C h w + B H W, and computes B C H W exponentials. On the CPU one tile of
+upsampled logits exists at a time. The mean and the sum compute their gradient in the forward pass, to be scaled in the
+backward pass; per-pixel losses, whose upstream gradient is not a single number, compute theirs in the backward pass.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._arguments import FLOATS, check_tensor, outside_autocast, plain_only
+from ._arguments import FLOATS, TARGETS, check_tensor, outside_autocast, plain_only
 from ._bilinear import upsampled_tiles
 from .reference.upsample_cross_entropy import mean_of_hard_pixels
-
-TARGETS = (torch.uint8, torch.int64)
 
 
 def _tiles(
@@ -42,9 +40,10 @@ def _tiles(
         truth = target[place].reshape(1, -1).long()
         valid = truth != ignore_index
         truth = torch.where(valid, truth, 0)
-        if int(truth.min()) < 0 or int(truth.max()) >= classes:
-            wrong = truth.min() if truth.min() < 0 else truth.max()
-            raise ValueError(f"target holds {int(wrong)}, neither a class in [0, {classes}) nor ignore_index {ignore_index}")
+        least, most = int(truth.min()), int(truth.max())
+        if least < 0 or most >= classes:
+            wrong = least if least < 0 else most
+            raise ValueError(f"target holds {wrong}, neither below {classes} classes nor ignore_index {ignore_index}")
         scale = valid.float()
         if weight is not None:
             scale *= weight[place].reshape(1, -1)
@@ -143,9 +142,9 @@ def upsample_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of bilinearly upsampled logits, as F.cross_entropy(F.interpolate(logits, target's size), target).
 
-    logits: (B, C, h, w) float. target: (B, H, W) uint8 or int64, classes or `ignore_index`.
-    pixel_weight: (B, H, W) float, multiplies each pixel's loss, not differentiated; "mean" divides by the number of valid
-    pixels whatever their weight.
+    logits: (B, C, h, w) float. target: (B, H, W) int (not int8), classes or `ignore_index`.
+    pixel_weight: (B, H, W) float, multiplies each pixel's loss, not differentiated; "mean" divides by the number of
+    valid pixels whatever their weight.
     reduction: "mean" (0 with zero gradient where every pixel is ignored), "sum", or "none" for a map (B, H, W).
     deterministic: whether the gradient must be the same bits in every run; on the CPU it always is.
 
@@ -179,12 +178,12 @@ def upsample_ohem_cross_entropy(
     align_corners: bool = True,
     ignore_index: int = 255,
 ) -> Tensor:
-    """Mean cross-entropy of the hard pixels of bilinearly upsampled logits (online hard-example mining, as CPS trains it).
+    """Mean cross-entropy of the hard pixels of bilinearly upsampled logits (online hard-example mining, as in CPS).
 
     Kept are the valid pixels whose probability of the true class is at most the larger of `threshold` and the
     `min_kept`-th smallest probability of the whole batch; all valid pixels where there are fewer than `min_kept`.
 
-    logits: (B, C, h, w) float. target: (B, H, W) uint8 or int64, classes or `ignore_index`. threshold in [0, 1].
+    logits: (B, C, h, w) float. target: (B, H, W) int (not int8), classes or `ignore_index`. threshold in [0, 1].
     min_kept: pixels of the whole batch, at least 0.
     Returns a scalar, float32 (float64 for float64 logits); 0 with zero gradient where every pixel is ignored.
     Raises TypeError or ValueError naming the argument.

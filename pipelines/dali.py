@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .dataset import IGNORE
 from .errors import UsageError
 from .host import Windows
 from .plan import DENOMINATOR, Plan, Planner, Stream
-from .views import FILL, IGNORE
+from .views import FILL
 
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
 

@@ -95,14 +95,14 @@ def find_dataset(
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in accepted[layout]:
-            raise UsageError(f"--{name.replace('_', '-')} has no meaning for the layout {layout}: leave it out")
+            raise UsageError(f"--files.{name.replace('_', '-')} has no meaning for the layout {layout}: leave it out")
     if layout == "shapes":
         from . import shapes
 
         return shapes.find(root and Path(root))
     if root is None:
         raise UsageError(f"the layout {layout} needs the folder of the data set: pass --data ROOT")
-    root = Path(root).expanduser()
+    root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: pass the root of the data set with --data ROOT")
     for name in given.keys() & {"classes", "train_list", "val_list"}:

@@ -36,7 +36,7 @@ def find(
     train_list = train_list or _existing(root / "train.txt")
     val_list = val_list or _existing(root / "val.txt")
     if image_folder is None and train_list is None:
-        raise UsageError(f"{root} has no images: put them in {root / IMAGE_FOLDERS[0]} or pass --images FOLDER")
+        raise UsageError(f"{root} has no images: put them in {root / IMAGE_FOLDERS[0]} or pass --files.images FOLDER")
     class_list = classes or root / "classes.txt"
     if not class_list.is_file():
         raise UsageError(f"the class list {class_list} does not exist: write it, one class name a line, value 0 first")
@@ -144,7 +144,7 @@ class _Samples:
 def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | None:
     if chosen is not None:
         if not (root / chosen).is_dir():
-            raise UsageError(f"the folder {root / chosen} does not exist: correct --images or --masks")
+            raise UsageError(f"the folder {root / chosen} does not exist: correct --files.images or --files.masks")
         return root / chosen
     return next((root / name for name in usual if (root / name).is_dir()), None)
 
@@ -159,7 +159,7 @@ def _hash(id: str) -> bytes:
 
 def _no_masks(root: Path, images: Path | None, masks: Path | None, orphans: set[str], samples: _Samples) -> str:
     if masks is None:
-        return f"{root} has no masks: put them in {root / MASK_FOLDERS[0]} or pass --masks FOLDER"
+        return f"{root} has no masks: put them in {root / MASK_FOLDERS[0]} or pass --files.masks FOLDER"
     if orphans and samples.all:
         return (
             f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(samples.all)}): "

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 
+from .dataset import IGNORE
 from .errors import UsageError
 from .plan import DENOMINATOR, Plan, Planner, Stream
-from .views import FILL, IGNORE
+from .views import FILL
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -87,7 +88,7 @@ class HostBackend:
     def _cut(self, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         record = int(stream.record[row])
         region = resize(
-            window(read(self.images[record], COLOUR), stream.origin[row], stream.source[row]),
+            window(self._read(self.images[record], COLOUR, record), stream.origin[row], stream.source[row]),
             int(stream.step[row]),
             stream.extent[row],
             stream.cubic,
@@ -96,10 +97,15 @@ class HostBackend:
             place(region, view.offset[row], view.inside[row], view.flip[row], FILL, out)
         if target is not None:
             view = stream.views[0]
-            region = nearest(
-                read(self.masks[record], LABEL), stream.origin[row], int(stream.step[row]), stream.extent[row]
-            )
+            labels = self._read(self.masks[record], LABEL, record)
+            region = nearest(labels, stream.origin[row], int(stream.step[row]), stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target)
+
+    def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
+        decoded, size = read(path, flags), tuple(self.planner.sizes[record].tolist())
+        if decoded.shape[:2] != size:  # the resizers trust the plan and would read beyond the image
+            raise UsageError(f"{path}: is {decoded.shape[:2]} and was {size} (height, width); run `semiseg prepare`")
+        return decoded
 
 
 def read(path: Path, flags: int) -> np.ndarray:
@@ -119,7 +125,7 @@ def resize(source: np.ndarray, step: int, extent: np.ndarray, cubic: bool) -> np
     """`extent` output pixels, each `step` / 1024 source pixels wide, from the source's corner; (h, w, 3) uint8."""
     height, width = (int(n) for n in extent)
     if cubic:
-        tensor = torch.from_numpy(source).permute(2, 0, 1)[None]
+        tensor = torch.from_numpy(source)[None].permute(0, 3, 1, 2)
         scaled = torch.ops.aten._upsample_bicubic2d_aa(
             tensor, [height, width], False, DENOMINATOR / step, DENOMINATOR / step
         )
@@ -133,13 +139,17 @@ def resize(source: np.ndarray, step: int, extent: np.ndarray, cubic: bool) -> np
 def nearest(labels: np.ndarray, origin: np.ndarray, step: int, extent: np.ndarray) -> np.ndarray:
     """The label under the centre of each output pixel, exactly: floor(origin + (i + 1/2) step)."""
     rows, columns = (origin[axis] + (2 * np.arange(extent[axis]) + 1) * step // (2 * DENOMINATOR) for axis in range(2))
-    return labels[rows[:, None], columns]
+    return labels[rows][:, columns]
 
 
 def place(region: np.ndarray, offset: np.ndarray, inside: np.ndarray, flip: bool, fill, out: np.ndarray) -> None:
     """Cuts a window out of a region into `out`, pads it at the bottom and right with `fill`, then flips it."""
-    (y, x), (h, w) = offset, inside
+    (y, x), (h, w) = offset.tolist(), inside.tolist()
+    bottom, right = out.shape[0] - h, out.shape[1] - w
+    cut = region[y : y + h, x : x + w]
+    if bottom or right:
+        cut = cv2.copyMakeBorder(cut, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill)
     if flip:
-        out = out[:, ::-1]
-    out[:h, :w] = region[y : y + h, x : x + w]
-    out[h:], out[:h, w:] = fill, fill
+        cv2.flip(cut, 1, out)
+    else:
+        out[...] = cut

@@ -65,7 +65,8 @@ class Facts:
     height: int
     width: int
     copy: str | None = None
-    """The converted file, relative to the cache folder."""
+    """The converted file, relative to the cache folder. Its name has the hash of what it was made from, so that it is
+    never taken for the copy of another file."""
     orientation: int = UPRIGHT
     """The EXIF tag."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -116,8 +117,9 @@ def prepare(
     folder = _folder(dataset, Path(cache) if cache else cache_root())
     known = _load(folder / "manifest.json")
     survey = survey_files(dataset, known=known, folder=folder, workers=workers, on_progress=on_progress)
-    if survey.fresh or survey.facts.keys() != known.keys():
-        _save(folder / "manifest.json", survey.facts)
+    if survey.fresh:
+        # Facts of files that are not wanted now stay: another mask folder or list may want them again.
+        _save(folder / "manifest.json", known | survey.facts)
     if survey.faults:
         more = len(survey.faults) - 1
         tail = f" ({more} more fault{'s' if more > 1 else ''}: run `semiseg doctor` to see all)" if more else ""
@@ -145,8 +147,8 @@ def survey_files(
     known = known or {}
     facts: dict[str, Facts] = {}
     faults: list[Fault] = []
-    pending: list[tuple[Path, bool, str]] = []
-    for path, is_mask, id in _files(dataset):
+    pending: list[tuple[Path, Callable[..., Facts | Fault], str]] = []
+    for path, inspect, id in _files(dataset):
         try:
             stat = os.stat(path)
         except OSError as error:
@@ -160,16 +162,11 @@ def survey_files(
         ):
             facts[str(path)] = old
         else:
-            pending.append((path, is_mask, f"{'masks' if is_mask else 'images'}/{id}.png"))
-
-    def inspect(task: tuple[Path, bool, str]) -> Facts | Fault:
-        path, is_mask, copy = task
-        if is_mask:
-            return _inspect_mask(path, copy, folder)
-        return _inspect_image(path, copy, folder)
+            pending.append((path, inspect, id))
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
-        for done, ((path, *_), result) in enumerate(zip(pending, threads.map(inspect, pending)), 1):
+        results = threads.map(lambda task: task[1](task[0], task[2], folder), pending)
+        for done, ((path, *_), result) in enumerate(zip(pending, results), 1):
             if isinstance(result, Fault):
                 faults.append(result)
             else:
@@ -190,11 +187,11 @@ def label_counts(samples: Iterable[Sample], facts: dict[str, Facts]) -> np.ndarr
     return counts
 
 
-def _files(dataset: Dataset) -> Iterator[tuple[Path, bool, str]]:
+def _files(dataset: Dataset) -> Iterator[tuple[Path, Callable[..., Facts | Fault], str]]:
     for sample in (*dataset.train, *dataset.val, *dataset.extra):
-        yield sample.image, False, sample.id
+        yield sample.image, _inspect_image, sample.id
         if sample.mask:
-            yield sample.mask, True, sample.id
+            yield sample.mask, _inspect_mask, sample.id
 
 
 def _check_pairs(dataset: Dataset, facts: dict[str, Facts]) -> Iterator[Fault]:
@@ -221,20 +218,20 @@ def _check_pairs(dataset: Dataset, facts: dict[str, Facts]) -> Iterator[Fault]:
         yield Fault("binary", mask, text, "write 1 instead of 255 into the masks")
 
 
-def _inspect_image(path: Path, copy: str, folder: Path | None) -> Facts | Fault:
+def _inspect_image(path: Path, id: str, folder: Path | None) -> Facts | Fault:
     """Decode an image. What all decoders read alike stays: 8-bit RGB in JPEG or PNG. The rest becomes an RGB PNG."""
     try:
         facts, data = _read(path)
         with Image.open(BytesIO(data)) as image:
             image.load()
             facts.height, facts.width = image.height, image.width
-            facts.orientation = image.getexif().get(_ORIENTATION_TAG, UPRIGHT)
+            facts.orientation = _orientation(image)
             depth = _png_header(data)[0] if image.format == "PNG" else 8
             plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG")
             if not plain or depth != 8 or "transparency" in image.info:
-                facts.copy = copy
+                facts.copy = f"images/{id}-{facts.hash}.png"
                 if folder:
-                    _write_atomically(folder / copy, lambda file: _as_rgb(image).save(file, "PNG", compress_level=1))
+                    _write_png(folder / facts.copy, _as_rgb(image))
         return facts
     except UsageError:
         raise
@@ -242,7 +239,7 @@ def _inspect_image(path: Path, copy: str, folder: Path | None) -> Facts | Fault:
         return _unreadable(path, error)
 
 
-def _inspect_mask(path: Path, copy: str, folder: Path | None) -> Facts | Fault:
+def _inspect_mask(path: Path, id: str, folder: Path | None) -> Facts | Fault:
     """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and raw Cityscapes ids become
     one."""
     try:
@@ -268,10 +265,9 @@ def _inspect_mask(path: Path, copy: str, folder: Path | None) -> Facts | Fault:
                 return Fault("values", path, text, "restore the file from gtFine_trainvaltest.zip")
             values, plain = TRAIN_ID[values], False
         if not plain:
-            facts.copy = copy
+            facts.copy = f"{'train_ids' if holds_label_ids(path) else 'masks'}/{id}-{facts.hash}.png"
             if folder:
-                mask = Image.fromarray(values)
-                _write_atomically(folder / copy, lambda file: mask.save(file, "PNG", compress_level=1))
+                _write_png(folder / facts.copy, Image.fromarray(values))
         pixels = np.bincount(values.ravel(), minlength=256)
         facts.counts = {str(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
         return facts
@@ -294,6 +290,13 @@ def _unreadable(path: Path, error: Exception) -> Fault:
     if "cannot identify image file" in reason:
         reason = "not an image"
     return Fault("unreadable", path, f"cannot be decoded ({reason})", "replace the file or take it out of the data set")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, UPRIGHT)
+    except Exception:  # a broken tag spoils no pixel
+        return UPRIGHT
 
 
 def _png_header(data: bytes) -> tuple[int, int]:
@@ -357,6 +360,10 @@ def _load(path: Path) -> dict[str, Facts]:
 def _save(path: Path, facts: dict[str, Facts]) -> None:
     content = {"version": VERSION, "files": {name: asdict(fact) for name, fact in facts.items()}}
     _write_atomically(path, lambda file: file.write(json.dumps(content, separators=(",", ":")).encode()))
+
+
+def _write_png(path: Path, image: Image.Image) -> None:
+    _write_atomically(path, lambda file: image.save(file, "PNG", compress_level=1))
 
 
 def _write_atomically(path: Path, write: Callable) -> None:

@@ -1,8 +1,8 @@
 """`shapes`: the embedded data set, drawn once into the cache as JPEG + PNG in VOC layout.
 
 Six kinds of figure stand on cluttered ground. Only the outline tells the class: colour, texture, size and rotation are
-drawn alike for all classes and for the ground, and strokes and blobs in the same colours distract. A network must see
-many outlines before it knows them, so a few labels are not enough.
+drawn alike for all classes, the ground is textured too, and strokes, some in the figures' colours, distract. A network
+must see many outlines before it knows them, so a few labels are not enough.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Picture `number`: image (96, 128, 3) uint8 RGB and mask (96, 128) uint8 of class indices, 255 on the outlines."""
     rng = np.random.Generator(np.random.Philox(key=[number, VERSION]))
     size = np.array([HEIGHT, WIDTH]) * SUPERSAMPLING
-    image = texture(rng, size)
+    image = texture(rng, size, vivid=False)
     for _ in range(rng.integers(2, 6)):
-        image = np.where(stroke(rng, size)[..., None], texture(rng, size), image)
+        image = np.where(stroke(rng, size)[..., None], texture(rng, size, vivid=rng.random() < 0.3), image)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for _ in range(rng.integers(2, 6)):
         label = int(rng.integers(1, len(CLASSES)))
         figure = outline(rng, CLASSES[label], size)
-        image = np.where(figure[..., None], texture(rng, size), image)
+        image = np.where(figure[..., None], texture(rng, size, vivid=True), image)
         share = cv2.resize(figure.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         mask[share > 0.75] = label
         mask[(share > 0.25) & (share <= 0.75)] = 255
@@ -80,9 +80,9 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
 
-def texture(rng: np.random.Generator, size: np.ndarray) -> np.ndarray:
+def texture(rng: np.random.Generator, size: np.ndarray, *, vivid: bool) -> np.ndarray:
     """Two colours blended by one of four patterns, (H, W, 3) float32, for figures, strokes and ground."""
-    one, two = rng.uniform(20, 235, (2, 3)).astype(np.float32)
+    one, two = colour(rng, vivid), colour(rng, vivid)
     two = one + (two - one) * np.float32(rng.uniform(0.1, 0.7))
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24) * SUPERSAMPLING
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
@@ -98,6 +98,15 @@ def texture(rng: np.random.Generator, size: np.ndarray) -> np.ndarray:
         coarse = rng.uniform(-0.3, 1.3, (6, 8)).astype(np.float32)
         blend = cv2.resize(coarse, (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)
     return one + (two - one) * np.clip(blend, 0, 1)[..., None].astype(np.float32)
+
+
+def colour(rng: np.random.Generator, vivid: bool) -> np.ndarray:
+    """(3,) float32 RGB in 0..255: saturated, or close to grey."""
+    if not vivid:
+        return (rng.uniform(40, 215) + rng.uniform(-25, 25, 3)).astype(np.float32)
+    hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.55, 1), rng.uniform(0.5, 1)
+    pixel = np.array([[[hue, saturation, value]]], np.float32)
+    return 255 * cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def stroke(rng: np.random.Generator, size: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Literal
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FILL = (124, 116, 104)  # the mean colour in grey levels: what lies outside an image
-IGNORE = 255  # the label of what lies outside an image and of what nobody labelled
 
 Unlabeled = Literal["none", "plain", "pair", "mixed"]
 

@@ -38,7 +38,7 @@ def find(
     if not images:
         raise UsageError(f"{home / 'JPEGImages'} holds no images: unpack VOCtrainval_11-May-2012.tar there")
     if masks and not (home / masks).is_dir():
-        raise UsageError(f"the mask folder {home / masks} does not exist: leave out --masks or correct it")
+        raise UsageError(f"the mask folder {home / masks} does not exist: leave out --files.masks or correct it")
     with_sbd = (home / "SegmentationClassAug").is_dir()
     mask_folder = home / (masks or ("SegmentationClassAug" if with_sbd else "SegmentationClass"))
     if not mask_folder.is_dir():
@@ -52,7 +52,7 @@ def find(
     lists = home / "ImageSets" / "Segmentation"
     val_file = val_list or lists / "val.txt"
     if not val_file.is_file():
-        raise UsageError(f"the validation list {val_file} does not exist: add it or pass --val-list FILE")
+        raise UsageError(f"the validation list {val_file} does not exist: add it or pass --files.val-list FILE")
     val = read_ids(val_file, known, where)
     unmasked = [id for id in val if id not in val_masks]
     if unmasked:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 GAUSSIAN = (18, 63, 94, 63, 18)
-"""256 times the taps of the 5-tap Gaussian with sigma 1.1 (what OpenCV derives from a width of 5), as OpenCV rounds them."""
+"""256 times the taps of the Gaussian with width 5 and sigma 1.1, as OpenCV rounds them."""
 COLOUR_BITS = 10
 """Colour coefficients are rounded to multiples of 2**-10, as in cv2.transform."""
 
@@ -30,7 +30,7 @@ def reflect(index: Tensor, length: int) -> Tensor:
 
 
 def recolour(images: Tensor, matrix: Tensor) -> Tensor:
-    """(B, H, W, 3) int32 grey levels and (B, 3, 4) float matrices -> int32 grey levels, rounded and clamped to 0..255."""
+    """(B, H, W, 3) int32 grey levels under (B, 3, 4) float matrices -> int32, rounded and clamped to 0..255."""
     one = 1 << COLOUR_BITS
     matrix = matrix.float()
     weights = (matrix[:, :, :3] * one).round().int()[:, None, None]

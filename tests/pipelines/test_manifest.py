@@ -290,3 +290,29 @@ def test_images_beside_the_pool_are_prepared_too(voc_root):
     home = voc_root()
     shutil.copy(home / "JPEGImages/2007_000001.jpg", home / "JPEGImages/beside.jpg")
     assert prepare(find_dataset("voc", home)).records["beside"].mask is None
+
+
+def test_copies_of_two_mask_folders_are_never_confused(voc_root):
+    home = voc_root()
+    official = prepare(find_dataset("voc", home)).records["2007_000001"].mask
+    (home / "SegmentationClassAug").mkdir()
+    for path in (home / "SegmentationClass").iterdir():
+        with Image.open(path) as mask:
+            mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(home / "SegmentationClassAug" / path.name)
+    steps = []
+    augmented = prepare(find_dataset("voc", home)).records["2007_000001"].mask
+    again = prepare(
+        find_dataset("voc", home, masks="SegmentationClass"), on_progress=lambda *step: steps.append(step)
+    ).records["2007_000001"]
+    assert again.mask == official
+    assert np.array_equal(pixels(official), pixels(augmented)[:, ::-1])
+    assert not np.array_equal(pixels(official), pixels(augmented))
+    assert steps == []
+
+
+def test_relative_roots_share_the_manifest(own, monkeypatch):
+    own()
+    monkeypatch.chdir(own.root.parent)
+    steps = []
+    prepare(find_dataset("folder", Path(own.root.name)), on_progress=lambda *step: steps.append(step))
+    assert steps == []

@@ -1,0 +1,216 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from semiseg.kernels import reference, upsample_cross_entropy, upsample_ohem_cross_entropy
+
+
+def problem(batch=2, classes=5, low=(6, 7), full=(21, 25), dtype=torch.float32, ignored=0.2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (3 * torch.randn(batch, classes, *low, generator=generator, dtype=torch.float64)).to(dtype)
+    target = torch.randint(0, classes, (batch, *full), generator=generator)
+    target[torch.rand(target.shape, generator=generator) < ignored] = 255
+    return logits, target
+
+
+def by_torch(logits, target, align_corners=True, ignore_index=255, reduction="mean", pixel_weight=None):
+    full = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=align_corners)
+    losses = F.cross_entropy(full, target.long(), ignore_index=ignore_index, reduction="none")
+    if pixel_weight is not None:
+        losses = losses * pixel_weight.to(losses.dtype)
+    if reduction == "mean":
+        return losses.sum() / max(1, (target != ignore_index).sum())
+    return losses.sum() if reduction == "sum" else losses
+
+
+def run(function, logits, *arguments, **options):
+    """Loss and the gradient of its product with fixed numbers (upstream gradients that differ by pixel)."""
+    logits = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    loss = function(logits, *arguments, **options)
+    upstream = 1 + torch.arange(loss.numel(), dtype=loss.dtype).view(loss.shape) % 7
+    (loss * upstream).sum().backward()
+    return loss.detach(), logits.grad
+
+
+SHAPES = {
+    "aligned": {"low": (9, 9), "full": (33, 33)},
+    "ragged": {"low": (5, 11), "full": (37, 29)},
+    "many tiles": {"batch": 3, "classes": 19, "low": (26, 104), "full": (103, 411)},
+    "identity": {"low": (12, 16), "full": (12, 16)},
+    "smaller": {"low": (16, 12), "full": (5, 7)},
+    "one low pixel": {"low": (1, 1), "full": (4, 3)},
+    "one full pixel": {"low": (4, 3), "full": (1, 1)},
+    "one class": {"classes": 1},
+}
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mean_loss_and_gradient(shape, align_corners, no_worse):
+    logits, target = problem(**SHAPES[shape])
+    ours = run(upsample_cross_entropy, logits, target, align_corners=align_corners)
+    plain = run(by_torch, logits, target, align_corners=align_corners)
+    exact = run(by_torch, logits.double(), target, align_corners=align_corners)
+    for triple in zip(ours, plain, exact):
+        no_worse(*triple)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    classes=st.integers(1, 6),
+    low=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    full=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    align_corners=st.booleans(),
+    reduction=st.sampled_from(["mean", "sum", "none"]),
+    weighted=st.booleans(),
+    narrow=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_any_shape(batch, classes, low, full, align_corners, reduction, weighted, narrow, seed):
+    logits, target = problem(batch, classes, low, full, seed=seed)
+    options = {"align_corners": align_corners, "reduction": reduction}
+    if weighted:
+        options["pixel_weight"] = torch.rand(target.shape, generator=torch.Generator().manual_seed(seed))
+    ours = run(upsample_cross_entropy, logits, target.to(torch.uint8) if narrow else target, **options)
+    exact = run(by_torch, logits.double(), target, **options)
+    for mine, true in zip(ours, exact):
+        assert (mine - true).norm() <= 2e-6 * (true.norm() + 1)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_logits(dtype, reduction, no_worse):
+    logits, target = problem(low=(16, 16), full=(64, 64), dtype=dtype)
+    ours = run(upsample_cross_entropy, logits, target, reduction=reduction)
+    plain = run(by_torch, logits, target, reduction=reduction)
+    exact = run(by_torch, logits.double(), target, reduction=reduction)
+    assert (ours[0].dtype, ours[1].dtype) == (torch.float32, dtype)
+    for triple in zip(ours, plain, exact):
+        no_worse(*triple)
+
+
+@pytest.mark.parametrize("shape", ["aligned", "ragged", "smaller"])
+def test_double_precision_is_the_definition(shape):
+    logits, target = problem(**SHAPES[shape], dtype=torch.float64)
+    for mine, true in zip(run(upsample_cross_entropy, logits, target), run(by_torch, logits, target)):
+        torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [upsample_cross_entropy, upsample_ohem_cross_entropy])
+def test_all_ignored_is_zero_with_zero_gradient(function, dtype):
+    logits, target = problem(ignored=2.0, dtype=dtype)
+    options = {"min_kept": 3} if function is upsample_ohem_cross_entropy else {}
+    loss, gradient = run(function, logits, target, **options)
+    assert loss == 0
+    assert not gradient.any()
+
+
+def test_another_ignore_index_and_255_a_class():
+    logits, target = problem(classes=300, low=(3, 3), full=(8, 8), ignored=0)
+    target[0, :4] = 255
+    target[1] = -1
+    ours = run(upsample_cross_entropy, logits, target, ignore_index=-1)
+    exact = run(by_torch, logits.double(), target, ignore_index=-1)
+    for mine, true in zip(ours, exact):
+        torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-6)
+
+
+def test_extreme_logits_stay_finite():
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 0] = 1e4
+    loss, gradient = run(upsample_cross_entropy, logits, torch.ones(1, 4, 4, dtype=torch.uint8))
+    assert loss == 1e4
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("layout", ["channels last", "sliced"])
+def test_strided_logits_and_targets(layout):
+    logits, target = problem()
+    expected = run(upsample_cross_entropy, logits, target)
+    if layout == "channels last":
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    else:
+        logits = torch.stack([logits, logits], dim=-1)[..., 0]
+    target = target.permute(0, 2, 1).contiguous().permute(0, 2, 1)
+    for mine, true in zip(run(upsample_cross_entropy, logits, target), expected):
+        torch.testing.assert_close(mine, true)
+
+
+def test_without_gradient_nothing_is_recorded():
+    logits, target = problem()
+    with torch.no_grad():
+        loss = upsample_cross_entropy(logits.requires_grad_(), target)
+    assert not loss.requires_grad
+
+
+def test_memory_stays_below_the_upsampled_logits(largest_allocation):
+    logits, target = problem(batch=2, classes=19, low=(64, 64), full=(256, 256))
+    full = 2 * 19 * 256 * 256 * 4
+    assert largest_allocation(lambda: run(upsample_cross_entropy, logits, target)) < full / 4
+
+
+def ohem_by_sorting(logits, target, threshold, min_kept):
+    """The published procedure, on full-size float64 logits."""
+    full = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=True)
+    chosen = []
+    for image, row, column in (target != 255).nonzero().tolist():
+        logs = full[image, :, row, column].log_softmax(0)
+        chosen.append(logs[target[image, row, column]])
+    chosen = torch.stack(chosen)
+    if len(chosen) >= min_kept:
+        probabilities = sorted(chosen.exp().tolist() + [1.0] * (target.numel() - len(chosen)))
+        bound = max(threshold, probabilities[min(min_kept, target.numel()) - 1]) if min_kept else threshold
+        chosen = chosen[chosen.exp() <= bound]
+    return -chosen.sum() / max(1, len(chosen))
+
+
+@pytest.mark.parametrize("min_kept", [0, 1, 30, 100, 220, 100_000])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
+def test_mining_keeps_the_published_pixels(threshold, min_kept):
+    logits, target = problem(low=(4, 5), full=(11, 13), seed=3)
+    exact = run(ohem_by_sorting, logits.double(), target, threshold, min_kept)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-6)):
+        ours = run(upsample_ohem_cross_entropy, logits.to(dtype), target, threshold=threshold, min_kept=min_kept)
+        for mine, true in zip(ours, exact):
+            torch.testing.assert_close(mine.double(), true, rtol=tolerance, atol=tolerance)
+
+
+def test_mining_counts_over_the_whole_batch():
+    logits, target = problem(batch=3, low=(4, 4), full=(8, 8), ignored=0)
+    both = upsample_ohem_cross_entropy(logits, target, threshold=0.0, min_kept=20)
+    worst = upsample_cross_entropy(logits, target, reduction="none").flatten().topk(20).values
+    torch.testing.assert_close(both, worst.mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "name"),
+    [
+        ({"logits": torch.zeros(2, 5, 4, 4, dtype=torch.int64)}, TypeError, "logits"),
+        ({"logits": torch.zeros(2, 5, 0, 4)}, ValueError, "logits"),
+        ({"target": torch.zeros(3, 8, 8, dtype=torch.uint8)}, ValueError, "target"),
+        ({"target": torch.zeros(2, 8, 8)}, TypeError, "target"),
+        ({"target": torch.full((2, 8, 8), 5)}, ValueError, "target holds 5"),
+        ({"target": torch.full((2, 8, 8), -2)}, ValueError, "target holds -2"),
+        ({"pixel_weight": torch.zeros(2, 8, 7)}, ValueError, "pixel_weight"),
+        ({"reduction": "avg"}, ValueError, "reduction"),
+    ],
+)
+def test_wrong_arguments_are_named(options, error, name):
+    arguments = {"logits": torch.zeros(2, 5, 4, 4), "target": torch.zeros(2, 8, 8, dtype=torch.uint8)}
+    with pytest.raises(error, match=name):
+        upsample_cross_entropy(**(arguments | options))
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", 1.5), ("min_kept", -1)])
+def test_wrong_mining_arguments_are_named(name, value):
+    logits, target = problem()
+    with pytest.raises(ValueError, match=name):
+        upsample_ohem_cross_entropy(logits, target, **({"min_kept": 1} | {name: value}))
+
+
+def test_the_plain_definition_is_differentiable():
+    logits, target = problem(batch=1, classes=3, low=(2, 3), full=(4, 5), dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: reference.upsample_cross_entropy(x, target), logits.requires_grad_())
