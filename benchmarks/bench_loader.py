@@ -3,9 +3,9 @@
     python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5]
 
 `plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
-the data sets of CAC do; `host` and `dali` (CPU operators) are this project's backends with two threads. All read files that
-the system has cached, keep nothing themselves, and end in normalised float32 batches on the CPU. They take turns on the
-same two cores; rates are medians over the rounds, ratios medians of the ratios within a round.
+the data sets of CAC do; `host` and `dali` (CPU operators) are this project's backends with two threads. All read files
+that the system has cached, keep nothing themselves, and end in normalised float32 batches on the CPU. They take turns
+on the same two cores; rates are medians over the rounds, ratios medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -33,20 +33,19 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from semiseg.pipelines.dali import DaliBackend
-from semiseg.pipelines.dataset import find_dataset
+from semiseg.pipelines.dataset import IGNORE, find_dataset
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.manifest import Record, prepare
 from semiseg.pipelines.plan import Planner
-from semiseg.pipelines.dataset import IGNORE
 from semiseg.pipelines.views import FILL, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
-CROP, BATCH, THREADS, BASE = 320, 8, 2, 400
-LABELED = Augmentation(base=BASE)
-PAIRS = Augmentation(base=BASE, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
+CROP, BATCH, THREADS = 320, 8, 2
+LABELED = Augmentation()
+PAIRS = Augmentation(range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
 WARM_UP = 16  # batches: more than any loader holds ready
 CPU = torch.device("cpu")
 
@@ -56,8 +55,8 @@ class Plain(Dataset):
 
     def __init__(self, records: Sequence[Record], augmentation: Augmentation):
         self.records, self.augmentation = records, augmentation
-        low, high = augmentation.range
-        self.long_sides = int(low * augmentation.base), int(high * augmentation.base)
+        base = augmentation.base * CROP
+        self.long_sides = tuple(int(bound * base) for bound in augmentation.range)
         self.normalise = Compose([ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
     def __len__(self) -> int:
@@ -224,7 +223,7 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) 
     with two_cores():
         result = measure(records, rounds, seconds)
     result["settings"] = {
-        **{"crop": CROP, "batch": BATCH, "threads": THREADS, "base": BASE, "images": len(records)},
+        **{"crop": CROP, "batch": BATCH, "threads": THREADS, "images": len(records)},
         **{"rounds": rounds, "seconds": seconds},
     }
     result["machine"], result["versions"] = machine(), versions()

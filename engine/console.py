@@ -5,25 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 
-def _open(file: TextIO) -> Console:
+def _open(*, stderr: bool = False) -> Console:
     # Into a file or a pipe, tables are as wide as they are.
-    return Console(file=file, highlight=False, soft_wrap=True, width=None if file.isatty() else 160)
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else 160)
 
 
-_console = _open(sys.stdout)
+_console = _open()
 
 
 def to_stderr() -> None:
     """Keeps standard output free for the one JSON document of `--json`."""
     global _console
-    _console = _open(sys.stderr)
+    _console = _open(stderr=True)
 
 
 def say(text: str) -> None:

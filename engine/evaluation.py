@@ -108,8 +108,8 @@ def batches(records: Sequence[Record], size: int, device: torch.device) -> Itera
 
     def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
         return (
-            np.stack([read(record.image, COLOUR) for record in group]),
-            np.stack([read(record.mask, LABEL) for record in group]),
+            np.stack([read(record.image, COLOUR, (record.height, record.width)) for record in group]),
+            np.stack([read(record.mask, LABEL, (record.height, record.width)) for record in group]),
         )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +18,12 @@ import torch
 
 from .dataset import IGNORE
 from .errors import UsageError
-from .host import Windows
+from .host import COLOUR, LABEL, Windows, read
 from .plan import DENOMINATOR, Plan, Planner, Stream
 from .views import FILL
 
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
+AHEAD = 2  # batches of DALI's
 
 
 class DaliBackend:
@@ -62,33 +63,36 @@ class DaliBackend:
             return [self.planner(step) for step in range(first, first + self.steps)]
 
         streams = plans(0)[0].streams
-        pipelines = {
-            number: self._pipeline(plans, number) for number in range(len(streams)) if len(streams[number].record)
-        }
+        pipelines = [self._pipeline(plans, n) if len(stream.record) else None for n, stream in enumerate(streams)]
         for iteration in itertools.count():
-            outputs = [
-                self._run(pipelines[number]) if number in pipelines else self._empty() for number in range(len(streams))
-            ]
+            try:
+                outputs = [self._run(pipeline) if pipeline else self._nothing() for pipeline in pipelines]
+            except RuntimeError:
+                # DALI does not name the file, which may be of an iteration that it works on ahead.
+                self._blame(plan for ahead in range(AHEAD + 2) for plan in plans(iteration + ahead))
+                raise
             for number, plan in enumerate(plans(iteration)):
                 (labeled, target), *unlabeled = ([tensor[number] for tensor in tensors] for tensors in outputs)
                 yield plan, Windows(labeled, target, tuple(view for views in unlabeled for view in views))
 
-    def _empty(self) -> list[torch.Tensor]:
-        """What a labelled stream without samples yields."""
+    def _run(self, pipeline) -> list[torch.Tensor]:
+        """The outputs of the next iteration, steps first. Nothing is copied: tensors own the buffers as they live."""
+        outputs = pipeline.run(None if self.device_id is None else torch.cuda.current_stream(self.device_id))
+        return [torch.from_dlpack(output.as_tensor()).unflatten(0, (self.steps, -1)) for output in outputs]
+
+    def _nothing(self) -> list[torch.Tensor]:
+        """The outputs of a labelled stream without samples."""
         shape = self.steps, 0, self.planner.crop, self.planner.crop
         device = "cpu" if self.device_id is None else f"cuda:{self.device_id}"
         return [torch.empty(size, dtype=torch.uint8, device=device) for size in ((*shape, 3), shape)]
 
-    def _run(self, pipeline) -> list[torch.Tensor]:
-        try:
-            if self.device_id is None:
-                outputs = pipeline.run()
-            else:
-                outputs = pipeline.run(torch.cuda.current_stream(self.device_id))
-        except RuntimeError as error:
-            raise UsageError(f"{error}; run `semiseg doctor` and mend or remove the file") from error
-        # The executor hands its buffers over for as long as the tensors live, so nothing is copied.
-        return [torch.from_dlpack(output.as_tensor()).unflatten(0, (self.steps, -1)) for output in outputs]
+    def _blame(self, plans: Iterable[Plan]) -> None:
+        """Decodes files one by one. Raises UsageError naming the first that has a fault."""
+        for plan in plans:
+            for record in plan.labeled.record:
+                read(self.masks[record], LABEL, self.planner.sizes[record])
+            for record in np.concatenate([stream.record for stream in plan.streams]):
+                read(self.images[record], COLOUR, self.planner.sizes[record])
 
     def _pipeline(self, plans: Callable[[int], list[Plan]], number: int):
         """The pipeline of stream `number`, which makes its views and, of the labelled stream, the target."""
@@ -105,7 +109,11 @@ class DaliBackend:
             return fn.flip(padded, horizontal=flip)
 
         pipeline = Pipeline(
-            self.steps * len(pattern.record), self.threads, self.device_id, exec_dynamic=True, prefetch_queue_depth=2
+            self.steps * len(pattern.record),
+            self.threads,
+            self.device_id,
+            exec_dynamic=True,
+            prefetch_queue_depth=AHEAD,
         )
         with pipeline:
             count = len(pattern.views)
@@ -147,4 +155,11 @@ class DaliBackend:
 
 
 def _text(path: Path) -> np.ndarray:
+    """A file's name as DALI takes it. Raises UsageError where it is gone: several such files at once crash DALI."""
+    try:
+        size = os.stat(path).st_size
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`") from None
+    if not size:
+        raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
     return np.frombuffer(os.fsencode(path), np.uint8)

@@ -88,7 +88,9 @@ class HostBackend:
     def _cut(self, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         record = int(stream.record[row])
         region = resize(
-            window(self._read(self.images[record], COLOUR, record), stream.origin[row], stream.source[row]),
+            window(
+                read(self.images[record], COLOUR, self.planner.sizes[record]), stream.origin[row], stream.source[row]
+            ),
             int(stream.step[row]),
             stream.extent[row],
             stream.cubic,
@@ -97,22 +99,23 @@ class HostBackend:
             place(region, view.offset[row], view.inside[row], view.flip[row], FILL, out)
         if target is not None:
             view = stream.views[0]
-            labels = self._read(self.masks[record], LABEL, record)
+            labels = read(self.masks[record], LABEL, self.planner.sizes[record])
             region = nearest(labels, stream.origin[row], int(stream.step[row]), stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target)
 
-    def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
-        decoded, size = read(path, flags), tuple(self.planner.sizes[record].tolist())
-        if decoded.shape[:2] != size:  # the resizers trust the plan and would read beyond the image
-            raise UsageError(f"{path}: is {decoded.shape[:2]} and was {size} (height, width); run `semiseg prepare`")
-        return decoded
 
-
-def read(path: Path, flags: int) -> np.ndarray:
-    """The decoded file, (H, W, 3) RGB or (H, W) uint8."""
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarray:
+    """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for."""
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`") from None
+    decoded = cv2.imdecode(encoded, flags) if encoded.size else None
     if decoded is None:
         raise UsageError(f"{path}: cannot be decoded any more; run `semiseg doctor` and mend or remove it")
+    (height, width), (h, w) = decoded.shape[:2], decoded.shape[:2] if size is None else size
+    if (height, width) != (h, w):  # resizers would read beyond a smaller image
+        raise UsageError(f"{path}: is {height}x{width} and was {h}x{w} (height x width); run `semiseg prepare`")
     return decoded
 
 
@@ -142,7 +145,14 @@ def nearest(labels: np.ndarray, origin: np.ndarray, step: int, extent: np.ndarra
     return labels[rows][:, columns]
 
 
-def place(region: np.ndarray, offset: np.ndarray, inside: np.ndarray, flip: bool, fill, out: np.ndarray) -> None:
+def place(
+    region: np.ndarray,
+    offset: np.ndarray,
+    inside: np.ndarray,
+    flip: bool,
+    fill: int | tuple[int, int, int],
+    out: np.ndarray,
+) -> None:
     """Cuts a window out of a region into `out`, pads it at the bottom and right with `fill`, then flips it."""
     (y, x), (h, w) = offset.tolist(), inside.tolist()
     bottom, right = out.shape[0] - h, out.shape[1] - w

@@ -89,6 +89,8 @@ class Loader:
 
     def _produce(self) -> None:
         try:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)  # a new thread starts on the first device
             windows = self.backend(self.start)
             for _ in range(self.start, self.stop):
                 self._put(collate(*next(windows), self.device, self.dtype))

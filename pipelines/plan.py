@@ -95,7 +95,8 @@ class Planner:
     """Plans for one split.
 
     sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. batch: labelled images a step
-    over all processes, 0 for the unlabelled ones alone; unlabeled_batch likewise. Raises UsageError where the split cannot feed the views.
+    over all processes, 0 for the unlabelled ones alone; unlabeled_batch likewise. Raises UsageError where the split
+    cannot feed the views.
     """
 
     def __init__(
@@ -190,9 +191,9 @@ class Planner:
             factors = np.asarray(augmentation.factors)
             exact = 1 / factors[_uniform_int(draw, np.zeros(len(record), int), np.full(len(record), len(factors) - 1))]
         step = np.rint(exact * DENOMINATOR).astype(np.int64)
+        step = np.clip(step, 1, size.min(1) * DENOMINATOR - 1)
         # The centre of an output pixel meets the border of two source pixels only at even whole steps.
         step += step % (2 * DENOMINATOR) == 0
-        step = np.clip(step, 1, size.min(1) * DENOMINATOR)
         return step, size * DENOMINATOR // step[:, None]
 
     def _pair(self, record: np.ndarray, index: np.ndarray) -> tuple[Stream, Overlap]:

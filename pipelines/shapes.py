@@ -1,8 +1,9 @@
 """`shapes`: the embedded data set, drawn once into the cache as JPEG + PNG in VOC layout.
 
-Six kinds of figure stand on cluttered ground. Only the outline tells the class: colour, texture, size and rotation are
-drawn alike for all classes, the ground is textured too, and strokes, some in the figures' colours, distract. A network
-must see many outlines before it knows them, so a few labels are not enough.
+Six kinds of figure stand on cluttered, greyish ground. A class has an outline and a favourite hue, from which its
+figures stray into the neighbours' (a third of them lies nearer to another class's); texture, size and rotation are
+drawn alike for all, and strokes, some in the figures' colours, distract. Colour is learnt soon, outlines only from
+many figures, so a few labels are not enough.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ CLASSES = ("background", "disk", "rectangle", "triangle", "star", "ring", "cross
 HEIGHT, WIDTH = 96, 128
 TRAIN, VAL = 512, 128
 VERSION = 1
+HUE_SPREAD = 30  # degrees, standard deviation; favourite hues lie 60 degrees apart
 SUPERSAMPLING = 2  # outlines are drawn larger and averaged down, so that their edges look like a camera's
 
 
@@ -64,14 +66,16 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Picture `number`: image (96, 128, 3) uint8 RGB and mask (96, 128) uint8 of class indices, 255 on the outlines."""
     rng = np.random.Generator(np.random.Philox(key=[number, VERSION]))
     size = np.array([HEIGHT, WIDTH]) * SUPERSAMPLING
-    image = texture(rng, size, vivid=False)
+    image = texture(rng, size, None)
     for _ in range(rng.integers(2, 6)):
-        image = np.where(stroke(rng, size)[..., None], texture(rng, size, vivid=rng.random() < 0.3), image)
+        hue = rng.uniform(0, 360) if rng.random() < 0.3 else None
+        image = np.where(stroke(rng, size)[..., None], texture(rng, size, hue), image)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for _ in range(rng.integers(2, 6)):
         label = int(rng.integers(1, len(CLASSES)))
         figure = outline(rng, CLASSES[label], size)
-        image = np.where(figure[..., None], texture(rng, size, vivid=True), image)
+        hue = rng.normal(60 * label, HUE_SPREAD)
+        image = np.where(figure[..., None], texture(rng, size, hue), image)
         share = cv2.resize(figure.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         mask[share > 0.75] = label
         mask[(share > 0.25) & (share <= 0.75)] = 255
@@ -80,9 +84,9 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
 
-def texture(rng: np.random.Generator, size: np.ndarray, *, vivid: bool) -> np.ndarray:
-    """Two colours blended by one of four patterns, (H, W, 3) float32, for figures, strokes and ground."""
-    one, two = colour(rng, vivid), colour(rng, vivid)
+def texture(rng: np.random.Generator, size: np.ndarray, hue: float | None) -> np.ndarray:
+    """Two colours blended by one of four patterns, (H, W, 3) float32; greyish where there is no hue."""
+    one, two = colour(rng, hue), colour(rng, hue)
     two = one + (two - one) * np.float32(rng.uniform(0.1, 0.7))
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24) * SUPERSAMPLING
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
@@ -100,12 +104,11 @@ def texture(rng: np.random.Generator, size: np.ndarray, *, vivid: bool) -> np.nd
     return one + (two - one) * np.clip(blend, 0, 1)[..., None].astype(np.float32)
 
 
-def colour(rng: np.random.Generator, vivid: bool) -> np.ndarray:
-    """(3,) float32 RGB in 0..255: saturated, or close to grey."""
-    if not vivid:
+def colour(rng: np.random.Generator, hue: float | None) -> np.ndarray:
+    """(3,) float32 RGB in 0..255: saturated of a hue in degrees, or close to grey."""
+    if hue is None:
         return (rng.uniform(40, 215) + rng.uniform(-25, 25, 3)).astype(np.float32)
-    hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.55, 1), rng.uniform(0.5, 1)
-    pixel = np.array([[[hue, saturation, value]]], np.float32)
+    pixel = np.array([[[hue % 360, rng.uniform(0.55, 1), rng.uniform(0.5, 1)]]], np.float32)
     return 255 * cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
 
 

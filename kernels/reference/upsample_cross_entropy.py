@@ -61,12 +61,14 @@ def mean_of_hard_pixels(losses: Tensor, valid: Tensor, threshold: float, min_kep
     With fewer than `min_kept` valid pixels all of them are kept.
     """
     probability = torch.where(valid, torch.exp(-losses.detach()), 1).flatten()
-    rank = max(1, min(min_kept, probability.numel()))
+    rank = min(min_kept, probability.numel())
     # On the CPU selection is several times faster than sorting; on CUDA only sorting is deterministic by contract.
-    if probability.device.type == "cpu":
-        kth_smallest = probability.kthvalue(rank).values
+    if rank == 0:
+        bound = threshold
+    elif probability.device.type == "cpu":
+        bound = probability.kthvalue(rank).values.clamp(min=threshold)
     else:
-        kth_smallest = probability.sort().values[rank - 1]
-    hard = (probability <= kth_smallest.clamp(min=threshold)).view_as(valid)
+        bound = probability.sort().values[rank - 1].clamp(min=threshold)
+    hard = (probability <= bound).view_as(valid)
     kept = valid & (hard | (valid.sum() < min_kept))
     return torch.where(kept, losses, 0).sum() / kept.sum().clamp(min=1)

@@ -1,9 +1,20 @@
 """What the kernel tests share: the rule by which a result in low precision is judged."""
 
+import sys
+
 import pytest
 import torch
 
 UNIT = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The tensors here are small: a second thread would only be waited for, long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -29,3 +40,11 @@ def largest_allocation():
         return max(event.self_cpu_memory_usage for event in profile.events())
 
     return measure
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Upsampling in tiles so small that a small image has many."""
+    tiles = sys.modules["semiseg.kernels._bilinear"]
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", 24)
+    monkeypatch.setattr(tiles, "TILE_VALUES", 3000)

@@ -174,8 +174,8 @@ def test_strided_features_and_narrow_labels():
 
 
 def test_memory_stays_far_below_the_score_matrix(largest_allocation):
-    arguments = problem(rows=2000, bank=8000, channels=16, dtype=torch.float32)
-    assert largest_allocation(lambda: run(directional_contrast, arguments)) < 2000 * 8000 * 4 / 10
+    arguments = problem(rows=2000, bank=40_000, channels=8, dtype=torch.float32)
+    assert largest_allocation(lambda: run(directional_contrast, arguments)) < 2000 * 40_000 * 4 / 10
 
 
 @pytest.mark.parametrize(

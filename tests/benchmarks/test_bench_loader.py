@@ -1,0 +1,37 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "bench_loader.py"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_json_is_all_of_stdout_and_compares_the_three_loaders(voc_root) -> None:
+    pytest.importorskip("nvidia.dali")
+    done = run("--data", voc_root(), "--json", "--rounds", 1, "--seconds", 0.1)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    for name in ("plain", "host", "dali"):
+        assert result[name]["labeled_images_per_s"] > 0
+        assert result[name]["pairs_per_s"] > 0
+    for name in ("host", "dali"):
+        for kind, key in (("labeled", "labeled_images_per_s"), ("pairs", "pairs_per_s")):
+            expected = result[name][key] / result["plain"][key]
+            assert result["ratio_to_plain"][name][kind] == pytest.approx(expected, rel=0.02)
+    assert result["settings"]["images"] == 9
+    assert result["versions"]["torch"]
+    assert result["machine"]["cores"] >= 1
+
+
+def test_a_wrong_root_is_one_line_and_exit_code_2(tmp_path) -> None:
+    done = run("--data", tmp_path, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "JPEGImages" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,71 @@
+"""Recipes small enough for tests, and random batches of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from semiseg.engine.cli import load_recipe
+from semiseg.engine.recipe import Recipe
+from semiseg.pipelines.loader import Batch, Labeled, Unlabeled
+
+METHODS = ("supervised", "cac", "cps", "cutmix_cps")
+CROP, CLASSES, BATCH = 32, 3, 2
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Recipe]:
+    """`tiny("cac", data=ROOT, steps=3)`: the method's VOC recipe with a small network on the CPU."""
+
+    def build(method: str, **changes) -> Recipe:
+        small = {
+            "backbone": "resnet18",
+            "head_width": 16,
+            "weights": "none",
+            "crop": CROP,
+            "batch": BATCH,
+            "steps": 3,
+            "eval_every": 3,
+            "log_every": 1,
+            "threads": 1,
+            "device": "cpu",
+            "backend": "host",
+            "split": "draw:1/2@0",
+            "out": tmp_path / "run",
+        }
+        return replace(load_recipe(f"{method}_voc"), **(small | changes))
+
+    return build
+
+
+@pytest.fixture
+def random_batch() -> Callable[..., Batch]:
+    """`random_batch("pair", seed)`: a batch as the loader makes it, of noise."""
+
+    def build(unlabeled: str, seed: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+
+        def images() -> torch.Tensor:
+            noise = torch.randn(BATCH, 3, CROP, CROP, generator=generator)
+            return noise.contiguous(memory_format=torch.channels_last)
+
+        target = torch.randint(0, CLASSES, (BATCH, CROP, CROP), generator=generator, dtype=torch.uint8)
+        target[:, :4] = 255
+        labeled = Labeled(images(), target)
+        if unlabeled == "none":
+            return Batch(labeled)
+        if unlabeled == "plain":
+            return Batch(labeled, Unlabeled(images()))
+        if unlabeled == "mixed":
+            boxes = torch.tensor([[[0, 0, 16, 16], [8, 8, 24, 30], [1, 2, 3, 4]]] * BATCH, dtype=torch.int32)
+            return Batch(labeled, Unlabeled(images(), images(), boxes=boxes))
+        corner1 = torch.tensor([[0, 8], [0, 0]], dtype=torch.int32)
+        corner2 = torch.tensor([[8, 0], [0, 0]], dtype=torch.int32)
+        extent = torch.tensor([[24, 24], [32, 16]], dtype=torch.int32)
+        flips = torch.tensor([True, False]), torch.tensor([False, False])
+        return Batch(labeled, Unlabeled(images(), images(), corner1, corner2, extent, *flips))
+
+    return build

@@ -1,0 +1,231 @@
+"""The command line: what it prints, and one clear line and exit code 2 for what a user can get wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from semiseg.engine.cli import main
+
+SMALL = [
+    *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
+    *("--steps", "2", "--threads", "1", "--device", "cpu", "--backend", "host"),
+]
+
+
+@pytest.fixture
+def semiseg(monkeypatch, capsys):
+    """`semiseg("train", ...)` runs the command in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(semiseg, tmp_path):
+    """`refused("train", ...)` -> the one line of an exit with code 2 that leaves no run behind."""
+
+    def run(*arguments) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        code, _, err = semiseg(*arguments)
+        assert code == 2, err
+        lines = [line for line in err.splitlines() if line.strip()]
+        assert len(lines) == 1
+        assert lines[0].startswith("semiseg: ")
+        assert "Traceback" not in err
+        left = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
+        assert not [path for path in left if "cache" not in path.parts], left
+        return lines[0]
+
+    return run
+
+
+def train(data, *more, recipe="supervised_voc", split="draw:1/2@0"):
+    return ["train", recipe, "--data", data, "--split", split, *SMALL, *more]
+
+
+def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path):
+    root, out = voc_root(), tmp_path / "run"
+    code, text, err = semiseg(*train(root, "--out", out, "--json"))
+    assert code == 0, err
+    trained = json.loads(text)
+    assert trained["steps"] == 2
+    assert (out / "report.html").is_file()
+
+    code, text, _ = semiseg("evaluate", out, "--json", "--device", "cpu")
+    scores = json.loads(text)
+    assert code == 0
+    assert scores["miou"] == pytest.approx(trained["best"], abs=1e-6)
+
+    code, text, _ = semiseg(
+        "predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--json", "--device", "cpu"
+    )
+    assert json.loads(text) == {"out": str(tmp_path / "seen"), "images": 9}
+    assert len(list((tmp_path / "seen/overlays").iterdir())) == 9
+
+    (out / "report.html").unlink()
+    assert semiseg("report", out)[0] == 0
+    assert (out / "report.html").is_file()
+
+
+def test_dry_run_needs_no_data(semiseg):
+    code, text, _ = semiseg("train", "cps_cityscapes", "--dry-run", "--json")
+    plan = json.loads(text)
+    assert code == 0
+    assert plan["effective"] == plan["published"]
+    assert plan["effective"]["loss_weights"] == {"supervised": 1.0, "cps": 6.0}
+    _, text, _ = semiseg("train", "cps_cityscapes", "--dry-run", "--lr", "0.01")
+    assert "0.01 *" in text
+
+
+def test_prepare_doctor_and_draw(semiseg, folder_root, tmp_path):
+    root = folder_root()
+    code, text, _ = semiseg("prepare", "--layout", "folder", "--data", root, "--json")
+    assert code == 0
+    assert set(json.loads(text)["histogram"]) == {"ground", "car", "tree"}
+    code, text, _ = semiseg("doctor", "--layout", "folder", "--data", root)
+    assert code == 0
+    assert "ready" in text
+    lists = tmp_path / "lists"
+    code, text, _ = semiseg(
+        "splits", "draw", "--layout", "folder", "--data", root, "--share", "1/2", "--out", lists, "--json"
+    )
+    assert code == 0
+    labeled = (lists / "labeled.txt").read_text().split()
+    unlabeled = (lists / "unlabeled.txt").read_text().split()
+    assert labeled
+    assert not set(labeled) & set(unlabeled)
+    code, _, err = semiseg(
+        *train(root, "--out", tmp_path / "run", recipe="cps_folder", split=f"{lists}/labeled.txt,{lists}/unlabeled.txt")
+    )
+    assert code == 0, err
+
+
+def test_doctor_reports_faults_with_exit_code_2(semiseg, folder_root):
+    root = folder_root()
+    Image.fromarray(np.full((40, 48), 9, np.uint8)).save(root / "masks/a001.png")
+    code, text, _ = semiseg("doctor", "--layout", "folder", "--data", root)
+    assert code == 2
+    assert "a001" in text
+    assert "9" in text
+
+
+def test_unknown_names(refused):
+    assert "cac_voc" in refused("train", "cac_vok")
+    assert "doctor" in refused("doktor")
+
+
+def test_missing_root(refused, tmp_path):
+    assert "nowhere" in refused(*train(tmp_path / "nowhere"))
+    assert "--data" in refused("train", "cac_voc", *SMALL)
+
+
+def test_list_naming_a_missing_file(refused, voc_root, tmp_path):
+    root = voc_root()
+    (tmp_path / "labeled.txt").write_text("2007_000001\n2099_000001\n")
+    assert "2099_000001" in refused(*train(root, split=tmp_path / "labeled.txt"))
+
+
+def test_truncated_jpeg(refused, voc_root):
+    root = voc_root()
+    path = root / "JPEGImages/2007_000002.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "2007_000002.jpg" in refused(*train(root))
+
+
+def test_mask_of_another_size(refused, voc_root):
+    root = voc_root()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "SegmentationClass/2007_000002.png")
+    assert "2007_000002.png" in refused(*train(root))
+
+
+def test_rgb_mask(refused, voc_root):
+    root = voc_root()
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(root / "SegmentationClass/2007_000002.png")
+    assert "2007_000002.png" in refused(*train(root))
+
+
+def test_label_value_outside_the_classes(refused, voc_root):
+    root = voc_root()
+    Image.fromarray(np.full((40, 56), 77, np.uint8)).save(root / "SegmentationClass/2007_000002.png")
+    line = refused(*train(root))
+    assert "2007_000002.png" in line
+    assert "77" in line
+
+
+def test_class_list_of_another_length_than_the_checkpoint(refused, semiseg, voc_root, folder_root, tmp_path):
+    assert semiseg(*train(voc_root(), "--out", tmp_path / "run"))[0] == 0
+    line = refused("evaluate", tmp_path / "run", "--data", voc_root_with_classes(voc_root, 5), "--device", "cpu")
+    assert "21" in line
+    assert "5" in line
+
+
+def voc_root_with_classes(voc_root, count: int):
+    root = voc_root(level="other/VOC2012")
+    (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(count)))
+    return root
+
+
+def test_an_id_that_is_labelled_and_in_val(refused, voc_root, tmp_path):
+    root = voc_root()
+    (tmp_path / "labeled.txt").write_text("2007_000001\n2007_000009\n")
+    assert "2007_000009" in refused(*train(root, split=tmp_path / "labeled.txt"))
+
+
+def test_no_unlabelled_images(refused, voc_root):
+    assert "unlabelled" in refused(*train(voc_root(), recipe="cps_voc", split="all"))
+
+
+def test_crop_that_the_stride_does_not_divide(refused, voc_root):
+    line = refused(*train(voc_root(), "--crop", "50"))
+    assert "48 or 64" in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu(refused, voc_root):
+    assert "--device" in refused(*train(voc_root(), "--device", "cuda"))
+
+
+def test_unwritable_out(refused, voc_root, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "--out" in refused(*train(voc_root(), "--out", tmp_path / "file" / "run"))
+
+
+def test_out_that_already_holds_a_run(refused, semiseg, voc_root, tmp_path):
+    root = voc_root()
+    assert semiseg(*train(root, "--out", tmp_path / "run"))[0] == 0
+    assert "already holds a run" in refused(*train(root, "--out", tmp_path / "run"))
+
+
+def test_imagenet_weights_without_a_network(refused, voc_root, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache" / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    line = refused(*train(voc_root(), "--weights", "imagenet"))
+    assert "resnet18" in line
+    assert "--weights none" in line
+
+
+def test_a_file_that_is_no_checkpoint(refused, tmp_path):
+    (tmp_path / "notes.safetensors").write_text("hello")
+    assert "notes.safetensors" in refused("evaluate", tmp_path / "notes.safetensors")
+    assert "neither a checkpoint" in refused("evaluate", tmp_path / "none")
+
+
+def test_predict_on_an_empty_folder(refused, semiseg, voc_root, tmp_path):
+    assert semiseg(*train(voc_root(), "--out", tmp_path / "run"))[0] == 0
+    (tmp_path / "empty").mkdir()
+    assert "no images" in refused("predict", tmp_path / "run", tmp_path / "empty", "--device", "cpu")

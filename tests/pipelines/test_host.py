@@ -1,0 +1,170 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.host import HostBackend, nearest, place, resize
+from semiseg.pipelines.plan import DENOMINATOR, Planner
+from semiseg.pipelines.views import FILL, Augmentation, ViewSpec
+
+
+@pytest.fixture(scope="module")
+def coordinates(tmp_path_factory):
+    """Images whose red is the row and whose green is the column, without loss; masks say the row."""
+    folder, sizes = tmp_path_factory.mktemp("coordinates"), [(200, 250), (90, 60), (251, 120)]
+    images, masks = [], []
+    for number, (height, width) in enumerate(sizes):
+        rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+        images.append(folder / f"{number}.png")
+        masks.append(folder / f"{number}-mask.png")
+        Image.fromarray(np.dstack([rows, columns, np.full_like(rows, number)])).save(images[-1])
+        Image.fromarray(rows).save(masks[-1])
+    return images, masks, np.array(sizes)
+
+
+def upright(window: torch.Tensor, flip: bool) -> np.ndarray:
+    return window.numpy()[:, ::-1] if flip else window.numpy()
+
+
+@pytest.mark.parametrize("filter", ["linear", "cubic"])
+def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordinates, filter) -> None:
+    images, masks, sizes = coordinates
+    augmentation = Augmentation(range=(0.8, 2.0), filter=filter)
+    planner = Planner(
+        sizes, [0], [0, 1, 2], ViewSpec(unlabeled="pair"), crop=96, batch=1, unlabeled_batch=6, seed=3,
+        labeled_augmentation=augmentation, unlabeled_augmentation=augmentation,
+    )  # fmt: skip
+    backend = HostBackend(images, masks, planner, threads=2)(0)
+    shown = 0
+    for _ in range(8):
+        plan, windows = next(backend)
+        stream, overlap = plan.unlabeled[0], plan.overlap
+        for row in range(6):
+            (h, w), parts = overlap.extent[row], []
+            for view, window, corner in zip(stream.views, windows.unlabeled, (overlap.corner1, overlap.corner2)):
+                (y, x), whole = corner[row], upright(window[row], view.flip[row])
+                parts.append(whole[y : y + h, x : x + w])
+                covered = np.zeros((96, 96), bool)
+                covered[: view.inside[row][0], : view.inside[row][1]] = True
+                assert (whole[~covered] == FILL).all()
+                # Where a window lies in the source: its rows and columns are those that the plan says.
+                step = stream.step[row] / DENOMINATOR
+                for axis in range(2):
+                    index = np.arange(view.inside[row][axis]) + view.offset[row][axis]
+                    source = stream.origin[row][axis] + (index + 0.5) * step - 0.5
+                    seen = whole[0, : len(index), 1] if axis else whole[: len(index), 0, 0]
+                    assert np.abs(seen - source)[2:-2].max(initial=0) <= 1
+                assert (whole[covered][:, 2] == stream.record[row]).all()
+            assert np.array_equal(*parts)
+            shown += h * w
+    assert shown > 0
+    backend.close()
+
+
+def test_labels_follow_their_image(coordinates) -> None:
+    images, masks, sizes = coordinates
+    planner = Planner(
+        sizes, [0, 1, 2], [], ViewSpec(), crop=96, batch=6, unlabeled_batch=0, seed=1,
+        labeled_augmentation=Augmentation(filter="linear"), unlabeled_augmentation=Augmentation(),
+    )  # fmt: skip
+    plan, windows = next(HostBackend(images, masks, planner, threads=2)(4))
+    assert windows.unlabeled == ()
+    for row, (h, w) in enumerate(plan.labeled.views[0].inside):
+        flip = plan.labeled.views[0].flip[row]
+        image, label = upright(windows.labeled[row], flip), upright(windows.target[row], flip)
+        assert (
+            np.abs(image[:h, :w, 0].astype(int) - label[:h, :w]).max() <= 1 + plan.labeled.step[row] / DENOMINATOR / 2
+        )
+        assert (label[h:] == 255).all()
+        assert (label[:, w:] == 255).all()
+
+
+def test_windows_stay_until_the_next_but_one_is_asked_for(photos) -> None:
+    planner = photos.planner("mixed")
+    backend = HostBackend(photos.images, photos.masks, planner, threads=2)(0)
+    _, first = next(backend)
+    kept = first.labeled.clone(), first.target.clone(), *(view.clone() for view in first.unlabeled)
+    next(backend)
+    assert all(torch.equal(a, b) for a, b in zip(kept, (first.labeled, first.target, *first.unlabeled)))
+    backend.close()
+
+
+def test_any_step_can_be_started_with(photos) -> None:
+    backend = HostBackend(photos.images, photos.masks, photos.planner("pair"), threads=2)
+    walk, jump = backend(0), backend(5)
+    for _ in range(5):
+        next(walk)
+    for _ in range(3):
+        (_, a), (_, b) = next(walk), next(jump)
+        assert torch.equal(a.labeled, b.labeled)
+        assert torch.equal(a.target, b.target)
+        assert all(torch.equal(x, y) for x, y in zip(a.unlabeled, b.unlabeled))
+
+
+def test_unlabelled_images_need_no_masks(photos) -> None:
+    planner = photos.planner("plain", batch=0)
+    _, windows = next(HostBackend(photos.images, [None] * len(photos.images), planner, threads=1)(0))
+    assert windows.labeled.shape == (0, 128, 128, 3)
+    assert windows.unlabeled[0].shape == (2, 128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot be read"), (b"", "cannot be decoded"), (b"no image", "cannot be decoded"), (20, "was 375x500")],
+)
+def test_a_file_that_changed_is_named(photos, tmp_path, content, says) -> None:
+    broken = tmp_path / "broken.png"
+    if isinstance(content, int):
+        Image.new("RGB", (content, content)).save(broken)
+    elif content is not None:
+        broken.write_bytes(content)
+    planner = photos.planner("none")
+    planner.sizes = np.full_like(planner.sizes, (375, 500))
+    with pytest.raises(UsageError, match=f"broken.png: .*{says}") as raised:
+        next(HostBackend([broken] * 6, photos.masks, planner, threads=2)(0))
+    assert "\n" not in str(raised.value)
+
+
+@given(origin=st.integers(0, 50), step=st.integers(1, 4096), extent=st.integers(1, 40))
+def test_nearest_is_the_label_under_the_centre(origin, step, extent) -> None:
+    length = origin + extent * 4 + 1
+    labels = np.tile(np.arange(length, dtype=np.int64), (length, 1))
+    seen = nearest(labels, np.array([origin, origin]), step, np.array([extent, extent]))
+    exact = [(2 * DENOMINATOR * origin + (2 * i + 1) * step) // (2 * DENOMINATOR) for i in range(extent)]
+    assert (seen == exact).all()
+    assert (nearest(labels.T, np.array([origin, origin]), step, np.array([extent, extent])) == np.c_[exact]).all()
+
+
+def test_bicubic_is_pillow_s(photos) -> None:
+    photo = np.array(Image.open(photos.images[0]))
+    for height, width in ((150, 200), (300, 400), (600, 800)):
+        theirs = np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+        ours = resize(photo, photo.shape[0] * DENOMINATOR // height, np.array([height, width]), True)
+        difference = np.abs(ours.astype(int) - theirs)
+        assert difference.mean() < 0.05
+        assert difference.max() <= 3
+
+
+def test_bilinear_is_opencv_s(photos) -> None:
+    photo = np.array(Image.open(photos.images[1]))[:332, :332]
+    theirs = cv2.resize(photo, (83, 83), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(resize(photo, 4 * DENOMINATOR, np.array([83, 83]), False).astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("inside", [(5, 6), (3, 4), (5, 2), (1, 6)])
+def test_padding_lies_at_the_bottom_and_right_before_the_flip(flip, inside) -> None:
+    region = np.random.default_rng(0).integers(0, 200, (9, 9, 3), dtype=np.uint8)
+    expected = np.full((5, 6, 3), FILL, np.uint8)
+    h, w = inside
+    expected[:h, :w] = region[2 : 2 + h, 1 : 1 + w]
+    for fill, source, wanted in (
+        (FILL, region, expected),
+        (255, region[..., 0], np.where(expected == FILL, 255, expected)[..., 0]),
+    ):
+        out = np.zeros((5, 6, *source.shape[2:]), np.uint8)
+        place(source, np.array([2, 1]), np.array(inside), flip, fill, out)
+        assert np.array_equal(out[:, ::-1] if flip else out, wanted)
