@@ -25,8 +25,7 @@ DEFAULT_FILES = Files()
 def main(recipe: Callable[[], Recipe] | None = None) -> None:
     """Entry point of `semiseg`, and of the recipe scripts, which pass their recipe."""
     arguments = sys.argv[1:]
-    if "--json" in arguments:
-        console.to_stderr()
+    console.use(stderr="--json" in arguments)
     try:
         if recipe is not None:
             train(recipe(), arguments)

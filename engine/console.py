@@ -11,19 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 
-def _open(*, stderr: bool = False) -> Console:
+def _open(*, stderr: bool) -> Console:
     # Into a file or a pipe, tables are as wide as they are.
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else 160)
 
 
-_console = _open()
+_console = _open(stderr=False)
 
 
-def to_stderr() -> None:
-    """Keeps standard output free for the one JSON document of `--json`."""
+def use(*, stderr: bool) -> None:
+    """Standard error keeps standard output free for the one JSON document of `--json`."""
     global _console
-    _console = _open(stderr=True)
+    _console = _open(stderr=stderr)
 
 
 def say(text: str) -> None:

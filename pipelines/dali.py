@@ -105,7 +105,9 @@ class DaliBackend:
             return self._arguments([plan.streams[number] for plan in plans(iteration)], labeled)
 
         def window(region, offset, flip, fill):
-            padded = fn.slice(region, offset, crop, axes=[0, 1], out_of_bounds_policy="pad", fill_values=fill)
+            padded = fn.slice(
+                region, start=offset, shape=crop, axes=[0, 1], out_of_bounds_policy="pad", fill_values=fill
+            )
             return fn.flip(padded, horizontal=flip)
 
         pipeline = Pipeline(

@@ -45,8 +45,7 @@ def main() -> None:
     if options.smoke:
         options.steps, options.seeds = 60, 1
         options.out = options.out.with_name(f"{options.out.name}_smoke")
-    if options.json:
-        console.to_stderr()
+    console.use(stderr=options.json)
     rows = ROWS[:4] if options.smoke else ROWS
     began = time.perf_counter()
     shapes.find()

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import pickle
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def _imagenet(network: Network) -> tuple[dict[str, Tensor], str]:
     name, folder = weights.url.rsplit("/", 1)[1], Path(torch.hub.get_dir()) / "checkpoints"
     try:
         # torch announces the download on stdout, which belongs to the program's result.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(io.StringIO()):
             state = weights.get_state_dict(
                 check_hash=True, progress=sys.stderr.isatty(), map_location="cpu", weights_only=True
             )

@@ -132,6 +132,13 @@ def test_windows_lie_inside_their_images(sizes, kind, crop, augmentation, seed, 
         assert np.array_equal(one.offset + overlap.corner1, two.offset + overlap.corner2)
 
 
+def test_second_windows_do_not_leave_images_barely_larger_than_they() -> None:
+    barely = Augmentation(base=325 / 320, range=(1.0, 1.0))
+    for sizes in ([(325, 325)], [(325, 330)]):
+        plan = planner(sizes, unlabeled_batch=2000, unlabeled_augmentation=barely)(0)
+        assert all((view.inside == np.minimum(sizes, 320)).all() for view in plan.unlabeled[0].views)
+
+
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(2, 9), batch=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_every_image_comes_once_an_epoch_and_never_meets_itself(count, batch, seed) -> None:
