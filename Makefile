@@ -1,4 +1,5 @@
 # `make demo` and `make test` do everything on a fresh machine: they make .venv with torch and torchvision of one index.
+# `make bench DATA=VOC_ROOT` measures on real photographs, without DATA on the embedded data set.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -25,8 +26,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/python -m pytest benchmarks --benchmark-only
-	$(BIN)/python benchmarks/bench_loader.py
+	$(BIN)/semiseg bench $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -346,12 +346,35 @@ def report(run: Positional[Path], /) -> None:
     console.say(f"report: {write_report(run)}")
 
 
+def bench(*, data: Path | None = None, rounds: int = 3) -> None:
+    """Run the benchmarks of a source checkout.
+
+    Args:
+        data: Root of Pascal VOC for the loader benchmark (default: the embedded data set).
+        rounds: How often the loaders take turns.
+    """
+    folder = Path(__file__).resolve().parents[1] / "benchmarks"
+    if not folder.is_dir():
+        raise UsageError("bench: the benchmarks come with the source; clone the repository and run `make bench` there")
+    import subprocess
+
+    from ..pipelines import shapes
+
+    root = data or shapes.find().root
+    for script in sorted(folder.glob("bench_*.py")):
+        console.say(f"{script.name} on {root}")
+        arguments = ["--data", str(root), "--rounds", str(rounds)]
+        if subprocess.run([sys.executable, str(script), *arguments]).returncode:
+            raise UsageError(f"bench: {script.name} failed; its message stands above")
+
+
 COMMANDS: dict[str, Callable] = {
     "prepare": prepare,
     "doctor": doctor,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "bench": bench,
 }
 
 

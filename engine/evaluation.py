@@ -59,16 +59,17 @@ def evaluate(
     autocast: Callable = nullcontext,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Scores of the network in evaluation mode; its mode is restored. `crop` is the window where none is given."""
+    """Scores of the network in evaluation mode; its mode is restored. Counts are in pixels of the original images."""
+    evaluation = evaluation.resolved(crop)
     counts = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
-    window = evaluation.window or crop
     done = 0
     for images, targets in batches(records, evaluation.batch if evaluation.protocol == "whole" else 1, device):
+        images = rescaled(images, evaluation.scale)
         with evaluating(network), autocast():
             if evaluation.protocol == "whole":
                 counts += count_whole(network, images, targets, len(classes))
             else:
-                logits = slide(network, images, window, evaluation.batch)
+                logits = slide(network, images, evaluation.window, evaluation.batch)
                 counts += upsample_confusion(logits, targets, len(classes))
         done += len(images)
         if on_progress:
@@ -122,6 +123,14 @@ def batches(records: Sequence[Record], size: int, device: torch.device) -> Itera
         for task in waiting:
             images, targets = task.result()
             yield normalised(images, device), torch.from_numpy(targets).to(device)
+
+
+def rescaled(images: Tensor, scale: float) -> Tensor:
+    """Images (B, 3, H, W) resized by about `scale`, to multiples of 8; as they are for 1."""
+    if scale == 1:
+        return images
+    size = [max(round(side * scale / MULTIPLE), 1) * MULTIPLE for side in images.shape[-2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def pad_whole(images: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..kernels import pseudo_label
 from ..pipelines.dataset import find_dataset
 from ..pipelines.errors import UsageError
 from ..pipelines.host import COLOUR, read
 from ..pipelines.manifest import prepare
 from . import console
 from .checkpoint import Checkpoint, find, load_network
-from .evaluation import Scores, evaluate, evaluating, normalised, slide, whole
+from .evaluation import Scores, evaluate, evaluating, normalised, rescaled, slide, whole
 from .models import Network
 from .pictures import coloured, overlay
 from .recipe import Evaluation, Files
@@ -119,18 +120,22 @@ def predict_folder(
 
 def segment(network: Network, image: np.ndarray, evaluation: Evaluation, crop: int, device: torch.device) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices."""
-    tensor = normalised(image[None], device)
+    evaluation = evaluation.resolved(crop)
+    tensor = rescaled(normalised(image[None], device), evaluation.scale)
     with evaluating(network):
         if evaluation.protocol == "whole":
             logits = whole(network, tensor)
         else:
-            logits = slide(network, tensor, evaluation.window or crop, evaluation.batch)
-        return logits[0].argmax(0).byte().cpu().numpy()
+            logits = slide(network, tensor, evaluation.window, evaluation.batch)
+        label, _ = pseudo_label(logits, image.shape[:2])
+        return label[0].cpu().numpy()
 
 
 def describe(evaluation: Evaluation, crop: int) -> str:
-    """The protocol in a word, with its window."""
-    return "whole" if evaluation.protocol == "whole" else f"slide {evaluation.window or crop}"
+    """The protocol in a few words: with its window, and with its scale where that is not 1."""
+    evaluation = evaluation.resolved(crop)
+    protocol = "whole" if evaluation.protocol == "whole" else f"slide {evaluation.window}"
+    return protocol if evaluation.scale == 1 else f"{protocol}, scale {evaluation.scale:g}"
 
 
 def _ready(path: Path, device: str, precision: str):

@@ -42,8 +42,17 @@ class Evaluation:
     """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits summed."""
     window: int | None = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
+    native_crop: int | None = None
+    """The crop with which training sees images at about their own size, where the training scale follows the crop."""
+    scale: float | None = None
+    """Resizes images before they are evaluated (default: crop / native_crop, so that they look as in training)."""
     batch: int = 8
     """Images (whole) or windows (slide) evaluated together."""
+
+    def resolved(self, crop: int) -> Evaluation:
+        """The same for a network that was trained on windows of `crop` pixels, with nothing left open."""
+        scale = self.scale or (crop / self.native_crop if self.native_crop else 1.0)
+        return dataclasses.replace(self, window=self.window or crop, scale=scale)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from ..pipelines.splits import Split, resolve_split
 from . import console
 from .checkpoint import load_network, load_state, save_network, save_state
 from .evaluation import Scores, evaluate
-from .gpu import Gpu
 from .hyperparameters import build_method
+from .meters import Meters, describe
 from .methods import METHODS, Method
 from .models import Network, load_backbone
 from .recipe import Recipe
@@ -91,6 +91,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe):
         recipe.check()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
         self.recipe = recipe
         self.device = resolve_device(recipe.device)
         self.precision = resolve_precision(recipe.precision, self.device)
@@ -204,7 +206,7 @@ class Trainer:
     def train(self) -> Result:
         recipe = self.recipe
         every = recipe.eval_every or max(recipe.steps // 20, 1)
-        meters = Meters(recipe, self.data, self.device)
+        meters = Meters(recipe, self.device)
         scores: Scores | None = None
         began = time.perf_counter() - self.seconds
         loader = Loader(self.backend, self.device, self.first, recipe.steps)
@@ -299,103 +301,6 @@ class Trainer:
             "seconds": self.seconds,
         }
         save_state(self.run.checkpoints / "last.state.pt", state)
-
-
-class Meters:
-    """Losses, summed on the device and read once a log line; time and memory."""
-
-    def __init__(self, recipe: Recipe, data: Data, device: torch.device):
-        views = {"none": 0, "plain": 1, "pair": 2, "mixed": 2}[METHODS[type(recipe.method)].views.unlabeled]
-        self.images_a_step = recipe.batch + views * recipe.unlabeled_batch
-        self.recipe, self.device = recipe, device
-        self.gpu = Gpu(device)
-        self._sums: dict[str, torch.Tensor] = {}
-        self._steps = 0
-        self._waited = self._all_waited = self._all_seconds = 0.0
-        self._all_steps = 0
-        self._mark = time.perf_counter()
-        self._spent = 0.0
-        self._first = True
-
-    def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; the time spent waiting for them counts as data wait, but for the first one's."""
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            if self._first:
-                self._first = False
-                self.resume()
-            else:
-                self._waited += time.perf_counter() - began
-            yield batch
-
-    def pause(self) -> None:
-        """What follows, until `resume`, is no training and does not count."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self._spent += time.perf_counter() - self._mark
-
-    def resume(self) -> None:
-        self._mark = time.perf_counter()
-
-    def add(self, losses: dict[str, torch.Tensor]) -> None:
-        for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
-        self._steps += 1
-
-    def read(self, step: int, lr: float) -> dict[str, Any]:
-        """The log line of the steps since the last one."""
-        losses = {name: float(total) / self._steps for name, total in self._sums.items()}
-        self.pause()
-        seconds, self._spent = self._spent, 0.0
-        self._all_seconds += seconds
-        self._all_waited += self._waited
-        self._all_steps += self._steps
-        images = self._steps * self.images_a_step
-        line = {"step": step, "loss": losses.pop("loss")}
-        line |= {f"loss/{name}": loss for name, loss in losses.items()}
-        line |= {
-            "lr": lr,
-            "images_per_s": images / seconds,
-            "compute_images_per_s": images / max(seconds - self._waited, 1e-9),
-            "data_wait_pct": 100 * self._waited / seconds,
-            "memory_gib": self.memory_gib(),
-            "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
-        }
-        line |= self.gpu.read()
-        self._sums, self._steps, self._waited = {}, 0, 0.0
-        self.resume()
-        return line
-
-    @property
-    def images_per_s(self) -> float:
-        return self._all_steps * self.images_a_step / max(self._all_seconds, 1e-9)
-
-    @property
-    def data_wait_pct(self) -> float:
-        return 100 * self._all_waited / max(self._all_seconds, 1e-9)
-
-    def memory_gib(self) -> float:
-        """Peak memory: of the GPU, or of this process where there is none."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**30
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def describe(line: dict[str, Any], steps: int) -> str:
-    losses = "  ".join(f"{name.removeprefix('loss/')} {v:.4f}" for name, v in line.items() if name.startswith("loss"))
-    eta = time.strftime("%H:%M:%S", time.gmtime(line["eta_s"]))
-    gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""
-    return (
-        f"step {line['step']}/{steps}  {losses}  lr {line['lr']:.2e}  images/s {line['images_per_s']:.1f} "
-        f"(compute {line['compute_images_per_s']:.1f})  data wait {line['data_wait_pct']:.0f} %  "
-        f"memory {line['memory_gib']:.1f} GiB{gpu}  ETA {eta}"
-    )
 
 
 def contiguous(batch: Batch) -> Batch:

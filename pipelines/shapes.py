@@ -24,7 +24,7 @@ CLASSES = ("background", "disk", "rectangle", "triangle", "star", "ring", "cross
 HEIGHT, WIDTH = 96, 128
 TRAIN, VAL = 512, 128
 VERSION = 1
-HUE_SPREAD = 30  # degrees, standard deviation; favourite hues lie 60 degrees apart
+HUE_SPREAD = 15  # degrees, standard deviation; favourite hues lie 60 degrees apart
 SUPERSAMPLING = 2  # outlines are drawn larger and averaged down, so that their edges look like a camera's
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from semiseg.engine.cli import main
 from semiseg.engine.methods.cps import CpsConfig
-from semiseg.engine.recipe import Recipe
+from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.recipes.cps_voc import recipe as voc
 
 
@@ -17,6 +17,7 @@ def recipe() -> Recipe:
         crop=800,
         steps=137 * 325,
         weight_decay=8e-4,
+        evaluation=Evaluation(protocol="slide", window=800),
     )
 
 

@@ -21,7 +21,7 @@ def recipe() -> Recipe:
         decay="weights",
         labeled=scaled,
         unlabeled=scaled,
-        evaluation=Evaluation(protocol="slide"),
+        evaluation=Evaluation(protocol="slide", window=512),
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from semiseg.engine.cli import main
-from semiseg.engine.recipe import Recipe
+from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.supervised_voc import recipe as voc
 
@@ -16,6 +16,7 @@ def recipe() -> Recipe:
         crop=720,
         lr=0.1,
         labeled=Augmentation(base=2048 / 720, range=(0.5, 2.0), jitter=1.0),
+        evaluation=Evaluation(native_crop=720),
     )
 
 

@@ -2,7 +2,7 @@
 
 from semiseg.engine.cli import main
 from semiseg.engine.methods.supervised import SupervisedConfig
-from semiseg.engine.recipe import Recipe
+from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 
 
@@ -16,6 +16,7 @@ def recipe() -> Recipe:
         steps=80 * 1157,
         lr=0.01,
         labeled=Augmentation(base=400 / 320, range=(0.5, 2.0)),
+        evaluation=Evaluation(native_crop=320),
     )
 
 
