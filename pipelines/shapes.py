@@ -22,7 +22,7 @@ from .dataset import Dataset
 
 CLASSES = ("background", "disk", "rectangle", "triangle", "star", "ring", "cross")
 HEIGHT, WIDTH = 96, 128
-TRAIN, VAL = 512, 128
+TRAIN, VAL = 256, 128
 VERSION = 1
 HUE_SPREAD = 15  # degrees, standard deviation; favourite hues lie 60 degrees apart
 SUPERSAMPLING = 2  # outlines are drawn larger and averaged down, so that their edges look like a camera's
@@ -124,7 +124,7 @@ def stroke(rng: np.random.Generator, size: np.ndarray) -> np.ndarray:
 
 def outline(rng: np.random.Generator, kind: str, size: np.ndarray) -> np.ndarray:
     """A figure of the class `kind` at a random place, size, rotation and mild squeeze, (H, W) bool."""
-    radius = rng.uniform(10, 26) * SUPERSAMPLING
+    radius = rng.uniform(13, 30) * SUPERSAMPLING
     centre = rng.uniform(0.1, 0.9, 2) * size[::-1]
     angle, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.0)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -143,14 +143,14 @@ def outline(rng: np.random.Generator, kind: str, size: np.ndarray) -> np.ndarray
         half = rng.uniform(0.55, 0.9)
         cv2.fillPoly(canvas, [polygon(np.array([[-1, -half], [1, -half], [1, half], [-1, half]]) * 0.85)], 1)
     elif kind == "triangle":
-        cv2.fillPoly(canvas, [polygon(corners(3, 1.15))], 1)
+        cv2.fillPoly(canvas, [polygon(corners(3, 1.25))], 1)
     elif kind == "star":
-        cv2.fillPoly(canvas, [polygon(corners(10, 1.15, 0.5))], 1)
+        cv2.fillPoly(canvas, [polygon(corners(10, 1.2, 0.65))], 1)
     elif kind == "ring":
         cv2.fillPoly(canvas, [polygon(corners(48, 1.0))], 1)
-        cv2.fillPoly(canvas, [polygon(corners(48, rng.uniform(0.45, 0.6)))], 0)
+        cv2.fillPoly(canvas, [polygon(corners(48, rng.uniform(0.35, 0.5)))], 0)
     elif kind == "cross":
-        arm = rng.uniform(0.25, 0.38)
+        arm = rng.uniform(0.32, 0.45)
         bar = np.array([[-1, -arm], [1, -arm], [1, arm], [-1, arm]])
         cv2.fillPoly(canvas, [polygon(bar)], 1)
         cv2.fillPoly(canvas, [polygon(bar[:, ::-1])], 1)

@@ -26,7 +26,7 @@ COLUMNS = ["method", "labelled images", "steps", "mIoU best %", "mIoU last %", "
 class Compare:
     """Trains the four methods on shapes and prints one table."""
 
-    steps: int = 1500
+    steps: int = 600
     """Optimizer steps of every run."""
     seeds: int = 3
     """Seeds; each draws its own labelled images."""
@@ -43,7 +43,7 @@ class Compare:
 def main() -> None:
     options = tyro.cli(Compare, description=__doc__)
     if options.smoke:
-        options.steps, options.seeds = 60, 1
+        options.steps, options.seeds = 100, 1
         options.out = options.out.with_name(f"{options.out.name}_smoke")
     console.use(stderr=options.json)
     rows = ROWS[:4] if options.smoke else ROWS
@@ -86,7 +86,7 @@ def train(method: str, share: str, seed: int, options: Compare, environment: dic
     if not result.exists():
         split = "all" if share == "all" else f"draw:{share}@{seed}"
         arguments = ["--steps", options.steps, "--split", split, "--seed", seed, "--out", out]
-        arguments += ["--eval-every", max(options.steps // 10, 1)]
+        arguments += ["--eval-every", max(options.steps // 5, 1)]
         if (out / "checkpoints" / "last.state.pt").exists():
             arguments.append("--resume")
         elif out.exists():  # it stopped before its first checkpoint

@@ -16,7 +16,7 @@ def recipe() -> Recipe:
         head_width=64,
         weights="none",
         crop=96,
-        steps=1000,
+        steps=600,
         lr=0.02,
         backbone_lr=1.0,
         labeled=Augmentation(range=(0.75, 1.5)),
