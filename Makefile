@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/python recipes/compare_shapes.py --smoke
 
 compare: setup
-	$(BIN)/python recipes/compare_shapes.py
+	$(BIN)/python recipes/compare_shapes.py --precision bf16
 
 test: setup
 	$(BIN)/python -m pytest

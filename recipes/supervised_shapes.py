@@ -16,7 +16,7 @@ def recipe() -> Recipe:
         head_width=64,
         weights="none",
         crop=96,
-        steps=600,
+        steps=900,
         lr=0.02,
         backbone_lr=1.0,
         labeled=Augmentation(range=(0.75, 1.5)),
