@@ -66,7 +66,7 @@ class Run:
         )
         kept: list[dict[str, Any]] = []
         for line in lines:
-            while kept and (kept[-1]["step"] > line["step"]):
+            while kept and _order(kept[-1]) >= _order(line):
                 kept.pop()
             kept.append(line)
         return kept
@@ -90,6 +90,11 @@ class Run:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def _order(line: dict[str, Any]) -> tuple[int, bool]:
+    """A step is trained, then evaluated."""
+    return line["step"], "loss" not in line
 
 
 def environment() -> dict[str, Any]:

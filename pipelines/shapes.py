@@ -39,21 +39,21 @@ def find(root: Path | None = None) -> Dataset:
     return Dataset(**{name: getattr(found, name) for name in found.__slots__} | {"layout": "shapes"})
 
 
-def write(root: Path, train: int = TRAIN, val: int = VAL) -> None:
+def write(root: Path) -> None:
     """Draws the whole set into `root`, which appears complete or not at all."""
     root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=root.name, dir=root.parent))
     try:
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (draft / name).mkdir(parents=True)
-        ids = [f"{number:06d}" for number in range(train + val)]
+        ids = [f"{number:06d}" for number in range(TRAIN + VAL)]
         for number, name in enumerate(ids):
             image, mask = draw(number)
             Image.fromarray(image).save(draft / "JPEGImages" / f"{name}.jpg", quality=92)
             Image.fromarray(mask).save(draft / "SegmentationClass" / f"{name}.png")
         lists = draft / "ImageSets/Segmentation"
-        (lists / "train.txt").write_text("\n".join(ids[:train]) + "\n")
-        (lists / "val.txt").write_text("\n".join(ids[train:]) + "\n")
+        (lists / "train.txt").write_text("\n".join(ids[:TRAIN]) + "\n")
+        (lists / "val.txt").write_text("\n".join(ids[TRAIN:]) + "\n")
         (draft / "classes.txt").write_text("\n".join(CLASSES) + "\n")
         if root.exists():
             shutil.rmtree(root)

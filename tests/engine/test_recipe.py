@@ -1,0 +1,62 @@
+"""The recipe: checks that name the field and the fix, and its form as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from semiseg.engine.cli import load_recipe
+from semiseg.engine.recipe import Evaluation, Recipe, method_of
+from semiseg.pipelines.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"crop": 50}, "--crop.*48 or 64"),
+        ({"crop": 8}, "--crop.*use 16"),
+        ({"batch": 0}, "--batch"),
+        ({"steps": 0}, "--steps"),
+        ({"eval_every": 0}, "--eval-every"),
+        ({"seed": -1}, "--seed"),
+        ({"resume": True}, "--out"),
+        ({"fidelity": "published"}, "--fidelity"),
+    ],
+)
+def test_check_names_the_field_and_the_fix(tmp_path, changes, said):
+    recipe = replace(load_recipe("cac_voc"), data=tmp_path)
+    recipe.check()
+    with pytest.raises(UsageError, match=said):
+        replace(recipe, **changes).check()
+
+
+def test_data_is_needed_but_for_a_dry_run_and_for_shapes():
+    with pytest.raises(UsageError, match="--data"):
+        load_recipe("cac_voc").check()
+    replace(load_recipe("cac_voc"), dry_run=True).check()
+    load_recipe("cac_shapes").check()
+
+
+def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
+    recipe = replace(load_recipe("cutmix_cps_cityscapes"), data=tmp_path, init=tmp_path / "a", seed=7)
+    values = recipe.to_dict()
+    assert Recipe.from_dict(values) == recipe
+    assert method_of(Recipe.from_dict(values)) == "cutmix_cps"
+    with pytest.raises(UsageError, match="recipe"):
+        Recipe.from_dict(values | {"colour": "blue"})
+    with pytest.raises(UsageError, match="recipe"):
+        Recipe.from_dict(values | {"method": {"type": "Unknown"}})
+
+
+def test_unlabelled_images_follow_the_batch():
+    assert replace(load_recipe("cac_voc"), batch=4).unlabeled_batch == 4
+
+
+def test_evaluation_follows_the_crop():
+    """Where the training scale follows the crop, images are evaluated at that scale."""
+    recipe = load_recipe("cac_voc")
+    assert recipe.evaluation.resolved(recipe.crop).scale == 1
+    assert recipe.evaluation.resolved(128).scale == pytest.approx(0.4)
+    assert load_recipe("cps_voc").evaluation.resolved(128).scale == 1
+    assert Evaluation(scale=0.5, native_crop=320).resolved(320).scale == 0.5
+    assert Evaluation().resolved(96).window == 96
