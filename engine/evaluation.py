@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,11 @@ class Scores:
         return float(np.diag(self.confusion).sum() / max(self.confusion.sum(), 1))
 
 
+def finite(value: float) -> float | None:
+    """The value for JSON, which knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
 def evaluate(
     network: Network,
     records: Sequence[Record],
@@ -60,16 +66,15 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Scores of the network in evaluation mode; its mode is restored. Counts are in pixels of the original images."""
-    evaluation = evaluation.resolved(crop)
     counts = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
     done = 0
     for images, targets in batches(records, evaluation.batch if evaluation.protocol == "whole" else 1, device):
-        images = rescaled(images, evaluation.scale)
+        images = rescaled(images, evaluation.scale_of(*images.shape[-2:], crop))
         with evaluating(network), autocast():
             if evaluation.protocol == "whole":
                 counts += count_whole(network, images, targets, len(classes))
             else:
-                logits = slide(network, images, evaluation.window, evaluation.batch)
+                logits = slide(network, images, evaluation.window or crop, evaluation.batch)
                 counts += upsample_confusion(logits, targets, len(classes))
         done += len(images)
         if on_progress:

@@ -14,11 +14,13 @@ class Gpu:
             return
         try:
             import pynvml
-
+        except ImportError:
+            return
+        try:
             pynvml.nvmlInit()
             uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
             self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        except (ImportError, AttributeError, pynvml.NVMLError):
+        except (AttributeError, pynvml.NVMLError):
             self._handle = None
 
     def read(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,11 +19,11 @@ from ..pipelines.host import COLOUR, read
 from ..pipelines.manifest import prepare
 from . import console
 from .checkpoint import Checkpoint, find, load_network
-from .evaluation import Scores, evaluate, evaluating, normalised, rescaled, slide, whole
+from .evaluation import Scores, evaluate, evaluating, finite, normalised, rescaled, slide, whole
 from .models import Network
 from .pictures import coloured, overlay
 from .recipe import Evaluation, Files
-from .step import LOW, resolve_device, resolve_precision
+from .step import LOW, resolve_device, resolve_precision, set_precision
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -68,10 +68,10 @@ def evaluate_checkpoint(
             on_progress=bar,
         )
     document = {
-        "miou": scores.miou,
-        "iou": {name: None if math.isnan(iou) else iou for name, iou in scores.iou.items()},
+        "miou": finite(scores.miou),
+        "iou": {name: finite(iou) for name, iou in scores.iou.items()},
         "pixel_accuracy": scores.pixel_accuracy,
-        "protocol": describe(evaluation, recipe.crop),
+        "protocol": evaluation.describe(recipe.crop),
         "images": len(records),
     }
     return scores, document
@@ -89,10 +89,11 @@ def predict_folder(
 ) -> tuple[Path, int]:
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`; returns folder and count."""
     checkpoint, target, autocast = _ready(path, device, precision)
-    sources = _images(images)
     if out is None:
         file = find(path)
         out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
+    sources = [source for source in _images(images) if out not in source.parents]
+    stems = Counter(source.with_suffix("") for source in sources)
     evaluation = _evaluation(checkpoint, protocol, window, None)
     try:
         for kind in ("masks", "colours", "overlays"):
@@ -105,7 +106,10 @@ def predict_folder(
             image = read(source, COLOUR)
             with autocast():
                 mask = segment(checkpoint.network, image, evaluation, checkpoint.recipe.crop, target)
-            name = source.relative_to(home).with_suffix(".png")
+            name = source.relative_to(home)
+            # Two images that differ by their extension alone keep it.
+            alone = stems[source.with_suffix("")] == 1
+            name = name.with_suffix(".png") if alone else name.with_name(f"{name.name}.png")
             pictures = {
                 "masks": Image.fromarray(mask),
                 "colours": Image.fromarray(coloured(mask, checkpoint.palette)),
@@ -120,27 +124,21 @@ def predict_folder(
 
 def segment(network: Network, image: np.ndarray, evaluation: Evaluation, crop: int, device: torch.device) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices."""
-    evaluation = evaluation.resolved(crop)
-    tensor = rescaled(normalised(image[None], device), evaluation.scale)
+    tensor = rescaled(normalised(image[None], device), evaluation.scale_of(*image.shape[:2], crop))
     with evaluating(network):
         if evaluation.protocol == "whole":
             logits = whole(network, tensor)
         else:
-            logits = slide(network, tensor, evaluation.window, evaluation.batch)
+            logits = slide(network, tensor, evaluation.window or crop, evaluation.batch)
         label, _ = pseudo_label(logits, image.shape[:2])
         return label[0].cpu().numpy()
 
 
-def describe(evaluation: Evaluation, crop: int) -> str:
-    """The protocol in a few words: with its window, and with its scale where that is not 1."""
-    evaluation = evaluation.resolved(crop)
-    protocol = "whole" if evaluation.protocol == "whole" else f"slide {evaluation.window}"
-    return protocol if evaluation.scale == 1 else f"{protocol}, scale {evaluation.scale:g}"
-
-
 def _ready(path: Path, device: str, precision: str):
     target = resolve_device(device)
-    low = LOW.get(resolve_precision(precision, target))
+    precision = resolve_precision(precision, target)
+    set_precision(precision, target)
+    low = LOW.get(precision)
     checkpoint: Checkpoint = load_network(path)
     checkpoint.network.to(target, memory_format=torch.channels_last)
     return checkpoint, target, (lambda: torch.autocast(target.type, low)) if low else nullcontext
@@ -148,9 +146,9 @@ def _ready(path: Path, device: str, precision: str):
 
 def _evaluation(checkpoint: Checkpoint, protocol: str | None, window: int | None, batch: int | None) -> Evaluation:
     given = {"protocol": protocol, "window": window, "batch": batch}
-    if window is not None and window < 16:
-        raise UsageError(f"--window: must be at least 16 pixels, is {window}")
-    return replace(checkpoint.recipe.evaluation, **{name: v for name, v in given.items() if v is not None})
+    evaluation = replace(checkpoint.recipe.evaluation, **{name: v for name, v in given.items() if v is not None})
+    evaluation.check("--")
+    return evaluation
 
 
 def _images(path: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class Meters:
         self.recipe, self.device = recipe, device
         self.gpu = Gpu(device)
         self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._steps = 0
         self._waited = self._all_waited = self._all_seconds = 0.0
         self._all_steps = 0
@@ -57,11 +59,12 @@ class Meters:
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
-        losses = {name: float(total) / self._steps for name, total in self._sums.items()}
+        losses = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self.pause()
         seconds, self._spent = self._spent, 0.0
         self._all_seconds += seconds
@@ -79,7 +82,7 @@ class Meters:
             "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
         }
         line |= self.gpu.read()
-        self._sums, self._steps, self._waited = {}, 0, 0.0
+        self._sums, self._counts, self._steps, self._waited = {}, {}, 0, 0.0
         self.resume()
         return line
 
@@ -102,7 +105,7 @@ class Meters:
 
 def describe(line: dict[str, Any], steps: int) -> str:
     losses = "  ".join(f"{name.removeprefix('loss/')} {v:.4f}" for name, v in line.items() if name.startswith("loss"))
-    eta = time.strftime("%H:%M:%S", time.gmtime(line["eta_s"]))
+    eta = timedelta(seconds=round(line["eta_s"]))
     gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""
     return (
         f"step {line['step']}/{steps}  {losses}  lr {line['lr']:.2e}  images/s {line['images_per_s']:.1f} "

@@ -42,17 +42,41 @@ class Evaluation:
     """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits summed."""
     window: int | None = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
-    native_crop: int | None = None
-    """The crop with which training sees images at about their own size, where the training scale follows the crop."""
     scale: float | None = None
-    """Resizes images before they are evaluated (default: crop / native_crop, so that they look as in training)."""
+    """Resizes images before they are evaluated (default: so that they look as in training, see the two below)."""
+    native_crop: int | None = None
+    """The crop with which training sees images at about their own size: they are resized by crop / native_crop."""
+    long_side: float | None = None
+    """Images are resized to this long side, in sides of the crop."""
     batch: int = 8
     """Images (whole) or windows (slide) evaluated together."""
 
-    def resolved(self, crop: int) -> Evaluation:
-        """The same for a network that was trained on windows of `crop` pixels, with nothing left open."""
-        scale = self.scale or (crop / self.native_crop if self.native_crop else 1.0)
-        return dataclasses.replace(self, window=self.window or crop, scale=scale)
+    def check(self, prefix: str = "--evaluation.") -> None:
+        """Raises UsageError for values that make no sense."""
+        _require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
+        _require(
+            self.window is None or self.window >= OUTPUT_STRIDE, f"{prefix}window", "must be at least 16", self.window
+        )
+        for name in ("scale", "native_crop", "long_side"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{prefix}{name.replace('_', '-')}", "must be more than 0", value)
+
+    def scale_of(self, height: int, width: int, crop: int) -> float:
+        """The factor for an image of this size and a network that was trained on windows of `crop` pixels."""
+        if self.scale is not None:
+            return self.scale
+        if self.long_side is not None:
+            return self.long_side * crop / max(height, width)
+        return crop / self.native_crop if self.native_crop else 1.0
+
+    def describe(self, crop: int) -> str:
+        """The protocol in a few words: with its window, and with its scale where that is not 1."""
+        words = ["whole" if self.protocol == "whole" else f"slide {self.window or crop}"]
+        if self.scale is None and self.long_side is not None:
+            words.append(f"long side {round(self.long_side * crop)}")
+        elif (scale := self.scale_of(1, 1, crop)) != 1:
+            words.append(f"scale {scale:g}")
+        return ", ".join(words)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -154,9 +178,20 @@ class Recipe:
 
     def check(self) -> None:
         """Raises UsageError, naming the field and the fix, for values that do not go together."""
-        for name in ("crop", "batch", "unlabeled_ratio", "steps", "log_every", "head_width"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')}: must be at least 1, is {getattr(self, name)}")
+        for name in ("crop", "unlabeled_ratio", "steps", "log_every", "head_width"):
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", "must be at least 1", getattr(self, name))
+        _require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
+        _require(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
+        _require(self.threads >= 0, "--threads", "must not be negative", self.threads)
+        for name in ("lr", "backbone_lr", "weight_decay", "power"):
+            _require(
+                getattr(self, name) >= 0, f"--{name.replace('_', '-')}", "must not be negative", getattr(self, name)
+            )
+        _require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
+        for name in ("labeled", "unlabeled"):
+            _check_augmentation(getattr(self, name), f"--{name}.")
+        self.evaluation.check()
+        self.method.check()
         if self.crop % OUTPUT_STRIDE:
             lower, upper = self.crop // OUTPUT_STRIDE * OUTPUT_STRIDE, -(-self.crop // OUTPUT_STRIDE) * OUTPUT_STRIDE
             near = f"{lower} or {upper}" if lower else f"{upper}"
@@ -165,8 +200,6 @@ class Recipe:
             )
         if self.eval_every is not None and self.eval_every < 1:
             raise UsageError(f"--eval-every: must be at least 1, is {self.eval_every}")
-        if self.seed < 0:
-            raise UsageError(f"--seed: must not be negative, is {self.seed}")
         if self.fidelity == "published":
             raise UsageError("--fidelity published: not available yet; leave it out")
         if self.layout != "shapes" and self.data is None and not self.dry_run:
@@ -192,6 +225,22 @@ class Recipe:
 def method_of(recipe: Recipe) -> str:
     """The method's name: supervised, cac, cps, cutmix_cps."""
     return METHODS[type(recipe.method)].__module__.rpartition(".")[2]
+
+
+def _require(holds: bool, field: str, rule: str, value: Any) -> None:
+    if not holds:
+        raise UsageError(f"{field}: {rule}, is {value}")
+
+
+def _check_augmentation(augmentation: Augmentation, prefix: str) -> None:
+    low, high = augmentation.range
+    _require(0 < low <= high, f"{prefix}range", "must be two rising numbers above 0", augmentation.range)
+    factors = augmentation.factors
+    _require(bool(factors) and min(factors) > 0, f"{prefix}factors", "must be numbers above 0", factors)
+    _require(augmentation.base > 0, f"{prefix}base", "must be more than 0", augmentation.base)
+    for name in ("flip", "jitter", "gray", "blur"):
+        value = getattr(augmentation, name)
+        _require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
 
 
 def _plain(value: Any) -> Any:

@@ -72,14 +72,19 @@ def _page(run: Run, recipe: Recipe, classes, palette, lines: list[dict[str, Any]
     trained = [line for line in lines if "loss" in line]
     best = max(scored, key=lambda line: line["val/miou"] or 0.0)
     tiles = {
-        "mIoU best": f"{100 * best['val/miou']:.2f} %",
+        "mIoU best": _percent(best["val/miou"]),
         "at step": f"{best['step']}",
-        "mIoU last": f"{100 * scored[-1]['val/miou']:.2f} %",
+        "mIoU last": _percent(scored[-1]["val/miou"]),
         "images/s": f"{np.median([line['images_per_s'] for line in trained]):.1f}" if trained else "",
         "data wait": f"{np.median([line['data_wait_pct'] for line in trained]):.0f} %" if trained else "",
         "peak memory": f"{max(line['memory_gib'] for line in trained):.2f} GiB" if trained else "",
     }
-    about = f"{recipe.data or recipe.layout}, split {recipe.split}, seed {recipe.seed}"
+    split = run.read_json("split.json")
+    counts = f"{len(split['labeled'])} labelled and {len(split['unlabeled'])} unlabelled images"
+    about = (
+        f"{recipe.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, seed {recipe.seed}; "
+        f"evaluated {recipe.evaluation.describe(recipe.crop)}"
+    )
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(recipe.name)}</title>",
         f"<style>{STYLE}</style><h1>{html.escape(recipe.name)}</h1>",
@@ -99,6 +104,10 @@ def _page(run: Run, recipe: Recipe, classes, palette, lines: list[dict[str, Any]
         f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
     ]
     return "\n".join(parts)
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.2f} %"
 
 
 def _curves(trained: list[dict], scored: list[dict]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -34,13 +36,23 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self._events = None
 
+    @staticmethod
+    def check(folder: Path) -> None:
+        """Raises UsageError where a run is already, or where nothing can be written."""
+        if any((folder / "checkpoints").glob("*")):
+            raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UsageError(f"--out: cannot write into {existing}; choose another folder")
+
     @classmethod
     def create(cls, folder: Path, recipe: dict[str, Any]) -> Run:
-        """A new run. Raises UsageError where one is already, or where nothing can be written."""
-        if (folder / "recipe.json").exists():
-            raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
+        """A new run; what a run left here that never came to a checkpoint is removed. Raises UsageError as `check`."""
+        cls.check(folder)
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (folder / "log.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             (folder / "recipe.json").write_text(json.dumps(recipe, indent=1))
         except OSError as error:
             raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None
@@ -55,7 +67,7 @@ class Run:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return json.loads((self.folder / "recipe.json").read_text())
+        return self.read_json("recipe.json")
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -83,6 +95,9 @@ class Run:
         for name, value in line.items():
             if name != "step" and isinstance(value, (int, float)):
                 self._events.add_scalar(name, value, line["step"])
+
+    def read_json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
 
     def write_json(self, name: str, value: Any) -> None:
         (self.folder / name).write_text(json.dumps(value, indent=1))

@@ -22,9 +22,7 @@ class Step:
     def __init__(self, recipe: Recipe, method: Method, device: torch.device, precision: str):
         self.recipe, self.method, self.device = recipe, method, device
         self.low = LOW.get(precision)
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-            torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        set_precision(precision, device)
         self.optimizer = _optimizer(recipe, parameter_groups(recipe, method), device)
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -55,7 +53,8 @@ class Step:
 
     def load_state_dict(self, state: dict) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torch.optim.Optimizer:
@@ -78,7 +77,7 @@ def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torc
 def resolve_device(name: str) -> torch.device:
     """auto, cpu, cuda or cuda:N -> a device that is there. Raises UsageError otherwise."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -89,7 +88,14 @@ def resolve_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device: {name!r} is not supported; pass cpu or cuda")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Whether a GPU may use TF32 for what is left in float32."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

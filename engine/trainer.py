@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from ..pipelines.plan import Planner
 from ..pipelines.splits import Split, resolve_split
 from . import console
 from .checkpoint import load_network, load_state, save_network, save_state
-from .evaluation import Scores, evaluate
+from .evaluation import Scores, evaluate, finite
 from .hyperparameters import build_method
 from .meters import Meters, describe
 from .methods import METHODS, Method
@@ -30,6 +34,12 @@ from .recipe import Recipe
 from .report import write_samples
 from .run import Run
 from .step import Step, resolve_device, resolve_precision
+
+# What may change when a run goes on, because it changes no result, or none beyond rounding.
+FREE = {
+    *("out", "resume", "device", "backend", "threads", "precision", "channels_last", "compile"),
+    *("eval_every", "log_every", "json", "dry_run", "data", "weights", "init", "published"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,9 @@ class Result:
     """What a finished run comes down to."""
 
     out: Path
+    split: str
+    checksum: str
+    """Of the labelled ids."""
     labeled: int
     unlabeled: int
     steps: int
@@ -94,6 +107,9 @@ class Trainer:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
         self.recipe = recipe
+        self.folder = recipe.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not recipe.resume:
+            Run.check(self.folder)
         self.device = resolve_device(recipe.device)
         self.precision = resolve_precision(recipe.precision, self.device)
         self.data = prepare_data(recipe)
@@ -102,6 +118,7 @@ class Trainer:
         self.step = Step(recipe, self.method, self.device, self.precision)
         self.backend = self._backend()
         self.first, self.best, self.best_step = 0, -math.inf, -1
+        self._stopped = False
         self.seconds = 0.0
         self.run = self._open_run()
 
@@ -112,8 +129,10 @@ class Trainer:
             load_backbone(network, recipe.weights)
             return network
 
-        method = build_method(recipe, len(self.data.classes), start)
-        if recipe.init is not None:
+        # A run that goes on brings its own weights.
+        prepare = {} if recipe.resume else {"prepare": start}
+        method = build_method(recipe, len(self.data.classes), **prepare)
+        if recipe.init is not None and not recipe.resume:
             self._initialise(method.predictor())
         method.to(self.device)
         if recipe.channels_last:
@@ -170,37 +189,31 @@ class Trainer:
         return DaliBackend(images, masks, planner, device_id=device_id, threads=recipe.threads)
 
     def _open_run(self) -> Run:
-        recipe = self.recipe
-        folder = recipe.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        recipe, split = self.recipe, asdict(self.data.split)
         if not recipe.resume:
-            return Run.create(folder, recipe.to_dict())
-        run = Run.open(folder)
-        kept = Recipe.from_dict(run.recipe)
-        for name in (
-            "layout",
-            "split",
-            "network",
-            "backbone",
-            "head_width",
-            "crop",
-            "batch",
-            "steps",
-            "seed",
-            "method",
-        ):
-            if getattr(kept, name) != getattr(recipe, name):
-                raise UsageError(
-                    f"--resume: {name} was {getattr(kept, name)} in {folder}, is {getattr(recipe, name)} now"
-                )
+            run = Run.create(self.folder, recipe.to_dict())
+            run.write_json("split.json", split)
+            return run
+        run = Run.open(self.folder)
+        before, now = run.recipe, recipe.to_dict()
+        for name in before.keys() - FREE:
+            if before[name] != now.get(name):
+                raise UsageError(f"--resume: {name} was {before[name]} in {self.folder} and is {now.get(name)} now")
+        if run.read_json("split.json")["checksum"] != split["checksum"]:
+            raise UsageError(
+                f"--resume: split {recipe.split} means other images than in {self.folder}; the data has changed"
+            )
         state = load_state(run.checkpoints / "last.state.pt")
+        if state["steps_done"] == recipe.steps and (run.folder / "result.json").exists():
+            raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
         self.method.load_state_dict(state["method"])
         self.step.load_state_dict(state["step"])
         torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.first, self.best, self.best_step = state["steps_done"], state["best"], state["best_step"]
         self.seconds = state["seconds"]
-        console.say(f"going on with {folder} at step {self.first}")
+        console.say(f"going on with {self.folder} at step {self.first}")
         return run
 
     def train(self) -> Result:
@@ -212,9 +225,9 @@ class Trainer:
         loader = Loader(self.backend, self.device, self.first, recipe.steps)
         done = self.first
         try:
-            with console.progress("training", recipe.steps) as bar:
+            with self._stoppable(), console.progress("training", recipe.steps) as bar:
                 for step, batch in enumerate(meters.waited(iter(loader)), self.first):
-                    if recipe.channels_last is False:
+                    if not recipe.channels_last:
                         batch = contiguous(batch)
                     meters.add(self.step(batch, step))
                     done = step + 1
@@ -230,17 +243,20 @@ class Trainer:
                         self.seconds = time.perf_counter() - began
                         self._save(done, scores.miou)
                         meters.resume()
-        except KeyboardInterrupt:
-            self.seconds = time.perf_counter() - began
-            self._save_state(done)
-            raise UsageError(f"interrupted after step {done}; go on with --out {self.run.folder} --resume") from None
+                    if self._stopped:
+                        self.seconds = time.perf_counter() - began
+                        self._save_state(done)
+                        raise UsageError(f"stopped after step {done}; go on with --out {self.run.folder} --resume")
+            if scores is None:  # it was stopped after its last step, before the evaluation
+                scores = self._evaluate(done)
+                self._save(done, scores.miou)
         finally:
             loader.close()
             self.run.close()
-        if scores is None:
-            scores = self._evaluate(done)
         result = Result(
             out=self.run.folder,
+            split=self.data.split.name,
+            checksum=self.data.split.checksum,
             labeled=len(self.data.split.labeled),
             unlabeled=len(self.data.split.unlabeled) if self.method.views.unlabeled != "none" else 0,
             steps=recipe.steps,
@@ -257,6 +273,26 @@ class Trainer:
         self.run.write_json("result.json", result_dict(result))
         write_samples(self.run, self.data.val, self.device)
         return result
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Ctrl-C or a scheduler's SIGTERM stops between two steps, all saved; a second one stops at once."""
+
+        def stop(*_):
+            if self._stopped:
+                raise KeyboardInterrupt
+            self._stopped = True
+            console.say("stopping after this step; once more to stop at once")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _evaluate(self, done: int) -> Scores:
         recipe = self.recipe
@@ -314,6 +350,8 @@ def contiguous(batch: Batch) -> Batch:
 
 
 def result_dict(result: Result) -> dict[str, Any]:
+    """For JSON, which knows neither paths nor NaN."""
     plain = asdict(result) | {"out": str(result.out)}
-    plain["iou"] = {name: None if math.isnan(iou) else iou for name, iou in result.iou.items()}
+    plain |= {name: finite(getattr(result, name)) for name in ("best", "last")}
+    plain["iou"] = {name: finite(iou) for name, iou in result.iou.items()}
     return plain

@@ -93,8 +93,6 @@ def train(method: str, share: str, seed: int, options: Compare, environment: dic
         arguments += ["--eval-every", max(options.steps // 5, 1)]
         if (out / "checkpoints" / "last.state.pt").exists():
             arguments.append("--resume")
-        elif out.exists():  # it stopped before its first checkpoint
-            (out / "recipe.json").unlink(missing_ok=True)
         script = Path(__file__).with_name(f"{method}_shapes.py")
         log = out.with_suffix(".log")
         with log.open("w") as file:

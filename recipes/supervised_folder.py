@@ -3,12 +3,20 @@
 from dataclasses import replace
 
 from semiseg.engine.cli import main
-from semiseg.engine.recipe import Recipe
+from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.recipes.supervised_voc import recipe as voc
 
 
 def recipe() -> Recipe:
-    return replace(voc(), name="supervised_folder", layout="folder", published="", split="all", steps=20_000)
+    return replace(
+        voc(),
+        name="supervised_folder",
+        layout="folder",
+        published="",
+        split="all",
+        steps=20_000,
+        evaluation=Evaluation(long_side=1.25),
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,14 @@ class CacConfig(SupervisedTerm):
     bank_steps: int = 2
     """Steps whose features the negative bank holds, the current one included."""
 
+    def check(self) -> None:
+        SupervisedTerm.check(self)
+        self.require("weight", 0)
+        self.require("start", 0, 1)
+        self.require("temperature", 0.001)
+        self.require("threshold", 0, 1)
+        self.require("bank_steps", 1)
+
 
 class Cac(Method):
     """Two windows of one image overlap; there, the less confident features follow the more confident ones.

@@ -21,6 +21,10 @@ class CpsConfig(SupervisedTerm):
     weight: float = 1.5
     """Weight of the cross pseudo supervision."""
 
+    def check(self) -> None:
+        SupervisedTerm.check(self)
+        self.require("weight", 0)
+
 
 class Cps(Method):
     """Two networks that differ by their random heads; each learns the other's labels on all images.

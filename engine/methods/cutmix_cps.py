@@ -21,6 +21,10 @@ class CutMixCpsConfig(SupervisedTerm):
     weight: float = 1.0
     """Weight of the cross pseudo supervision."""
 
+    def check(self) -> None:
+        SupervisedTerm.check(self)
+        self.require("weight", 0)
+
 
 class CutMixCps(Method):
     """Each network labels both images; the other learns these labels, mixed as the images are, on the mixed image.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ...kernels import upsample_cross_entropy, upsample_ohem_cross_entropy
+from ...pipelines.errors import UsageError
 from ...pipelines.loader import Batch
 from ...pipelines.views import ViewSpec
 from ..models import Network
@@ -33,6 +35,16 @@ class SupervisedTerm:
     """0: cross-entropy. Else OHEM: cross-entropy of the hardest pixels, at least this share of all."""
     ohem_threshold: float = 0.7
     """Pixels whose true class has at most this probability count as hard."""
+
+    def check(self) -> None:
+        """Raises UsageError for values that make no sense, naming the field."""
+        self.require("ohem", 0, 1)
+        self.require("ohem_threshold", 0, 1)
+
+    def require(self, name: str, low: float, high: float = math.inf) -> None:
+        if not low <= getattr(self, name) <= high:
+            bounds = f"must be in [{low}, {high}]" if high < math.inf else f"must be at least {low}"
+            raise UsageError(f"--method.{name.replace('_', '-')}: {bounds}, is {getattr(self, name)}")
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """logits (B, C, h, w) at stride 4, target (B, S, S) -> the mean over the pixels that count."""

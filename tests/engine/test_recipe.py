@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 from semiseg.engine.cli import load_recipe
+from semiseg.engine.methods.cac import CacConfig
+from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.recipe import Evaluation, Recipe, method_of
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.views import Augmentation
 
 
 @pytest.mark.parametrize(
@@ -15,7 +18,13 @@ from semiseg.pipelines.errors import UsageError
     [
         ({"crop": 50}, "--crop.*48 or 64"),
         ({"crop": 8}, "--crop.*use 16"),
-        ({"batch": 0}, "--batch"),
+        ({"batch": 1}, "--batch.*at least 2"),
+        ({"lr": -1.0}, "--lr"),
+        ({"labeled": Augmentation(range=(2.0, 1.0))}, "--labeled.range"),
+        ({"unlabeled": Augmentation(flip=2.0)}, "--unlabeled.flip"),
+        ({"evaluation": Evaluation(batch=0)}, "--evaluation.batch"),
+        ({"method": CacConfig(bank_steps=0)}, "--method.bank-steps"),
+        ({"method": CpsConfig(ohem=-1.0)}, "--method.ohem"),
         ({"steps": 0}, "--steps"),
         ({"eval_every": 0}, "--eval-every"),
         ({"seed": -1}, "--seed"),
@@ -52,11 +61,12 @@ def test_unlabelled_images_follow_the_batch():
     assert replace(load_recipe("cac_voc"), batch=4).unlabeled_batch == 4
 
 
-def test_evaluation_follows_the_crop():
-    """Where the training scale follows the crop, images are evaluated at that scale."""
-    recipe = load_recipe("cac_voc")
-    assert recipe.evaluation.resolved(recipe.crop).scale == 1
-    assert recipe.evaluation.resolved(128).scale == pytest.approx(0.4)
-    assert load_recipe("cps_voc").evaluation.resolved(128).scale == 1
-    assert Evaluation(scale=0.5, native_crop=320).resolved(320).scale == 0.5
-    assert Evaluation().resolved(96).window == 96
+def test_images_are_evaluated_at_the_scale_of_training():
+    voc, own = load_recipe("cac_voc").evaluation, load_recipe("cac_folder").evaluation
+    assert voc.scale_of(375, 500, 320) == 1
+    assert voc.scale_of(375, 500, 128) == pytest.approx(0.4)
+    assert own.scale_of(3000, 4000, 320) == pytest.approx(0.1)
+    assert load_recipe("cps_voc").evaluation.scale_of(375, 500, 128) == 1
+    assert Evaluation(scale=0.5, native_crop=320).scale_of(375, 500, 320) == 0.5
+    assert Evaluation().describe(96) == "whole"
+    assert Evaluation(protocol="slide").describe(96) == "slide 96"

@@ -22,7 +22,8 @@ def test_the_log_forgets_steps_that_were_run_again(tmp_path):
 
 
 def test_a_folder_with_a_run_is_refused_and_left_alone(tmp_path):
-    Run.create(tmp_path / "run", {"name": "first"})
+    run = Run.create(tmp_path / "run", {"name": "first"})
+    (run.checkpoints / "last.safetensors").write_text("")
     with pytest.raises(UsageError, match="already holds a run"):
         Run.create(tmp_path / "run", {"name": "second"})
     assert Run.open(tmp_path / "run").recipe == {"name": "first"}

@@ -60,7 +60,19 @@ def test_cac_groups_backbone_at_a_tenth_and_decay_on_everything(tiny):
     assert [(g["name"], g["lr"], g["weight_decay"]) for g in groups] == [
         ("network.backbone", pytest.approx(0.001), 1e-4),
         ("network.head", 0.01, 1e-4),
+        ("network.projector", 0.01, 1e-4),
     ]
+
+
+def test_fused_sgd_takes_the_projector_that_starts_later(tiny, random_batch):
+    recipe = tiny("cac", steps=10)
+    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    for group in step.optimizer.param_groups:
+        group["fused"] = True
+    step.method.config.threshold = 0.0
+    for k in (0, 1, 2):
+        losses = step(random_batch("pair"), k)
+    assert "contrastive" in losses
 
 
 def test_cps_groups_one_lr_and_decay_on_convolution_weights_alone(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 import torch
@@ -66,9 +67,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, monkeypatch
     evaluate = first._evaluate
 
     def stop(done):
-        scores = evaluate(done)
-        first._save(done, scores.miou)
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(done)
 
     monkeypatch.setattr(first, "_evaluate", stop)
     with pytest.raises(UsageError, match="--resume"):
@@ -79,15 +79,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, monkeypatch
     one, two = (load_network(out / "checkpoints/last.safetensors").network for out in (whole.out, halves.out))
     for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+    with pytest.raises(UsageError, match="finished"):
+        Trainer(tiny("cac", **recipe, out=root / "halves", resume=True))
     steps = [json.loads(line)["step"] for line in (halves.out / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 
 
-def test_resume_refuses_another_recipe(tiny, voc_root):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"crop": 48}, "crop was 32"), ({"lr": 0.5}, "lr was"), ({"decay": "weights"}, "decay was all")],
+)
+def test_resume_refuses_another_recipe(tiny, voc_root, changes, said):
     root = voc_root()
     Trainer(tiny("supervised", data=root)).train()
-    with pytest.raises(UsageError, match="crop was 32"):
-        Trainer(tiny("supervised", data=root, crop=48, resume=True))
+    with pytest.raises(UsageError, match=said):
+        Trainer(tiny("supervised", data=root, resume=True, **changes))
+
+
+def test_a_start_that_never_came_to_a_checkpoint_may_be_repeated(tiny, voc_root):
+    root = voc_root()
+    Trainer(tiny("supervised", data=root))
+    assert Trainer(tiny("supervised", data=root)).train().steps == 3
 
 
 def test_init_starts_from_a_checkpoint(tiny, voc_root):
