@@ -157,9 +157,12 @@ def whole(network: Network, images: Tensor) -> Tensor:
 
 
 def slide(network: Network, images: Tensor, window: int, batch: int) -> Tensor:
-    """Logits (B, C, H, W), summed over windows that lie two thirds of a window apart; small images are padded."""
+    """Logits (B, C, H, W), summed over windows that lie two thirds of a window apart; small images are padded all round
+    with the mean colour."""
     height, width = images.shape[-2:]
-    padded = F.pad(images, (0, max(window - width, 0), 0, max(window - height, 0)))
+    below, right = max(window - height, 0), max(window - width, 0)
+    top, left = below // 2, right // 2
+    padded = F.pad(images, (left, right - left, top, below - top))
     places = [(y, x) for y in starts(padded.shape[-2], window) for x in starts(padded.shape[-1], window)]
     total = None
     for image in padded:
@@ -168,7 +171,7 @@ def slide(network: Network, images: Tensor, window: int, batch: int) -> Tensor:
         summed = logits.new_zeros(logits.shape[1], *image.shape[-2:])
         for (y, x), part in zip(places, logits, strict=True):
             summed[:, y : y + window, x : x + window] += part
-        summed = summed[None, :, :height, :width]
+        summed = summed[None, :, top : top + height, left : left + width]
         total = summed if total is None else torch.cat([total, summed])
     return total
 

@@ -27,12 +27,15 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from . import reference
-from ._arguments import FLOATS, INTEGERS, check_tensor, outside_autocast, plain_only
+from ._arguments import FLOATS, INTEGERS, accumulation_dtype, check_tensor, outside_autocast, plain_only
 
 ROWS, COLUMNS = 512, 8192
 """Scores of one block, 16 MiB in float32: smaller ones are no faster, and slower where others share the cores."""
+PLAIN_SCORES = 2**27
+"""Scores that the plain definition may hold at a time on a GPU, half a GiB in float32."""
 LARGEST_EXPONENT = 60.0
 """exp(60) times a billion negatives is far below float32's largest: up to here no maximum has to be subtracted."""
 
@@ -195,6 +198,34 @@ def _backward(ctx, upstream1, upstream2, *_):
 _operator.register_autograd(_backward, setup_context=_setup_context)
 
 
+def _in_blocks(
+    feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels, *,
+    valid, temperature, threshold, eps, grad_negatives, scores=PLAIN_SCORES,
+):  # fmt: skip
+    """The plain definition, `scores` scores at a time, which are computed again in the backward pass. Static shapes."""
+    if not grad_negatives:
+        negatives = negatives.detach()
+    negatives = negatives.to(accumulation_dtype(feat1.dtype))
+    rows = max(scores // max(len(negatives), 1), 1)
+
+    def direction(anchor, target, label, own_conf, other_conf):
+        active = (other_conf > threshold) & (own_conf < other_conf)
+        if valid is not None:
+            active = active & valid
+        blocks = zip(*(part.split(rows) for part in (anchor, target, label, active)))
+        losses = [
+            checkpoint(
+                reference.row_losses, anchor.to(negatives.dtype), target.detach().to(negatives.dtype), label, active,
+                negatives, negative_labels, temperature, eps, use_reentrant=False,
+            ).sum()
+            for anchor, target, label, active in blocks
+        ]  # fmt: skip
+        return torch.stack(losses).sum() / active.sum().clamp(min=1)
+
+    conf1, conf2 = conf1.detach(), conf2.detach()
+    return direction(feat1, feat2, label1, conf1, conf2), direction(feat2, feat1, label2, conf2, conf1)
+
+
 @outside_autocast
 def directional_contrast(
     feat1: Tensor,
@@ -241,6 +272,11 @@ def directional_contrast(
     if not eps >= 0:
         raise ValueError(f"eps must not be negative, not {eps}")
 
+    if feat1.device.type != "cpu" and len(feat1) * len(negatives) > PLAIN_SCORES:
+        return _in_blocks(
+            feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels, valid=valid,
+            temperature=temperature, threshold=threshold, eps=eps, grad_negatives=grad_negatives,
+        )  # fmt: skip
     if plain_only(feat1):
         return reference.directional_contrast(
             feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels, valid=valid,

@@ -76,6 +76,8 @@ def train_all(runs: list[tuple[str, str, int]], options: Compare) -> dict[tuple[
         tasks = {pool.submit(train, *run, options, environment): run for run in runs}
         for task in as_completed(tasks):
             method, share, seed = run = tasks[task]
+            if task.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
             results[run] = task.result()
             bar(len(results), note=f"{method} {share} seed {seed}")
             last, seconds = 100 * results[run]["last"], results[run]["seconds"]

@@ -4,7 +4,7 @@ They materialise whatever they like. The kernels are tested against them, and th
 """
 
 from .cutmix import box_mask, cutmix
-from .directional_contrast import directional_contrast
+from .directional_contrast import directional_contrast, row_losses
 from .photometric import photometric
 from .pseudo_label import mixed_pseudo_label, pseudo_label
 from .upsample_confusion import upsample_confusion
@@ -17,6 +17,7 @@ __all__ = [
     "mixed_pseudo_label",
     "photometric",
     "pseudo_label",
+    "row_losses",
     "upsample_confusion",
     "upsample_cross_entropy",
     "upsample_ohem_cross_entropy",

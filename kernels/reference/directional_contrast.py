@@ -34,15 +34,30 @@ def directional_contrast(
         active = (other_conf > threshold) & (own_conf < other_conf)
         if valid is not None:
             active = active & valid
-        # Inactive rows are zeroed, not only weighted by zero, so that whatever they hold stays out of the gradient.
-        anchor = torch.where(active[:, None], anchor, 0)
-        target = torch.where(active[:, None], target.detach(), 0)
-        foreign = (negative_labels >= 0) & (negative_labels != label[:, None])
-        positive_score = (anchor * target).sum(1, keepdim=True) / temperature
-        negative_scores = (anchor @ negatives.T / temperature).masked_fill(~foreign, -torch.inf)
-        scores = torch.cat([positive_score, negative_scores], dim=1)
-        losses = -torch.log(torch.exp(positive_score[:, 0] - scores.logsumexp(1)) + eps)
-        return torch.where(active, losses, 0).sum() / active.sum().clamp(min=1)
+        losses = row_losses(anchor, target, label, active, negatives, negative_labels, temperature, eps)
+        return losses.sum() / active.sum().clamp(min=1)
 
     conf1, conf2 = conf1.detach(), conf2.detach()
     return direction(feat1, feat2, label1, conf1, conf2), direction(feat2, feat1, label2, conf2, conf1)
+
+
+def row_losses(
+    anchor: Tensor,
+    target: Tensor,
+    label: Tensor,
+    active: Tensor,
+    negatives: Tensor,
+    negative_labels: Tensor,
+    temperature: float,
+    eps: float,
+) -> Tensor:
+    """(N,) losses of one direction, 0 where `active` (N,) is false; the target gets no gradient."""
+    # Inactive rows are zeroed, not only weighted by zero, so that whatever they hold stays out of the gradient.
+    anchor = torch.where(active[:, None], anchor, 0)
+    target = torch.where(active[:, None], target.detach(), 0)
+    foreign = (negative_labels >= 0) & (negative_labels != label[:, None])
+    positive_score = (anchor * target).sum(1, keepdim=True) / temperature
+    negative_scores = (anchor @ negatives.T / temperature).masked_fill(~foreign, -torch.inf)
+    scores = torch.cat([positive_score, negative_scores], dim=1)
+    losses = -torch.log(torch.exp(positive_score[:, 0] - scores.logsumexp(1)) + eps)
+    return torch.where(active, losses, 0)

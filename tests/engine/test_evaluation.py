@@ -97,6 +97,14 @@ def test_slide_of_one_window_is_the_whole_image(network):
         torch.testing.assert_close(slide(network, image, 32, 4), whole(network, image))
 
 
+def test_slide_centres_a_small_image(network):
+    image = torch.randn(1, 3, 20, 27)
+    padded = F.pad(image, (2, 3, 6, 6))
+    with torch.no_grad():
+        network.eval()
+        torch.testing.assert_close(slide(network, image, 32, 4), whole(network, padded)[..., 6:26, 2:29])
+
+
 def test_classes_that_nobody_holds_have_no_vote():
     scores = Scores(np.array([[8, 2, 0], [0, 10, 0], [0, 0, 0]]), CLASSES)
     assert np.isnan(scores.iou["tree"])

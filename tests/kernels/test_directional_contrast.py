@@ -196,3 +196,27 @@ def test_wrong_arguments_are_named(name, value, error):
     arguments = problem(rows=5, bank=7, dtype=torch.float32)
     with pytest.raises(error, match=name):
         directional_contrast(**(arguments | {name: value}))
+
+
+@pytest.mark.parametrize("scores", [1, 97, 10**6])
+def test_blocks_for_large_inputs_equal_the_whole(scores):
+    """What a GPU takes where the score matrix would not fit, on the CPU."""
+    from semiseg.kernels.directional_contrast import _in_blocks
+
+    generator = torch.Generator().manual_seed(3)
+    names = ("feat1", "feat2", "negatives")
+    feats = [torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (13, 13, 29)]
+    labels = [torch.randint(-1 if n == 29 else 0, 3, (n,), generator=generator) for n in (13, 13, 29)]
+    confs = [torch.rand(13, generator=generator) for _ in range(2)]
+    options = {"valid": torch.arange(13) != 4, "temperature": 0.1, "threshold": 0.3, "eps": 1e-8}
+    results = []
+    for function, more in ((reference.directional_contrast, {}), (_in_blocks, {"scores": scores})):
+        leaves = [feat.clone().requires_grad_() for feat in feats]
+        feat1, feat2, negatives = leaves
+        loss1, loss2 = function(
+            feat1, feat2, labels[0], labels[1], *confs, negatives, labels[2], grad_negatives=True, **options, **more
+        )
+        (loss1 + 2 * loss2).backward()
+        results.append((loss1, loss2, *(leaf.grad for leaf in leaves)))
+    for name, one, two in zip(("loss1", "loss2", *names), *results, strict=True):
+        torch.testing.assert_close(one, two, msg=name)
