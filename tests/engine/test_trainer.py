@@ -132,3 +132,16 @@ def test_memory_formats_agree(tiny, voc_root):
         Trainer(tiny("supervised", data=root, network="cps", channels_last=channels_last, out=out)).train()
         losses.append(json.loads((out / "log.jsonl").read_text().splitlines()[0])["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path):
+    from PIL import Image
+
+    result = Trainer(tiny("supervised", data=voc_root())).train()
+    (tmp_path / "mine").mkdir()
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "mine" / name)
+    folder, count = predict_folder(result.out, tmp_path / "mine", tmp_path / "mine" / "out", **PLAIN)
+    assert count == 3
+    assert sorted(path.name for path in (folder / "masks").iterdir()) == ["a.jpg.png", "a.png.png", "b.png"]
+    assert predict_folder(result.out, tmp_path / "mine", tmp_path / "mine" / "out", **PLAIN)[1] == 3
