@@ -1,5 +1,7 @@
 """The top-level folders are the sub-packages of `semiseg`: `kernels/` is `semiseg.kernels`, and so on."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 ROOMS = ("engine", "kernels", "pipelines", "recipes")
@@ -21,8 +23,8 @@ DEV = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100", "torchmetrics>=1
 setup(
     name="semiseg",
     version="0.1.0",
-    description="Semi-supervised semantic segmentation: CAC, CPS and CutMix-CPS, fast and checked against what was published",
-    long_description=open("README.md", encoding="utf-8").read(),
+    description="Semi-supervised semantic segmentation: CAC, CPS and CutMix-CPS, fast and checked against the originals",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",

@@ -13,13 +13,11 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import platform
 import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from json import dumps
 from pathlib import Path
 from statistics import median
@@ -32,6 +30,10 @@ import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
+
+from semiseg.engine.run import environment
 from semiseg.pipelines.dali import DaliBackend
 from semiseg.pipelines.dataset import IGNORE, find_dataset
 from semiseg.pipelines.errors import UsageError
@@ -40,8 +42,6 @@ from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.manifest import Record, prepare
 from semiseg.pipelines.plan import Planner
 from semiseg.pipelines.views import FILL, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
-from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
 CROP, BATCH, THREADS = 320, 8, 2
 LABELED = Augmentation()
@@ -189,26 +189,6 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
     return result
 
 
-def machine() -> dict[str, Any]:
-    model = platform.processor()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {"cpu": model, "cores": os.cpu_count(), "system": platform.platform()}
-
-
-def versions() -> dict[str, str | None]:
-    packages = ("torch", "torchvision", "pillow", "opencv-python-headless", "numpy", "nvidia-dali-cuda130")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) -> None:
     """Compare loaders on the training images of a VOC tree.
 
@@ -226,7 +206,7 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) 
         **{"crop": CROP, "batch": BATCH, "threads": THREADS, "images": len(records)},
         **{"rounds": rounds, "seconds": seconds},
     }
-    result["machine"], result["versions"] = machine(), versions()
+    result["environment"] = environment()
     if json:
         print(dumps(result, indent=1))
     else:

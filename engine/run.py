@@ -18,13 +18,8 @@ import torch
 from ..pipelines.errors import UsageError
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "triton",
-    "numpy",
-    "opencv-python-headless",
-    "nvidia-dali-cuda130",
-    "nvidia-dali-cuda120",
+    *("torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
+    *("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
 )
 
 
@@ -126,6 +121,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": device,
         "packages": versions,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+
 from semiseg.engine import console
 from semiseg.pipelines import shapes
 

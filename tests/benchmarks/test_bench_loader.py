@@ -26,8 +26,8 @@ def test_json_is_all_of_stdout_and_compares_the_three_loaders(voc_root) -> None:
             expected = result[name][key] / result["plain"][key]
             assert result["ratio_to_plain"][name][kind] == pytest.approx(expected, rel=0.02)
     assert result["settings"]["images"] == 9
-    assert result["versions"]["torch"]
-    assert result["machine"]["cores"] >= 1
+    assert result["environment"]["packages"]["torch"]
+    assert result["environment"]["cores"] >= 1
 
 
 def test_a_wrong_root_is_one_line_and_exit_code_2(tmp_path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from semiseg.engine.cli import load_recipe
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.loader import Batch, Labeled, Unlabeled

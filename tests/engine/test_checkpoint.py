@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from semiseg.engine.checkpoint import find, load_network, load_state, save_network, save_state
 from semiseg.engine.models import build_network
 from semiseg.pipelines.errors import UsageError

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from semiseg.engine.cli import main
 
 SMALL = [

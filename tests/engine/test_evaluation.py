@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torchmetrics.classification import MulticlassJaccardIndex
+
 from semiseg.engine.evaluation import Scores, batches, evaluate, slide, starts, whole
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Evaluation
 from semiseg.pipelines.manifest import Record
-from torchmetrics.classification import MulticlassJaccardIndex
 
 CLASSES = ("ground", "car", "tree")
 CPU = torch.device("cpu")

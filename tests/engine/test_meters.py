@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+
 from semiseg.engine.meters import Meters, describe
 
 CPU = torch.device("cpu")

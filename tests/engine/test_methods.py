@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils import _pytree as pytree
+
 from semiseg.engine.hyperparameters import build_method
 from semiseg.engine.methods.cac import NegativeBank, overlap_positions
 from semiseg.kernels import reference
 from semiseg.pipelines.loader import Batch, Labeled, Unlabeled
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils import _pytree as pytree
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CLASSES = 3

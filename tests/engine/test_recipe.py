@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from semiseg.engine.cli import load_recipe
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig

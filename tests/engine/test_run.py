@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from semiseg.engine.run import Run
 from semiseg.pipelines.errors import UsageError
 

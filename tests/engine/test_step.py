@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from semiseg.engine.hyperparameters import build_method, hyperparameters, parameter_groups
 from semiseg.engine.step import Step, resolve_device, resolve_precision
 from semiseg.pipelines.errors import UsageError

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.inference import evaluate_checkpoint, predict_folder
 from semiseg.engine.recipe import Files

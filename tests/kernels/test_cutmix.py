@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semiseg.kernels import box_mask, cutmix, reference
 
 coordinate = st.integers(-2, 14)

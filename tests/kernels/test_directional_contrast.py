@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semiseg.kernels import directional_contrast, reference
 
 MODULE = sys.modules["semiseg.kernels.directional_contrast"]

@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from semiseg import kernels
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+
+from semiseg import kernels
 
 BOXES = torch.tensor([[[1, 1, 7, 6]], [[0, 2, 5, 8]]])
 

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+
 from semiseg.kernels import photometric
 
 MODULE = sys.modules["semiseg.kernels.photometric"]

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semiseg.kernels import box_mask, mixed_pseudo_label, pseudo_label
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+
 from semiseg.pipelines.plan import Planner
 from semiseg.pipelines.views import Augmentation, ViewSpec
 

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+
 from semiseg.pipelines.cityscapes import CLASSES, PALETTE, TRAIN_ID
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.errors import UsageError

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from semiseg.pipelines import dali
 from semiseg.pipelines.dali import DaliBackend
 from semiseg.pipelines.errors import UsageError

@@ -1,4 +1,5 @@
 import pytest
+
 from semiseg.pipelines.dataset import files_by_stem, find_dataset, read_classes, voc_colours
 from semiseg.pipelines.errors import UsageError
 

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.doctor import diagnose
 

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.errors import UsageError
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend, nearest, place, resize
 from semiseg.pipelines.plan import DENOMINATOR, Planner

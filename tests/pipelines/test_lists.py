@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.lists import Names, read_ids, read_list
 

@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+
 from semiseg.kernels.reference import photometric
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader, collate

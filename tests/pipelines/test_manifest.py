@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.manifest import cache_root, prepare

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import ColorJitter
+
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.plan import DENOMINATOR, Plan, Planner, colour_matrix
 from semiseg.pipelines.views import Augmentation, ViewSpec
-from torchvision.transforms import ColorJitter
 
 DRAWS = 20_000
 CAC = Augmentation(base=400 / 320, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+
 from semiseg.pipelines import shapes
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.manifest import prepare

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.splits import draw, resolve_split

@@ -2,6 +2,7 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+
 from semiseg.pipelines.views import FILL, IMAGENET_MEAN, Augmentation, ViewSpec
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from semiseg.engine.cli import load_recipe, recipes
 from semiseg.engine.hyperparameters import hyperparameters
 from semiseg.engine.recipe import Recipe, method_of

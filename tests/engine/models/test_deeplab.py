@@ -3,11 +3,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from semiseg.engine.models import build_network
-from semiseg.pipelines.errors import UsageError
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from semiseg.engine.models import build_network
+from semiseg.pipelines.errors import UsageError
 
 ARCHITECTURES = ("cac", "cps")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")

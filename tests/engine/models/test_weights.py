@@ -4,10 +4,11 @@ from urllib.error import URLError
 import pytest
 import torch
 from safetensors.torch import save_file
-from semiseg.engine.models import build_network, load_backbone
-from semiseg.pipelines.errors import UsageError
 from torch import nn
 from torchvision import models
+
+from semiseg.engine.models import build_network, load_backbone
+from semiseg.pipelines.errors import UsageError
 
 
 def network_of(architecture, backbone="resnet18"):
