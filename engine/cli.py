@@ -88,8 +88,9 @@ def train(default: Recipe, arguments: list[str]) -> None:
         Recipe, args=arguments, default=default, prog=f"semiseg train {default.name}", description=default.name
     )
     recipe.check()
+    from .data import locate
     from .hyperparameters import hyperparameters
-    from .trainer import Trainer, locate, result_dict
+    from .trainer import Trainer, result_dict
 
     if recipe.dry_run:
         classes = len(locate(recipe).classes) if recipe.data else None
@@ -158,11 +159,10 @@ def prepare(*, layout: Layout, data: Path | None = None, files: Files = DEFAULT_
         files: Where the files are, when the layout does not say it.
         json: Print one JSON document.
     """
-    from ..pipelines import manifest
+    from .data import prepare_manifest
 
     dataset = _locate(layout, data, files)
-    with console.progress("preparing", 0) as bar:
-        done = manifest.prepare(dataset, on_progress=bar)
+    done = prepare_manifest(dataset)
     histogram = dict(zip(dataset.classes, done.histogram, strict=True))
     labeled = sum(sample.mask is not None for sample in dataset.train)
     if json:

@@ -16,9 +16,9 @@ from ..kernels import pseudo_label
 from ..pipelines.dataset import find_dataset
 from ..pipelines.errors import UsageError
 from ..pipelines.host import COLOUR, read
-from ..pipelines.manifest import prepare
 from . import console
 from .checkpoint import Checkpoint, find, load_network
+from .data import prepare_manifest
 from .evaluation import Scores, evaluate, evaluating, finite, normalised, rescaled, slide, whole
 from .models import Network
 from .pictures import coloured, overlay
@@ -52,8 +52,7 @@ def evaluate_checkpoint(
             f"{path}: trained on {len(checkpoint.classes)} classes, the data set {dataset.root} has "
             f"{len(dataset.classes)}; pass the data or the class list it was trained with"
         )
-    with console.progress("preparing", 0) as bar:
-        manifest = prepare(dataset, on_progress=bar)
+    manifest = prepare_manifest(dataset)
     records = [manifest.records[sample.id] for sample in dataset.val]
     evaluation = _evaluation(checkpoint, protocol, window, batch)
     with console.progress("evaluating", len(records)) as bar:

@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..pipelines.dataset import Dataset, find_dataset
 from ..pipelines.errors import UsageError
 from ..pipelines.host import HostBackend
 from ..pipelines.loader import Backend, Batch, Loader
-from ..pipelines.manifest import Manifest, Record, prepare
 from ..pipelines.plan import Planner
-from ..pipelines.splits import Split, resolve_split
 from . import console
 from .checkpoint import load_network, load_state, save_network, save_state
+from .data import prepare_data
 from .evaluation import Scores, evaluate, finite
 from .hyperparameters import build_method
 from .meters import Meters, describe
@@ -40,22 +38,6 @@ FREE = {
     *("out", "resume", "device", "backend", "threads", "precision", "channels_last", "compile"),
     *("eval_every", "log_every", "json", "dry_run", "data", "weights", "init", "published"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A prepared data set and its split."""
-
-    manifest: Manifest
-    split: Split
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.manifest.dataset.classes
-
-    @property
-    def val(self) -> list[Record]:
-        return [self.manifest.records[sample.id] for sample in self.manifest.dataset.val]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +63,6 @@ class Result:
     data_wait_pct: float
     memory_gib: float
     seconds: float
-
-
-def locate(recipe: Recipe) -> Dataset:
-    """The recipe's data set, as it lies on disk."""
-    return find_dataset(recipe.layout, recipe.data, **asdict(recipe.files))
-
-
-def prepare_data(recipe: Recipe) -> Data:
-    """Finds, checks and converts the data set, saying so where it takes a while, and resolves the split."""
-    dataset = locate(recipe)
-    for note in dataset.notes:
-        console.say(f"data: {note}")
-    split = resolve_split(recipe.split, dataset)
-    with console.progress("preparing", 0) as bar:
-        manifest = prepare(dataset, on_progress=bar)
-    return Data(manifest, split)
 
 
 class Trainer:
