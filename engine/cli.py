@@ -34,6 +34,9 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
     except UsageError as error:
         print(f"semiseg: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("semiseg: interrupted", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
 
