@@ -109,6 +109,8 @@ def train(default: Recipe, arguments: list[str]) -> None:
     published = hyperparameters(default, classes) if default.published else None
     show_hyperparameters(default, hyperparameters(recipe, classes), published)
     show_data(trainer)
+    if recipe.weights == "none" and default.published and recipe.lr == default.lr:
+        console.say(f"weights: none; the published learning rate {recipe.lr:g} is for ImageNet weights: try a larger --lr")
     result = trainer.train()
     from .report import write_report
 
