@@ -110,7 +110,9 @@ def train(default: Recipe, arguments: list[str]) -> None:
     show_hyperparameters(default, hyperparameters(recipe, classes), published)
     show_data(trainer)
     if recipe.weights == "none" and default.published and recipe.lr == default.lr:
-        console.say(f"weights: none; the published --lr {recipe.lr:g} is for ImageNet weights, a larger one learns sooner")
+        console.say(
+            f"weights: none; the published --lr {recipe.lr:g} is for ImageNet weights, a larger one may do better"
+        )
     result = trainer.train()
     from .report import write_report
 
