@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -36,18 +35,20 @@ class Run:
         """Raises UsageError where a run is already, or where nothing can be written."""
         if any((folder / "checkpoints").glob("*")):
             raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
+        if (folder / "recipe.json").exists():
+            raise UsageError(
+                f"--out: {folder} already holds a run without a checkpoint; delete it or choose another folder"
+            )
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UsageError(f"--out: cannot write into {existing}; choose another folder")
 
     @classmethod
     def create(cls, folder: Path, recipe: dict[str, Any]) -> Run:
-        """A new run; what a run left here that never came to a checkpoint is removed. Raises UsageError as `check`."""
+        """A new run. Raises UsageError as `check`."""
         cls.check(folder)
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (folder / "log.jsonl").unlink(missing_ok=True)
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             (folder / "recipe.json").write_text(json.dumps(recipe, indent=1))
         except OSError as error:
             raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None

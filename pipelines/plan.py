@@ -188,7 +188,7 @@ class Planner:
             low, high = (int(bound * base) for bound in augmentation.range)
             exact = size.max(1) / _uniform_int(draw, np.full(len(record), low), np.full(len(record), high))
         else:
-            factors = np.asarray(augmentation.factors)
+            factors = np.asarray(augmentation.factors) * (self.crop / (augmentation.native_crop or self.crop))
             exact = 1 / factors[_uniform_int(draw, np.zeros(len(record), int), np.full(len(record), len(factors) - 1))]
         step = np.rint(exact * DENOMINATOR).astype(np.int64)
         step = np.clip(step, 1, size.min(1) * DENOMINATOR - 1)

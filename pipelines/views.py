@@ -36,6 +36,8 @@ class Augmentation:
     """Bounds of the long side, in units of `base`."""
     factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """The scale factors, drawn with equal probability."""
+    native_crop: int | None = None
+    """The crop that the factors are meant for; with another one they change in proportion (none: never)."""
     filter: Literal["cubic", "linear"] = "cubic"
     """cubic: bicubic with antialiasing (Pillow's); linear: bilinear without (OpenCV's)."""
     flip: float = 0.5

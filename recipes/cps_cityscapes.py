@@ -9,6 +9,7 @@ from semiseg.recipes.cps_voc import recipe as voc
 
 
 def recipe() -> Recipe:
+    scaled = replace(voc().labeled, native_crop=800)
     return replace(
         voc(),
         name="cps_cityscapes",
@@ -17,7 +18,9 @@ def recipe() -> Recipe:
         crop=800,
         steps=137 * 325,
         weight_decay=8e-4,
-        evaluation=Evaluation(protocol="slide", window=800),
+        labeled=scaled,
+        unlabeled=scaled,
+        evaluation=Evaluation(protocol="slide", native_crop=800),
     )
 
 

@@ -7,7 +7,7 @@ from semiseg.pipelines.views import Augmentation
 
 
 def recipe() -> Recipe:
-    scaled = Augmentation(scale="factors", filter="linear")
+    scaled = Augmentation(scale="factors", filter="linear", native_crop=512)
     return Recipe(
         name="cps_voc",
         layout="voc",
@@ -21,7 +21,7 @@ def recipe() -> Recipe:
         decay="weights",
         labeled=scaled,
         unlabeled=scaled,
-        evaluation=Evaluation(protocol="slide", window=512),
+        evaluation=Evaluation(protocol="slide", native_crop=512),
     )
 
 

@@ -67,7 +67,9 @@ def test_images_are_evaluated_at_the_scale_of_training():
     assert voc.scale_of(375, 500, 320) == 1
     assert voc.scale_of(375, 500, 128) == pytest.approx(0.4)
     assert own.scale_of(3000, 4000, 320) == pytest.approx(0.1)
-    assert load_recipe("cps_voc").evaluation.scale_of(375, 500, 128) == 1
+    cps = load_recipe("cps_voc")
+    assert cps.evaluation.scale_of(375, 500, 512) == 1
+    assert cps.evaluation.scale_of(375, 500, 128) == pytest.approx(cps.crop / cps.labeled.native_crop / 4)
     assert Evaluation(scale=0.5, native_crop=320).scale_of(375, 500, 320) == 0.5
     assert Evaluation().describe(96) == "whole"
     assert Evaluation(protocol="slide").describe(96) == "slide 96"

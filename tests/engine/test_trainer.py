@@ -97,10 +97,11 @@ def test_resume_refuses_another_recipe(tiny, voc_root, changes, said):
         Trainer(tiny("supervised", data=root, resume=True, **changes))
 
 
-def test_a_start_that_never_came_to_a_checkpoint_may_be_repeated(tiny, voc_root):
+def test_a_folder_where_a_run_has_begun_is_refused(tiny, voc_root):
     root = voc_root()
     Trainer(tiny("supervised", data=root))
-    assert Trainer(tiny("supervised", data=root)).train().steps == 3
+    with pytest.raises(UsageError, match="delete it"):
+        Trainer(tiny("supervised", data=root))
 
 
 def test_init_starts_from_a_checkpoint(tiny, voc_root):

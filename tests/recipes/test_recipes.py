@@ -50,6 +50,14 @@ def test_published_numbers(name, steps, crop, lr, backbone_lr, decay, weight):
         assert group["weight_decay"] == (0.0 if group["name"].endswith("rest") else decay)
 
 
+@pytest.mark.parametrize("name", [name for name in recipes() if name.endswith(("voc", "cityscapes"))])
+def test_training_and_evaluation_see_images_at_their_own_scale_with_the_published_crop(name):
+    recipe = load_recipe(name)
+    assert recipe.evaluation.scale_of(1024, 2048, recipe.crop) == 1
+    for augmentation in (recipe.labeled, recipe.unlabeled):
+        assert augmentation.scale == "long_side" or augmentation.native_crop == recipe.crop
+
+
 def test_cityscapes_scales_and_ohem():
     cac, cps = load_recipe("cac_cityscapes"), load_recipe("cps_cityscapes")
     assert round(cac.labeled.base * cac.crop) == 2048
