@@ -18,6 +18,7 @@ from ..pipelines.host import COLOUR, LABEL, read
 from ..pipelines.manifest import Record
 from .checkpoint import load_network
 from .hyperparameters import flatten, hyperparameters
+from .inference import segment
 from .pictures import coloured
 from .recipe import Recipe
 from .run import Run
@@ -38,8 +39,6 @@ details { margin-top: 1em } pre { white-space: pre-wrap; font-size: 12px }
 
 def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> None:
     """samples/<id>.png: image, truth and the best checkpoint's prediction side by side, for a few images."""
-    from .inference import segment
-
     checkpoint = load_network(run.folder)
     checkpoint.network.to(device, memory_format=torch.channels_last)
     folder = run.folder / "samples"

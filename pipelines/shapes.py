@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -36,7 +37,7 @@ def find(root: Path | None = None) -> Dataset:
     if not (root / "classes.txt").exists():
         write(root)
     found = voc.find(root)
-    return Dataset(**{name: getattr(found, name) for name in found.__slots__} | {"layout": "shapes"})
+    return replace(found, layout="shapes")
 
 
 def write(root: Path) -> None:
