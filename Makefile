@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a fresh machine: they make .venv with torch and torchvision of one index.
-# `make bench DATA=VOC_ROOT` measures on real photographs, without DATA on the embedded data set.
+# `make bench` measures the loader and the kernels, `make bench WHAT=loader DATA=VOC_ROOT` the loader on real photographs.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -18,15 +18,17 @@ demo: setup
 compare: setup
 	$(BIN)/python recipes/compare_shapes.py --precision bf16
 
+# The second run gives the Triton kernels the CPU's tensors, in Triton's interpreter.
 test: setup
 	$(BIN)/python -m pytest
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels tests/engine/test_step.py -k "kernels"
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/semiseg bench $(if $(DATA),--data $(DATA))
+	$(BIN)/semiseg bench $(WHAT) $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -42,23 +42,18 @@ def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def plain_only(tensor: Tensor) -> bool:
-    """Whether the plain definition serves this tensor: double precision, or a device without kernels of its own."""
-    return tensor.dtype == torch.float64 or tensor.device.type != "cpu"
-
-
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 stays; every narrower float is accumulated in float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def outside_autocast(function: Callable) -> Callable:
-    """Run `function` with autocast off on the device of its first argument: the kernels choose their own precision."""
+    """Run `function` with autocast off on the device of its first tensor: the kernels choose their own precision."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        first = args[0] if args else next(iter(kwargs.values()))
-        if not isinstance(first, Tensor) or not torch.is_autocast_enabled(first.device.type):
+        first = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if first is None or not torch.is_autocast_enabled(first.device.type):
             return function(*args, **kwargs)
         with torch.autocast(first.device.type, enabled=False):
             return function(*args, **kwargs)

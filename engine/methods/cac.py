@@ -66,6 +66,8 @@ class Cac(Method):
         feature2, label2, confidence2 = self.describe(u.image2)
         self.bank.push(torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2]))
         place1, place2, valid = overlap_positions(u, u.image.shape[-1] // STRIDE)
+        # Unit vectors lose least in float16, but their gradients are too small for it.
+        mixed = torch.is_autocast_enabled(feature1.device.type)
         towards2, towards1 = directional_contrast(
             feature1[place1],
             feature2[place2],
@@ -78,6 +80,7 @@ class Cac(Method):
             valid=valid,
             temperature=self.config.temperature,
             threshold=self.config.threshold,
+            product_dtype=torch.float16 if mixed else None,
         )
         contrastive = towards2 + towards1
         loss = supervised + self.config.weight * contrastive

@@ -4,20 +4,20 @@ They materialise whatever they like. The kernels are tested against them, and th
 """
 
 from .cutmix import box_mask, cutmix
-from .directional_contrast import directional_contrast, row_losses
+from .directional_contrast import affordable_rows, directional_contrast
 from .photometric import photometric
 from .pseudo_label import mixed_pseudo_label, pseudo_label
 from .upsample_confusion import upsample_confusion
 from .upsample_cross_entropy import upsample_cross_entropy, upsample_ohem_cross_entropy
 
 __all__ = [
+    "affordable_rows",
     "box_mask",
     "cutmix",
     "directional_contrast",
     "mixed_pseudo_label",
     "photometric",
     "pseudo_label",
-    "row_losses",
     "upsample_confusion",
     "upsample_cross_entropy",
     "upsample_ohem_cross_entropy",

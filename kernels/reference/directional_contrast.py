@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .._arguments import accumulation_dtype
+
+LARGEST_SCORES = 2**27
+"""Scores that are held at a time away from the CPU, half a GiB in float32."""
 
 
 def directional_contrast(
@@ -23,8 +27,12 @@ def directional_contrast(
     threshold: float = 0.75,
     eps: float = 1e-8,
     grad_negatives: bool = False,
+    block_rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both directions, with the whole N x K score matrix. Arguments as in `semiseg.kernels.directional_contrast`."""
+    """Both directions, with the whole N x K score matrix. Arguments as in `semiseg.kernels.directional_contrast`.
+
+    block_rows: with a number, so many rows are scored at a time, and scored again in the backward pass.
+    """
     dtype = accumulation_dtype(feat1.dtype)
     feat1, feat2, negatives = feat1.to(dtype), feat2.to(dtype), negatives.to(dtype)
     if not grad_negatives:
@@ -34,11 +42,23 @@ def directional_contrast(
         active = (other_conf > threshold) & (own_conf < other_conf)
         if valid is not None:
             active = active & valid
-        losses = row_losses(anchor, target, label, active, negatives, negative_labels, temperature, eps)
-        return losses.sum() / active.sum().clamp(min=1)
+        rows = (anchor, target.detach(), label, active)
+        bank = (negatives, negative_labels, temperature, eps)
+        if block_rows is None:
+            total = row_losses(*rows, *bank).sum()
+        else:
+            blocks = zip(*(part.split(block_rows) for part in rows))
+            losses = [checkpoint(row_losses, *block, *bank, use_reentrant=False).sum() for block in blocks]
+            total = torch.stack(losses).sum()
+        return total / active.sum().clamp(min=1)
 
     conf1, conf2 = conf1.detach(), conf2.detach()
     return direction(feat1, feat2, label1, conf1, conf2), direction(feat2, feat1, label2, conf2, conf1)
+
+
+def affordable_rows(rows: int, negatives: int) -> int | None:
+    """`block_rows` that keeps to LARGEST_SCORES; None where all rows do."""
+    return None if rows * negatives <= LARGEST_SCORES else max(1, LARGEST_SCORES // negatives)
 
 
 def row_losses(

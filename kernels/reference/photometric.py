@@ -29,14 +29,19 @@ def reflect(index: Tensor, length: int) -> Tensor:
     return torch.minimum(index, 2 * length - 2 - index)
 
 
+def fixed_point(matrix: Tensor) -> Tensor:
+    """(B, 3, 4) float matrices -> int32 multiples of 2**-COLOUR_BITS; the last column includes the half that makes a
+    final shift round instead of truncate."""
+    scaled = matrix.float() * (1 << COLOUR_BITS)
+    scaled[:, :, 3] += 1 << (COLOUR_BITS - 1)
+    return scaled.round().int()
+
+
 def recolour(images: Tensor, matrix: Tensor) -> Tensor:
     """(B, H, W, 3) int32 grey levels under (B, 3, 4) float matrices -> int32, rounded and clamped to 0..255."""
-    one = 1 << COLOUR_BITS
-    matrix = matrix.float()
-    weights = (matrix[:, :, :3] * one).round().int()[:, None, None]
-    # The half that makes the final shift round instead of truncate.
-    offset = ((matrix[:, :, 3] + 0.5) * one).round().int()[:, None, None]
-    return ((weights * images[..., None, :]).sum(-1, dtype=torch.int32) + offset >> COLOUR_BITS).clamp(0, 255)
+    matrix = fixed_point(matrix)[:, None, None]
+    weighted = (matrix[..., :3] * images[..., None, :]).sum(-1, dtype=torch.int32)
+    return (weighted + matrix[..., 3] >> COLOUR_BITS).clamp(0, 255)
 
 
 def photometric(

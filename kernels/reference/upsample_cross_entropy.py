@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +37,7 @@ def upsample_cross_entropy(
         return losses
     if reduction == "sum":
         return losses.sum()
-    return losses.sum() / (target != ignore_index).sum().clamp(min=1)
+    return losses.sum() / valid_pixels(target, ignore_index).sum().clamp(min=1)
 
 
 def upsample_ohem_cross_entropy(
@@ -51,24 +53,41 @@ def upsample_ohem_cross_entropy(
     losses = upsample_cross_entropy(
         logits, target, align_corners=align_corners, ignore_index=ignore_index, reduction="none"
     )
-    return mean_of_hard_pixels(losses, target != ignore_index, threshold, min_kept)
+    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept)
 
 
-def mean_of_hard_pixels(losses: Tensor, valid: Tensor, threshold: float, min_kept: int) -> Tensor:
+def valid_pixels(target: Tensor, ignore_index: int) -> Tensor:
+    """Where `target` is not `ignore_index`, which need not fit the dtype of `target`."""
+    limits = torch.iinfo(target.dtype)
+    if limits.min <= ignore_index <= limits.max:
+        return target != ignore_index
+    return torch.ones_like(target, dtype=torch.bool)
+
+
+def kth_smallest(values: Tensor, rank: int) -> Tensor:
+    """The `rank`-th smallest (from 1) of `values` (n,)."""
+    # On the CPU selection is several times faster than sorting; on CUDA only sorting is deterministic by contract.
+    if values.device.type == "cpu":
+        return values.kthvalue(rank).values
+    return values.sort().values[rank - 1]
+
+
+def mean_of_hard_pixels(
+    losses: Tensor,
+    valid: Tensor,
+    threshold: float,
+    min_kept: int,
+    kth_smallest: Callable[[Tensor, int], Tensor] = kth_smallest,
+) -> Tensor:
     """Mean of `losses` (B, H, W) over the valid pixels whose true-class probability is among the lowest.
 
     The bound is the larger of `threshold` and the `min_kept`-th smallest probability, ignored pixels counting as 1.
-    With fewer than `min_kept` valid pixels all of them are kept.
+    With fewer than `min_kept` valid pixels all of them are kept. A loss that is NaN is kept.
     """
     probability = torch.where(valid, torch.exp(-losses.detach()), 1).flatten()
-    rank = min(min_kept, probability.numel())
-    # On the CPU selection is several times faster than sorting; on CUDA only sorting is deterministic by contract.
-    if rank == 0:
-        bound = threshold
-    elif probability.device.type == "cpu":
-        bound = probability.kthvalue(rank).values.clamp(min=threshold)
-    else:
-        bound = probability.sort().values[rank - 1].clamp(min=threshold)
-    hard = (probability <= bound).view_as(valid)
-    kept = valid & (hard | (valid.sum() < min_kept))
+    bound = threshold
+    if min_kept > 0:
+        bound = kth_smallest(probability, min(min_kept, probability.numel())).clamp(min=threshold)
+    easy = (probability > bound).view_as(valid) & (valid.sum() >= min_kept)
+    kept = valid & ~easy
     return torch.where(kept, losses, 0).sum() / kept.sum().clamp(min=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -41,6 +43,37 @@ def test_compiled_stays_close_to_plain(tiny, random_batch, name):
     plain, fused = three_losses(recipe, random_batch), three_losses(recipe, random_batch, compiled=True)
     assert fused[0] == pytest.approx(plain[0], rel=1e-4)
     assert fused == pytest.approx(plain, rel=0.02)
+
+
+KERNEL_STEPS = [(name, ohem) for name in METHODS for ohem in (0.0, 0.3) if ohem == 0 or name == "supervised"]
+
+
+@pytest.mark.parametrize(("name", "ohem"), KERNEL_STEPS)
+def test_a_step_on_the_kernels_is_the_step_on_their_definitions(tiny, random_batch, name, ohem, monkeypatch):
+    """On the CPU's implementations, or with TRITON_INTERPRET=1 on the Triton kernels themselves."""
+    recipe = tiny(name, steps=10)
+    recipe.method.ohem = ohem
+
+    def losses_and_parameters():
+        torch.manual_seed(0)
+        method = build_method(recipe, 3).to(memory_format=torch.channels_last).train()
+        if name == "cac":
+            method.config.threshold, method.config.start = 0.0, 0.0
+        before = [parameter.detach().clone() for parameter in method.parameters()]
+        torch.manual_seed(1)  # the same dropout
+        losses = Step(recipe, method, CPU, "fp32")(random_batch(method.views.unlabeled), 0)
+        changes = [parameter.detach() - start for parameter, start in zip(method.parameters(), before)]
+        return {key: float(value) for key, value in losses.items()}, changes
+
+    ours, our_changes = losses_and_parameters()
+    calls = []
+    dispatch = sys.modules["semiseg.kernels._dispatch"]
+    monkeypatch.setattr(dispatch, "provider", lambda tensor: calls.append(tensor.shape) or "plain")
+    plain, plain_changes = losses_and_parameters()
+    assert calls
+    assert ours == pytest.approx(plain, rel=1e-5)
+    for change, true in zip(our_changes, plain_changes):
+        assert (change - true).norm() <= 1e-3 * true.norm() + 1e-7
 
 
 def test_learning_rate_falls_poly_to_zero(tiny, random_batch):

@@ -1,10 +1,16 @@
-"""What the kernel tests share: the rule by which a result in low precision is judged."""
+"""What the kernel tests share: where they run, and the rule by which a result in low precision is judged.
 
+The same tests judge every implementation. As they are they run on the CPU, and on a GPU where there is one; in a
+process with TRITON_INTERPRET=1 the Triton kernels get the CPU's tensors.
+"""
+
+import os
 import sys
 
 import pytest
 import torch
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 UNIT = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
 
@@ -15,6 +21,29 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+
+
+@pytest.fixture(params=["cpu", GPU])
+def device(request):
+    """Where the tensors of the test live; asking for it makes a test run on a GPU too."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
+def dtype(request):
+    if INTERPRETED and request.param == torch.bfloat16:
+        pytest.skip("Triton's interpreter truncates where bfloat16 rounds, and its products of bfloat16 are wrong")
+    return request.param
+
+
+@pytest.fixture
+def cpu_implementation():
+    """For tests of what only the CPU implementation promises."""
+    if INTERPRETED:
+        pytest.skip("about the CPU implementation, which the interpreter replaces")
 
 
 @pytest.fixture
@@ -31,7 +60,7 @@ def no_worse():
 
 
 @pytest.fixture
-def largest_allocation():
+def largest_allocation(cpu_implementation):
     """Bytes of the largest single allocation that `call` makes."""
 
     def measure(call):
@@ -43,8 +72,8 @@ def largest_allocation():
 
 
 @pytest.fixture
-def small_tiles(monkeypatch):
+def small_tiles(cpu_implementation, monkeypatch):
     """Upsampling in tiles so small that a small image has many."""
-    tiles = sys.modules["semiseg.kernels._bilinear"]
+    tiles = sys.modules["semiseg.kernels.cpu.bilinear"]
     monkeypatch.setattr(tiles, "TILE_COLUMNS", 24)
     monkeypatch.setattr(tiles, "TILE_VALUES", 3000)

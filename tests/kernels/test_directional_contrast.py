@@ -1,17 +1,19 @@
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import directional_contrast, reference
 
-MODULE = sys.modules["semiseg.kernels.directional_contrast"]
+CPU = sys.modules["semiseg.kernels.cpu.directional_contrast"]
 
 
-def problem(rows, bank, channels=8, classes=3, dtype=torch.float64, seed=0):
+def problem(rows, bank, channels=8, classes=3, dtype=torch.float64, seed=0, device="cpu", sorted_by_class=False):
     """Arguments by name; about a tenth of the bank is empty."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -22,7 +24,9 @@ def problem(rows, bank, channels=8, classes=3, dtype=torch.float64, seed=0):
     negative_labels = torch.randint(0, classes, (bank,), generator=generator)
     negative_labels[torch.rand(bank, generator=generator) < 0.1] = -1
     feat1, conf = unit(rows), torch.rand(2, rows, generator=generator)
-    return {
+    if sorted_by_class:
+        labels, negative_labels = labels.sort().values, negative_labels.sort().values
+    arguments = {
         "feat1": feat1,
         "feat2": F.normalize(feat1 + 0.5 * unit(rows), dim=1),
         "label1": labels[0],
@@ -32,14 +36,16 @@ def problem(rows, bank, channels=8, classes=3, dtype=torch.float64, seed=0):
         "negatives": unit(bank),
         "negative_labels": negative_labels,
     }
+    return {name: value.to(device) for name, value in arguments.items()}
 
 
 def run(function, arguments, **options):
-    """Losses and the gradients of loss1 + 2 loss2 with respect to both features and the negatives."""
+    """Losses and the gradients of loss1 + 2 loss2 with respect to both features and the negatives, on the CPU."""
     leaves = {name: arguments[name].clone().requires_grad_() for name in ("feat1", "feat2", "negatives")}
     loss1, loss2 = function(**(arguments | leaves), **options)
     (loss1 + 2 * loss2).backward()
-    return [loss1.detach(), loss2.detach(), *(leaf.grad for leaf in leaves.values())]
+    results = [loss1.detach(), loss2.detach(), *(leaf.grad for leaf in leaves.values())]
+    return [None if result is None else result.cpu() for result in results]
 
 
 def exactly(arguments):
@@ -85,27 +91,29 @@ def test_double_precision_is_the_published_formula(temperature):
     assert ours[3].abs().sum() > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.integers(0, 40),
     bank=st.integers(0, 70),
     channels=st.integers(1, 9),
-    classes=st.integers(1, 6),
+    classes=st.sampled_from([1, 2, 6, 40]),
     block=st.sampled_from([(3, 5), (16, 16), (256, 2048)]),
     temperature=st.sampled_from([0.07, 0.5, 0.004]),
     grad_negatives=st.booleans(),
+    by_class=st.booleans(),
+    sorted_by_class=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 def test_single_precision_agrees_with_the_definition(
-    rows, bank, channels, classes, block, temperature, grad_negatives, seed
+    device, rows, bank, channels, classes, block, temperature, grad_negatives, by_class, sorted_by_class, seed
 ):
-    arguments = problem(rows, bank, channels, classes, torch.float32, seed)
-    arguments["valid"] = torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < 0.9
+    arguments = problem(rows, bank, channels, classes, torch.float32, seed, device, sorted_by_class)
+    arguments["valid"] = (torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < 0.9).to(device)
     options = {"temperature": temperature, "threshold": 0.3, "grad_negatives": grad_negatives}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE, "ROWS", block[0])
-        patch.setattr(MODULE, "COLUMNS", block[1])
-        ours = run(directional_contrast, arguments, **options)
+        patch.setattr(CPU, "ROWS", block[0])
+        patch.setattr(CPU, "COLUMNS", block[1])
+        ours = run(directional_contrast, arguments, by_class=by_class, **options)
     exact = run(reference.directional_contrast, exactly(arguments), **options)
     for mine, true in zip(ours, exact):
         if true is None:
@@ -116,30 +124,72 @@ def test_single_precision_agrees_with_the_definition(
             assert (mine - true).norm() <= tolerance * (true.norm() + 1 / temperature)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_no_worse_than_plain_torch(dtype, no_worse):
-    arguments = problem(rows=400, bank=3000, channels=32, classes=7, dtype=dtype)
+CASES = {
+    "aligned": {"rows": 128, "bank": 256, "channels": 32, "classes": 7},
+    "ragged": {"rows": 203, "bank": 333, "channels": 21, "classes": 7},
+    "wide": {"rows": 70, "bank": 90, "channels": 130, "classes": 3},
+    "sorted": {"rows": 150, "bank": 300, "channels": 16, "classes": 4, "sorted_by_class": True},
+    "classes that share a bit": {"rows": 150, "bank": 300, "channels": 16, "classes": 70, "sorted_by_class": True},
+    "tiny": {"rows": 3, "bank": 2, "channels": 1},
+    "one class": {"rows": 40, "bank": 50, "classes": 1},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_worse_than_plain_torch(case, device, dtype, no_worse):
+    arguments = problem(**CASES[case], dtype=dtype, device=device)
+    options = {"threshold": 0.5, "grad_negatives": True}
+    ours = run(directional_contrast, arguments, **options)
+    plain = run(reference.directional_contrast, arguments, **options)
+    exact = run(reference.directional_contrast, exactly(arguments), **options)
+    assert [result.dtype for result in ours] == [torch.float32, torch.float32, dtype, dtype, dtype]
+    for triple in zip(ours, plain, exact):
+        no_worse(*triple)
+
+
+def test_many_tiles_of_negatives(device, dtype, no_worse):
+    arguments = problem(rows=150, bank=3000, channels=16, classes=7, dtype=dtype, device=device)
     ours = run(directional_contrast, arguments)
     plain = run(reference.directional_contrast, arguments)
     exact = run(reference.directional_contrast, exactly(arguments))
-    assert [result.dtype for result in ours[:4]] == [torch.float32, torch.float32, dtype, dtype]
     assert ours[4] is None
     for triple in zip(ours[:4], plain[:4], exact[:4]):
         no_worse(*triple)
 
 
-def test_ties_and_the_threshold_itself_are_not_active():
-    arguments = problem(rows=3, bank=9, dtype=torch.float32)
-    arguments["conf1"] = torch.tensor([0.9, 0.2, 0.75])
-    arguments["conf2"] = torch.tensor([0.9, 0.75, 0.1])
+@pytest.mark.parametrize("temperature", [0.023, 0.022, 0.003])
+def test_small_temperatures_neither_overflow_nor_underflow(temperature, device, dtype):
+    """On both sides of where exponentials of scores leave the range of float32."""
+    arguments = problem(rows=60, bank=90, channels=16, dtype=dtype, device=device)
+    arguments["feat2"][::2] = -arguments["feat1"][::2]  # scores of -1 / temperature for the positive
+    arguments["negatives"][::3] = arguments["feat1"][:30]
+    ours = run(directional_contrast, arguments, temperature=temperature, threshold=0.2)
+    exact = run(reference.directional_contrast, exactly(arguments), temperature=temperature, threshold=0.2)
+    for mine, true in zip(ours[:4], exact[:4]):
+        assert torch.isfinite(mine).all()
+        # Where exp(-1 / t) does not matter beside eps, the gradient is as small as that.
+        assert (mine.double() - true).norm() <= 4 * torch.finfo(dtype).eps / temperature * (true.norm() + 1)
+
+
+def test_the_same_bits_every_time(device):
+    arguments = problem(rows=200, bank=500, channels=16, classes=5, dtype=torch.float32, device=device)
+    first, second = (run(directional_contrast, arguments, grad_negatives=True) for _ in range(2))
+    for one, two in zip(first, second):
+        assert torch.equal(one, two)
+
+
+def test_ties_and_the_threshold_itself_are_not_active(device):
+    arguments = problem(rows=3, bank=9, dtype=torch.float32, device=device)
+    arguments["conf1"] = torch.tensor([0.9, 0.2, 0.75], device=device)
+    arguments["conf2"] = torch.tensor([0.9, 0.75, 0.1], device=device)
     for result in run(directional_contrast, arguments)[:4]:
         assert not result.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", ["empty bank", "empty slots", "one class"])
-def test_without_foreign_negatives_the_loss_is_zero(case, dtype):
-    arguments = problem(rows=20, bank=0 if case == "empty bank" else 12, classes=1, dtype=dtype)
+def test_without_foreign_negatives_the_loss_is_zero(case, dtype, device):
+    arguments = problem(rows=20, bank=0 if case == "empty bank" else 12, classes=1, dtype=dtype, device=device)
     if case == "empty slots":
         arguments["negative_labels"].fill_(-1)
     for result in run(directional_contrast, arguments, threshold=0.0)[:4]:
@@ -147,9 +197,9 @@ def test_without_foreign_negatives_the_loss_is_zero(case, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rows_that_are_not_valid_may_hold_anything(dtype):
-    arguments = problem(rows=30, bank=40, dtype=dtype)
-    valid = torch.arange(30) < 22
+def test_rows_that_are_not_valid_may_hold_anything(dtype, device):
+    arguments = problem(rows=30, bank=40, dtype=dtype, device=device)
+    valid = torch.arange(30, device=device) < 22
     kept = {name: value[:22] if len(value) == 30 else value for name, value in arguments.items()}
     expected = run(directional_contrast, kept)
     for name in ("feat1", "feat2"):
@@ -162,8 +212,16 @@ def test_rows_that_are_not_valid_may_hold_anything(dtype):
         assert not mine[22:].any()
 
 
-def test_strided_features_and_narrow_labels():
-    arguments = problem(rows=30, bank=40, dtype=torch.float32)
+def test_empty_slots_may_hold_anything(device):
+    arguments = problem(rows=30, bank=40, dtype=torch.float32, device=device)
+    expected = run(directional_contrast, arguments, threshold=0.2, grad_negatives=True)
+    arguments["negatives"][arguments["negative_labels"] < 0] = torch.nan
+    for mine, true in zip(run(directional_contrast, arguments, threshold=0.2, grad_negatives=True), expected):
+        torch.testing.assert_close(mine, true)
+
+
+def test_strided_features_and_narrow_labels(device):
+    arguments = problem(rows=30, bank=40, dtype=torch.float32, device=device)
     expected = directional_contrast(**arguments)
     arguments["feat1"] = arguments["feat1"].T.contiguous().T
     arguments["negatives"] = torch.stack([arguments["negatives"]] * 2, dim=1)[:, 0]
@@ -179,6 +237,46 @@ def test_memory_stays_far_below_the_score_matrix(largest_allocation):
     assert largest_allocation(lambda: run(directional_contrast, arguments)) < 2000 * 40_000 * 4 / 10
 
 
+def test_negatives_of_another_dtype(device):
+    arguments = problem(rows=30, bank=40, dtype=torch.float32, device=device)
+    arguments["negatives"] = arguments["negatives"].half()
+    ours = run(directional_contrast, arguments, grad_negatives=True, threshold=0.2)
+    exact = run(reference.directional_contrast, exactly(arguments), grad_negatives=True, threshold=0.2)
+    assert ours[4].dtype == torch.float16
+    for mine, true in zip(ours, exact):
+        torch.testing.assert_close(mine.double(), true, rtol=2e-3, atol=2e-5)
+
+
+def test_products_of_another_dtype(device):
+    """Single-precision features and gradients around products in half precision."""
+    arguments = problem(rows=60, bank=90, channels=16, dtype=torch.float32, device=device)
+    options = {"grad_negatives": True, "threshold": 0.2}
+    ours = run(directional_contrast, arguments, product_dtype=torch.float16, **options)
+    exact = run(reference.directional_contrast, exactly(arguments), **options)
+    for mine, true in zip(ours, exact):
+        assert mine.dtype == torch.float32
+        assert (mine.double() - true).norm() <= 1e-3 * true.norm()
+
+
+def test_lengths_are_checked_where_asked_for():
+    code = """
+import torch
+from torch.nn.functional import normalize
+from semiseg.kernels import directional_contrast
+
+unit = normalize(torch.randn(20, 4), dim=1)
+label, conf = torch.zeros(20, dtype=torch.int64), torch.rand(2, 20)
+directional_contrast(unit, unit, label, label, *conf, unit, label)
+directional_contrast(unit, unit, label, label, *conf, 2 * unit, label)
+"""
+    quiet = subprocess.run([sys.executable, "-c", code], env=os.environ | {"SEMISEG_DEBUG": "0"}, check=False)
+    strict = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"SEMISEG_DEBUG": "1"}, capture_output=True, text=True
+    )
+    assert quiet.returncode == 0
+    assert "negatives must be L2-normalised, but row 0 has length 2" in strict.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
@@ -191,6 +289,7 @@ def test_memory_stays_far_below_the_score_matrix(largest_allocation):
         ("valid", torch.zeros(5), TypeError),
         ("temperature", 0.0, ValueError),
         ("eps", -1.0, ValueError),
+        ("product_dtype", torch.int8, TypeError),
     ],
 )
 def test_wrong_arguments_are_named(name, value, error):
@@ -199,25 +298,12 @@ def test_wrong_arguments_are_named(name, value, error):
         directional_contrast(**(arguments | {name: value}))
 
 
-@pytest.mark.parametrize("scores", [1, 97, 10**6])
-def test_blocks_for_large_inputs_equal_the_whole(scores):
-    """What a GPU takes where the score matrix would not fit, on the CPU."""
-    from semiseg.kernels.directional_contrast import _in_blocks
-
-    generator = torch.Generator().manual_seed(3)
-    names = ("feat1", "feat2", "negatives")
-    feats = [torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (13, 13, 29)]
-    labels = [torch.randint(-1 if n == 29 else 0, 3, (n,), generator=generator) for n in (13, 13, 29)]
-    confs = [torch.rand(13, generator=generator) for _ in range(2)]
-    options = {"valid": torch.arange(13) != 4, "temperature": 0.1, "threshold": 0.3, "eps": 1e-8}
-    results = []
-    for function, more in ((reference.directional_contrast, {}), (_in_blocks, {"scores": scores})):
-        leaves = [feat.clone().requires_grad_() for feat in feats]
-        feat1, feat2, negatives = leaves
-        loss1, loss2 = function(
-            feat1, feat2, labels[0], labels[1], *confs, negatives, labels[2], grad_negatives=True, **options, **more
-        )
-        (loss1 + 2 * loss2).backward()
-        results.append((loss1, loss2, *(leaf.grad for leaf in leaves)))
-    for name, one, two in zip(("loss1", "loss2", *names), *results, strict=True):
-        torch.testing.assert_close(one, two, msg=name)
+@pytest.mark.parametrize("block_rows", [1, 7, 100])
+def test_the_definition_in_blocks_equals_the_whole(block_rows):
+    """What other devices take where the score matrix would not fit."""
+    arguments = problem(rows=30, bank=29)
+    options = {"valid": torch.arange(30) != 4, "threshold": 0.3, "grad_negatives": True}
+    whole = run(reference.directional_contrast, arguments, **options)
+    blocks = run(reference.directional_contrast, arguments, block_rows=block_rows, **options)
+    for one, two in zip(blocks, whole):
+        torch.testing.assert_close(one, two)

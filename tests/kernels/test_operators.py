@@ -11,26 +11,29 @@ from torch.overrides import TorchFunctionMode
 
 from semiseg import kernels
 
-BOXES = torch.tensor([[[1, 1, 7, 6]], [[0, 2, 5, 8]]])
 
-
-def calls():
-    """Name -> (function of its float tensors, these tensors, which of them take a gradient)."""
-    generator = torch.Generator().manual_seed(0)
+def calls(device, seed=0):
+    """Name -> (function of its float tensors, these tensors, how many of them take a gradient). Only the float tensors
+    depend on the seed."""
+    fixed, varied = (torch.Generator().manual_seed(number) for number in (0, seed))
 
     def random(*shape):
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=varied).to(device)
 
-    target = torch.randint(0, 5, (2, 16, 12), generator=generator).to(torch.uint8)
+    def integers(low, high, shape, dtype=torch.int64):
+        return torch.randint(low, high, shape, generator=fixed).to(device, dtype)
+
+    def probabilities(*shape):
+        return torch.rand(*shape, generator=fixed).to(device)
+
+    target = integers(0, 5, (2, 16, 12), torch.uint8)
     target[:, :3] = 255
-    labels = torch.randint(0, 3, (2, 30), generator=generator)
-    conf = torch.rand(2, 30, generator=generator)
-    valid = torch.arange(30) < 28
-    images = torch.randint(0, 256, (2, 9, 8, 3), generator=generator, dtype=torch.uint8)
-    matrix, blur = torch.eye(3, 4) + 0.1 * random(2, 3, 4), torch.tensor([True, False])
-    bank_labels = torch.randint(-1, 3, (50,), generator=generator)
+    labels, bank_labels, conf = integers(0, 3, (2, 30)), integers(-1, 3, (50,)), probabilities(2, 30)
+    valid = torch.arange(30, device=device) < 28
+    boxes = torch.tensor([[[1, 1, 7, 6]], [[0, 2, 5, 8]]], device=device)
+    images, blur = integers(0, 256, (2, 9, 8, 3), torch.uint8), torch.tensor([True, False], device=device)
     unit = [F.normalize(random(count, 8), dim=1) for count in (30, 30, 50)]
-    logits = random(2, 5, 4, 3)
+    logits, pictures = [random(2, 5, 4, 3) for _ in range(2)], [random(2, 3, 8, 9) for _ in range(2)]
     return {
         "directional_contrast": (
             lambda f1, f2, n: kernels.directional_contrast(f1, f2, *labels, *conf, n, bank_labels, valid=valid),
@@ -42,75 +45,82 @@ def calls():
             unit,
             3,
         ),
-        "upsample_cross_entropy": (lambda x: kernels.upsample_cross_entropy(x, target), [logits], 1),
+        "upsample_cross_entropy": (lambda x: kernels.upsample_cross_entropy(x, target), logits[:1], 1),
+        "upsample_cross_entropy deterministic": (
+            lambda x: kernels.upsample_cross_entropy(x, target, deterministic=True),
+            logits[:1],
+            1,
+        ),
         "upsample_cross_entropy map": (
             lambda x: kernels.upsample_cross_entropy(x, target, reduction="none", pixel_weight=target.float()),
-            [logits],
+            logits[:1],
             1,
         ),
         "upsample_ohem_cross_entropy": (
             lambda x: kernels.upsample_ohem_cross_entropy(x, target, min_kept=40),
-            [logits],
+            logits[:1],
             1,
         ),
-        "pseudo_label": (lambda x: kernels.pseudo_label(x, (16, 12)), [logits], 0),
-        "mixed_pseudo_label": (
-            lambda a, b: kernels.mixed_pseudo_label(a, b, BOXES, (16, 12)),
-            [logits, random(2, 5, 4, 3)],
-            0,
-        ),
-        "cutmix": (lambda a, b: kernels.cutmix(a, b, BOXES), [random(2, 3, 8, 9), random(2, 3, 8, 9)], 2),
-        "upsample_confusion": (lambda x: kernels.upsample_confusion(x, target, 5), [logits], 0),
+        "pseudo_label": (lambda x: kernels.pseudo_label(x, (16, 12)), logits[:1], 0),
+        "mixed_pseudo_label": (lambda a, b: kernels.mixed_pseudo_label(a, b, boxes, (16, 12)), logits, 0),
+        "cutmix": (lambda a, b: kernels.cutmix(a, b, boxes), pictures, 2),
+        "upsample_confusion": (lambda x: kernels.upsample_confusion(x, target, 5), logits[:1], 0),
         "photometric": (
             lambda m: kernels.photometric(images, m, blur, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), dtype=torch.bfloat16),
-            [matrix],
+            [torch.eye(3, 4, device=device) + 0.1 * random(2, 3, 4)],
             0,
         ),
     }
 
 
-def results(function, tensors, differentiable):
-    """Outputs, and the gradients of the sum of the float ones."""
-    leaves = [tensor.detach().clone().requires_grad_(i < differentiable) for i, tensor in enumerate(tensors)]
+NAMES = list(calls("cpu"))
+
+
+def fresh(tensors, differentiable):
+    """Copies, of which the first ones take a gradient."""
+    return [tensor.detach().clone().requires_grad_(i < differentiable) for i, tensor in enumerate(tensors)]
+
+
+def results(function, leaves, differentiable):
+    """Outputs, followed by the gradients of the sum of all numbers in them."""
     outputs = function(*leaves)
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
-    if differentiable:
-        sum(output.sum() for output in outputs).backward()
-    return [output.detach() for output in outputs], [leaf.grad for leaf in leaves[:differentiable]]
+    if not differentiable:
+        return outputs
+    gradients = torch.autograd.grad(sum(output.sum() for output in outputs), leaves[:differentiable])
+    return [*(output.detach() for output in outputs), *gradients]
 
 
-@pytest.mark.parametrize("name", calls())
-def test_runs_on_fake_tensors_with_the_same_shapes(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_on_fake_tensors_with_the_same_shapes(name, device):
     """Under FakeTensorMode reading a value or indexing by a mask raises: no kernel makes the host wait."""
-    function, tensors, differentiable = calls()[name]
-    real = results(function, tensors, differentiable)
+    function, tensors, differentiable = calls(device)[name]
+    real = results(function, fresh(tensors, differentiable), differentiable)
     for dtype in (torch.float32, torch.float64):
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fakes = [mode.from_tensor(tensor.to(dtype)) for tensor in tensors]
-            fake = results(function, fakes, differentiable)
-        for true, faked in zip([*real[0], *real[1]], [*fake[0], *fake[1]]):
+            fake = results(function, fresh(fakes, differentiable), differentiable)
+        for true, faked in zip(real, fake, strict=True):
             assert faked.shape == true.shape
             assert faked.stride() == true.stride()
             if dtype == torch.float32:
                 assert faked.dtype == true.dtype
 
 
-@pytest.mark.parametrize("name", calls())
-def test_autocast_changes_nothing(name):
-    function, tensors, differentiable = calls()[name]
-    plain = results(function, tensors, differentiable)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = function(*(tensor.clone().requires_grad_(i < differentiable) for i, tensor in enumerate(tensors)))
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    for ours, true in zip(outputs, plain[0]):
-        assert ours.dtype == true.dtype
-        assert torch.equal(ours, true)
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_changes_nothing(name, device):
+    function, tensors, differentiable = calls(device)[name]
+    plain = results(function, fresh(tensors, differentiable), differentiable)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        ours = results(function, fresh(tensors, differentiable), differentiable)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", calls())
-def test_operators_pass_torchs_own_checks(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_pass_torchs_own_checks(name, device):
     """Schema, fake version, autograd registration and tracing of every operator that the call reaches."""
-    function, tensors, differentiable = calls()[name]
+    function, tensors, differentiable = calls(device)[name]
     reached = []
 
     class Recorder(TorchFunctionMode):
@@ -120,43 +130,93 @@ def test_operators_pass_torchs_own_checks(name):
             return operator(*args, **(kwargs or {}))
 
     with Recorder():
-        function(*(tensor.clone().requires_grad_(i < differentiable) for i, tensor in enumerate(tensors)))
+        function(*fresh(tensors, differentiable))
     assert reached
     for operator, arguments in reached:
         torch.library.opcheck(operator, arguments)
 
 
-def test_whole_graph_compiles():
+def test_whole_graph_compiles(device):
     """One graph holds them all; `aot_eager` traces forward and backward without generating code."""
-    cases = calls()
-    names = [name for name, (_, _, differentiable) in cases.items() if differentiable]
+    cases = calls(device)
 
     def everything(tensors):
-        return [cases[name][0](*tensors[name]) for name in names]
+        return [cases[name][0](*tensors[name]) for name in NAMES]
 
     def run(function):
-        leaves = {name: [tensor.clone().requires_grad_() for tensor in cases[name][1]] for name in names}
+        leaves = {name: fresh(cases[name][1], cases[name][2]) for name in NAMES}
         outputs = function(leaves)
         flat = [part for output in outputs for part in (output if isinstance(output, tuple) else (output,))]
-        sum(part.sum() for part in flat).backward()
-        return flat, [leaf.grad for group in leaves.values() for leaf in group]
+        sum(part.sum() for part in flat if part.requires_grad).backward()
+        return [*flat, *(leaf.grad for group in leaves.values() for leaf in group if leaf.requires_grad)]
 
     torch._dynamo.reset()
     compiled = run(torch.compile(everything, fullgraph=True, backend="aot_eager"))
     eager = run(everything)
-    for ours, true in zip([*compiled[0], *compiled[1]], [*eager[0], *eager[1]]):
-        assert (ours is None) == (true is None)
-        if true is not None:
+    for ours, true in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(ours, true)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_captured_graph_takes_new_inputs(name):
+    function, tensors, differentiable = calls("cuda")[name]
+    leaves = fresh(tensors, differentiable)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        results(function, leaves, differentiable)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = results(function, leaves, differentiable)
+    # Replayed twice: what one replay leaves behind must not reach the next.
+    for seed in (1, 2):
+        inputs = calls("cuda", seed)[name][1]
+        with torch.no_grad():
+            for leaf, tensor in zip(leaves, inputs):
+                leaf.copy_(tensor)
+        graph.replay()
+        eager = results(function, fresh(inputs, differentiable), differentiable)
+        for ours, true in zip(captured, eager, strict=True):
             torch.testing.assert_close(ours, true)
 
 
-def test_imports_with_torch_and_numpy_only():
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_host_never_waits(name):
+    """Once its kernels are compiled, nothing in a call or its backward pass may synchronise."""
+    function, tensors, differentiable = calls("cuda")[name]
+    leaves = fresh(tensors, differentiable)
+    results(function, leaves, differentiable)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results(function, leaves, differentiable)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_works_with_torch_and_numpy_only():
     code = """
 import sys
 for name in ("triton", "torchvision", "cv2", "PIL"):
     sys.modules[name] = None
-import semiseg.kernels
+import torch
+import semiseg.kernels as kernels
 rest = [name for name in sys.modules if name.startswith("semiseg.") and not name.startswith("semiseg.kernels")]
 assert not rest, rest
+logits = torch.eye(3)[None, :, :, None].requires_grad_()
+label, confidence = kernels.pseudo_label(logits, (3, 1))
+assert label.flatten().tolist() == [0, 1, 2]
+kernels.upsample_cross_entropy(logits, label).backward()
+assert kernels.upsample_confusion(logits, label, 3).trace() == 3
+boxes = torch.tensor([[[0, 0, 2, 1]]])
+assert kernels.cutmix(torch.zeros(1, 1, 3, 1), torch.ones(1, 1, 3, 1), boxes).sum() == 2
+images, blur = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8), torch.tensor([True])
+assert (kernels.photometric(images, torch.eye(3, 4)[None], blur, (0, 0, 0), (0.2, 0.2, 0.2)) - 1).abs().max() < 1e-6
+ones, labels = torch.eye(2), torch.tensor([0, 1])
+kernels.directional_contrast(ones, ones, labels, labels, torch.zeros(2), torch.ones(2), ones, labels)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

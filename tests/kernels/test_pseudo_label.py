@@ -1,14 +1,19 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import box_mask, mixed_pseudo_label, pseudo_label
 
 
-def random_logits(*shape, seed=0, dtype=torch.float32):
-    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).to(dtype)
+def random_logits(*shape, seed=0, dtype=torch.float32, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(device, dtype)
+
+
+def upsampled(logits, size, align_corners=True):
+    return F.interpolate(logits.double().cpu(), size, mode="bilinear", align_corners=align_corners)
 
 
 def check(label, confidence, full):
@@ -17,11 +22,31 @@ def check(label, confidence, full):
     assert confidence.dtype == torch.float32
     best = full.max(1)
     margin = best.values - full.scatter(1, best.indices[:, None], -torch.inf).amax(1)
-    assert ((label == best.indices) | (margin < 1e-5)).all()
-    torch.testing.assert_close(confidence.double(), full.softmax(1).amax(1), rtol=1e-5, atol=0)
+    assert ((label.cpu() == best.indices) | (margin < 1e-5)).all()
+    torch.testing.assert_close(confidence.cpu().double(), full.softmax(1).amax(1), rtol=1e-5, atol=0)
 
 
-@settings(max_examples=30, deadline=None)
+SIZES = {
+    "aligned": ((9, 9), (33, 33)),
+    "ragged": ((5, 11), (37, 29)),
+    "identity": ((12, 16), (12, 16)),
+    "smaller": ((16, 12), (5, 7)),
+    "smaller one way": ((16, 3), (5, 40)),
+    "one low pixel": ((1, 1), (4, 3)),
+    "one full pixel": ((4, 3), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_argmax_and_probability_at_full_size(size, align_corners, device, dtype):
+    low, size = SIZES[size]
+    logits = random_logits(2, 5, *low, dtype=dtype, device=device)
+    label, confidence = pseudo_label(logits, size, align_corners=align_corners)
+    check(label, confidence, upsampled(logits, size, align_corners))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 3),
     classes=st.integers(1, 7),
@@ -31,62 +56,89 @@ def check(label, confidence, full):
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
     seed=st.integers(0, 2**16),
 )
-def test_argmax_and_probability_at_full_size(batch, classes, low, size, align_corners, dtype, seed):
-    logits = random_logits(batch, classes, *low, seed=seed, dtype=dtype)
+def test_any_size(device, batch, classes, low, size, align_corners, dtype, seed):
+    logits = random_logits(batch, classes, *low, seed=seed, dtype=dtype, device=device)
     label, confidence = pseudo_label(logits, size, align_corners=align_corners)
-    check(label, confidence, F.interpolate(logits.double(), size, mode="bilinear", align_corners=align_corners))
+    check(label, confidence, upsampled(logits, size, align_corners))
+
+
+def test_several_programs_for_each_image(device):
+    logits = random_logits(2, 3, 20, 31, device=device)
+    check(*pseudo_label(logits, (97, 181)), upsampled(logits, (97, 181)))
 
 
 @pytest.mark.usefixtures("small_tiles")
 def test_many_tiles():
     logits = random_logits(2, 21, 20, 31)
-    full = F.interpolate(logits.double(), (57, 101), mode="bilinear", align_corners=True)
-    check(*pseudo_label(logits, (57, 101)), full)
+    check(*pseudo_label(logits, (57, 101)), upsampled(logits, (57, 101)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_ties_go_to_the_lowest_index(dtype):
-    logits = random_logits(1, 2, 5, 5, dtype=dtype)
+def test_ties_go_to_the_lowest_index(device, dtype):
+    logits = random_logits(1, 2, 5, 5, dtype=dtype, device=device)
     logits = logits[:, [0, 1, 0, 1]]
     label, confidence = pseudo_label(logits, (19, 17))
     assert set(label.unique().tolist()) == {0, 1}
     assert confidence.max() <= 0.5 + 1e-6
 
 
-def test_equal_logits_give_class_zero_and_the_uniform_probability():
-    label, confidence = pseudo_label(torch.full((1, 5, 3, 3), 2.5), (7, 7))
+def test_equal_logits_give_class_zero_and_the_uniform_probability(device):
+    label, confidence = pseudo_label(torch.full((1, 5, 3, 3), 2.5, device=device), (7, 7))
     assert not label.any()
-    torch.testing.assert_close(confidence, torch.full((1, 7, 7), 0.2))
+    torch.testing.assert_close(confidence, torch.full((1, 7, 7), 0.2, device=device))
 
 
-def test_the_last_of_256_classes_fits():
-    logits = torch.zeros(1, 256, 2, 2)
+def test_the_last_of_256_classes_fits(device):
+    logits = torch.zeros(1, 256, 2, 2, device=device)
     logits[:, 255] = 9
     assert (pseudo_label(logits, (3, 3))[0] == 255).all()
 
 
-def test_labels_carry_no_gradient():
-    label, confidence = pseudo_label(random_logits(1, 3, 4, 4).requires_grad_(), (8, 8))
+def test_logits_far_apart_neither_overflow_nor_vanish(device):
+    logits = torch.tensor([-3e4, 0.0, 3e4, 3e4 - 1], device=device).view(1, 4, 1, 1)
+    label, confidence = pseudo_label(logits, (2, 2))
+    assert (label == 2).all()
+    torch.testing.assert_close(confidence, torch.full((1, 2, 2), 1 / (1 + torch.e**-1), device=device))
+
+
+def test_labels_carry_no_gradient(device):
+    label, confidence = pseudo_label(random_logits(1, 3, 4, 4, device=device).requires_grad_(), (8, 8))
     assert not confidence.requires_grad
     assert not label.requires_grad
 
 
-def test_strided_logits():
-    logits = random_logits(2, 5, 6, 7)
+def test_strided_logits_and_an_empty_batch(device):
+    logits = random_logits(2, 5, 6, 7, device=device)
     expected = pseudo_label(logits, (20, 22))
     for strided in (logits.contiguous(memory_format=torch.channels_last), torch.stack([logits] * 2, dim=-1)[..., 1]):
         for ours, true in zip(pseudo_label(strided, (20, 22)), expected):
             assert torch.equal(ours, true)
+    assert pseudo_label(logits[:0], (20, 22))[1].shape == (0, 20, 22)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [(9, 9), (30, 23), (130, 400)])
-def test_mixed_labels_select_by_the_toggled_boxes(size, dtype):
-    a, b = random_logits(2, 21, 9, 9, seed=1, dtype=dtype), random_logits(2, 21, 9, 9, seed=2, dtype=dtype)
-    boxes = torch.tensor([[[1, 1, 7, 6], [4, 3, 9, 9]], [[0, 0, 0, 0], [2, 0, 5, 8]]])
-    label, confidence = mixed_pseudo_label(a, b, boxes, size)
-    full_a, full_b = (F.interpolate(x.double(), size, mode="bilinear", align_corners=True) for x in (a, b))
-    check(label, confidence, torch.where(box_mask(boxes, size)[:, None], full_b, full_a))
+BOXES = torch.tensor([[[1, 1, 7, 6], [4, 3, 9, 9]], [[0, 0, 0, 0], [2, 0, 5, 8]]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("size", [(9, 9), (30, 23), (70, 200)])
+def test_mixed_labels_select_by_the_toggled_boxes(size, scale, device, dtype):
+    a, b = (random_logits(2, 5, 9, 9, seed=seed, dtype=dtype, device=device) for seed in (1, 2))
+    boxes = scale * BOXES
+    label, confidence = mixed_pseudo_label(a, b.mT.contiguous().mT, boxes.to(device), size)
+    mask = box_mask(boxes, size)[:, None]
+    check(label, confidence, torch.where(mask, upsampled(b, size), upsampled(a, size)))
+
+
+@pytest.mark.parametrize("box", [[0, 0, 24, 24], [0, 0, 0, 0]])
+def test_the_side_that_is_not_selected_is_not_looked_at(box, device):
+    a, b = random_logits(2, 1, 3, 6, 6, device=device)
+    chosen, other = (b, a) if any(box) else (a, b)
+    expected = pseudo_label(chosen, (24, 24))
+    other.fill_(torch.nan)
+    mixed = mixed_pseudo_label(a, b, torch.tensor([[box]], device=device), (24, 24))
+    for ours, true in zip(mixed, expected):
+        assert torch.equal(ours, true)
 
 
 def test_memory_stays_below_the_upsampled_logits(largest_allocation):

@@ -1,18 +1,23 @@
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semiseg.kernels import reference, upsample_cross_entropy, upsample_ohem_cross_entropy
+from semiseg.kernels import _dispatch, reference, upsample_cross_entropy, upsample_ohem_cross_entropy
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+EXAMPLES, LONGEST, THRESHOLDS = (8, 12, [0.3]) if INTERPRETED else (30, 30, [0.0, 0.3, 0.7, 1.0])
 
 
-def problem(batch=2, classes=5, low=(6, 7), full=(21, 25), dtype=torch.float32, ignored=0.2, seed=0):
+def problem(batch=2, classes=3, low=(4, 5), full=(11, 14), dtype=torch.float32, ignored=0.2, seed=0, device="cpu"):
     generator = torch.Generator().manual_seed(seed)
     logits = (3 * torch.randn(batch, classes, *low, generator=generator, dtype=torch.float64)).to(dtype)
     target = torch.randint(0, classes, (batch, *full), generator=generator)
     target[torch.rand(target.shape, generator=generator) < ignored] = 255
-    return logits, target
+    return logits.to(device), target.to(device)
 
 
 def by_torch(logits, target, align_corners=True, ignore_index=255, reduction="mean", pixel_weight=None):
@@ -29,15 +34,15 @@ def run(function, logits, *arguments, **options):
     """Loss and the gradient of its product with fixed numbers (upstream gradients that differ by pixel)."""
     logits = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     loss = function(logits, *arguments, **options)
-    upstream = 1 + torch.arange(loss.numel(), dtype=loss.dtype).view(loss.shape) % 7
+    upstream = 1 + torch.arange(loss.numel(), dtype=loss.dtype, device=loss.device).view(loss.shape) % 7
     (loss * upstream).sum().backward()
     return loss.detach(), logits.grad
 
 
 SHAPES = {
-    "aligned": {"low": (9, 9), "full": (33, 33)},
+    "aligned": {"low": (5, 9), "full": (17, 33)},
     "ragged": {"low": (5, 11), "full": (37, 29)},
-    "several tiles": {"batch": 3, "classes": 19, "low": (26, 104), "full": (203, 411)},
+    "large factor": {"batch": 1, "classes": 2, "low": (2, 3), "full": (23, 31)},
     "identity": {"low": (12, 16), "full": (12, 16)},
     "smaller": {"low": (16, 12), "full": (5, 7)},
     "one low pixel": {"low": (1, 1), "full": (4, 3)},
@@ -46,108 +51,173 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_mean_loss_and_gradient(shape, align_corners, no_worse):
-    logits, target = problem(**SHAPES[shape])
-    ours = run(upsample_cross_entropy, logits, target, align_corners=align_corners)
-    plain = run(by_torch, logits, target, align_corners=align_corners)
-    exact = run(by_torch, logits.double(), target, align_corners=align_corners)
+def check(no_worse, logits, target, **options):
+    """Loss and gradient by the error-relative rule."""
+    ours = run(upsample_cross_entropy, logits, target, **options)
+    options.pop("deterministic", None)
+    plain = run(by_torch, logits, target, **options)
+    exact = run(by_torch, logits.double(), target, **options)
+    assert (ours[0].dtype, ours[1].dtype) == (torch.float32, logits.dtype)
     for triple in zip(ours, plain, exact):
         no_worse(*triple)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mean_loss_and_gradient(shape, align_corners, device, no_worse):
+    check(no_worse, *problem(**SHAPES[shape], device=device), align_corners=align_corners)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.usefixtures("small_tiles")
 def test_many_tiles(align_corners, no_worse):
-    logits, target = problem(low=(20, 23), full=(61, 83))
-    ours = run(upsample_cross_entropy, logits, target, align_corners=align_corners)
-    plain = run(by_torch, logits, target, align_corners=align_corners)
-    exact = run(by_torch, logits.double(), target, align_corners=align_corners)
-    for triple in zip(ours, plain, exact):
-        no_worse(*triple)
+    check(no_worse, *problem(low=(20, 23), full=(61, 83)), align_corners=align_corners)
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.usefixtures("cpu_implementation")
+def test_several_tiles_of_full_size(device, no_worse):
+    check(no_worse, *problem(batch=3, classes=19, low=(26, 104), full=(203, 411), device=device))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_deterministic_gradient(shape, align_corners, device, no_worse):
+    logits, target = problem(**SHAPES[shape], device=device)
+    check(no_worse, logits, target, align_corners=align_corners, deterministic=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_deterministic_gradient_has_the_same_bits_in_every_run(reduction, device):
+    logits, target = problem(device=device)
+    first = run(upsample_cross_entropy, logits, target, deterministic=True, reduction=reduction)
+    again = run(upsample_cross_entropy, logits, target, deterministic=True, reduction=reduction)
+    torch.use_deterministic_algorithms(True)
+    try:
+        by_switch = run(upsample_cross_entropy, logits, target, reduction=reduction)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, two, three in zip(first, again, by_switch):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 3),
     classes=st.integers(1, 6),
     low=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    full=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    full=st.tuples(st.integers(1, LONGEST), st.integers(1, LONGEST)),
     align_corners=st.booleans(),
     reduction=st.sampled_from(["mean", "sum", "none"]),
     weighted=st.booleans(),
-    narrow=st.booleans(),
+    deterministic=st.booleans(),
+    integers=st.sampled_from([torch.uint8, torch.int16, torch.int32, torch.int64]),
     seed=st.integers(0, 2**16),
 )
-def test_any_shape(batch, classes, low, full, align_corners, reduction, weighted, narrow, seed):
-    logits, target = problem(batch, classes, low, full, seed=seed)
+def test_any_shape(
+    device, batch, classes, low, full, align_corners, reduction, weighted, deterministic, integers, seed
+):  # fmt: skip
+    logits, target = problem(batch, classes, low, full, seed=seed, device=device)
     options = {"align_corners": align_corners, "reduction": reduction}
     if weighted:
-        options["pixel_weight"] = torch.rand(target.shape, generator=torch.Generator().manual_seed(seed))
-    ours = run(upsample_cross_entropy, logits, target.to(torch.uint8) if narrow else target, **options)
+        options["pixel_weight"] = torch.rand(target.shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    ours = run(upsample_cross_entropy, logits, target.to(integers), deterministic=deterministic, **options)
     exact = run(by_torch, logits.double(), target, **options)
     for mine, true in zip(ours, exact):
         assert (mine - true).norm() <= 2e-6 * (true.norm() + 1)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_logits(dtype, reduction, no_worse):
-    logits, target = problem(low=(16, 16), full=(64, 64), dtype=dtype)
-    ours = run(upsample_cross_entropy, logits, target, reduction=reduction)
-    plain = run(by_torch, logits, target, reduction=reduction)
-    exact = run(by_torch, logits.double(), target, reduction=reduction)
-    assert (ours[0].dtype, ours[1].dtype) == (torch.float32, dtype)
-    for triple in zip(ours, plain, exact):
-        no_worse(*triple)
+def test_every_precision_of_logits(dtype, reduction, deterministic, device, no_worse):
+    logits, target = problem(full=(13, 17), dtype=dtype, device=device)
+    check(no_worse, logits, target, reduction=reduction, deterministic=deterministic)
 
 
 @pytest.mark.parametrize("shape", ["aligned", "ragged", "smaller"])
-def test_double_precision_is_the_definition(shape):
-    logits, target = problem(**SHAPES[shape], dtype=torch.float64)
+def test_double_precision_is_the_definition(shape, device):
+    logits, target = problem(**SHAPES[shape], dtype=torch.float64, device=device)
     for mine, true in zip(run(upsample_cross_entropy, logits, target), run(by_torch, logits, target)):
         torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("function", [upsample_cross_entropy, upsample_ohem_cross_entropy])
-def test_all_ignored_is_zero_with_zero_gradient(function, dtype):
-    logits, target = problem(ignored=2.0, dtype=dtype)
+def test_all_ignored_is_zero_with_zero_gradient(function, precision, device):
+    logits, target = problem(ignored=2.0, dtype=precision, device=device)
     options = {"min_kept": 3} if function is upsample_ohem_cross_entropy else {}
     loss, gradient = run(function, logits, target, **options)
     assert loss == 0
     assert not gradient.any()
 
 
-def test_another_ignore_index_and_255_a_class():
-    logits, target = problem(classes=300, low=(3, 3), full=(8, 8), ignored=0)
-    target[0, :4] = 255
-    target[1] = -1
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_ignored_pixels_do_not_count_whatever_their_weight(deterministic, device):
+    logits, target = problem(device=device)
+    weight = torch.ones(target.shape, device=device)
+    expected = run(upsample_cross_entropy, logits, target, pixel_weight=weight, deterministic=deterministic)
+    weight[target == 255] = float("nan")
+    ours = run(upsample_cross_entropy, logits, target, pixel_weight=weight, deterministic=deterministic)
+    for mine, true in zip(ours, expected):
+        torch.testing.assert_close(mine, true)
+
+
+def test_another_ignore_index_and_255_a_class(device):
+    logits, target = problem(batch=1, classes=300, low=(2, 2), full=(6, 6), ignored=0, device=device)
+    target[0, :2] = 255
+    target[0, 5] = -1
     ours = run(upsample_cross_entropy, logits, target, ignore_index=-1)
     exact = run(by_torch, logits.double(), target, ignore_index=-1)
     for mine, true in zip(ours, exact):
         torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-6)
 
 
-def test_extreme_logits_stay_finite():
-    logits = torch.zeros(1, 3, 2, 2)
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_ignore_index_that_is_also_a_class(deterministic, device, no_worse):
+    logits, target = problem(device=device, ignored=0)
+    check(no_worse, logits, target, ignore_index=2, deterministic=deterministic)
+
+
+@pytest.mark.parametrize("function", [upsample_cross_entropy, upsample_ohem_cross_entropy])
+def test_ignore_index_beyond_the_dtype_of_the_target_ignores_nothing(function, device):
+    logits, target = problem(classes=9, low=(2, 2), full=(4, 4), ignored=0, device=device)
+    options = {"min_kept": 3} if function is upsample_ohem_cross_entropy else {}
+    target[:] = 264 % 256
+    ours = function(logits, target.to(torch.uint8), ignore_index=264, **options)
+    torch.testing.assert_close(ours, function(logits, target, ignore_index=264, **options))
+    assert ours > 0
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_extreme_logits_stay_finite(deterministic, device):
+    logits = torch.zeros(1, 3, 2, 2, device=device)
     logits[:, 0] = 1e4
-    loss, gradient = run(upsample_cross_entropy, logits, torch.ones(1, 4, 4, dtype=torch.uint8))
-    assert loss == 1e4
+    target = torch.ones(1, 4, 4, dtype=torch.uint8, device=device)
+    loss, gradient = run(upsample_cross_entropy, logits, target, deterministic=deterministic)
+    torch.testing.assert_close(loss, torch.tensor(1e4, device=device))
     assert torch.isfinite(gradient).all()
 
 
+def test_neighbours_that_disagree_far_beyond_the_range_of_exp(device, no_worse):
+    logits = torch.tensor([[1e3, -1e3], [-2e3, 1e3]], device=device).view(1, 2, 1, 2).contiguous()
+    check(no_worse, logits, torch.tensor([[[0, 0, 1, 1, 0, 1, 0]]], device=device))
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("layout", ["channels last", "sliced"])
-def test_strided_logits_and_targets(layout):
-    logits, target = problem()
-    expected = run(upsample_cross_entropy, logits, target)
+def test_strided_logits_and_targets(layout, deterministic, device):
+    logits, target = problem(device=device)
+    weight = target.float()
+    options = {"reduction": "none", "deterministic": deterministic}
+    expected = run(upsample_cross_entropy, logits, target, pixel_weight=weight, **options)
     if layout == "channels last":
         logits = logits.contiguous(memory_format=torch.channels_last)
     else:
         logits = torch.stack([logits, logits], dim=-1)[..., 0]
     target = target.permute(0, 2, 1).contiguous().permute(0, 2, 1)
-    for mine, true in zip(run(upsample_cross_entropy, logits, target), expected):
+    weight = torch.stack([weight, weight], dim=-1)[..., 0]
+    ours = run(upsample_cross_entropy, logits, target, pixel_weight=weight, **options)
+    for mine, true in zip(ours, expected):
         torch.testing.assert_close(mine, true)
 
 
@@ -180,18 +250,18 @@ def ohem_by_sorting(logits, target, threshold, min_kept):
 
 
 @pytest.mark.parametrize("min_kept", [0, 1, 30, 100, 220, 100_000])
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
-def test_mining_keeps_the_published_pixels(threshold, min_kept):
-    logits, target = problem(low=(4, 5), full=(11, 13), seed=3)
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_mining_keeps_the_published_pixels(threshold, min_kept, device):
+    logits, target = problem(classes=3, low=(4, 5), full=(11, 13), seed=3, device=device)
     exact = run(ohem_by_sorting, logits.double(), target, threshold, min_kept)
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-6)):
-        ours = run(upsample_ohem_cross_entropy, logits.to(dtype), target, threshold=threshold, min_kept=min_kept)
+    for precision, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-6)):
+        ours = run(upsample_ohem_cross_entropy, logits.to(precision), target, threshold=threshold, min_kept=min_kept)
         for mine, true in zip(ours, exact):
             torch.testing.assert_close(mine.double(), true, rtol=tolerance, atol=tolerance)
 
 
-def test_mining_counts_over_the_whole_batch():
-    logits, target = problem(batch=3, low=(4, 4), full=(8, 8), ignored=0)
+def test_mining_counts_over_the_whole_batch(device):
+    logits, target = problem(batch=3, low=(4, 4), full=(8, 8), ignored=0, device=device)
     both = upsample_ohem_cross_entropy(logits, target, threshold=0.0, min_kept=20)
     worst = upsample_cross_entropy(logits, target, reduction="none").flatten().topk(20).values
     torch.testing.assert_close(both, worst.mean())
@@ -202,10 +272,9 @@ def test_mining_counts_over_the_whole_batch():
     [
         ({"logits": torch.zeros(2, 5, 4, 4, dtype=torch.int64)}, TypeError, "logits"),
         ({"logits": torch.zeros(2, 5, 0, 4)}, ValueError, "logits"),
+        ({"logits": torch.zeros(0, 5, 4, 4), "target": torch.zeros(0, 8, 8).byte()}, ValueError, "logits"),
         ({"target": torch.zeros(3, 8, 8, dtype=torch.uint8)}, ValueError, "target"),
         ({"target": torch.zeros(2, 8, 8)}, TypeError, "target"),
-        ({"target": torch.full((2, 8, 8), 5)}, ValueError, "target holds 5"),
-        ({"target": torch.full((2, 8, 8), -2)}, ValueError, "target holds -2"),
         ({"pixel_weight": torch.zeros(2, 8, 7)}, ValueError, "pixel_weight"),
         ({"reduction": "avg"}, ValueError, "reduction"),
     ],
@@ -214,6 +283,20 @@ def test_wrong_arguments_are_named(options, error, name):
     arguments = {"logits": torch.zeros(2, 5, 4, 4), "target": torch.zeros(2, 8, 8, dtype=torch.uint8)}
     with pytest.raises(error, match=name):
         upsample_cross_entropy(**(arguments | options))
+
+
+@pytest.mark.parametrize("label", [5, -2, 2**32])
+@pytest.mark.parametrize("function", [upsample_cross_entropy, upsample_ohem_cross_entropy])
+def test_a_target_that_is_no_class_is_not_overlooked(function, label, device, monkeypatch):
+    """Where the host must not wait, the loss tells."""
+    logits, target = problem(device=device)
+    target[1, 2, 3] = label
+    options = {"min_kept": 10} if function is upsample_ohem_cross_entropy else {}
+    if _dispatch.provider(logits) == "triton":
+        assert function(logits, target, **options).isnan()
+        monkeypatch.setattr(_dispatch, "DEBUG", True)
+    with pytest.raises(ValueError, match=f"target holds {label},"):
+        function(logits, target, **options)
 
 
 @pytest.mark.parametrize(("name", "value"), [("threshold", 1.5), ("min_kept", -1)])

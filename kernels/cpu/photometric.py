@@ -1,0 +1,88 @@
+"""Blur, colour and normalisation on the CPU: one image per worker, in buffers that stay in cache.
+
+OpenCV does the work where it is installed, and skips what an image does not need; else the plain definition does, image
+by image.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import reference
+
+try:
+    import cv2
+except ImportError:
+    cv2 = None
+
+_IDENTITY = np.eye(3, 4, dtype=np.float32)
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="photometric")
+
+
+# A forked process inherits the pool but not its threads.
+os.register_at_fork(after_in_child=_workers.cache_clear)
+
+
+class _Scratch(threading.local):
+    """Per thread: two uint8 images and a float32 one of the last shape asked for."""
+
+    shape = None
+
+    def buffers(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if shape != self.shape:
+            self.shape = shape
+            self.arrays = np.empty(shape, np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32)
+        return self.arrays
+
+
+_scratch = _Scratch()
+
+
+def _one(image: np.ndarray, matrix: np.ndarray, blur: bool, normalise: np.ndarray, out: np.ndarray) -> None:
+    """One (H, W, 3) uint8 image into `out` (H, W, 3) float32."""
+    blurred, coloured, wide = _scratch.buffers(image.shape)
+    if blur:
+        image = cv2.GaussianBlur(image, (5, 5), 1.1, dst=blurred, borderType=cv2.BORDER_REFLECT_101)
+    if not np.array_equal(matrix, _IDENTITY):
+        image = cv2.transform(image, matrix, dst=coloured)
+    wide[...] = image
+    cv2.transform(wide, normalise, dst=out)
+
+
+def photometric(images: Tensor, matrix: Tensor, blur: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+    """Arguments as in `semiseg.kernels.photometric`, with `mean` and `std` as tensors (3,)."""
+    batch, height, width, _ = images.shape
+    images = images.contiguous()
+    if cv2 is None:
+        out = torch.empty((batch, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
+        for i in range(batch):
+            one = slice(i, i + 1)
+            out[one] = reference.photometric(images[one], matrix[one], blur[one], mean, std, dtype=dtype)
+        return out
+    out = torch.empty((batch, height, width, 3), dtype=torch.float32)
+    normalise = np.zeros((3, 4), np.float32)
+    np.fill_diagonal(normalise, 1 / (255 * std.double().numpy()))
+    normalise[:, 3] = -(mean.double() / std.double()).numpy()
+    jobs = list(zip(images.numpy(), matrix.float().numpy(), blur.tolist(), out.numpy()))
+
+    def run(first: int, step: int) -> None:
+        for image, colour, blurred, target in jobs[first::step]:
+            _one(image, colour, blurred, normalise, target)
+
+    workers = min(torch.get_num_threads(), batch)
+    if workers > 1:
+        list(_workers(torch.get_num_threads()).map(run, range(workers), [workers] * workers))
+    else:
+        run(0, 1)
+    return out.to(dtype).permute(0, 3, 1, 2)

@@ -1,0 +1,107 @@
+"""Pseudo-labels on a GPU: one pass over the classes, the pixels between neighbouring nodes on one thread.
+
+It keeps the largest value m so far and s = sum exp(z - m), at one exponential a value: with d = z - m, s becomes
+s exp(-d) + 1 where d > 0 (and m becomes z), else s + exp(d).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._triton import Configuration, ceil_div, choose, jit, launch, tl
+from .bilinear import block_grid, block_side, check_positions, taps, upsampled
+from .cutmix import toggled
+
+BAKED = {
+    0: Configuration({"BLOCKS": 256}),
+    80: Configuration({"BLOCKS": 128}),
+}
+
+
+@jit
+def _classify(
+    logits_a, logits_b, boxes, label, confidence, classes, low_height, low_width, height, width, blocks_y, blocks_x,
+    box_count, MIXED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
+    y, row0, row1, row2, y_weight0, y_weight1, y_weight2 = taps(
+        block // blocks_x, low_height, height, SIDE, ALIGN_CORNERS
+    )
+    x, column0, column1, column2, x_weight0, x_weight1, x_weight2 = taps(
+        block % blocks_x, low_width, width, SIDE, ALIGN_CORNERS
+    )
+    row0, row1, row2 = row0 * low_width, row1 * low_width, row2 * low_width
+    y, x = y[:, None, :], x[None, :, :]
+
+    from_a = block < blocks_y * blocks_x
+    if MIXED:
+        mask = toggled(boxes, image, box_count, y, x)
+        pixels_of_b = tl.sum(tl.sum(mask.to(tl.int32), axis=0), axis=0)
+        from_b = from_a & (pixels_of_b > 0)
+        from_a = from_a & (pixels_of_b < SIDE * SIDE)
+
+    peak = tl.full((SIDE, SIDE, BLOCKS), float("-inf"), tl.float32)
+    total = tl.zeros((SIDE, SIDE, BLOCKS), tl.float32)
+    best = tl.zeros((SIDE, SIDE, BLOCKS), tl.int32)
+    for index in range(classes):
+        plane = (image * classes + index) * low_height * low_width
+        value = upsampled(
+            logits_a + plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+            x_weight0, x_weight1, x_weight2, from_a,
+        )  # fmt: skip
+        if MIXED:
+            value_b = upsampled(
+                logits_b + plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+                x_weight0, x_weight1, x_weight2, from_b,
+            )  # fmt: skip
+            value = tl.where(mask, value_b, value)
+        step = value - peak
+        decay = tl.exp(-tl.abs(step))
+        above = step > 0
+        total = tl.where(above, total * decay + 1, total + decay)
+        best = tl.where(above, index, best)
+        peak = tl.where(above, value, peak)
+
+    inside = (y < height) & (x < width)
+    # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
+    place = (image * height + tl.minimum(y, height - 1)) * width + tl.minimum(x, width - 1)
+    tl.store(label + place, best.to(tl.uint8), mask=inside)
+    tl.store(confidence + place, 1 / total, mask=inside)
+
+
+def pseudo_label(logits: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, Tensor]:
+    """Arguments as in `semiseg.kernels.pseudo_label`."""
+    return _launch(logits, None, None, size, align_corners)
+
+
+def mixed_pseudo_label(
+    logits_a: Tensor, logits_b: Tensor, boxes: Tensor, size: tuple[int, int], align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """Arguments as in `semiseg.kernels.mixed_pseudo_label`."""
+    return _launch(logits_a, logits_b, boxes, size, align_corners)
+
+
+def _launch(
+    logits_a: Tensor, logits_b: Tensor | None, boxes: Tensor | None, size: tuple[int, int], align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """Without `logits_b` and `boxes` the labels of `logits_a` alone."""
+    batch, classes, *low = logits_a.shape
+    check_positions("pseudo_label", low, size)
+    mixed = logits_b is not None
+    logits_a = logits_a.contiguous()
+    if mixed:
+        logits_b, boxes = logits_b.contiguous(), boxes.contiguous()
+    label = logits_a.new_empty((batch, *size), dtype=torch.uint8)
+    confidence = logits_a.new_empty((batch, *size), dtype=torch.float32)
+    side = block_side(low, size, align_corners)
+    blocks_y, blocks_x = block_grid(size, side)
+    config = choose("pseudo_label", BAKED, logits_a.device)
+    launch(
+        _classify, (ceil_div(blocks_y * blocks_x, config.blocks["BLOCKS"]), batch),
+        logits_a, logits_b, boxes, label, confidence, classes, *low, *size, blocks_y, blocks_x,
+        boxes.shape[1] if mixed else 0,
+        warps=config.warps, stages=config.stages, MIXED=mixed, ALIGN_CORNERS=align_corners, SIDE=side, **config.blocks,
+    )  # fmt: skip
+    return label, confidence

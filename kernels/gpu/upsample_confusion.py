@@ -1,0 +1,82 @@
+"""The confusion matrix of upsampled logits on a GPU: each program adds a histogram of its pixels to the counts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._triton import Configuration, ceil_div, choose, jit, launch, next_power_of_two, tl
+from .bilinear import block_grid, block_side, check_positions, taps, upsampled
+
+MOST_BINS = 2048
+"""With more, a program has fewer pixels than bins, and a histogram of its own no longer saves additions."""
+
+BAKED = {
+    0: Configuration({"BLOCKS": 256}),
+    80: Configuration({"BLOCKS": 128}),
+}
+
+
+@jit
+def _count(
+    logits, target, counts, classes, low_height, low_width, height, width, blocks_y, blocks_x, ignore_index,
+    BINS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """BINS = 0: no histogram, one atomic addition a pixel."""
+    image = tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
+    y, row0, row1, row2, y_weight0, y_weight1, y_weight2 = taps(
+        block // blocks_x, low_height, height, SIDE, ALIGN_CORNERS
+    )
+    x, column0, column1, column2, x_weight0, x_weight1, x_weight2 = taps(
+        block % blocks_x, low_width, width, SIDE, ALIGN_CORNERS
+    )
+    row0, row1, row2 = row0 * low_width, row1 * low_width, row2 * low_width
+    used = block < blocks_y * blocks_x
+
+    peak = tl.full((SIDE, SIDE, BLOCKS), float("-inf"), tl.float32)
+    best = tl.zeros((SIDE, SIDE, BLOCKS), tl.int32)
+    for index in range(classes):
+        plane = (image * classes + index) * low_height * low_width
+        value = upsampled(
+            logits + plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+            x_weight0, x_weight1, x_weight2, used,
+        )  # fmt: skip
+        best = tl.where(value > peak, index, best)
+        peak = tl.maximum(peak, value)
+
+    y, x = y[:, None, :], x[None, :, :]
+    inside = (y < height) & (x < width)
+    # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
+    place = (image * height + tl.minimum(y, height - 1)) * width + tl.minimum(x, width - 1)
+    truth = tl.load(target + place, mask=inside, other=0).to(tl.int64)
+    counted = inside & (truth != ignore_index) & (truth >= 0) & (truth < classes)
+    pair = truth.to(tl.int32) * classes + best
+    if BINS == 0:
+        tl.atomic_add(counts + pair, 1, mask=counted, sem="relaxed")
+    else:
+        # One bin more than there are pairs takes the pixels that are not counted.
+        pair = tl.where(counted, pair, classes * classes)
+        histogram = tl.histogram(tl.reshape(pair, (SIDE * SIDE * BLOCKS,)), BINS)
+        bins = tl.arange(0, BINS)
+        found = (bins < classes * classes) & (histogram > 0)
+        tl.atomic_add(counts + bins, histogram.to(tl.int64), mask=found, sem="relaxed")
+
+
+def upsample_confusion(logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int) -> Tensor:
+    """Arguments as in `semiseg.kernels.upsample_confusion`."""
+    (batch, classes, *low), size = logits.shape, target.shape[1:]
+    check_positions("upsample_confusion", low, size)
+    logits, target = logits.contiguous(), target.contiguous()
+    counts = torch.zeros((classes, classes), dtype=torch.int64, device=logits.device)
+    bins = next_power_of_two(classes * classes + 1)
+    side = block_side(low, size, align_corners)
+    blocks_y, blocks_x = block_grid(size, side)
+    config = choose("upsample_confusion", BAKED, logits.device)
+    launch(
+        _count, (ceil_div(blocks_y * blocks_x, config.blocks["BLOCKS"]), batch),
+        logits, target, counts, classes, *low, *size, blocks_y, blocks_x, ignore_index,
+        warps=config.warps, stages=config.stages, BINS=bins if bins <= MOST_BINS else 0, ALIGN_CORNERS=align_corners,
+        SIDE=side, **config.blocks,
+    )  # fmt: skip
+    return counts
