@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +232,40 @@ def test_predict_on_an_empty_folder(refused, semiseg, voc_root, tmp_path):
     assert semiseg(*train(voc_root(), "--out", tmp_path / "run"))[0] == 0
     (tmp_path / "empty").mkdir()
     assert "no images" in refused("predict", tmp_path / "run", tmp_path / "empty", "--device", "cpu")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Arguments of the programs that `bench` starts, instead of starting them."""
+    commands = []
+
+    def run(command):
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
+    assert semiseg("bench", "--data", tmp_path, "--rounds", "2")[0] == 0
+    loader, kernels = started
+    assert loader[0].endswith("bench_loader.py")
+    assert loader[1:] == ["--data", str(tmp_path), "--rounds", "2"]
+    assert kernels[:2] == ["-m", "pytest"]
+    assert kernels[-4:] == ["--sizes", "default", "--rounds", "2"]
+    names = [Path(argument).stem for argument in kernels if argument.endswith(".py")]
+    assert "bench_cutmix" in names
+    assert "bench_directional_contrast" in names
+    assert "bench_loader" not in names
+
+
+def test_bench_of_one_kernel(semiseg, started):
+    assert semiseg("bench", "cutmix", "--sizes", "tiny", "--compiled")[0] == 0
+    (kernels,) = started
+    assert [Path(argument).name for argument in kernels if argument.endswith(".py")] == ["bench_cutmix.py"]
+    assert kernels[-3:] == ["--sizes", "tiny", "--compiled"]
+
+
+def test_bench_of_something_unknown(refused):
+    assert "cutmix" in refused("bench", "cutmux")

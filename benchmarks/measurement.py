@@ -1,0 +1,149 @@
+"""Time, memory and error of one call, what the device does at best, and the machine that it is.
+
+On a GPU time is read from events on the device, on the CPU from the clock on the wall. Memory is what the call holds at
+its peak beyond what was held before it, results included.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLUSH_BYTES = 1 << 30
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_milliseconds(call: Callable[[], Any], rounds: int) -> list[float]:
+    """How long each of `rounds` calls keeps the GPU busy.
+
+    Before each, more memory is written than any cache holds. So the call reads its inputs from memory, and the host has
+    launched it by the time the device gets to it: the clock does not count the host's work, which a training step that
+    runs ahead does not wait for either.
+    """
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+    for start, end in events:
+        flush.zero_()
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return [start.elapsed_time(end) for start, end in events]
+
+
+def wall_milliseconds(call: Callable[[], Any], rounds: int) -> list[float]:
+    """How long each of `rounds` calls takes on the CPU."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
+    """Bytes that `call` adds to what is held, at its peak; None where the system does not tell.
+
+    On the CPU this is resident memory, that of libraries included. The high-water mark is reset first: a process starts
+    with its parent's.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back to the system, or the call would find it there
+        CLEAR.write_text("5")
+        before = _status("VmRSS")
+    except (OSError, AttributeError):
+        call()
+        return None
+    result = call()
+    peak = _status("VmHWM")
+    del result
+    return peak - before
+
+
+def _status(field: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def error(ours: Tensor, exact: Tensor) -> float:
+    """|ours - exact| / |exact|, as norms; of labels (uint8) the share that differs."""
+    if exact.dtype == torch.uint8:
+        return (ours != exact).double().mean().item()
+    exact = exact.double()
+    return ((ours.double() - exact).norm() / exact.norm().clamp(min=1e-300)).item()
+
+
+def matmul_roof(dtype: torch.dtype, device: torch.device, side: int) -> float:
+    """TFLOP/s of torch's product of two matrices of `side` x `side`."""
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    return 2 * side**3 / _best_milliseconds(lambda: a @ b, device) / 1e9
+
+
+def copy_roof(size: int, device: torch.device) -> float:
+    """GB/s of torch's copy of `size` bytes, what is read and what is written counted."""
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _best_milliseconds(lambda: target.copy_(source), device) / 1e6
+
+
+def _best_milliseconds(call: Callable[[], Any], device: torch.device) -> float:
+    call()
+    return min((device_milliseconds if device.type == "cuda" else wall_milliseconds)(call, 5))
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The GPU or processor, threads and versions that a result depends on, and the commit."""
+    return {
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+        "commit": os.environ.get("SEMISEG_COMMIT") or _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """Of this checkout, ending in -dirty where files differ from it; empty outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,108 @@
+"""The kernel benchmarks at tiny sizes: rows, errors and the agreement of the providers; and how memory is measured."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import comparison
+import measurement
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+OPERATORS = {
+    "cutmix", "directional_contrast", "mixed_pseudo_label", "photometric", "pseudo_label", "upsample_confusion",
+    "upsample_cross_entropy", "upsample_ohem_cross_entropy",
+}  # fmt: skip
+LARGEST_ERROR = {"fp32": 1e-5, "bf16": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[str, list[dict[str, str]]]:
+    """What one run of all kernel benchmarks prints, and its rows."""
+    results = tmp_path_factory.mktemp("benchmarks") / "kernels.csv"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks", "--sizes", "tiny"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--results", str(results)], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with results.open() as file:
+        return done.stdout, list(csv.DictReader(file))
+
+
+@pytest.fixture
+def rows(run) -> list[dict[str, str]]:
+    return run[1]
+
+
+def test_every_operator_has_rows_with_every_column(rows) -> None:
+    assert {row["operator"] for row in rows} == OPERATORS
+    for row in rows:
+        assert tuple(row) == comparison.COLUMNS
+        assert float(row["ms_p20"]) <= float(row["ms"]) <= float(row["ms_p80"])
+        assert float(row["roof"]) > float(row["rate"]) > 0
+        assert float(row["speedup"]) > 0
+        assert row["machine"]
+        assert row["torch"] == torch.__version__
+        assert (row["mode"] == "forward") == (row["gradient_error"] == "")
+
+
+def test_what_is_compared(rows) -> None:
+    def providers(operator: str, mode: str) -> set[str]:
+        return {row["provider"] for row in rows if (row["operator"], row["mode"]) == (operator, mode)}
+
+    for mode in ("forward", "forward+backward"):
+        assert providers("directional_contrast", mode) == {"plain", "flex_attention", "fused", "fused-by-class"}
+        assert providers("upsample_cross_entropy", mode) == {"plain", "fused", "fused-deterministic"}
+    assert providers("mixed_pseudo_label", "forward") == {"plain", "plain-labels", "fused"}
+
+
+def test_every_provider_computes_the_same(rows) -> None:
+    """All are close to the definition in float64. Plain blur does not round as OpenCV: a grey level, here and there."""
+    for row in rows:
+        bound = 2e-2 if (row["operator"], row["provider"]) == ("photometric", "plain") else LARGEST_ERROR[row["dtype"]]
+        assert float(row["error"]) <= bound, row
+        assert float(row["gradient_error"] or 0) <= bound, row
+
+
+def test_a_table_is_printed_and_torch_compile_left_out_visibly(run) -> None:
+    assert "cutmix tiny fp32 forward" in run[0]
+    assert "--compiled includes it" in run[0]
+
+
+@pytest.mark.skipif(not measurement.CLEAR.exists(), reason="no /proc")
+def test_peak_memory_is_that_of_the_call() -> None:
+    kept = []
+
+    def touch(mebibytes: int) -> torch.Tensor:
+        return torch.ones(mebibytes << 20, dtype=torch.uint8)
+
+    def call() -> None:
+        touch(64)
+        kept.append(touch(32))
+
+    touch(256)  # an older and higher mark
+    assert measurement.peak_memory(call, CPU) == pytest.approx(64 << 20, abs=4 << 20)
+    assert measurement.peak_memory(lambda: None, CPU) == pytest.approx(0, abs=4 << 20)
+    assert measurement.peak_memory(lambda: (touch(64), touch(32)), CPU) == pytest.approx(96 << 20, abs=4 << 20)
+
+
+def test_errors_are_relative_and_labels_are_counted() -> None:
+    exact = torch.tensor([3.0, 4.0])
+    assert measurement.error(torch.tensor([3.0, 4.5]), exact) == pytest.approx(0.1)
+    labels = torch.tensor([0, 7, 2, 2], dtype=torch.uint8)
+    assert measurement.error(torch.tensor([0, 1, 2, 2]), labels) == 0.25
+
+
+def test_a_file_of_other_columns_is_left_alone(tmp_path) -> None:
+    results = tmp_path / "kernels.csv"
+    results.write_text("kernel,ms\n")
+    run = comparison.Comparison(CPU, results, rounds=1, compiles=False, tiny=True)
+    with pytest.raises(ValueError, match="other columns"):
+        run.add(dict.fromkeys(comparison.COLUMNS, 0))
+    assert results.read_text() == "kernel,ms\n"
