@@ -217,48 +217,44 @@ def _negatives_kernel(
     tl.store(gradient + offset, change, mask=inside[:, None] & real)
 
 
+def _tile(rows: int, columns: int, warps: int = 4, stages: int = 2, **more: int) -> Configuration:
+    return Configuration({"ROWS": rows, "COLUMNS": columns, **more}, warps=warps, stages=stages)
+
+
+_TESTED, _SMALL = _tile(32, 32, RESIDENT=1), _tile(32, 32)
 SCORE = {
     "half": {
-        0: Configuration({"ROWS": 32, "COLUMNS": 32, "RESIDENT": 1}),
-        80: Configuration({"ROWS": 64, "COLUMNS": 64, "RESIDENT": 2}, warps=4, stages=3),
-        90: Configuration({"ROWS": 128, "COLUMNS": 64, "RESIDENT": 1}, warps=8, stages=3),
-        100: Configuration({"ROWS": 128, "COLUMNS": 64, "RESIDENT": 1}, warps=8, stages=3),
+        0: _TESTED,
+        80: _tile(64, 64, 4, 3, RESIDENT=2),
+        90: _tile(128, 64, 8, 5, RESIDENT=1),
+        100: _tile(128, 64, 8, 5, RESIDENT=1),
+        120: _tile(64, 64, 4, 3, RESIDENT=1),
     },
-    "wide": {
-        0: Configuration({"ROWS": 32, "COLUMNS": 32, "RESIDENT": 1}),
-        80: Configuration({"ROWS": 64, "COLUMNS": 32, "RESIDENT": 1}, warps=8, stages=2),
-    },
-    "single": {
-        0: Configuration({"ROWS": 32, "COLUMNS": 32, "RESIDENT": 1}),
-        80: Configuration({"ROWS": 32, "COLUMNS": 32, "RESIDENT": 2}, warps=4, stages=2),
-        90: Configuration({"ROWS": 64, "COLUMNS": 32, "RESIDENT": 1}, warps=8, stages=2),
-    },
+    "half wide": {0: _TESTED, 80: _tile(64, 32, 8, 2, RESIDENT=1)},
+    "single": {0: _TESTED, 80: _tile(32, 32, 4, 2, RESIDENT=2), 90: _tile(64, 32, 8, 2, RESIDENT=1)},
+    "single wide": {0: _TESTED, 80: _tile(64, 16, 8, 2, RESIDENT=1), 90: _tile(32, 32, 8, 2, RESIDENT=1)},
 }
-"""For two-byte features of up to 128 channels, two-byte ones of more, and float32: anchors and negatives of a tile, and
-programs resident on a multiprocessor. Chosen for registers without spills; not yet tuned on a GPU."""
+"""Anchors and negatives of a tile, and programs resident on a multiprocessor, for features of two or four bytes, wide
+with more than 128 channels. Chosen for few spilled registers and copies that run ahead; not yet tuned on a GPU."""
 NEGATIVES = {
     "half": {
-        0: Configuration({"ROWS": 32, "COLUMNS": 32}),
-        80: Configuration({"ROWS": 32, "COLUMNS": 64}, warps=4, stages=3),
-        90: Configuration({"ROWS": 64, "COLUMNS": 128}, warps=8, stages=3),
-        100: Configuration({"ROWS": 128, "COLUMNS": 64}, warps=8, stages=3),
+        0: _SMALL,
+        80: _tile(32, 64, 4, 3),
+        90: _tile(64, 128, 8, 3),
+        100: _tile(128, 64, 8, 3),
+        120: _tile(32, 64),
     },
-    "wide": {
-        0: Configuration({"ROWS": 32, "COLUMNS": 32}),
-        80: Configuration({"ROWS": 32, "COLUMNS": 64}, warps=8, stages=2),
-    },
-    "single": {
-        0: Configuration({"ROWS": 32, "COLUMNS": 32}),
-        80: Configuration({"ROWS": 16, "COLUMNS": 64}, warps=8, stages=1),
-    },
+    "half wide": {0: _SMALL, 80: _tile(32, 64, 8, 2)},
+    "single": {0: _SMALL, 80: _tile(32, 32, 8, 1)},
+    "single wide": {0: _SMALL, 80: _tile(32, 32, 8, 1)},
 }
 CANDIDATES = [
-    Configuration({"ROWS": rows, "COLUMNS": columns, "RESIDENT": resident}, warps=warps, stages=stages)
+    _tile(rows, columns, warps, stages, RESIDENT=resident)
     for rows, columns, resident, warps in (
         (128, 128, 1, 8), (128, 64, 1, 8), (128, 64, 2, 4), (128, 64, 1, 4), (64, 128, 2, 4), (64, 64, 2, 4),
         (64, 64, 3, 4), (64, 32, 2, 4), (64, 32, 1, 8), (32, 32, 2, 4),
     )
-    for stages in (2, 3, 4)
+    for stages in (2, 3, 5, 7)
 ]  # fmt: skip
 """What SEMISEG_AUTOTUNE=1 tries for SCORE."""
 SHARES = 64
@@ -272,7 +268,7 @@ def _settings(features: Tensor) -> tuple[int, str, float, str]:
     # Exponentials are multiplied in the dtype of the features. float16 has few orders of magnitude below 1: they are
     # moved up to where the largest is 2^15, still finite where rounding makes a unit vector longer than 1.
     headroom = 15.0 if features.dtype == torch.float16 else 0.0
-    kind = "single" if features.dtype == torch.float32 else "half" if block <= 128 else "wide"
+    kind = ("single" if features.dtype == torch.float32 else "half") + (" wide" if block > 128 else "")
     return block, precision, headroom, kind
 
 

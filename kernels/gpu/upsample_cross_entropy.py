@@ -125,9 +125,11 @@ def _loss(
             difference = tl.where(truth == label, difference - 1, difference)
             if weight is not None:
                 difference *= scale
+            # Divided here, so that the weights which are there already serve both ways: registers are scarcer.
+            difference *= 1 / LOG2_E
             add_to_nodes(
                 gradient_plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
-                x_weight0, x_weight1, x_weight2, used, difference,
+                x_weight0 * LOG2_E, x_weight1 * LOG2_E, x_weight2 * LOG2_E, used, difference,
             )  # fmt: skip
             plane += plane_size
             gradient_plane += plane_size
