@@ -124,7 +124,7 @@ def choose(
 def _milliseconds(run: Callable[[], Any]) -> float:
     try:
         return triton.testing.do_bench(run, return_mode="median")
-    except triton.runtime.errors.OutOfResources:
+    except (triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError):
         return float("inf")
 
 
@@ -152,5 +152,8 @@ def ceil_div(number: int, step: int) -> int:
 
 
 def exact_fp32() -> bool:
-    """Whether float32 products must be IEEE: yes unless torch.set_float32_matmul_precision allows TensorFloat32."""
-    return torch.get_float32_matmul_precision() == "highest"
+    """Whether float32 products must be IEEE: yes unless torch's settings for matrix products allow TensorFloat32."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # set through the newer of torch's two interfaces
+        return torch.backends.cuda.matmul.fp32_precision != "tf32"

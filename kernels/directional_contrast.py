@@ -179,8 +179,8 @@ def directional_contrast(
 ) -> tuple[Tensor, Tensor]:
     """Directional contrastive loss of two aligned lists of features, both directions.
 
-    feat1, feat2: (N, C) float, rows L2-normalised, row i of both the same image location. label1, label2: (N,) int, the
-    pseudo-label in each view. conf1, conf2: (N,) float in [0, 1], not differentiated.
+    feat1, feat2: (N, C) float, rows L2-normalised, row i of both the same image location. conf1, conf2: (N,) float in
+    [0, 1], not differentiated. label1, label2: (N,) int, the pseudo-label in each view, below 2^31.
     negatives: (K, C) float, L2-normalised; differentiated only with `grad_negatives`.
     negative_labels: (K,) int; a negative of the anchor's own label is not used, one below zero is an empty bank slot.
     valid: (N,) bool; false rows take no part. temperature > 0; threshold: the least confidence of a target, exclusive.

@@ -64,7 +64,7 @@ def check_classes(name: str, logits: Tensor) -> None:
 def pseudo_label(logits: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> tuple[Tensor, Tensor]:
     """Most probable class of bilinearly upsampled logits, with its softmax probability.
 
-    logits: (B, C, h, w) float, C <= 256; not differentiated. size: (H, W).
+    logits: (B, C, h, w) float, finite, C <= 256; not differentiated. size: (H, W).
     Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1].
     Raises TypeError or ValueError naming the argument.
     """
@@ -82,7 +82,7 @@ def mixed_pseudo_label(
 ) -> tuple[Tensor, Tensor]:
     """Pseudo-label of two upsampled logits mixed as `cutmix` mixes their images: b inside the toggled boxes, else a.
 
-    logits_a, logits_b: (B, C, h, w) float of one dtype, C <= 256; not differentiated.
+    logits_a, logits_b: (B, C, h, w) float of one dtype, finite, C <= 256; not differentiated.
     boxes: (B, n, 4) int (y0, x0, y1, x1) in pixels of `size` = (H, W), ends exclusive.
     Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1].
     Raises TypeError or ValueError naming the argument.

@@ -69,7 +69,7 @@ def _sum_operator(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of the weighted losses (float32), number of valid pixels (int64), and the gradient of the sum with respect
     to the logits (float32; empty if unwanted)."""
-    gradient = torch.zeros(logits.shape if with_gradient else (0,), device=logits.device)
+    gradient = torch.zeros(logits.shape if with_gradient else (0,), dtype=torch.float32, device=logits.device)
     total, count = _compute(
         logits, target, weight, align_corners, ignore_index, deterministic,
         gradient=gradient if with_gradient else None,
@@ -108,7 +108,7 @@ def _map_operator(
     logits: Tensor, target: Tensor, weight: Tensor | None, align_corners: bool, ignore_index: int, deterministic: bool
 ) -> Tensor:
     """Weighted loss of every pixel, (B, H, W) float32. `deterministic` is about the backward pass."""
-    losses = torch.empty(target.shape, device=logits.device)
+    losses = torch.empty(target.shape, dtype=torch.float32, device=logits.device)
     _compute(logits, target, weight, align_corners, ignore_index, losses=losses)
     return losses
 
@@ -155,7 +155,7 @@ def upsample_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of bilinearly upsampled logits, as F.cross_entropy(F.interpolate(logits, target's size), target).
 
-    logits: (B, C, h, w) float. target: (B, H, W) int (not int8), classes or `ignore_index`.
+    logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
     pixel_weight: (B, H, W) float, multiplies each pixel's loss, not differentiated; "mean" divides by the number of
     valid pixels whatever their weight.
     reduction: "mean" (0 with zero gradient where every pixel is ignored), "sum", or "none" for a map (B, H, W).
@@ -201,8 +201,8 @@ def upsample_ohem_cross_entropy(
     Kept are the valid pixels whose probability of the true class is at most the larger of `threshold` and the
     `min_kept`-th smallest probability of the whole batch; all valid pixels where there are fewer than `min_kept`.
 
-    logits: (B, C, h, w) float. target: (B, H, W) int (not int8), classes or `ignore_index`. threshold in [0, 1].
-    min_kept: pixels of the whole batch, at least 0.
+    logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
+    threshold: a probability. min_kept: pixels of the whole batch, at least 0.
     Returns a scalar, float32 (float64 for float64 logits); 0 with zero gradient where every pixel is ignored.
     Raises TypeError or ValueError naming the argument. On a GPU a target that is no class makes the loss NaN instead.
     """

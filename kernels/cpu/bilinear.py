@@ -61,7 +61,7 @@ def upsampled_tiles(
     tallest = max(rows.stop - rows.start for rows in row_cuts)
     columns_touched = [(columns, touched(horizontal, columns)) for columns in column_cuts]
     rows_touched = [(rows, touched(vertical, rows)) for rows in row_cuts]
-    buffer = torch.empty(channels * tallest * widest)
+    buffer = torch.empty(channels * tallest * widest, dtype=torch.float32)
 
     for image in range(batch):
         low = logits[image].float().contiguous()

@@ -56,13 +56,13 @@ def directional_contrast(
             weighted[tile].addmm_(exps, bank[columns].float())
 
     level = maximum if maximum is not None else torch.zeros_like(positive)
-    own = torch.exp(positive - level)
-    denominator = own + total
-    q = own / denominator
+    denominator = torch.exp(positive - level) + total
+    log_q = positive - level - denominator.log()  # q itself may underflow
+    log_eps = log_q.new_tensor(eps).log()
     first = direction[rows, None] == 1
-    share = torch.where(first, 1 / first.sum().clamp(min=1), 1 / (~first).sum().clamp(min=1))
-    loss = -torch.log(q + eps) * share
-    row_factor = q / (q + eps) * share
+    share = 1 / torch.where(first, first.sum(), (~first).sum()).clamp(min=1).float()
+    loss = -torch.logaddexp(log_q, log_eps) * share
+    row_factor = torch.sigmoid(log_q - log_eps) * share
 
     losses = torch.stack([loss[first].sum(), loss[~first].sum()])
     gradient = feat1.new_zeros((len(feat1) if with_gradient else 0, feat1.shape[1]), dtype=torch.float32)

@@ -26,7 +26,7 @@ def cross_entropy(
     """
     classes = logits.shape[1]
     total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
-    scratch = torch.empty(0)
+    scratch = torch.empty(0, dtype=torch.float32)
     for place, values in upsampled_tiles(logits, tuple(target.shape[1:]), align_corners, gradient):
         truth = target[place].reshape(1, -1).long()
         valid = truth != ignore_index

@@ -6,7 +6,8 @@
     finish      shares added up, losses, gradients
 
 Unit vectors bound the scores by 1/t, which is what is subtracted before exp: shares simply add. Below t = 0.023 float32
-could underflow, and a running maximum is kept instead. Exponentials are powers of two, s log2(e).
+could underflow (float16, which exponentials are multiplied in if features are, below 0.0995), and a running maximum is
+kept instead. Exponentials are powers of two, s log2(e).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summa
 
 LARGEST_CHANNELS = 256
 """An anchor tile and its gradient stay on the chip."""
-LARGEST_RANGE = 126.0
-"""Binary orders of magnitude between the smallest and the largest exponential that float32 holds."""
+LARGEST_RANGE = {torch.float32: 126.0, torch.bfloat16: 126.0, torch.float16: 29.0}
+"""Binary orders of magnitude between the smallest and the largest exponential that the dtype of products holds."""
+LEAST = -1e30
+"""Stands for the logarithm of 0."""
 LOG2E = math.log2(math.e)
 
 
@@ -51,7 +54,8 @@ def _add_tile(
     # A tile that needs no mask is full: only a padded channel has to be kept out of it.
     if MASKED:
         inside = tile * COLUMNS + lane < bank
-        other = tl.load(negative_labels + tile * COLUMNS + lane, mask=inside, other=-1).to(tl.int32)
+        other = tl.load(negative_labels + tile * COLUMNS + lane, mask=inside, other=0).to(tl.int32)
+        other = tl.where(inside, other, -1)
         foreign = (other >= 0)[None, :] & (other[None, :] != label[:, None])
         # An empty slot may hold anything, which 0 times it would let in.
         negative = tl.load(base + offset, mask=(other >= 0)[:, None] & (channel < CHANNELS)[None, :], other=0.0)
@@ -131,7 +135,7 @@ def _score_kernel(
 @jit
 def _finish_kernel(
     feat1, feat2, order, direction, counts, levels, totals, sums, losses, gradient, lse, factor,
-    rows, bank_tiles, scale, headroom, temperature, eps, programs, slots,
+    rows, bank_tiles, scale, headroom, temperature, log_eps, programs, slots,
     WITH_GRADIENT: tl.constexpr, ONLINE: tl.constexpr, SHARES: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, FINISH_ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -169,13 +173,15 @@ def _finish_kernel(
             offset = part[:, None] * CHANNELS + channel[None, :]
             weighted += shrink[:, None] * tl.load(sums + offset, mask=exists, other=0.0)
 
-    own = tl.exp2(positive - level)
-    denominator = own + total
-    q = own / denominator
+    denominator = tl.exp2(positive - level) + total
+    # Logarithms: q itself may underflow. `log_eps` is finite also where eps is 0.
+    log_q = (positive - level) * 0.6931471805599453 - tl.log(denominator)
+    larger = tl.maximum(log_q, log_eps)
+    of_q, of_eps = tl.exp(log_q - larger), tl.exp(log_eps - larger)
     count = tl.where(way == 1, tl.load(counts), tl.load(counts + 1)).to(tl.float32)
     share_of_mean = tl.where(way > 0, 1 / tl.maximum(count, 1.0), 0.0)
-    loss = -tl.log(q + eps) * share_of_mean
-    row_factor = q / (q + eps) * share_of_mean
+    loss = -(larger + tl.log(of_q + of_eps)) * share_of_mean
+    row_factor = of_q / (of_q + of_eps) * share_of_mean
     tl.store(losses + 2 * tl.program_id(0), tl.sum(tl.where(way == 1, loss, 0.0), 0))
     tl.store(losses + 2 * tl.program_id(0) + 1, tl.sum(tl.where(way == 2, loss, 0.0), 0))
     tl.store(factor + row, row_factor, mask=inside)
@@ -198,7 +204,7 @@ def _negatives_kernel(
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     channel = tl.arange(0, BLOCK)
     inside = column < bank
-    own = tl.load(negative_labels + column, mask=inside, other=-1).to(tl.int32)
+    own = tl.where(inside, tl.load(negative_labels + column, mask=inside, other=0).to(tl.int32), -1)
     offset = column.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     real = (channel < CHANNELS)[None, :]
     negative = tl.load(negatives + offset, mask=(own >= 0)[:, None] & real, other=0.0)
@@ -303,6 +309,7 @@ def directional_contrast(
     valid = None if valid is None else valid.contiguous()
     block, precision, headroom, kind = _settings(negatives)
     scale = LOG2E / temperature
+    log_eps = math.log(eps) if eps else LEAST
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
@@ -311,7 +318,7 @@ def directional_contrast(
     gradient = empty(rows if with_gradient else 0, channels)
     lse, factor = empty(rows), empty(rows)
     if rows == 0:
-        return torch.zeros(2, device=device), direction, gradient, lse, factor
+        return torch.zeros(2, dtype=torch.float32, device=device), direction, gradient, lse, factor
 
     def run(configuration: Configuration) -> Tensor:
         blocks = dict(configuration.blocks)
@@ -322,7 +329,7 @@ def directional_contrast(
         order, counts = empty(rows, dtype=torch.int32), empty(3, dtype=torch.int32)
         summary = empty(3, bank_tiles, dtype=torch.int32)
         schedule, lengths = empty(tiles, bank_tiles, dtype=torch.int32), empty(tiles, 2, dtype=torch.int32)
-        online = 2 * scale > LARGEST_RANGE
+        online = 2 * scale > LARGEST_RANGE[negatives.dtype]
         levels = empty(slots if online else 0, tile)
         totals, sums = empty(slots, tile), empty(slots if with_gradient else 0, tile, channels)
         losses = empty(ceil_div(rows, FINISH_ROWS), 2)
@@ -349,7 +356,7 @@ def directional_contrast(
         launch(
             _finish_kernel, (ceil_div(rows, FINISH_ROWS),),
             feat1, feat2, order, direction, counts, levels, totals, sums, losses, gradient, lse, factor,
-            rows, bank_tiles, scale, headroom, temperature, eps, min(programs, tiles * SHARES), slots,
+            rows, bank_tiles, scale, headroom, temperature, log_eps, min(programs, tiles * SHARES), slots,
             ROWS=tile, FINISH_ROWS=FINISH_ROWS, **constants,
         )  # fmt: skip
         return losses.sum(0)

@@ -180,7 +180,8 @@ def _gather(
             truth = tl.load(target + first_place + place, mask=inside, other=0).to(tl.int64)
             normalizer = tl.load(lse + first_place + place, mask=inside, other=float("inf"))
             valid = inside & (truth != ignore_index)
-            difference = tl.exp2(value - normalizer)
+            # A pixel that takes nothing from the node has no value here, and must not overflow.
+            difference = tl.exp2(tl.minimum(value - normalizer, 0.0))
             difference = tl.where(valid & (truth == label), difference - 1, difference)
             if weight is not None:
                 scale = tl.load(weight + first_place + place, mask=valid, other=0.0)

@@ -48,7 +48,10 @@ def directional_contrast(
             total = row_losses(*rows, *bank).sum()
         else:
             blocks = zip(*(part.split(block_rows) for part in rows))
-            losses = [checkpoint(row_losses, *block, *bank, use_reentrant=False).sum() for block in blocks]
+            losses = [
+                checkpoint(row_losses, *block, *bank, use_reentrant=False, preserve_rng_state=False).sum()
+                for block in blocks
+            ]
             total = torch.stack(losses).sum()
         return total / active.sum().clamp(min=1)
 
@@ -79,5 +82,6 @@ def row_losses(
     positive_score = (anchor * target).sum(1, keepdim=True) / temperature
     negative_scores = (anchor @ negatives.T / temperature).masked_fill(~foreign, -torch.inf)
     scores = torch.cat([positive_score, negative_scores], dim=1)
-    losses = -torch.log(torch.exp(positive_score[:, 0] - scores.logsumexp(1)) + eps)
+    log_q = positive_score[:, 0] - scores.logsumexp(1)
+    losses = -torch.logaddexp(log_q, log_q.new_full((), eps).log())
     return torch.where(active, losses, 0)

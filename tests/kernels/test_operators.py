@@ -118,6 +118,19 @@ def test_autocast_changes_nothing(name, device):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_default_dtype_changes_nothing(name, device):
+    function, tensors, differentiable = calls(device)[name]
+    plain = results(function, fresh(tensors, differentiable), differentiable)
+    torch.set_default_dtype(torch.float64)
+    try:
+        ours = results(function, fresh(tensors, differentiable), differentiable)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_operators_pass_torchs_own_checks(name, device):
     """Schema, fake version, autograd registration and tracing of every operator that the call reaches."""
     function, tensors, differentiable = calls(device)[name]

@@ -198,6 +198,24 @@ def test_extreme_logits_stay_finite(deterministic, device):
     assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_common_shift_of_all_logits_changes_nothing(deterministic, device):
+    logits, target = problem(low=(5, 6), full=(17, 19), device=device)
+    expected = run(upsample_cross_entropy, logits, target)
+    for mine, true in zip(run(upsample_cross_entropy, logits - 500, target, deterministic=deterministic), expected):
+        torch.testing.assert_close(mine, true, rtol=1e-3, atol=1e-4)
+
+
+def test_mining_is_deterministic_where_torch_shall_be(device):
+    logits, target = problem(low=(16, 16), full=(64, 64), device=device)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (run(upsample_ohem_cross_entropy, logits, target, min_kept=500) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first[1], second[1])
+
+
 def test_neighbours_that_disagree_far_beyond_the_range_of_exp(device, no_worse):
     logits = torch.tensor([[1e3, -1e3], [-2e3, 1e3]], device=device).view(1, 2, 1, 2).contiguous()
     check(no_worse, logits, torch.tensor([[[0, 0, 1, 1, 0, 1, 0]]], device=device))

@@ -1,0 +1,46 @@
+"""Configurations: baked by architecture, measured where asked for; float32 products as torch is told."""
+
+import pytest
+import torch
+
+from semiseg.kernels import _triton
+from semiseg.kernels._triton import Configuration
+
+OLD, NEW, FAST = (Configuration({"SIZE": size}) for size in (1, 2, 3))
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [(80, OLD), (86, OLD), (90, NEW), (120, NEW)])
+def test_the_newest_architecture_that_the_device_has_reached(architecture, expected, monkeypatch):
+    monkeypatch.setattr(_triton, "architecture", lambda device: architecture)
+    assert _triton.choose("noun", {0: FAST, 80: OLD, 90: NEW}, torch.device("cpu")) is expected
+
+
+def test_the_fastest_candidate_is_found_once_where_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(_triton, "architecture", lambda device: 90)
+    monkeypatch.setattr(_triton, "_tuned", {})
+    timed = []
+
+    def milliseconds(run):
+        timed.append(run())
+        return 1.0 / timed[-1]
+
+    monkeypatch.setattr(_triton, "_milliseconds", milliseconds)
+    arguments = ("noun", {80: OLD}, torch.device("cpu"), (7,), [NEW, FAST])
+    run = {"run": lambda configuration: configuration.blocks["SIZE"]}
+    assert _triton.choose(*arguments, **run) is OLD
+    assert not timed
+    monkeypatch.setattr(_triton, "AUTOTUNE", True)
+    assert _triton.choose(*arguments, **run) is FAST
+    assert _triton.choose(*arguments, **run) is FAST
+    assert timed == [1, 2, 3]
+    assert "noun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("setting", "exact"), [("highest", True), ("high", False)])
+def test_products_of_float32_are_exact_unless_torch_allows_less(setting, exact):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(setting)
+    try:
+        assert _triton.exact_fp32() is exact
+    finally:
+        torch.set_float32_matmul_precision(before)
