@@ -1,10 +1,12 @@
-"""Checkpoints: the evaluated network as safetensors with its recipe inside, and the state a run goes on from."""
+"""Checkpoints: the evaluated network as safetensors with its recipe inside, the state a run goes on from, and the
+files of the published programs, which stand in for the first."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..pipelines import cityscapes, voc
+from ..pipelines.dataset import Colour, voc_colours
 from ..pipelines.errors import UsageError
-from .models import Network, build_network
-from .recipe import Recipe
+from .models import Network, build_network, from_published, read_state_dict
+from .recipe import Recipe, load_recipe
 
 FORMAT = "semiseg 1"
 
@@ -50,16 +54,21 @@ def save_network(
     os.replace(draft, path)
 
 
-def load_network(path: Path) -> Checkpoint:
-    """The network of a checkpoint file or of a run's folder (its best one), on the CPU, in evaluation mode."""
+def load_network(path: Path, layout: str | None = None) -> Checkpoint:
+    """The network of a checkpoint file or of a run's folder (its best one), on the CPU, in evaluation mode.
+
+    A published file (see `from_published`) is taken for a run of its program on `layout`; without one, on VOC where it
+    holds VOC's number of classes, on Cityscapes where it holds theirs, else on a folder.
+    Raises UsageError for a file that is neither.
+    """
     path = find(path)
+    if path.suffix != ".safetensors":
+        return _load_published(path, layout)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise UsageError(
-                    f"{path}: not a checkpoint of semiseg; pass a run's folder or checkpoints/best.safetensors"
-                )
+                return _load_published(path, layout)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path}: damaged or no safetensors file ({error}); pass another checkpoint") from None
@@ -72,6 +81,33 @@ def load_network(path: Path) -> Checkpoint:
     network.load_state_dict(state)
     palette = tuple(tuple(colour) for colour in json.loads(metadata["palette"]))
     return Checkpoint(network.eval(), recipe, classes, palette, int(metadata["step"]), float(metadata["miou"]))
+
+
+def _load_published(path: Path, layout: str | None) -> Checkpoint:
+    state = read_state_dict(path)
+    try:
+        network = from_published(state).float()
+    except UsageError as error:
+        raise UsageError(f"{path}: not a checkpoint of semiseg and {error}") from None
+    if layout is None:
+        layout = {len(voc.CLASSES): "voc", len(cityscapes.CLASSES): "cityscapes"}.get(network.num_classes, "folder")
+    # The recipe says at which scale and by which protocol its program evaluates.
+    recipe = replace(
+        load_recipe(f"{network.architecture}_{layout}"),
+        network=network.architecture,
+        backbone=network.backbone_name,
+        head_width=network.head_width,
+    )
+    classes, palette = _legend(layout, network.num_classes)
+    return Checkpoint(network, recipe, classes, palette, step=0, miou=math.nan)
+
+
+def _legend(layout: str, count: int) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+    """Names and colours of the classes, as far as their number and the layout tell."""
+    if layout == "cityscapes" and count == len(cityscapes.CLASSES):
+        return cityscapes.CLASSES, cityscapes.PALETTE
+    known = layout == "voc" and count == len(voc.CLASSES)
+    return voc.CLASSES if known else tuple(f"class {index}" for index in range(count)), voc_colours(count)
 
 
 def find(path: Path) -> Path:

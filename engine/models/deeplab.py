@@ -60,7 +60,8 @@ class Network(nn.Module):
         self, architecture: Architecture, backbone: BackboneName, num_classes: int, *, head_width: int, projector: bool
     ):
         super().__init__()
-        self.architecture, self.backbone_name, self.num_classes = architecture, backbone, num_classes
+        self.architecture, self.backbone_name = architecture, backbone
+        self.num_classes, self.head_width = num_classes, head_width
         cac = architecture == "cac"
         self.backbone = ResNet(backbone, deep_stem=not cac)
         aspp = ConcatenatingASPP if cac else SummingASPP

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...pipelines.errors import UsageError
 from .deeplab import Network
+from .state_dict import is_counter, read_state_dict, require_fit
 
 
 def load_backbone(network: Network, weights: str | Path) -> None:
@@ -58,36 +59,14 @@ def _imagenet(network: Network) -> tuple[dict[str, Tensor], str]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without wrapping and without the prefix of data-parallel training."""
     if not path.is_file():
         raise UsageError(f"weights {path}: no such file; pass `imagenet`, `none` or an existing file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged file fails in as many ways as there are formats.
-        raise UsageError(
-            f"weights {path}: not a readable weights file ({_first_line(error)}); "
-            "pass .safetensors or a torch file that holds tensors only"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    tensors = {}
-    if isinstance(state, dict):
-        tensors = {str(key).removeprefix("module."): value for key, value in state.items() if torch.is_tensor(value)}
-    if not tensors:
-        raise UsageError(f"weights {path}: no tensors in it, nor under `state_dict` or `model`; pass a state dict")
-    return tensors
+    return {name: value for name, value in read_state_dict(path).items() if torch.is_tensor(value)}
 
 
 def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
-    # Batch counters matter to no computation here (momentum is fixed), and older files lack them.
     def relevant(name: str) -> bool:
-        return not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+        return not name.startswith("fc.") and not is_counter(name)
 
     given = {name: value for name, value in state.items() if relevant(name)}
     own = {name: value for name, value in network.backbone.state_dict().items() if relevant(name)}
@@ -102,20 +81,8 @@ def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
             f"weights {source}: it has a deep stem, but the {network.architecture} network needs a file with a 7x7 "
             "stem; pass one, or `--network cps`"
         )
-    faults = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
-        "of another shape": [name for name in own if name in given and given[name].shape != own[name].shape],
-    }
-    if any(faults.values()):
-        told = "; ".join(f"{_listed(names)} {fault}" for fault, names in faults.items() if names)
-        raise UsageError(f"weights {source}: not the weights of a {network.backbone_name} backbone: {told}")
+    require_fit(given, own, f"weights {source}: not the weights of a {network.backbone_name} backbone")
     network.backbone.load_state_dict(given, strict=False)
-
-
-def _listed(names: list[str], limit: int = 6) -> str:
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,95 @@
+"""State dicts: read from files without running what is in them, freed of wrapping, compared with what is wanted."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipelines.errors import UsageError
+
+WRAPPERS = ("state_dict", "model")
+"""Where programs keep the state dict beside epoch, optimizer and the like (CAC: the first, CPS: the second)."""
+
+# CAC's files keep their best score as a numpy number. These rebuild numbers and run nothing.
+NUMPY_NUMBER = [
+    (np.float64().__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64().__reduce__()[0], "numpy._core.multiarray.scalar"),
+    *(np.dtype, type(np.dtype(np.float64))),
+]
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """The state dict of a `.safetensors` or torch file, on the CPU, as `plain` returns it.
+
+    Only tensors and plain values are read, never objects. Raises UsageError for any other file.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            with torch.serialization.safe_globals(NUMPY_NUMBER):
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged file fails in as many ways as there are formats.
+        raise UsageError(
+            f"{path}: not a readable weights file ({_reason(error)}); "
+            "pass .safetensors or a torch file that holds tensors only"
+        ) from error
+    try:
+        return plain(state)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def plain(state: Any) -> dict[str, Any]:
+    """A state dict without its wrapping and without the prefix `module.` of data-parallel training.
+
+    Raises UsageError where there are no tensors.
+    """
+    for key in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not any(torch.is_tensor(value) for value in state.values()):
+        raise UsageError(
+            f"no tensors in it, nor under {' or '.join(f'`{key}`' for key in WRAPPERS)}; pass a state dict"
+        )
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def is_counter(name: str) -> bool:
+    """Whether the entry counts batches, which matters to no computation here (the momentum is fixed)."""
+    return name.endswith("num_batches_tracked")
+
+
+def require_fit(given: Mapping[str, Any], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Raises UsageError that begins with `what` and names the keys, unless both hold the same names and shapes."""
+    faults = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in wanted],
+        "of another shape": [name for name in wanted if name in given and not _alike(given[name], wanted[name])],
+    }
+    if any(faults.values()):
+        raise UsageError(
+            f"{what}: " + "; ".join(f"{_listed(names)} {fault}" for fault, names in faults.items() if names)
+        )
+
+
+def _alike(given: Any, wanted: Tensor) -> bool:
+    return torch.is_tensor(given) and given.shape == wanted.shape and given.is_floating_point()
+
+
+def _listed(names: Iterable[str], limit: int = 6) -> str:
+    names = list(names)
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    if "Unsupported global" in text:  # Torch's own message advises to load the file without the check.
+        return f"it holds objects: {text.partition('GLOBAL ')[2].partition(' ')[0]}"
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
