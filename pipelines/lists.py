@@ -110,6 +110,18 @@ def read_ids(path: Path, ids: Iterable[str] | Names, where: str) -> tuple[str, .
     return tuple(found)
 
 
+def plain_id(text: str) -> str:
+    """The id of a path in a published list: the file name without extension and Cityscapes' endings."""
+    name = text.replace("\\", "/").rpartition("/")[2]
+    stem, suffix = os.path.splitext(name)
+    return _CITYSCAPES_TAIL.sub("", stem if suffix.lower() in IMAGE_SUFFIXES else name)
+
+
+def plain_ids(path: Path) -> tuple[str, ...]:
+    """The ids of a published list, line by line. No data set is needed, folders do not count. Raises as `read_list`."""
+    return tuple(plain_id(entry.image) for entry in read_list(path))
+
+
 def read_ids_present(path: Path, names: Names) -> set[str]:
     """The ids that a list names and that are known; whatever else it names is passed over."""
     return {id for entry in read_list(path) if (id := names.match(entry.image)) is not None}

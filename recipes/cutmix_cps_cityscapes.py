@@ -1,4 +1,4 @@
-"""CPS with CutMix on Cityscapes with the numbers of the released 1/8 run."""
+"""CPS with CutMix on Cityscapes with the numbers of the released runs."""
 
 from dataclasses import replace
 
@@ -6,10 +6,12 @@ from semiseg.engine.cli import main
 from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.cps_cityscapes import recipe as cps
+from semiseg.recipes.schedule import SPLIT
 
 
-def recipe() -> Recipe:
-    return replace(cps(), name="cutmix_cps_cityscapes", method=CutMixCpsConfig(weight=5.0, ohem=50_000 / 800**2))
+def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
+    method = CutMixCpsConfig(weight=5.0, ohem=50_000 / 800**2)
+    return replace(cps(split, backbone), name="cutmix_cps_cityscapes", method=method)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Supervised baseline on Cityscapes with the numbers of CAC: DeepLabv3+ R50, crop 720."""
+"""Supervised baseline on Cityscapes with the numbers of CAC: DeepLabv3+, crop 720."""
 
 from dataclasses import replace
 
 from semiseg.engine.cli import main
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
+from semiseg.recipes.schedule import SPLIT
 from semiseg.recipes.supervised_voc import recipe as voc
 
 
-def recipe() -> Recipe:
+def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
     return replace(
-        voc(),
+        voc(SPLIT, backbone),
         name="supervised_cityscapes",
         layout="cityscapes",
+        split=split,
         crop=720,
         lr=0.1,
         labeled=Augmentation(base=2048 / 720, range=(0.5, 2.0), jitter=1.0),

@@ -1,19 +1,22 @@
-"""Supervised baseline on Pascal VOC with the numbers of CAC: DeepLabv3+ R50, crop 320."""
+"""Supervised baseline on Pascal VOC with the numbers of CAC: DeepLabv3+, crop 320."""
 
 from semiseg.engine.cli import main
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
+from semiseg.recipes.schedule import SPLIT, cac_steps
 
 
-def recipe() -> Recipe:
+def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
     return Recipe(
         name="supervised_voc",
         layout="voc",
+        split=split,
+        backbone=backbone,
         method=SupervisedConfig(),
         published="Context-Aware-Consistency 4fdec7a",
         crop=320,
-        steps=80 * 1157,
+        steps=cac_steps(),
         lr=0.01,
         labeled=Augmentation(base=400 / 320, range=(0.5, 2.0)),
         evaluation=Evaluation(native_crop=320),

@@ -3,11 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.lists import Names, read_ids, read_list
+from semiseg.pipelines.lists import Names, plain_ids, read_ids, read_list
 
 CITY = "strasbourg_000001_006562"
 LINES = {
     "cac voc": ("/JPEGImages/2009_000898.jpg /SegmentationClassAug/2009_000898.png", "2009_000898"),
+    "u2pl, unimatch voc": ("JPEGImages/2011_001641.jpg SegmentationClass/2011_001641.png", "2011_001641"),
     "cps voc": ("2007_000032", "2007_000032"),
     "cps voc, second field": ("2007_000032\t./somewhere/2007_000032.png", "2007_000032"),
     "cac cityscapes": (
@@ -34,6 +35,14 @@ def test_published_formats(tmp_path, name, end):
     path = tmp_path / "list.txt"
     path.write_bytes(("\ufeff" + line + end + end).encode())
     assert read_ids(path, {id for _, id in LINES.values()}, "here") == (id,)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_published_formats_without_a_data_set(tmp_path, name):
+    line, id = LINES[name]
+    path = tmp_path / "list.txt"
+    path.write_bytes(f"{line}\r\n\r\n{line}\r\n".encode())
+    assert plain_ids(path) == (id.rpartition("/")[2],) * 2
 
 
 def test_order_is_kept_and_repeats_are_not(tmp_path):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.splits import draw, resolve_split
+from semiseg.pipelines.registry import SPLITS, PublishedSplit, checksum
+from semiseg.pipelines.splits import check_lists, draw, published_share, resolve_split
 
 IDS = st.lists(st.text("0123456789_", min_size=1, max_size=8), min_size=1, max_size=80, unique=True)
 
@@ -133,3 +134,126 @@ def test_held_out_image_that_is_labelled_says_how_to_choose(folder_root, tmp_pat
 def test_other_forms_are_refused_with_the_list_of_forms(folder, spec):
     with pytest.raises(UsageError, match="LABELLED_FILE,UNLABELLED_FILE"):
         resolve_split(spec, folder)
+
+
+VOC_FORMS = {
+    "cac": "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png\n",
+    "u2pl": "JPEGImages/{0}.jpg SegmentationClass/{0}.png\n",
+    "cps": "{0}\n",
+    "cps few labels": "{0}\r\n",
+}
+CITY_FORMS = {
+    "cac": "leftImg8bit/train/aachen/{0}_leftImg8bit.png gtFine/train/aachen/{0}_gtFine_labelTrainIds.png\n",
+    "fork": "leftImg8bit/train/aachen/{0}_leftImg8bit.png gtFine/train/aachen/{0}_gtFine_labelIds.png\n",
+    "cps": "/images/train/{0}.png\t/segmentation/train/{0}_gtFine.png\n",
+}
+
+
+def write(path, ids, form="{0}\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(form.format(id) for id in ids).encode())
+    return path
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    """`publish(name, dataset, 1/4)` draws a split of the data set's pool and registers it; returns the labelled ids."""
+
+    def register(name, dataset, share=Fraction(1, 4), pool=None):
+        ids = draw((sample.id for sample in dataset.train), share, 5)
+        values = dict(labeled=len(ids), pool=pool or len(dataset.train), checksum=checksum(ids), share=share)
+        published = PublishedSplit(name, dataset.layout, **values, clean=None, shipped_by=("CPS",))
+        monkeypatch.setitem(SPLITS, name, published)
+        return ids
+
+    return register
+
+
+@pytest.mark.parametrize("form", [*VOC_FORMS.values(), *CITY_FORMS.values()], ids=[*VOC_FORMS, *CITY_FORMS])
+def test_a_published_name_finds_the_copy_in_any_format(voc_root, cityscapes_root, publish, tmp_path, form):
+    city = form in CITY_FORMS.values()
+    dataset = find_dataset("cityscapes", cityscapes_root(train=8)) if city else find_dataset("voc", voc_root(train=8))
+    ids = publish("test-1/4", dataset)
+    rest = [sample.id for sample in dataset.train if sample.id not in ids]
+    file = write(tmp_path / "lists/some/labeled.txt", ids, form)
+    split = resolve_split("test-1/4", dataset, tmp_path / "lists")
+    assert (split.labeled, split.unlabeled) == (ids, tuple(rest))
+    assert (split.name, split.names, split.checksum) == ("test-1/4", ("test-1/4",), checksum(ids))
+    assert "the rest of the training images" in split.notes[0]
+    other = write(tmp_path / "lists/some/unlabeled.txt", rest, form)
+    assert str(other) in resolve_split("test-1/4", dataset, tmp_path / "lists").notes[0]
+    by_file = resolve_split(str(file), dataset)
+    assert (by_file.name, by_file.names, by_file.unlabeled) == ("test-1/4", ("test-1/4",), tuple(rest))
+    assert published_share(str(file)) == published_share("test-1/4") == "1/4"
+
+
+def test_a_pool_of_another_size_is_refused_until_its_list_is_there(voc_root, publish, tmp_path):
+    dataset = find_dataset("voc", voc_root(train=12))
+    ids = publish("test-few", dataset, pool=8)
+    publish("test-all", dataset)
+    rest = [sample.id for sample in dataset.train if sample.id not in ids]
+    write(tmp_path / "lists/labeled.txt", ids)
+    with pytest.raises(
+        UsageError, match=r"test-few has 5 unlabelled images, and .* has 9 for training.*or take test-all"
+    ):
+        resolve_split("test-few", dataset, tmp_path / "lists")
+    assert len(resolve_split("test-all", dataset, tmp_path / "lists").unlabeled) == 9
+    pair = write(tmp_path / "lists/unlabeled.txt", [*rest[:5], ids[0]])
+    split = resolve_split("test-few", dataset, tmp_path / "lists")
+    assert split.unlabeled == tuple(rest[:5])
+    assert "1 of them labelled too" in split.notes[0]
+    with pytest.raises(UsageError, match=f"{ids[0]} is in .* use --split test-few, which keeps it labelled"):
+        resolve_split(f"{tmp_path / 'lists/labeled.txt'},{pair}", dataset)
+
+
+def test_a_published_list_that_holds_validation_images_is_refused(voc_root, publish, tmp_path):
+    home = voc_root(train=8)
+    dataset = find_dataset("voc", home)
+    ids = publish("test-1/4", dataset)
+    write(tmp_path / "lists/labeled.txt", ids)
+    val = home / "ImageSets/Segmentation/val.txt"
+    val.write_text(val.read_text() + f"{ids[0]}\n")
+    with pytest.raises(UsageError, match=f"{ids[0]} is labelled in .* and in val"):
+        resolve_split("test-1/4", find_dataset("voc", home), tmp_path / "lists")
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        ("1/8", "voc-cps-1/8, voc-u2pl-1/8, voc-cac-0-1/8, voc-cac-1-1/8, voc-cac-2-1/8, or draw:1/8@SEED"),
+        ("92", "voc-original-92, voc-cps-pseudoseg-92"),
+        ("city-cps-1/8", "is one of cityscapes and the data set is of layout voc"),
+        ("voc-cps-1-8", "no published split is called 'voc-cps-1-8'.*voc-cps-1/8"),
+    ],
+)
+def test_ambiguous_and_unknown_names_are_refused_with_those_there_are(voc_root, spec, what):
+    with pytest.raises(UsageError, match=what):
+        resolve_split(spec, find_dataset("voc", voc_root()))
+
+
+def test_shares_of_published_kinds_of_split():
+    assert published_share("voc-u2pl-1/16") == "1/16"
+    assert published_share("voc-original-92") == "few"
+    assert published_share("draw:2/16@3") == "1/8"
+    assert [published_share(spec) for spec in ("all", "draw:30@0", "draw:1/0@0", "no file")] == [None] * 4
+
+
+def test_check_names_every_kind_of_fault(folder, tmp_path):
+    labeled = write(tmp_path / "labeled.txt", ["a001", "images/a002.jpg masks/a002.png", "a001", "a003", "a007"])
+    unlabeled = write(tmp_path / "unlabeled.txt", ["a002", "a004", "a006", "b"])
+    val = write(tmp_path / "val.txt", ["a003"])
+    twice, both = ("twice", labeled, ("a001",)), ("labelled and unlabelled", unlabeled, ("a002",))
+    seen = [(fault.kind, fault.file, fault.ids) for fault in check_lists(labeled, unlabeled, val=val)]
+    assert seen == [twice, both, ("in val", labeled, ("a003",))]
+    seen = [(fault.kind, fault.file, fault.ids) for fault in check_lists(labeled, unlabeled, dataset=folder)]
+    in_val = [("in val", labeled, ("a007",)), ("in val", unlabeled, ("a006",))]
+    assert seen == [twice, ("unknown", unlabeled, ("b",)), both, *in_val]
+    bare = write(tmp_path / "bare.txt", ["a009"])
+    assert [(fault.kind, fault.ids) for fault in check_lists(bare, dataset=folder)] == [("without mask", ("a009",))]
+    assert check_lists(write(tmp_path / "good.txt", ["a001", "a002"]), bare, dataset=folder) == []
+
+
+def test_check_without_a_data_set_wants_file_names_that_stand_for_one_image(tmp_path):
+    file = write(tmp_path / "labeled.txt", ["day/a.jpg", "night/a.jpg"])
+    with pytest.raises(UsageError, match=r"line 2: night/a\.jpg and day/a\.jpg have one file name: pass --layout"):
+        check_lists(file)

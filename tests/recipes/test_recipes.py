@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from semiseg.engine.cli import load_recipe, recipes
 from semiseg.engine.hyperparameters import hyperparameters
-from semiseg.engine.recipe import Recipe, method_of
+from semiseg.engine.recipe import Recipe, find_recipe, method_of
 from semiseg.engine.trainer import Trainer
+from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.registry import SPLITS
+from semiseg.recipes import published
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 DATASETS = ("voc", "cityscapes", "folder", "shapes")
@@ -48,6 +52,75 @@ def test_published_numbers(name, steps, crop, lr, backbone_lr, decay, weight):
     for group in values["groups"]:
         assert group["lr"] == pytest.approx(backbone_lr if "backbone" in group["name"] else lr)
         assert group["weight_decay"] == (0.0 if group["name"].endswith("rest") else decay)
+
+
+CPS_STEPS = {  # of the released program
+    "voc": {"1/16": 39_680, "1/8": 39_338, "1/4": 39_680, "1/2": 39_660},
+    "cityscapes": {"1/16": 44_544, "1/8": 44_525, "1/4": 44_640, "1/2": 44_640},
+}
+
+
+@pytest.mark.parametrize("dataset", CPS_STEPS)
+@pytest.mark.parametrize("method", ["cps", "cutmix_cps"])
+@pytest.mark.parametrize("share", ["1/16", "1/8", "1/4", "1/2"])
+def test_steps_of_cps_follow_the_share_of_a_split_whatever_its_lists(dataset, method, share):
+    recipe, prefix = find_recipe(f"{method}_{dataset}"), {"voc": "voc", "cityscapes": "city"}[dataset]
+    for split in (f"{prefix}-cps-{share}", f"{prefix}-u2pl-{share}", f"draw:{share}@3"):
+        assert recipe(split).steps == CPS_STEPS[dataset][share]
+        assert recipe(split).split == split
+    assert recipe("draw:1/30@0") == replace(recipe(), split="draw:1/30@0")
+    with pytest.raises(UsageError, match="published lists"):
+        recipe(share)
+
+
+def test_cac_and_the_baseline_train_as_long_on_every_split():
+    for name in ("cac_voc", "cac_cityscapes", "supervised_voc", "supervised_cityscapes"):
+        for split in ("draw:1/4@0", "all"):
+            assert find_recipe(name)(split).steps == 92_560
+
+
+def test_few_labels():
+    recipe = find_recipe("cutmix_cps_voc")
+    for split in ("voc-original-92", "voc-cps-pseudoseg-732"):
+        assert (recipe(split).steps, recipe(split).method.weight) == (30 * (10_582 // 8), 0.1)
+    assert recipe("voc-cps-1/16").method.weight == 1.0
+
+
+def test_the_bank_of_cac_follows_the_backbone():
+    steps = {backbone: find_recipe("cac_voc")(backbone=backbone).method.bank_steps for backbone in published.BACKBONES}
+    assert steps == {"resnet50": 2, "resnet101": 3}
+    assert find_recipe("cac_cityscapes")().method.bank_steps == 1
+
+
+@pytest.mark.parametrize("row", published.ROWS, ids=lambda row: f"{row.method}-{row.split}-{row.backbone}")
+def test_every_published_row_is_a_recipe(row):
+    recipe = row.recipe()
+    assert recipe == find_recipe(f"{row.method}_{row.dataset}")(row.split, row.backbone)
+    assert (recipe.layout, recipe.split, recipe.backbone) == (row.dataset, row.split, row.backbone)
+    replace(recipe, dry_run=True).check()
+    if row.split != "all":
+        assert SPLITS[row.split].layout == row.dataset
+    if share := next((share for share in CPS_STEPS["voc"] if row.split.endswith(f"cps-{share}")), None):
+        assert recipe.steps == CPS_STEPS[row.dataset][share]
+    assert 40 < row.miou < 90
+
+
+def test_the_rows_cover_every_method_share_and_backbone():
+    assert len({(row.method, row.dataset, row.split, row.backbone) for row in published.ROWS}) == len(published.ROWS)
+    rows = {(row.method, row.split, row.backbone): row for row in published.ROWS}
+    for method in ("cps", "cutmix_cps"):
+        for prefix in ("voc", "city"):
+            for share in CPS_STEPS["voc"]:
+                assert {b for m, s, b in rows if (m, s) == (method, f"{prefix}-cps-{share}")} == {*published.BACKBONES}
+    assert rows["cps", "voc-cps-1/8", "resnet50"].miou == 73.20
+    assert str(rows["cps", "voc-cps-1/8", "resnet50"]) == "73.20"
+    assert str(rows["cac", "voc-cac-0-1/8", "resnet50"]) == "72.4?"
+    assert rows["cutmix_cps", "city-cps-1/2", "resnet101"].miou == 80.21
+
+
+def test_the_table_of_the_docs_is_the_one_that_the_command_prints():
+    docs = (Path(__file__).parents[2] / "docs/published.md").read_text()
+    assert published.markdown() in docs
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.endswith(("voc", "cityscapes"))])

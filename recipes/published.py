@@ -1,0 +1,90 @@
+"""Published results by method, data set, split and backbone. Each row is a run: `semiseg train cps_voc --split
+voc-cps-1/16 --backbone resnet101` takes the steps of that row. `python -m semiseg.recipes.published` prints the table.
+
+Sources: the CPS and CAC papers. mIoU in % on val. Where no second source was seen, the number is quoted from memory:
+check it against the paper before you print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from semiseg.engine.recipe import Recipe, find_recipe
+
+BACKBONES = ("resnet50", "resnet101")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One published result."""
+
+    method: str
+    """supervised, cac, cps or cutmix_cps."""
+    dataset: str
+    """voc or cityscapes."""
+    split: str
+    """As `--split` takes it. CAC's numbers are means over its lists 0, 1 and 2; the row names the first."""
+    backbone: str
+    miou: float
+    """% on val."""
+    confirmed: bool
+    """Whether a second public source (a repository's table, log or issue) gives the same number."""
+
+    def __str__(self) -> str:
+        """The number with the digits of its paper, and a question mark if it is quoted from memory."""
+        digits = 2 if "cps" in self.method else 1
+        return f"{self.miou:.{digits}f}{'' if self.confirmed else '?'}"
+
+    def recipe(self) -> Recipe:
+        """The recipe with the settings and steps of this row."""
+        return find_recipe(f"{self.method}_{self.dataset}")(split=self.split, backbone=self.backbone)
+
+
+def _rows(method: str, dataset: str, splits: str, results: dict[str, str]) -> Iterator[Row]:
+    """`results`: mIoU of each split by backbone, a star where confirmed, a dash where there is none."""
+    for backbone, numbers in results.items():
+        for split, number in zip(splits.split(), numbers.split(), strict=True):
+            if number != "-":
+                yield Row(method, dataset, split, f"resnet{backbone}", float(number.rstrip("*")), number.endswith("*"))
+
+
+_VOC_CPS = "voc-cps-1/16 voc-cps-1/8 voc-cps-1/4 voc-cps-1/2"
+_CITY_CPS = "city-cps-1/16 city-cps-1/8 city-cps-1/4 city-cps-1/2"
+_FEW = "voc-original-92 voc-original-183 voc-original-366 voc-cps-732"
+_VOC_CAC = "voc-cac-0-1/16 voc-cac-0-1/8 voc-cac-0-1/4"
+_CITY_CAC = "city-cac-0-1/8 city-cac-0-1/4"
+
+ROWS: tuple[Row, ...] = (
+    *_rows("cps", "voc", _VOC_CPS, {"50": "68.21* 73.20* 74.24 75.91", "101": "72.18* 75.83 77.55 78.64"}),
+    *_rows("cutmix_cps", "voc", _VOC_CPS, {"50": "71.98 73.67* 74.90 76.15", "101": "74.48* 76.44* 77.68* 78.64"}),
+    *_rows("cutmix_cps", "voc", _FEW, {"101": "64.07 67.42 71.71 75.88"}),
+    *_rows("cac", "voc", _VOC_CAC, {"50": "70.1 72.4 74.0", "101": "72.4* 74.6* 76.3*"}),
+    *_rows("supervised", "voc", f"{_VOC_CAC} all", {"50": "63.9 68.3 71.2 76.3", "101": "66.4 71.0 73.5 77.7"}),
+    *_rows("cps", "cityscapes", _CITY_CPS, {"50": "69.79 74.39* 76.85 78.64", "101": "70.50 75.71 77.41 80.08"}),
+    *_rows(
+        "cutmix_cps",
+        "cityscapes",
+        _CITY_CPS,
+        {"50": "74.47 76.61 77.83 78.77", "101": "74.72* 77.62* 79.21* 80.21*"},
+    ),
+    *_rows("cac", "cityscapes", _CITY_CAC, {"50": "69.7 72.7"}),
+    *_rows("supervised", "cityscapes", f"{_CITY_CAC} all", {"50": "66.0 70.7 77.7"}),
+)
+
+
+def markdown() -> str:
+    """The table of docs/published.md: a line for each method, data set and split, with the steps of its recipe."""
+    lines = ["| recipe | `--split` | steps | mIoU, resnet50 | mIoU, resnet101 |", "|---|---|---:|---:|---:|"]
+    table: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in ROWS:
+        table.setdefault((row.method, row.dataset, row.split), {})[row.backbone] = row
+    for (method, dataset, split), rows in table.items():
+        scores = [str(rows[backbone]) if backbone in rows else "" for backbone in BACKBONES]
+        steps = next(iter(rows.values())).recipe().steps
+        lines.append(f"| {method}_{dataset} | `{split}` | {steps:,} | {' | '.join(scores)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

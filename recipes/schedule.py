@@ -1,0 +1,44 @@
+"""How long the published programs train, by split: epochs times iterations of an epoch, derived and not typed."""
+
+from __future__ import annotations
+
+from semiseg.pipelines.registry import POOLS
+from semiseg.pipelines.splits import check_spec, published_share
+
+SPLIT = "draw:1/8@0"
+"""Of every published recipe, unless another is asked for: 1/8 is the share of the released scripts."""
+BATCH = 8
+"""Labelled images a step, and as many unlabelled ones, over all processes."""
+CPS_EPOCHS = {
+    "voc": {"1/16": 32, "1/8": 34, "1/4": 40, "1/2": 60, "few": 30},
+    "cityscapes": {"1/16": 128, "1/8": 137, "1/4": 160, "1/2": 240},
+}
+"""From the documentation of TorchSemiSeg; `few`, for the few-label lists of VOC, from its author in issue 22."""
+CAC_EPOCHS = 80
+
+
+def cac_steps() -> int:
+    """CAC runs 80 epochs of 1,157 iterations whatever the data set and the split: its code has the iterations of VOC at
+    1/8 with 9,259 unlabelled images written out."""
+    return CAC_EPOCHS * (9_259 // BATCH)
+
+
+def cps_steps(layout: str, split: str) -> int:
+    """An epoch of CPS passes the larger of the two lists once, by counts that its code derives from the share and not
+    from the files: #labelled = pool // ratio. With few labels every image of the pool counts as unlabelled.
+
+    Splits without a published schedule (own lists, other shares, everything labelled) take that of 1/8.
+    """
+    share = share_of(layout, split)
+    pool = POOLS[layout]
+    epochs = CPS_EPOCHS[layout].get(share)
+    if epochs is None:
+        return cps_steps(layout, SPLIT)
+    labeled = 0 if share == "few" else pool // int(share.removeprefix("1/"))
+    return epochs * (max(labeled, pool - labeled) // BATCH)
+
+
+def share_of(layout: str, split: str) -> str | None:
+    """`1/16`, `1/8`, …, `few`, or None for a split of no published kind. Raises UsageError for an ambiguous one."""
+    check_spec(split, layout)
+    return published_share(split)
