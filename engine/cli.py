@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import json
-import pkgutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
 from ..pipelines.errors import UsageError
+from ..pipelines.splits import check_spec
 from . import console
-from .recipe import Files, Recipe
+from .recipe import Absent, Files, Protocol, Recipe, find_recipe, recipes
+from .recipe import load_recipe as load_recipe  # for those who know recipes by name
 
 Layout = Literal["voc", "cityscapes", "folder", "shapes"]
 Positional = tyro.conf.Positional
@@ -28,7 +29,7 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
     console.use(stderr="--json" in arguments)
     try:
         if recipe is not None:
-            train(recipe(), arguments)
+            train(recipe, arguments)
         else:
             run_command(arguments)
     except UsageError as error:
@@ -49,12 +50,14 @@ def run_command(arguments: list[str]) -> None:
     if command == "train":
         if not rest or rest[0].startswith("-"):
             raise UsageError(f"train: name a recipe: {', '.join(recipes())}")
-        train(load_recipe(rest[0]), rest[1:])
+        train(find_recipe(rest[0]), rest[1:])
     elif command == "splits":
-        if rest[:1] != ["draw"]:
-            raise UsageError("splits: the sub-command is `draw`, e.g. semiseg splits draw --layout voc --data ROOT")
-        tyro.cli(splits_draw, args=rest[1:], prog="semiseg splits draw")
+        from . import splits
+
+        splits.run(rest)
     elif command in COMMANDS:
+        if command in ("evaluate", "predict"):
+            rest = checkpoint_first(rest)
         tyro.cli(COMMANDS[command], args=rest, prog=f"semiseg {command}")
     else:
         raise UsageError(f"unknown command {command!r}; the commands are train, splits, {', '.join(COMMANDS)}")
@@ -62,22 +65,20 @@ def run_command(arguments: list[str]) -> None:
 
 def help_text() -> str:
     lines = ["usage: semiseg COMMAND [--help] …", "", "  train RECIPE   train a recipe; --help lists its settings"]
-    lines.append("  splits draw    draw a labelled and an unlabelled list")
+    lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
     lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
     lines += ["", f"recipes: {', '.join(recipes())}"]
     return "\n".join(lines)
 
 
-def recipes() -> list[str]:
-    """Names of the recipes that are installed. They depend on the engine, so it knows them by name alone."""
-    folder = importlib.import_module("semiseg.recipes").__path__
-    return sorted(m.name for m in pkgutil.iter_modules(folder) if "_" in m.name and not m.name.startswith("compare"))
-
-
-def load_recipe(name: str) -> Recipe:
-    if name not in recipes():
-        raise UsageError(f"train: no recipe is called {name!r}; there are {', '.join(recipes())}")
-    return importlib.import_module(f"semiseg.recipes.{name}").recipe()
+def checkpoint_first(arguments: list[str]) -> list[str]:
+    """The arguments with `--init FILE`, as `train` calls it, in the place of the checkpoint."""
+    for index, argument in enumerate(arguments):
+        name, given, value = argument.partition("=")
+        if name == "--init":
+            end = index + (1 if given else 2)
+            return [*([value] if given else arguments[index + 1 : end]), *arguments[:index], *arguments[end:]]
+    return arguments
 
 
 def emit(document: Any) -> None:
@@ -85,11 +86,30 @@ def emit(document: Any) -> None:
     print(json.dumps(document))
 
 
-def train(default: Recipe, arguments: list[str]) -> None:
-    """Trains the recipe with the settings of the command line over it."""
-    recipe = tyro.cli(
-        Recipe, args=arguments, default=default, prog=f"semiseg train {default.name}", description=default.name
-    )
+def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, Recipe]:
+    """The recipe that a command line asks for, and the one that it departs from.
+
+    What it leaves open may hang on what it says: the steps on --split, lr on --batch, the switches on --fidelity. So
+    it is read once for those, and then over defaults that go with them.
+    """
+
+    def read(default: Recipe) -> Recipe:
+        program = f"semiseg train {default.name}"
+        return tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name)
+
+    said = read(build())
+    check_spec(said.split, said.layout)
+    known = inspect.signature(build).parameters
+    original = build(**{name: getattr(said, name) for name in ("split", "backbone") if name in known})
+    default = original.as_published() if said.fidelity == "published" else original
+    if said.scale_lr == "linear" and said.batch != default.batch:
+        default = replace(default, lr=default.lr * said.batch / default.batch)
+    return (said if default == build() else read(default)), original
+
+
+def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
+    """Trains a recipe with the settings of the command line over it."""
+    recipe, default = parse(build, arguments)
     recipe.check()
     from .data import locate
     from .hyperparameters import hyperparameters
@@ -97,19 +117,18 @@ def train(default: Recipe, arguments: list[str]) -> None:
 
     if recipe.dry_run:
         classes = len(locate(recipe).classes) if recipe.data else None
-        effective = hyperparameters(recipe, classes)
-        published = hyperparameters(default, classes) if default.published else None
         if recipe.json:
-            emit({"effective": effective, "published": published})
+            published = replace(default, network=recipe.network)
+            published = hyperparameters(published, classes) if default.published else None
+            emit({"effective": hyperparameters(recipe, classes), "published": published})
         else:
-            show_hyperparameters(default, effective, published)
+            show_settings(recipe, default, classes)
         return
     trainer = Trainer(recipe)
-    classes = len(trainer.data.classes)
-    published = hyperparameters(default, classes) if default.published else None
-    show_hyperparameters(default, hyperparameters(recipe, classes), published)
+    show_settings(recipe, default, len(trainer.data.classes))
     show_data(trainer)
-    if recipe.weights == "none" and default.published and recipe.lr == default.lr:
+    given = any(argument.partition("=")[0] == "--lr" for argument in arguments)
+    if recipe.weights == "none" and default.published and not given:
         console.say(
             f"weights: none; the published --lr {recipe.lr:g} is for ImageNet weights, a larger one may do better"
         )
@@ -126,23 +145,40 @@ def train(default: Recipe, arguments: list[str]) -> None:
         emit(result_dict(result) | {"report": str(report)})
 
 
-def show_hyperparameters(default: Recipe, effective: dict, published: dict | None) -> None:
-    """The effective values, beside those of the published program; a star marks where they differ."""
-    from .hyperparameters import flatten
+def show_settings(recipe: Recipe, default: Recipe, classes: int | None) -> None:
+    """The effective values beside those of the published program; a star marks where they differ."""
+    from .hyperparameters import settings
 
-    ours, theirs = flatten(effective), flatten(published) if published else {}
+    ours, theirs = settings(recipe, classes), {}
+    columns = ["", "effective"]
+    if default.published:
+        # Parameters are counted on the run's network: that it is another one is said once.
+        theirs = settings(replace(default.as_published(), network=recipe.network), classes)
+        theirs |= {"network": default.as_published().network}
+        columns.append(f"published ({default.published})")
     rows = []
     for name, value in ours.items():
-        mark = " *" if published and theirs.get(name) != value else ""
-        rows.append([name, f"{_number(value)}{mark}", _number(theirs.get(name))])
-    columns = ["", "effective", f"published ({default.published})"] if published else ["", "effective"]
+        mark = " *" if theirs and theirs.get(name) != value else ""
+        rows.append([name, f"{_shown(value)}{mark}", _shown(theirs[name]) if name in theirs else ""])
     console.table(f"{default.name}", columns, [row[: len(columns)] for row in rows])
+    if recipe.batch != default.batch:
+        console.say(scaling(recipe, default))
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+def scaling(recipe: Recipe, default: Recipe) -> str:
+    """What another batch than the recipe's has changed, and what it has not."""
+    ratio = f"{recipe.batch}/{default.batch}"
+    steps = round(recipe.steps * default.batch / recipe.batch)
+    unchanged = f"steps and weight decay as they are (--steps {steps} shows as many images as with {default.batch})"
+    if recipe.lr == default.lr * recipe.batch / default.batch:
+        return f"batch: {ratio} of the recipe's, lr scaled alike to {recipe.lr:g} (--scale-lr none: not), {unchanged}"
+    return f"batch: {ratio} of the recipe's, lr {recipe.lr:g} not scaled with it, {unchanged}"
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "default", False: "false", True: "true"}[value]
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_data(trainer) -> None:
@@ -196,6 +232,7 @@ def doctor(
     layout: Layout,
     data: Path | None = None,
     split: str | None = None,
+    lists: Path | None = None,
     files: Files = Files(),  # noqa: B008
     json: bool = False,
 ) -> None:
@@ -205,13 +242,14 @@ def doctor(
         layout: How the data set is laid out.
         data: Its root.
         split: The split to look at as well, as `train` takes it.
+        lists: Folder with your copies of the published lists (default: $SEMISEG_LISTS).
         files: Where the files are, when the layout does not say it.
         json: Print one JSON document.
     """
     from ..pipelines.doctor import diagnose
 
     with console.progress("looking", 0) as bar:
-        report = diagnose({"layout": layout, "root": data, **asdict(files)}, split=split, on_progress=bar)
+        report = diagnose({"layout": layout, "root": data, **asdict(files)}, split=split, lists=lists, on_progress=bar)
     if json:
         emit(report.to_dict())
     else:
@@ -229,55 +267,19 @@ def _locate(layout: Layout, data: Path | None, files: Files | None):
     return find_dataset(layout, data, **asdict(files))
 
 
-def splits_draw(
-    *,
-    layout: Layout,
-    data: Path | None = None,
-    share: str = "1/8",
-    seed: int = 0,
-    out: Path,
-    files: Files = DEFAULT_FILES,
-    json: bool = False,
-) -> None:
-    """Draw a labelled and an unlabelled list from the training images that have masks.
-
-    Args:
-        layout: How the data set is laid out.
-        data: Its root.
-        share: Labelled share (1/8) or count (30).
-        seed: Of the draw; a smaller share of the same seed is part of a larger one.
-        out: Folder for labeled.txt and unlabeled.txt.
-        files: Where the files are, when the layout does not say it.
-        json: Print one JSON document.
-    """
-    from ..pipelines.splits import resolve_split
-
-    split = resolve_split(f"draw:{share}@{seed}", _locate(layout, data, files))
-    paths = [out / "labeled.txt", out / "unlabeled.txt"]
-    for path in paths:
-        if path.exists():
-            raise UsageError(f"--out: {path} exists; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True):
-            path.write_text("".join(f"{name}\n" for name in ids))
-    except OSError as error:
-        raise UsageError(f"--out: cannot write into {out} ({error.strerror}); choose another folder") from None
-    console.say(
-        f"{split.name} [{split.checksum}]: {len(split.labeled)} in {paths[0]}, {len(split.unlabeled)} in {paths[1]}"
-    )
-    if json:
-        emit({"name": split.name, "checksum": split.checksum, "labeled": str(paths[0]), "unlabeled": str(paths[1])})
-
-
 def evaluate(
     checkpoint: Positional[Path],
     /,
     *,
+    layout: Layout | None = None,
     data: Path | None = None,
     files: Files = DEFAULT_FILES,
-    protocol: Literal["whole", "slide"] | None = None,
+    protocol: tuple[Protocol, ...] | None = None,
     window: int | None = None,
+    scales: tuple[float, ...] | None = None,
+    flip: bool = False,
+    absent: Absent | None = None,
+    background: bool = True,
     batch: int | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",
@@ -286,11 +288,19 @@ def evaluate(
     """Score a checkpoint on a validation set.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint) or a checkpoint file.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
+            also as --init FILE.
+        layout: How the data set is laid out (default: as the one it was trained on; for a published file by its number
+            of classes: 21 voc, 19 cityscapes, else folder).
         data: Root of the data set (default: the one it was trained on).
         files: Where the files are, when the layout does not say it.
-        protocol: whole or slide (default: the recipe's).
+        protocol: One or several, from one pass over the data: whole, slide, cac-whole, cps-slide (default: the
+            recipe's).
         window: Side of the sliding windows (default: the recipe's).
+        scales: Scales whose logits are added, e.g. 0.5 1 1.5 (default: the recipe's).
+        flip: Add the logits of mirrored images.
+        absent: IoU of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
+        background: Whether class 0 counts in the mean.
         batch: Images or windows evaluated together.
         device: auto, cpu, cuda or cuda:N.
         precision: Of the network.
@@ -298,14 +308,31 @@ def evaluate(
     """
     from .inference import evaluate_checkpoint
 
-    scores, shown = evaluate_checkpoint(
-        checkpoint, data, files, protocol=protocol, window=window, batch=batch, device=device, precision=precision
+    _, shown = evaluate_checkpoint(
+        checkpoint,
+        data,
+        files,
+        layout=layout,
+        protocol=protocol,
+        device=device,
+        precision=precision,
+        window=window,
+        scales=scales,
+        flip=flip or None,
+        absent=absent,
+        background=None if background else False,
+        batch=batch,
     )
-    rows = [[name, f"{100 * iou:.2f}"] for name, iou in scores.iou.items()]
-    console.table(f"{checkpoint}: IoU %, {shown['protocol']}, {shown['images']} images", ["class", "IoU %"], rows)
-    console.say(f"mIoU {100 * scores.miou:.2f} %, pixel accuracy {100 * scores.pixel_accuracy:.2f} %")
+    for scores in shown.get("protocols", {shown["protocol"]: shown}).values():
+        rows = [[name, _percent(iou)] for name, iou in scores["iou"].items()]
+        console.table(f"{checkpoint}: IoU %, {scores['protocol']}, {scores['images']} images", ["class", "IoU %"], rows)
+        console.say(f"mIoU {_percent(scores['miou'])} %, pixel accuracy {_percent(scores['pixel_accuracy'])} %")
     if json:
         emit(shown)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def predict(
@@ -313,9 +340,12 @@ def predict(
     images: Positional[Path],
     /,
     *,
+    layout: Layout | None = None,
     out: Path | None = None,
-    protocol: Literal["whole", "slide"] | None = None,
+    protocol: Protocol | None = None,
     window: int | None = None,
+    scales: tuple[float, ...] | None = None,
+    flip: bool = False,
     device: str = "auto",
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",
     json: bool = False,
@@ -323,11 +353,16 @@ def predict(
     """Segment a folder of images: index masks, coloured masks and overlays.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint) or a checkpoint file.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
+            also as --init FILE.
         images: A folder of images, or one image.
+        layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
+            classes: 21 voc, 19 cityscapes, else folder).
         out: Folder for masks/, colours/ and overlays/ (default: predictions/ beside the checkpoint's run).
-        protocol: whole or slide (default: the recipe's).
+        protocol: whole, slide, cac-whole or cps-slide (default: the recipe's).
         window: Side of the sliding windows (default: the recipe's).
+        scales: Scales whose logits are added, e.g. 0.5 1 1.5 (default: the recipe's).
+        flip: Add the logits of mirrored images.
         device: auto, cpu, cuda or cuda:N.
         precision: Of the network.
         json: Print one JSON document.
@@ -335,7 +370,16 @@ def predict(
     from .inference import predict_folder
 
     folder, count = predict_folder(
-        checkpoint, images, out, protocol=protocol, window=window, device=device, precision=precision
+        checkpoint,
+        images,
+        out,
+        layout=layout,
+        device=device,
+        precision=precision,
+        protocol=protocol,
+        window=window,
+        scales=scales,
+        flip=flip or None,
     )
     console.say(f"{count} images: {folder}/masks, {folder}/colours, {folder}/overlays")
     if json:

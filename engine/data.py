@@ -52,5 +52,7 @@ def prepare_data(recipe: Recipe) -> Data:
     dataset = locate(recipe)
     for note in dataset.notes:
         console.say(f"data: {note}")
-    split = resolve_split(recipe.split, dataset)
+    split = resolve_split(recipe.split, dataset, recipe.lists)
+    for note in split.notes:
+        console.say(f"split: {note}")
     return Data(prepare_manifest(dataset), split)

@@ -1,4 +1,4 @@
-"""mIoU of a network on a validation set: whole images or sliding windows, batched, counted on the device."""
+"""mIoU of a network on a validation set: by one protocol or several from one pass, each image counted exactly once."""
 
 from __future__ import annotations
 
@@ -11,41 +11,48 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
 from torch import Tensor
 
-from ..kernels import photometric, upsample_confusion
-from ..pipelines.dataset import IGNORE
+from ..kernels import photometric
 from ..pipelines.host import COLOUR, LABEL, read
 from ..pipelines.manifest import Record
 from ..pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 from .models import Network
-from .recipe import Evaluation
-
-MULTIPLE = 8  # whole images are reflected at the bottom and right to a multiple of this, as CAC does
+from .protocols import confusion
+from .recipe import Absent, Evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a confusion matrix says. Classes that neither truth nor prediction holds have no IoU (NaN) and no vote."""
+    """What a confusion matrix says, by the conventions of a protocol."""
 
     confusion: np.ndarray
     """(C, C) int64 pixels, rows are the truth."""
     classes: tuple[str, ...]
+    absent: Absent = "skip"
+    """What a class counts that neither truth nor prediction holds: zero: 0; skip: nothing, its IoU is NaN."""
+    background: bool = True
+    """Whether class 0 counts in the mean."""
 
     @property
     def iou(self) -> dict[str, float]:
         hit = np.diag(self.confusion).astype(float)
         union = self.confusion.sum(0) + self.confusion.sum(1) - hit
-        with np.errstate(invalid="ignore"):
-            return dict(zip(self.classes, (hit / union).tolist(), strict=True))
+        values = np.full(len(hit), 0.0 if self.absent == "zero" else math.nan)
+        np.divide(hit, union, out=values, where=union > 0)
+        return dict(zip(self.classes, values.tolist(), strict=True))
 
     @property
     def miou(self) -> float:
-        return float(np.nanmean(list(self.iou.values()))) if self.confusion.sum() else float("nan")
+        """NaN where no class counts, and where not one pixel was judged."""
+        values = np.array(list(self.iou.values()))[0 if self.background else 1 :]
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if self.confusion.sum() and len(values) else math.nan
 
     @property
     def pixel_accuracy(self) -> float:
+        """Of all pixels that were judged, background included."""
         return float(np.diag(self.confusion).sum() / max(self.confusion.sum(), 1))
 
 
@@ -55,31 +62,60 @@ def finite(value: float) -> float | None:
 
 
 def evaluate(
+    network: Network, records: Sequence[Record], classes: tuple[str, ...], evaluation: Evaluation, **options
+) -> Scores:
+    """Scores by one protocol; the options are those of `evaluate_each`."""
+    return evaluate_each(network, records, classes, [evaluation], **options)[0]
+
+
+def evaluate_each(
     network: Network,
     records: Sequence[Record],
     classes: tuple[str, ...],
-    evaluation: Evaluation,
+    evaluations: Sequence[Evaluation],
     *,
     crop: int,
     device: torch.device,
     autocast: Callable = nullcontext,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Scores:
-    """Scores of the network in evaluation mode; its mode is restored. Counts are in pixels of the original images."""
-    counts = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
+) -> list[Scores]:
+    """Scores by each protocol from one pass over the images, with the network in evaluation mode; its mode is restored.
+
+    Counts are in pixels of the original images. Where a process group exists, every process must call this with the
+    same records: each evaluates its share, and all get the scores of the whole set.
+    """
+    records = own_share(records)
+    counts = torch.zeros(len(evaluations), len(classes), len(classes), dtype=torch.int64, device=device)
     done = 0
-    for images, targets in batches(records, evaluation.batch if evaluation.protocol == "whole" else 1, device):
-        images = rescaled(images, evaluation.scale_of(*images.shape[-2:], crop))
+    for images, targets in batches(records, max(evaluation.batch for evaluation in evaluations), device):
         with evaluating(network), autocast():
-            if evaluation.protocol == "whole":
-                counts += count_whole(network, images, targets, len(classes))
-            else:
-                logits = slide(network, images, evaluation.window or crop, evaluation.batch)
-                counts += upsample_confusion(logits, targets, len(classes))
+            for total, evaluation in zip(counts, evaluations, strict=True):
+                total += confusion(network, images, targets, len(classes), evaluation, crop)
         done += len(images)
         if on_progress:
             on_progress(done, len(records))
-    return Scores(counts.cpu().numpy(), classes)
+    if _several_processes():
+        dist.all_reduce(counts)
+    return [
+        Scores(total, classes, absent=evaluation.absent_class, background=evaluation.background)
+        for total, evaluation in zip(counts.cpu().numpy(), evaluations, strict=True)
+    ]
+
+
+def own_share(records: Sequence[Record]) -> Sequence[Record]:
+    """The records that this process evaluates: all without a process group, else every one belongs to exactly one."""
+    if not _several_processes():
+        return records
+    by_size = sorted(records, key=_size)  # so that the shares cost the same
+    return by_size[dist.get_rank() :: dist.get_world_size()]
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _size(record: Record) -> tuple[int, int]:
+    return record.height, record.width
 
 
 @contextmanager
@@ -104,11 +140,10 @@ def normalised(images: np.ndarray, device: torch.device) -> Tensor:
 
 def batches(records: Sequence[Record], size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (B, 3, H, W) and targets (B, H, W) uint8; images of equal size come together, at most `size`."""
-    records = sorted(records, key=lambda record: (record.height, record.width))
     groups: list[list[Record]] = []
-    for record in records:
+    for record in sorted(records, key=_size):
         last = groups[-1] if groups else []
-        if not last or len(last) == size or (last[0].height, last[0].width) != (record.height, record.width):
+        if not last or len(last) == size or _size(last[0]) != _size(record):
             groups.append(last := [])
         last.append(record)
 
@@ -128,56 +163,3 @@ def batches(records: Sequence[Record], size: int, device: torch.device) -> Itera
         for task in waiting:
             images, targets = task.result()
             yield normalised(images, device), torch.from_numpy(targets).to(device)
-
-
-def rescaled(images: Tensor, scale: float) -> Tensor:
-    """Images (B, 3, H, W) resized by about `scale`, to multiples of 8; as they are for 1."""
-    if scale == 1:
-        return images
-    size = [max(round(side * scale / MULTIPLE), 1) * MULTIPLE for side in images.shape[-2:]]
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
-
-
-def pad_whole(images: Tensor) -> Tensor:
-    """Reflected at the bottom and right to a multiple of 8."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
-
-
-def count_whole(network: Network, images: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """Confusion counts (C, C) of whole images; the padding is ignored."""
-    padded = pad_whole(images)
-    bottom, right = padded.shape[-2] - images.shape[-2], padded.shape[-1] - images.shape[-1]
-    return upsample_confusion(network(padded), F.pad(targets, (0, right, 0, bottom), value=IGNORE), classes)
-
-
-def whole(network: Network, images: Tensor) -> Tensor:
-    """Logits (B, C, H, W) of whole images."""
-    return network.full_logits(pad_whole(images))[..., : images.shape[-2], : images.shape[-1]]
-
-
-def slide(network: Network, images: Tensor, window: int, batch: int) -> Tensor:
-    """Logits (B, C, H, W), summed over windows that lie two thirds of a window apart; small images are padded all round
-    with the mean colour."""
-    height, width = images.shape[-2:]
-    below, right = max(window - height, 0), max(window - width, 0)
-    top, left = below // 2, right // 2
-    padded = F.pad(images, (left, right - left, top, below - top))
-    places = [(y, x) for y in starts(padded.shape[-2], window) for x in starts(padded.shape[-1], window)]
-    total = None
-    for image in padded:
-        crops = torch.stack([image[:, y : y + window, x : x + window] for y, x in places])
-        logits = torch.cat([network.full_logits(part).float() for part in crops.split(batch)])
-        summed = logits.new_zeros(logits.shape[1], *image.shape[-2:])
-        for (y, x), part in zip(places, logits, strict=True):
-            summed[:, y : y + window, x : x + window] += part
-        summed = summed[None, :, top : top + height, left : left + width]
-        total = summed if total is None else torch.cat([total, summed])
-    return total
-
-
-def starts(size: int, window: int) -> list[int]:
-    """First pixels of windows that cover `size`: two thirds of a window apart, the last one flush with the end."""
-    stride = -(-window * 2 // 3)
-    count = -(-(size - window) // stride) + 1
-    return [min(i * stride, size - window) for i in range(count)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..pipelines.views import Augmentation
 from .methods import METHODS, Method, Setting
 from .models import build_network
 from .recipe import Recipe
@@ -40,12 +42,12 @@ def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
     return groups
 
 
-def build_method(recipe: Recipe, classes: int, prepare=lambda network: network) -> Method:
-    """The recipe's method; `prepare` receives each new network and returns it (weights, memory format)."""
+def build_method(recipe: Recipe, classes: int) -> Method:
+    """The recipe's method, with networks of random weights."""
 
     def network(projector: bool = False) -> nn.Module:
         options = {"head_width": recipe.head_width, "projector": projector}
-        return prepare(build_network(recipe.network, recipe.backbone, classes, **options))
+        return build_network(recipe.network, recipe.backbone, classes, **options)
 
     setting = Setting(network=network, crop=recipe.crop, unlabeled_batch=recipe.unlabeled_batch)
     return METHODS[type(recipe.method)](recipe.method, setting)
@@ -78,10 +80,34 @@ def hyperparameters(recipe: Recipe, classes: int | None = None) -> dict[str, Any
 
 
 def flatten(values: dict[str, Any]) -> dict[str, float]:
-    """The same as one level: "batch.labeled", "network.head lr", …"""
+    """The same as one level: "batch labeled", "network.head lr", …"""
     flat: dict[str, float] = {"steps": values["steps"], "crop": values["crop"]}
     flat |= {f"batch {name}": value for name, value in values["batch"].items()}
     flat |= {f"weight of {name} loss": value for name, value in values["loss_weights"].items()}
     for group in values["groups"]:
         flat |= {f"{group['name']} {key}": group[key] for key in ("lr", "weight_decay", "parameters")}
     return flat
+
+
+def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
+    """All that decides the result, by name: `hyperparameters`, the views, the method's settings and the switches."""
+    flat: dict[str, Any] = flatten(hyperparameters(recipe, classes))
+    flat |= {name: getattr(recipe, name) for name in ("momentum", "schedule", "power", "backbone", "network")}
+    flat["labelled windows"] = windows(recipe.labeled, recipe.crop)
+    if METHODS[type(recipe.method)].views.unlabeled != "none":
+        flat["unlabelled windows"] = windows(recipe.unlabeled, recipe.crop)
+    names = [field.name for field in dataclasses.fields(recipe.method) if field.name != "weight"]
+    flat |= {f"method.{name}": getattr(recipe.method, name) for name in names}
+    return flat | {path: recipe.get(path) for path in recipe.switches()}
+
+
+def windows(augmentation: Augmentation, crop: int) -> str:
+    """Scales and colours in words: `long side 320-800, flip 0.5, jitter 0.8`."""
+    if augmentation.scale == "long_side":
+        base = round(augmentation.base * crop)
+        words = [f"long side {'-'.join(str(int(bound * base)) for bound in augmentation.range)}"]
+    else:
+        factor = crop / (augmentation.native_crop or crop)
+        words = [f"scales {' '.join(f'{factor * scale:g}' for scale in augmentation.factors)}"]
+    chances = {name: getattr(augmentation, name) for name in ("flip", "jitter", "gray", "blur")}
+    return ", ".join(words + [f"{name} {chance:g}" for name, chance in chances.items() if chance])

@@ -1,8 +1,9 @@
-"""From a checkpoint alone: scores on a data set, and predictions for a folder of images."""
+"""From a checkpoint alone, ours or a published one: scores on a data set, and predictions for a folder of images."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,16 +13,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..kernels import pseudo_label
 from ..pipelines.dataset import find_dataset
 from ..pipelines.errors import UsageError
 from ..pipelines.host import COLOUR, read
 from . import console
 from .checkpoint import Checkpoint, find, load_network
 from .data import prepare_manifest
-from .evaluation import Scores, evaluate, evaluating, finite, normalised, rescaled, slide, whole
+from .evaluation import Scores, evaluate_each, evaluating, finite, normalised
 from .models import Network
 from .pictures import coloured, overlay
+from .protocols import full_logits
 from .recipe import Evaluation, Files
 from .step import LOW, resolve_device, resolve_precision, set_precision
 
@@ -33,20 +34,23 @@ def evaluate_checkpoint(
     data: Path | None,
     files: Files,
     *,
-    protocol: str | None,
-    window: int | None,
-    batch: int | None,
+    layout: str | None = None,
+    protocol: Sequence[str] | None,
     device: str,
     precision: str,
+    **settings: Any,
 ) -> tuple[Scores, dict[str, Any]]:
     """Scores, and the document {"miou", "iou", "pixel_accuracy", "protocol", "images"}: shares in [0, 1].
 
-    Raises UsageError where the class list of the data is not the checkpoint's.
+    `protocol` names one or several; of several, all from one pass over the data, the first one's scores are returned
+    and the document has all under "protocols", by name. `settings` are other fields of `Evaluation`; what is None is
+    as in the recipe. Raises UsageError where the class list of the data is not the checkpoint's.
     """
-    checkpoint, target, autocast = _ready(path, device, precision)
+    checkpoint, target, autocast = _ready(path, layout, device, precision)
     recipe = checkpoint.recipe
-    files = recipe.files if files == Files() else files
-    dataset = find_dataset(recipe.layout, data or recipe.data, **asdict(files))
+    if files == Files() and layout in (None, recipe.layout):
+        files = recipe.files
+    dataset = find_dataset(layout or recipe.layout, data or recipe.data, **asdict(files))
     if len(dataset.classes) != len(checkpoint.classes):
         raise UsageError(
             f"{path}: trained on {len(checkpoint.classes)} classes, the data set {dataset.root} has "
@@ -54,26 +58,30 @@ def evaluate_checkpoint(
         )
     manifest = prepare_manifest(dataset)
     records = [manifest.records[sample.id] for sample in dataset.val]
-    evaluation = _evaluation(checkpoint, protocol, window, batch)
+    names = tuple(dict.fromkeys(protocol or [recipe.evaluation.protocol]))
+    evaluations = [_evaluation(checkpoint, protocol=name, **settings) for name in names]
     with console.progress("evaluating", len(records)) as bar:
-        scores = evaluate(
+        scores = evaluate_each(
             checkpoint.network,
             records,
-            checkpoint.classes,
-            evaluation,
+            dataset.classes,
+            evaluations,
             crop=recipe.crop,
             device=target,
             autocast=autocast,
             on_progress=bar,
         )
-    document = {
-        "miou": finite(scores.miou),
-        "iou": {name: finite(iou) for name, iou in scores.iou.items()},
-        "pixel_accuracy": scores.pixel_accuracy,
-        "protocol": evaluation.describe(recipe.crop),
-        "images": len(records),
+    documents = {
+        name: {
+            "miou": finite(score.miou),
+            "iou": {of: finite(iou) for of, iou in score.iou.items()},
+            "pixel_accuracy": score.pixel_accuracy,
+            "protocol": evaluation.describe(recipe.crop),
+            "images": len(records),
+        }
+        for name, score, evaluation in zip(names, scores, evaluations, strict=True)
     }
-    return scores, document
+    return scores[0], documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
 
 
 def predict_folder(
@@ -81,19 +89,22 @@ def predict_folder(
     images: Path,
     out: Path | None,
     *,
-    protocol: str | None,
-    window: int | None,
+    layout: str | None = None,
     device: str,
     precision: str,
+    **settings: Any,
 ) -> tuple[Path, int]:
-    """Writes masks/ (indices), colours/ and overlays/ for every image below `images`; returns folder and count."""
-    checkpoint, target, autocast = _ready(path, device, precision)
+    """Writes masks/ (indices), colours/ and overlays/ for every image below `images`; returns folder and count.
+
+    `settings` are fields of `Evaluation`; what is None is as in the recipe.
+    """
+    checkpoint, target, autocast = _ready(path, layout, device, precision)
     if out is None:
         file = find(path)
         out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
     sources = [source for source in _images(images) if out not in source.parents]
     stems = Counter(source.with_suffix("") for source in sources)
-    evaluation = _evaluation(checkpoint, protocol, window, None)
+    evaluation = _evaluation(checkpoint, **settings)
     try:
         for kind in ("masks", "colours", "overlays"):
             (out / kind).mkdir(parents=True, exist_ok=True)
@@ -123,29 +134,24 @@ def predict_folder(
 
 def segment(network: Network, image: np.ndarray, evaluation: Evaluation, crop: int, device: torch.device) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices."""
-    tensor = rescaled(normalised(image[None], device), evaluation.scale_of(*image.shape[:2], crop))
     with evaluating(network):
-        if evaluation.protocol == "whole":
-            logits = whole(network, tensor)
-        else:
-            logits = slide(network, tensor, evaluation.window or crop, evaluation.batch)
-        label, _ = pseudo_label(logits, image.shape[:2])
-        return label[0].cpu().numpy()
+        logits = full_logits(network, normalised(image[None], device), evaluation, crop)
+        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-def _ready(path: Path, device: str, precision: str):
+def _ready(path: Path, layout: str | None, device: str, precision: str):
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
     set_precision(precision, target)
     low = LOW.get(precision)
-    checkpoint: Checkpoint = load_network(path)
+    checkpoint: Checkpoint = load_network(path, layout)
     checkpoint.network.to(target, memory_format=torch.channels_last)
     return checkpoint, target, (lambda: torch.autocast(target.type, low)) if low else nullcontext
 
 
-def _evaluation(checkpoint: Checkpoint, protocol: str | None, window: int | None, batch: int | None) -> Evaluation:
-    given = {"protocol": protocol, "window": window, "batch": batch}
-    evaluation = replace(checkpoint.recipe.evaluation, **{name: v for name, v in given.items() if v is not None})
+def _evaluation(checkpoint: Checkpoint, **settings: Any) -> Evaluation:
+    given = {name: value for name, value in settings.items() if value is not None}
+    evaluation = replace(checkpoint.recipe.evaluation, **given)
     evaluation.check("--")
     return evaluation
 

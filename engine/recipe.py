@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
+import pkgutil
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -12,9 +16,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 
 from ..pipelines.errors import UsageError
-from ..pipelines.views import Augmentation
+from ..pipelines.views import Augmentation, Sampling
 from .methods import METHODS, MethodConfig
 
+Protocol = Literal["whole", "slide", "cac-whole", "cps-slide"]
+Absent = Literal["zero", "skip"]
 OUTPUT_STRIDE = 16  # of the backbone: a crop must be a multiple of it
 
 
@@ -38,8 +44,9 @@ class Files:
 class Evaluation:
     """How a network is judged."""
 
-    protocol: Literal["whole", "slide"] = "whole"
-    """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits summed."""
+    protocol: Protocol = "whole"
+    """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits averaged;
+    cac-whole and cps-slide: the same with all conventions of the published programs."""
     window: int | None = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
     scale: float | None = None
@@ -48,6 +55,15 @@ class Evaluation:
     """The crop with which training sees images at about their own size: they are resized by crop / native_crop."""
     long_side: float | None = None
     """Images are resized to this long side, in sides of the crop."""
+    scales: tuple[float, ...] = (1.0,)
+    """Scales, on top of the above, whose logits are added."""
+    flip: bool = False
+    """Whether the logits of mirrored images are added."""
+    absent: Absent | None = None
+    """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing (default: zero for
+    cac-whole, skip for the others)."""
+    background: bool = True
+    """Whether class 0 counts in the mean."""
     batch: int = 8
     """Images (whole) or windows (slide) evaluated together."""
 
@@ -60,6 +76,22 @@ class Evaluation:
         for name in ("scale", "native_crop", "long_side"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{prefix}{name.replace('_', '-')}", "must be more than 0", value)
+        positive = bool(self.scales) and min(self.scales) > 0
+        _require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
+
+    @property
+    def absent_class(self) -> Absent:
+        """The convention in force for absent classes."""
+        return self.absent or ("zero" if self.protocol == "cac-whole" else "skip")
+
+    def prefers(self, miou: float, best: float) -> bool:
+        """Whether a score replaces the best before it. cac-whole compares them rounded to 3 decimals, as CAC does: of
+        scores that agree so far the earliest stays."""
+        return round(miou, 3) > round(best, 3) if self.protocol == "cac-whole" else miou > best
+
+    def scales_of(self, height: int, width: int, crop: int) -> tuple[float, ...]:
+        """`scale_of` times each of `scales`."""
+        return tuple(self.scale_of(height, width, crop) * scale for scale in self.scales)
 
     def scale_of(self, height: int, width: int, crop: int) -> float:
         """The factor for an image of this size and a network that was trained on windows of `crop` pixels."""
@@ -70,12 +102,19 @@ class Evaluation:
         return crop / self.native_crop if self.native_crop else 1.0
 
     def describe(self, crop: int) -> str:
-        """The protocol in a few words: with its window, and with its scale where that is not 1."""
-        words = ["whole" if self.protocol == "whole" else f"slide {self.window or crop}"]
+        """The protocol in a few words: with its window, and with whatever is not its default."""
+        slides = self.protocol in ("slide", "cps-slide")
+        words = [f"{self.protocol} {self.window or crop}" if slides else self.protocol]
         if self.scale is None and self.long_side is not None:
             words.append(f"long side {round(self.long_side * crop)}")
         elif (scale := self.scale_of(1, 1, crop)) != 1:
             words.append(f"scale {scale:g}")
+        if self.scales != (1.0,):
+            words.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
+        words += ["flip"] * self.flip
+        if self.absent:
+            words.append(f"absent classes {self.absent}")
+        words += ["without background"] * (not self.background)
         return ", ".join(words)
 
 
@@ -95,7 +134,10 @@ class Recipe:
     data: Path | None = None
     """Root of the data set. shapes is drawn into the cache by itself."""
     split: str = "draw:1/8@0"
-    """Which images are labelled: draw:1/8@SEED, all, LABELLED_FILE or LABELLED_FILE,UNLABELLED_FILE."""
+    """Which images are labelled: a published name (voc-cps-1/8), draw:1/8@SEED, all, LABELLED_FILE or
+    LABELLED_FILE,UNLABELLED_FILE."""
+    lists: Path | None = None
+    """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
     files: Files = field(default_factory=Files)
     """Where the files are, when the layout does not say it."""
 
@@ -108,7 +150,7 @@ class Recipe:
     weights: str = "imagenet"
     """Backbone weights: imagenet (torchvision's IMAGENET1K_V1), none, or a file."""
     init: Path | None = None
-    """A checkpoint of a whole network to start the evaluated network from."""
+    """A whole network to start the evaluated one from: a run, a checkpoint, or a published file of CAC or CPS."""
 
     crop: int = 320
     """Pixels, side of the square windows."""
@@ -126,6 +168,8 @@ class Recipe:
     """How labelled windows are drawn."""
     unlabeled: Augmentation = field(default_factory=Augmentation)
     """How unlabelled windows are drawn."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Which images a step takes; the defects of the published programs as switches."""
 
     optimizer: Literal["sgd", "apex_fused_sgd"] = "sgd"
     """apex_fused_sgd needs NVIDIA's apex, built from source."""
@@ -141,6 +185,12 @@ class Recipe:
     """all: every parameter decays (CAC); weights: convolution weights alone (CPS)."""
     power: float = 0.9
     """Exponent of the schedule."""
+    schedule: Literal["poly", "sawtooth"] = "poly"
+    """poly: lr falls with (1 - step / steps) ^ power; sawtooth: that of CAC's supervised mode, which counts 80 epochs
+    of 1157 steps whatever they are, so that lr jumps up again whenever 1157 steps are done."""
+    scale_lr: Literal["linear", "none"] = "linear"
+    """linear: --batch without --lr changes lr in proportion to the batch; none: it does not. Steps and weight decay
+    stay."""
 
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How the network is judged."""
@@ -165,7 +215,8 @@ class Recipe:
     log_every: int = 10
     """Steps between log lines."""
     fidelity: Literal["fixed", "published"] = "fixed"
-    """fixed: defects of the published programs are mended; published: reproduced (not available yet)."""
+    """fixed: defects of the published programs are mended; published: reproduced, network included, but for what the
+    command line says otherwise (docs/fidelity.md)."""
     dry_run: bool = False
     """Print what would be trained, and stop."""
     json: bool = False
@@ -190,6 +241,13 @@ class Recipe:
         _require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         for name in ("labeled", "unlabeled"):
             _check_augmentation(getattr(self, name), f"--{name}.")
+        if METHODS[type(self.method)].views.unlabeled == "pair":
+            for name, only in (("crop_off_by_one", False), ("padding", "corner")):
+                value = getattr(self.unlabeled, name)
+                _require(value == only, f"--unlabeled.{name.replace('_', '-')}", f"is {only} for pairs", value)
+        for name in ("epoch_steps", "shared_draws"):
+            value = getattr(self.sampling, name)
+            _require(value is None or value >= 1, f"--sampling.{name.replace('_', '-')}", "must be at least 1", value)
         self.evaluation.check()
         self.method.check()
         if self.crop % OUTPUT_STRIDE:
@@ -200,14 +258,37 @@ class Recipe:
             )
         if self.eval_every is not None and self.eval_every < 1:
             raise UsageError(f"--eval-every: must be at least 1, is {self.eval_every}")
-        if self.fidelity == "published":
-            raise UsageError("--fidelity published: not available yet; leave it out")
+        if self.fidelity == "published" and all(self.get(path) != value for path, value in self.switches().items()):
+            raise UsageError("--fidelity published: no switch is set; build the recipe with Recipe.as_published()")
         if self.layout != "shapes" and self.data is None and not self.dry_run:
             raise UsageError(
                 f"--data: the recipe {self.name} needs the root of the data set, e.g. --data /data/VOCdevkit"
             )
         if self.resume and self.out is None:
             raise UsageError("--resume: say which run with --out FOLDER")
+
+    def lr_factor(self, step: int) -> float:
+        """The share of lr in force at a step, in [0, 1]; 0 after the last one."""
+        done = step / self.steps
+        if self.schedule == "sawtooth":
+            epochs, epoch_steps = 80, 1157
+            done = (epochs * step // self.steps + step % epoch_steps / epoch_steps) / epochs
+        return max(1 - done, 0) ** self.power
+
+    def switches(self) -> dict[str, Any]:
+        """What the published program does otherwise by its defects: fields, `sampling.cutmix_partner`, and values."""
+        return METHODS[type(self.method)].switches(self.layout)
+
+    def as_published(self) -> Recipe:
+        """The recipe with every switch as in the published program."""
+        recipe = dataclasses.replace(self, fidelity="published")
+        for path, value in self.switches().items():
+            recipe = _replaced(recipe, path, value)
+        return recipe
+
+    def get(self, path: str) -> Any:
+        """The value of a field, nested ones by dots: `sampling.cutmix_partner`."""
+        return functools.reduce(getattr, path.split("."), self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` is the inverse."""
@@ -222,9 +303,32 @@ class Recipe:
             raise UsageError(f"recipe: not one of this version of semiseg ({error}); train again") from error
 
 
+def recipes() -> list[str]:
+    """Names of the recipes that are installed. They depend on the engine, so it knows them by name alone."""
+    folder = importlib.import_module("semiseg.recipes").__path__
+    return sorted(m.name for m in pkgutil.iter_modules(folder) if "_" in m.name and not m.name.startswith("compare"))
+
+
+def find_recipe(name: str) -> Callable[..., Recipe]:
+    """The function that builds a recipe. Raises UsageError for an unknown name."""
+    if name not in recipes():
+        raise UsageError(f"train: no recipe is called {name!r}; there are {', '.join(recipes())}")
+    return importlib.import_module(f"semiseg.recipes.{name}").recipe
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe as its file states it. Raises UsageError for an unknown name."""
+    return find_recipe(name)()
+
+
 def method_of(recipe: Recipe) -> str:
     """The method's name: supervised, cac, cps, cutmix_cps."""
     return METHODS[type(recipe.method)].__module__.rpartition(".")[2]
+
+
+def _replaced(value: Any, path: str, new: Any) -> Any:
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, new) if rest else new})
 
 
 def _require(holds: bool, field: str, rule: str, value: Any) -> None:

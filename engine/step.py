@@ -31,15 +31,12 @@ class Step:
         return torch.autocast(self.device.type, self.low) if self.low else nullcontext()
 
     def lr(self, step: int) -> float:
-        """Of the heads at a step: poly, without warm-up; 0 after the last one."""
-        return self.recipe.lr * self._decay(step)
-
-    def _decay(self, step: int) -> float:
-        return (1 - step / self.recipe.steps) ** self.recipe.power
+        """Of the heads at a step, without warm-up; 0 after the last one."""
+        return self.recipe.lr * self.recipe.lr_factor(step)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
-            group["lr"] = base * self._decay(step)
+            group["lr"] = base * self.recipe.lr_factor(step)
         with self.autocast():
             losses = self.method.losses(batch, step / self.recipe.steps)
         self.optimizer.zero_grad(set_to_none=True)

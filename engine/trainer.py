@@ -36,7 +36,7 @@ from .step import Step, resolve_device, resolve_precision
 # What may change when a run goes on, because it changes no result, or none beyond rounding.
 FREE = {
     *("out", "resume", "device", "backend", "threads", "precision", "channels_last", "compile"),
-    *("eval_every", "log_every", "json", "dry_run", "data", "weights", "init", "published"),
+    *("eval_every", "log_every", "json", "dry_run", "data", "lists", "weights", "init", "published"),
 }
 
 
@@ -90,16 +90,13 @@ class Trainer:
 
     def _method(self) -> Method:
         recipe = self.recipe
-
-        def start(network: Network) -> Network:
-            load_backbone(network, recipe.weights)
-            return network
-
+        method = build_method(recipe, len(self.data.classes))
         # A run that goes on brings its own weights.
-        prepare = {} if recipe.resume else {"prepare": start}
-        method = build_method(recipe, len(self.data.classes), **prepare)
-        if recipe.init is not None and not recipe.resume:
-            self._initialise(method.predictor())
+        for network in () if recipe.resume else method.networks().values():
+            if recipe.init is not None and network is method.predictor():
+                self._initialise(network)
+            else:
+                load_backbone(network, recipe.weights)
         method.to(self.device)
         if recipe.channels_last:
             method.to(memory_format=torch.channels_last)
@@ -109,7 +106,7 @@ class Trainer:
         return method.train()
 
     def _initialise(self, network: Network) -> None:
-        checkpoint = load_network(self.recipe.init)
+        checkpoint = load_network(self.recipe.init, self.recipe.layout)
         if len(checkpoint.classes) != len(self.data.classes):
             raise UsageError(
                 f"--init: {self.recipe.init} was trained on {len(checkpoint.classes)} classes, "
@@ -141,6 +138,7 @@ class Trainer:
             unlabeled_batch=recipe.unlabeled_batch,
             labeled_augmentation=recipe.labeled,
             unlabeled_augmentation=recipe.unlabeled,
+            sampling=recipe.sampling,
             seed=recipe.seed,
         )
         images, masks = [record.image for record in records], [record.mask for record in records]
@@ -275,13 +273,13 @@ class Trainer:
             )
         line = {"step": done, "val/miou": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
         self.run.write(line | {f"val/iou/{name}": iou for name, iou in scores.iou.items()})
-        best = " (best)" if scores.miou > self.best else ""
+        best = " (best)" if recipe.evaluation.prefers(scores.miou, self.best) else ""
         console.say(f"step {done}/{recipe.steps}  val mIoU {100 * scores.miou:.2f} %{best}")
         return scores
 
     def _save(self, done: int, miou: float) -> None:
         names = ["last"]
-        if miou > self.best or self.best_step < 0:
+        if self.recipe.evaluation.prefers(miou, self.best) or self.best_step < 0:
             self.best, self.best_step = miou, done
             names.append("best")
         dataset = self.data.manifest.dataset

@@ -150,7 +150,7 @@ class DaliBackend:
             joined((stream.source for stream in streams), np.int32),
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
-            *(joined((view.offset for view in steps), np.int32) for steps in views),
+            *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
             *([[_text(self.masks[record]) for record in records]] if labeled else []),
         ]

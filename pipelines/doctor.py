@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -83,10 +84,12 @@ def diagnose(
     data: Dataset | Mapping[str, Any],
     *,
     split: str | None = None,
+    lists: Path | None = None,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Examine a data set, given as found or as the arguments of `find_dataset`, and a split of it if one is named.
+    """Examine a data set, given as found or as the arguments of `find_dataset`, and a split of it if one is named
+    (`lists` as in `resolve_split`).
 
     Faults of the data become findings and are never raised.
     """
@@ -102,7 +105,7 @@ def diagnose(
     train, val = (_Counts(part, survey) for part in (dataset.train, dataset.val))
     findings = [
         *_faults(survey),
-        *_split_findings(dataset, split, survey),
+        *_split_findings(dataset, split, lists, survey),
         *_pool(dataset),
         *_labels(dataset, train, val),
         *_images(dataset, survey),
@@ -169,11 +172,11 @@ def _faults(survey: Survey) -> Iterator[Finding]:
         yield Finding("error", f"{number}{titles[kind]}", faults[0].cure, details)
 
 
-def _split_findings(dataset: Dataset, spec: str | None, survey: Survey) -> Iterator[Finding]:
+def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, survey: Survey) -> Iterator[Finding]:
     if spec is None:
         return
     try:
-        split: Split = resolve_split(spec, dataset)
+        split: Split = resolve_split(spec, dataset, lists)
     except UsageError as error:
         yield Finding("error", *_text_and_cure(error))
         return

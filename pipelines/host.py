@@ -96,12 +96,12 @@ class HostBackend:
             stream.cubic,
         )
         for view, out in zip(stream.views, outputs, strict=True):
-            place(region, view.offset[row], view.inside[row], view.flip[row], FILL, out)
+            place(region, view.offset[row], view.inside[row], view.flip[row], FILL, out, view.pad[row])
         if target is not None:
             view = stream.views[0]
             labels = read(self.masks[record], LABEL, self.planner.sizes[record])
             region = nearest(labels, stream.origin[row], int(stream.step[row]), stream.extent[row])
-            place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target)
+            place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
 
 def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarray:
@@ -152,13 +152,17 @@ def place(
     flip: bool,
     fill: int | tuple[int, int, int],
     out: np.ndarray,
+    pad: Sequence[int] | np.ndarray = (0, 0),
 ) -> None:
-    """Cuts a window out of a region into `out`, pads it at the bottom and right with `fill`, then flips it."""
-    (y, x), (h, w) = offset.tolist(), inside.tolist()
-    bottom, right = out.shape[0] - h, out.shape[1] - w
+    """Cuts a window out of a region into `out`, fills the rest with `fill`, then flips it.
+
+    `pad`: rows above and columns left of the image that are filled; what is missing beyond lies below and right.
+    """
+    (y, x), (h, w), (top, left) = offset.tolist(), inside.tolist(), map(int, pad)
+    bottom, right = out.shape[0] - h - top, out.shape[1] - w - left
     cut = region[y : y + h, x : x + w]
-    if bottom or right:
-        cut = cv2.copyMakeBorder(cut, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill)
+    if top or left or bottom or right:
+        cut = cv2.copyMakeBorder(cut, top, bottom, left, right, cv2.BORDER_CONSTANT, value=fill)
     if flip:
         cv2.flip(cut, 1, out)
     else:

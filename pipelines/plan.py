@@ -8,21 +8,23 @@ numbers that float32 holds exactly: steps in 1/1024 source pixel per output pixe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from .errors import UsageError
-from .views import Augmentation, ViewSpec
+from .views import Augmentation, Sampling, ViewSpec
 
 DENOMINATOR = 1024
 TRIES = 50
 IOU = (0.1, 1.0)
 LUMA = np.array([0.299, 0.587, 0.114])
 MEAN_LUMA = 117.0  # grey level of the mean colour of ImageNet: the centre about which contrast changes
+WORKERS = 8  # loader processes of CPS's program
 
 _LABELED, _UNLABELED, _PARTNER, _BOXES, _ORDER = range(5)
+_TAIL = 8  # beyond the orders' keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,9 @@ class View:
     offset: np.ndarray
     """(B, 2) row and column of the window in its region, output pixels."""
     inside: np.ndarray
-    """(B, 2) rows and columns of the window that the image covers; the rest, at the bottom and right, is padding."""
+    """(B, 2) rows and columns of the window that the image covers; the rest is padding."""
+    pad: np.ndarray
+    """(B, 2) rows of padding above and columns of padding left of the image."""
     flip: np.ndarray
     """(B,) bool; a flip comes after padding."""
     matrix: np.ndarray
@@ -96,7 +100,7 @@ class Planner:
 
     sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. batch: labelled images a step
     over all processes, 0 for the unlabelled ones alone; unlabeled_batch likewise. Raises UsageError where the split
-    cannot feed the views.
+    cannot feed the views. sampling: the switches for what the published programs do otherwise (default: none).
     """
 
     def __init__(
@@ -112,9 +116,11 @@ class Planner:
         labeled_augmentation: Augmentation,
         unlabeled_augmentation: Augmentation,
         seed: int,
+        sampling: Sampling | None = None,
         rank: int = 0,
         world: int = 1,
     ):
+        sampling = sampling or Sampling()
         if not len(labeled):
             raise UsageError("split: no labelled images; choose another --split")
         if views.unlabeled != "none" and not len(unlabeled):
@@ -122,7 +128,7 @@ class Planner:
                 "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0) "
                 "or train with the supervised recipe"
             )
-        if views.unlabeled == "mixed" and len(unlabeled) < 2:
+        if views.unlabeled == "mixed" and len(unlabeled) < 2 and sampling.cutmix_partner == "other":
             raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
         for name, size in (("batch", batch), ("unlabelled batch", unlabeled_batch)):
             if size % world:
@@ -132,51 +138,99 @@ class Planner:
         self.views, self.crop, self.seed = views, crop, seed
         self.batch, self.unlabeled_batch = batch // world, unlabeled_batch // world
         self.labeled_augmentation, self.unlabeled_augmentation = labeled_augmentation, unlabeled_augmentation
-        self.rank, self.world = rank, world
+        self.sampling, self.rank, self.world = sampling, rank, world
+        passes = [len(labeled) // batch if batch else 0]
+        passes += [len(unlabeled) // unlabeled_batch] if views.unlabeled != "none" else []
+        self.epoch_steps = sampling.epoch_steps or max(*passes, 1)
 
     def __call__(self, step: int) -> Plan:
         """The plan of optimizer step `step` for this process."""
-        index = self._indices(step, self.batch)
-        labeled = self._single(self.labeled[self._order(index, len(self.labeled), _LABELED)], _LABELED, index)
+        switches, batch, count = self.sampling, self.batch, len(self.labeled)
+        shown = self._shown(step, count, batch, switches.replay_labeled)
+        if switches.redraw_tail:
+            order = self._filled_order(shown)
+        else:
+            order = self._order(*self._position(shown, count, batch, switches.replay_labeled), count, _LABELED)
+        labeled = self._single(self.labeled[order], _LABELED, shown)
         if self.views.unlabeled == "none":
             return Plan(labeled, (), None, None)
-        index = self._indices(step, self.unlabeled_batch)
-        count = len(self.unlabeled)
-        first = self.unlabeled[self._order(index, count, _UNLABELED)]
+
+        batch, count, repeated = self.unlabeled_batch, len(self.unlabeled), switches.unlabeled_order == "repeated"
+        shown = self._shown(step, count, batch, switches.replay_unlabeled)
+        epoch, position = self._position(shown, count, batch, switches.replay_unlabeled or repeated)
+        epoch = np.zeros_like(epoch) if repeated else epoch
+        first = self.unlabeled[self._order(epoch, position, count, _UNLABELED)]
         if self.views.unlabeled == "plain":
-            return Plan(labeled, (self._single(first, _UNLABELED, index),), None, None)
+            return Plan(labeled, (self._single(first, _UNLABELED, shown),), None, None)
         if self.views.unlabeled == "pair":
-            stream, overlap = self._pair(first, index)
+            stream, overlap = self._pair(first, shown)
             return Plan(labeled, (stream,), overlap, None)
-        partner = self.unlabeled[self._order(index, count, _UNLABELED, partner=True)]
-        streams = (self._single(first, _UNLABELED, index), self._single(partner, _PARTNER, index))
-        return Plan(labeled, streams, None, self._mixing_boxes(index))
+        partner = first
+        if switches.cutmix_partner == "other":
+            partner = self.unlabeled[self._order(epoch, position, count, _UNLABELED, partner=True)]
+        streams = (self._single(first, _UNLABELED, shown), self._single(partner, _PARTNER, shown))
+        drawn = step % self.epoch_steps // WORKERS if switches.repeat_boxes else shown
+        return Plan(labeled, streams, None, self._mixing_boxes(drawn))
 
     def _indices(self, step: int, batch: int) -> np.ndarray:
         return (step * self.world + self.rank) * batch + np.arange(batch, dtype=np.int64)
 
-    def _draws(self, stream: int, index: np.ndarray, width: int) -> _Draws:
-        return _Draws(self.seed, stream, int(index[0]) if len(index) else 0, len(index), width)
+    def _shown(self, step: int, count: int, batch: int, replayed: bool) -> int:
+        """The step whose samples this one shows: itself or, replayed, one of its epoch's first pass."""
+        if not replayed:
+            return step
+        within = step % self.epoch_steps
+        return step - within + within % max(count // max(batch * self.world, 1), 1)
 
-    def _order(self, index: np.ndarray, count: int, stream: int, partner: bool = False) -> np.ndarray:
-        """Endless epochs: every image once an epoch, in an order of its own. A partner is never the image itself."""
-        epoch, position = np.divmod(index, count)
-        out = np.empty(len(index), np.int64)
+    def _position(self, step: int, count: int, batch: int, by_epoch: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Pass over the images (B,) and place in its order (B,). Passes are endless, or one begins with each epoch."""
+        if not by_epoch:
+            return np.divmod(self._indices(step, batch), count)
+        epoch, within = divmod(step, self.epoch_steps)
+        return np.full(batch, epoch), self._indices(within, batch) % count
+
+    def _order(
+        self, epoch: np.ndarray, position: np.ndarray, count: int, stream: int, partner: bool = False
+    ) -> np.ndarray:
+        """Every image once a pass, in an order of its own. A partner is never the image itself."""
+        out = np.empty(len(epoch), np.int64)
         for one in np.unique(epoch):
             order, shift = _permutation(self.seed, stream, int(one), count)
             here = epoch == one
             out[here] = order[(position[here] + (shift if partner else 0)) % count]
         return out
 
-    def _single(self, record: np.ndarray, stream: int, index: np.ndarray) -> Stream:
+    def _filled_order(self, step: int) -> np.ndarray:
+        """Labelled images, as many an epoch as unlabelled ones: whole repeats, and a rest drawn item by item."""
+        count, length = len(self.labeled), max(len(self.labeled), len(self.unlabeled))
+        entry = self._order(*self._position(step, length, self.batch, True), length, _LABELED)
+        rest = np.floor(self._draws(_TAIL, step, self.batch, 1).take() * count).astype(np.int64)
+        return np.where(entry < length // count * count, entry % count, rest)
+
+    def _draws(self, stream: int, step: int, batch: int, width: int) -> _Draws:
+        """The random numbers of a step's samples; parts of the whole batch may share them."""
+        whole = batch * self.world
+        part = max(-(-whole // self.sampling.shared_draws), 1)
+        return _Draws(self.seed, stream, step * whole, self._indices(0, batch) % part, width)
+
+    def _single(self, record: np.ndarray, stream: int, step: int) -> Stream:
         augmentation = self.labeled_augmentation if stream == _LABELED else self.unlabeled_augmentation
-        draws = self._draws(stream, index, 3 + _Draws.PER_VIEW)
-        step, virtual = self._scaled(record, augmentation, draws.take())
-        corner = _uniform_int(draws.take(2), np.zeros_like(virtual), np.maximum(virtual - self.crop, 0))
+        draws = self._draws(stream, step, len(record), 3 + _Draws.PER_VIEW)
+        scale, virtual = self._scaled(record, augmentation, draws.take())
+        highest = np.maximum(virtual - self.crop, 0)
+        if augmentation.crop_off_by_one:
+            highest += highest > 0
+        corner = _uniform_int(draws.take(2), np.zeros_like(virtual), highest)
         extent = np.minimum(virtual - corner, self.crop)
         view = draws.view(np.zeros_like(corner), extent, augmentation)
-        origin = corner * step[:, None] // DENOMINATOR
-        return Stream(record, step, origin, extent, (view,), augmentation.filter == "cubic")
+        centred = augmentation.padding == "centre"
+        pad = (self.crop - extent) // 2 if centred else np.zeros_like(extent)
+        if centred or augmentation.crop_off_by_one:
+            # CPS flips an image before it is cut and padded: of the unflipped one, that is the mirrored window.
+            corner[view.flip, 1] = (virtual - corner - extent)[view.flip, 1]
+            pad[view.flip, 1] = (self.crop - extent - pad)[view.flip, 1]
+        origin = corner * scale[:, None] // DENOMINATOR
+        return Stream(record, scale, origin, extent, (replace(view, pad=pad),), augmentation.filter == "cubic")
 
     def _scaled(
         self, record: np.ndarray, augmentation: Augmentation, draw: np.ndarray
@@ -196,11 +250,11 @@ class Planner:
         step += step % (2 * DENOMINATOR) == 0
         return step, size * DENOMINATOR // step[:, None]
 
-    def _pair(self, record: np.ndarray, index: np.ndarray) -> tuple[Stream, Overlap]:
+    def _pair(self, record: np.ndarray, step: int) -> tuple[Stream, Overlap]:
         """CAC's two overlapping windows (methods: sampler of PairVOC/PairCity), in one region that is resized once."""
         augmentation, crop, grid = self.unlabeled_augmentation, self.crop, self.views.grid
-        draws = self._draws(_UNLABELED, index, 3 + 2 * TRIES + 2 * _Draws.PER_VIEW)
-        step, virtual = self._scaled(record, augmentation, draws.take())
+        draws = self._draws(_UNLABELED, step, len(record), 3 + 2 * TRIES + 2 * _Draws.PER_VIEW)
+        scale, virtual = self._scaled(record, augmentation, draws.take())
         highest = np.maximum(virtual - crop, 0)
         corner1 = _uniform_int(draws.take(2), np.zeros_like(highest), highest)
 
@@ -222,34 +276,35 @@ class Planner:
             draws.view(corner1 - start, inside1, augmentation),
             draws.view(corner2 - start, inside2, augmentation),
         )
-        origin = start * step[:, None] // DENOMINATOR
-        stream = Stream(record, step, origin, extent, views, augmentation.filter == "cubic")
+        origin = start * scale[:, None] // DENOMINATOR
+        stream = Stream(record, scale, origin, extent, views, augmentation.filter == "cubic")
 
         apart = corner2 - corner1
         begin = np.maximum(apart, 0)
         end = np.minimum(np.minimum(crop, crop + apart), virtual // grid * grid)
         return stream, Overlap(begin, np.maximum(-apart, 0), np.maximum(end - begin, 0))
 
-    def _mixing_boxes(self, index: np.ndarray) -> np.ndarray:
+    def _mixing_boxes(self, step: int) -> np.ndarray:
         """CutMix boxes of 25 to 50 % of the image in all (published generator: prop_range, n_boxes = 3)."""
         count = self.views.boxes
-        draws = self._draws(_BOXES, index, 4 * count)
+        draws = self._draws(_BOXES, step, self.unlabeled_batch, 4 * count)
         area = 0.25 + 0.25 * draws.take(count)
         height = area ** draws.take(count)
         size = np.rint(np.stack([height, area / height], -1) * np.sqrt(1 / count) * self.crop)
-        corner = np.rint((self.crop - size) * draws.take(2 * count).reshape(len(index), count, 2))
+        corner = np.rint((self.crop - size) * draws.take(2 * count).reshape(-1, count, 2))
         return np.concatenate([corner, corner + size], -1).astype(np.int32)
 
 
 class _Draws:
-    """Uniform numbers in [0, 1) for consecutive samples: row i is the same whoever asks for it."""
+    """Uniform numbers in [0, 1) of the samples first + rows: the same whoever asks for them."""
 
     PER_VIEW = 8  # flip, jitter or not, four strengths, grey, blur
 
-    def __init__(self, seed: int, stream: int, first: int, count: int, width: int):
+    def __init__(self, seed: int, stream: int, first: int, rows: np.ndarray, width: int):
         blocks = -(-width // 4)  # Philox yields four numbers a count
-        bits = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=first * blocks)
-        self._numbers = np.random.Generator(bits).random((count, 4 * blocks))
+        low, high = (int(rows.min()), int(rows.max()) + 1) if len(rows) else (0, 0)
+        bits = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=(first + low) * blocks)
+        self._numbers = np.random.Generator(bits).random((high - low, 4 * blocks))[rows - low]
         self._used = 0
 
     def take(self, count: int = 1) -> np.ndarray:
@@ -266,7 +321,7 @@ class _Draws:
         bounds = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
         brightness, contrast, saturation, hue = np.where(jitter[:, None], strength, 0).T * np.array(bounds)[:, None]
         matrix = colour_matrix(1 + brightness, 1 + contrast, 1 + saturation, hue, gray)
-        return View(offset, inside, flip, matrix, blur)
+        return View(offset, inside, np.zeros_like(inside), flip, matrix, blur)
 
 
 def colour_matrix(

@@ -56,3 +56,35 @@ class Augmentation:
     """Probability of a grey image."""
     blur: float = 0.0
     """Probability of a 5x5 Gaussian blur."""
+    crop_off_by_one: bool = False
+    """Draw the window's corner from one position too many (CPS): the last one shows the image without a row or column,
+    which is padded. Not for pairs."""
+    padding: Literal["corner", "centre"] = "corner"
+    """Where padding lies around an image that is smaller than the crop: at the bottom and right (CAC), or all round,
+    an odd pixel at the bottom or right (CPS). Pairs are padded at the corner."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Sampling:
+    """Which images a step takes and which of its random numbers are its own. The defaults are the intended ones."""
+
+    cutmix_partner: Literal["other", "same"] = "other"
+    """CutMix mixes an image with another one, or with another window of itself (CPS's program)."""
+    repeat_boxes: bool = False
+    """CutMix boxes come again after every epoch and for eight steps in a row, one per loader process (CPS's program
+    with PyTorch < 1.9)."""
+    unlabeled_order: Literal["shuffled", "repeated"] = "shuffled"
+    """repeated: every epoch has the unlabelled images of the first one, in its order (CPS's program)."""
+    redraw_tail: bool = False
+    """Labelled images of an epoch: whole repeats and a rest that is drawn anew for each item, all shuffled together
+    (CPS's program); else they come once a pass, however long an epoch is."""
+    replay_labeled: bool = False
+    """Within an epoch, the labelled batches of its first pass come again with the same windows (CAC's program)."""
+    replay_unlabeled: bool = False
+    """The same of the unlabelled batches, where an epoch is longer than a pass over them (CAC's program)."""
+    epoch_steps: int | None = None
+    """Steps of an epoch, which only the switches above ask for (default: a pass over the larger of the two sets; CAC's
+    program: 1157, whatever the data)."""
+    shared_draws: int = 1
+    """Parts of the batch, one per process of the published program, that draw the same windows, flips and colours for
+    their own images (CAC's program seeds all processes alike)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from .method import Method, Setting, SupervisedTerm
 
 STRIDE = 8  # pixels of a window per position that is contrasted
 CHANNELS = 128  # of the projected features
+PROCESSES = {"voc": 2, "cityscapes": 4}  # of the published runs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,6 +34,9 @@ class CacConfig(SupervisedTerm):
     """A target position must be more confident than this."""
     bank_steps: int = 2
     """Steps whose features the negative bank holds, the current one included."""
+    pseudo_labels: Literal["training", "evaluation"] = "training"
+    """training: labels and confidences of the very pass that is contrasted, dropout and batch statistics included, as
+    published; evaluation: of a second pass in evaluation mode, which costs two more forward passes."""
 
     def check(self) -> None:
         SupervisedTerm.check(self)
@@ -56,6 +61,16 @@ class Cac(Method):
         self.config = config
         self.network = setting.network(projector=True)
         self.bank = NegativeBank(config.bank_steps, 2 * setting.unlabeled_batch * (setting.crop // STRIDE) ** 2)
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        return {
+            "evaluation.protocol": "cac-whole",
+            "sampling.replay_labeled": True,
+            "sampling.replay_unlabeled": True,
+            "sampling.epoch_steps": 1157,
+            "sampling.shared_draws": PROCESSES.get(layout, 2),
+        }
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         supervised = self.config.loss(self.network(batch.labeled.image), batch.labeled.target)
@@ -89,10 +104,18 @@ class Cac(Method):
     def describe(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """view (B, 3, S, S) -> unit features (N, 128), pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
         pooled = F.avg_pool2d(self.network.features(view), 2)
-        feature = F.normalize(_rows(self.network.project(pooled)).float(), dim=1)
+        feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
         with torch.no_grad():
-            confidence, label = _rows(self.network.classify(pooled)).float().softmax(1).max(1)
+            logits = self.network.classify(pooled) if self.config.pseudo_labels == "training" else self.judge(view)
+            confidence, label = _rows(logits).softmax(1).max(1)
         return feature, label, confidence
+
+    def judge(self, view: Tensor) -> Tensor:
+        """Logits (B, C, S / 8, S / 8) of the network in evaluation mode, whose running statistics stay as they are."""
+        self.network.eval()
+        logits = self.network.classify(F.avg_pool2d(self.network.features(view), 2))
+        self.network.train()
+        return logits
 
     def predictor(self) -> Network:
         return self.network
@@ -132,5 +155,6 @@ def overlap_positions(pair: Unlabeled, grid: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B h w, C)"""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+    """(B, C, h, w) -> (B h w, C), in at least float32."""
+    rows = maps.permute(0, 2, 3, 1).flatten(0, 2)
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))

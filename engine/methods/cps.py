@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,17 @@ from ...pipelines.views import ViewSpec
 from ..models import Network
 from .method import Method, Setting, SupervisedTerm
 
+SWITCHES = {
+    "network": "cps",
+    "evaluation.protocol": "cps-slide",
+    "sampling.unlabeled_order": "repeated",
+    "sampling.redraw_tail": True,
+    "labeled.crop_off_by_one": True,
+    "labeled.padding": "centre",
+    "unlabeled.crop_off_by_one": True,
+    "unlabeled.padding": "centre",
+}  # of the published program, see docs/fidelity.md
+
 
 @dataclass(kw_only=True, slots=True)
 class CpsConfig(SupervisedTerm):
@@ -20,6 +32,9 @@ class CpsConfig(SupervisedTerm):
 
     weight: float = 1.5
     """Weight of the cross pseudo supervision."""
+    mean: Literal["joint", "separate"] = "joint"
+    """joint: one mean over labelled and unlabelled pixels, as the published program; separate: the sum of the mean of
+    either, as the paper writes it, twice as much for batches of equal size."""
 
     def check(self) -> None:
         SupervisedTerm.check(self)
@@ -40,17 +55,28 @@ class Cps(Method):
         self.branch1 = setting.network()
         self.branch2 = setting.network()
 
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        return SWITCHES
+
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         x, y, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
         # One call each for labelled and unlabelled images: their batch statistics never mix.
         x1, u1 = self.branch1(x), self.branch1(u)
         x2, u2 = self.branch2(x), self.branch2(u)
-        logits1, logits2 = torch.cat([x1, u1]), torch.cat([x2, u2])
-        label1, _ = pseudo_label(logits1.detach(), y.shape[-2:])
-        label2, _ = pseudo_label(logits2.detach(), y.shape[-2:])
         supervised = self.config.loss(x1, y) + self.config.loss(x2, y)
-        cps = upsample_cross_entropy(logits1, label2) + upsample_cross_entropy(logits2, label1)
+        if self.config.mean == "joint":
+            cps = cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]), y.shape[-2:])
+        else:
+            cps = cross_supervision(x1, x2, y.shape[-2:]) + cross_supervision(u1, u2, y.shape[-2:])
         return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
 
     def predictor(self) -> Network:
         return self.branch1
+
+
+def cross_supervision(logits1: Tensor, logits2: Tensor, size: torch.Size) -> Tensor:
+    """CE(p1, argmax p2) + CE(p2, argmax p1), means over all pixels; logits (B, C, h, w), `size` that of the crops."""
+    label1, _ = pseudo_label(logits1.detach(), size)
+    label2, _ = pseudo_label(logits2.detach(), size)
+    return upsample_cross_entropy(logits1, label2) + upsample_cross_entropy(logits2, label1)

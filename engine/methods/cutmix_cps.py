@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
 from ...pipelines.loader import Batch
 from ...pipelines.views import ViewSpec
 from ..models import Network
+from .cps import SWITCHES
 from .method import Method, Setting, SupervisedTerm
 
 
@@ -39,6 +41,10 @@ class CutMixCps(Method):
         self.config = config
         self.branch1 = setting.network()
         self.branch2 = setting.network()
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        return SWITCHES | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         x, y = batch.labeled.image, batch.labeled.target

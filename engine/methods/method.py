@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -62,6 +62,11 @@ class Method(nn.Module):
     """
 
     views: ClassVar[ViewSpec] = ViewSpec()
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        """What the published program does otherwise than a recipe by default: a recipe's fields, and its values."""
+        return {}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         raise NotImplementedError

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from ...pipelines.loader import Batch
 from ..models import Network
+from .cac import PROCESSES
 from .method import Method, Setting, SupervisedTerm
 
 
@@ -23,6 +25,15 @@ class Supervised(Method):
         super().__init__()
         self.config = config
         self.network = setting.network()
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        """CAC's program in its supervised mode, which replays nothing."""
+        return {
+            "evaluation.protocol": "cac-whole",
+            "sampling.shared_draws": PROCESSES.get(layout, 2),
+            "schedule": "sawtooth",
+        }
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         supervised = self.config.loss(self.network(batch.labeled.image), batch.labeled.target)

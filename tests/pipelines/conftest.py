@@ -33,16 +33,16 @@ class Photos:
 
     def planner(self, unlabeled: str = "pair", filter: str = "cubic", **changes) -> Planner:
         views = dict(crop=CROP, batch=2, unlabeled_batch=2, seed=0)
-        plain = Augmentation(filter=filter)
-        coloured = Augmentation(filter=filter, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
+        views |= dict(
+            labeled_augmentation=Augmentation(filter=filter),
+            unlabeled_augmentation=Augmentation(filter=filter, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5),
+        )
         everything = range(len(self.sizes))
         return Planner(
             self.sizes,
             everything,
             everything,
             ViewSpec(unlabeled=unlabeled),
-            labeled_augmentation=plain,
-            unlabeled_augmentation=coloured,
             **{**views, **changes},
         )
 

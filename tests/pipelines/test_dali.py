@@ -7,6 +7,7 @@ from semiseg.pipelines import dali
 from semiseg.pipelines.dali import DaliBackend
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend
+from semiseg.pipelines.views import Augmentation
 
 KINDS = ("none", "plain", "pair", "mixed")
 
@@ -21,9 +22,9 @@ def tensors(windows) -> list[torch.Tensor]:
     return [windows.target, windows.labeled, *windows.unlabeled]
 
 
-def agree(photos, kind: str, filter: str, device_id: int | None, steps: int) -> None:
+def agree(photos, kind: str, filter: str, device_id: int | None, steps: int, **changes) -> None:
     """Labels bit for bit; bilinear images within rounding; bicubic ones but for steep edges, which resizers clip."""
-    planner = photos.planner(kind, filter)
+    planner = photos.planner(kind, filter, **changes)
     host = HostBackend(photos.images, photos.masks, planner, threads=2)(3)
     ours = DaliBackend(photos.images, photos.masks, planner, device_id=device_id, threads=2)(3)
     differences = []
@@ -47,6 +48,11 @@ def agree(photos, kind: str, filter: str, device_id: int | None, steps: int) -> 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_cpu_operators_agree_with_host(photos, kind, filter) -> None:
     agree(photos, kind, filter, None, 10)
+
+
+def test_cpu_operators_agree_with_host_on_padding_all_round(photos) -> None:
+    published = Augmentation(filter="linear", crop_off_by_one=True, padding="centre")
+    agree(photos, "plain", "linear", None, 10, labeled_augmentation=published, unlabeled_augmentation=published)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,358 @@
+"""Fidelity: the switches, the numbers on the mean gradient, and the table of their proofs in docs/fidelity.md."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from semiseg.engine.cli import main
+from semiseg.engine.hyperparameters import build_method
+from semiseg.engine.recipe import Recipe, find_recipe, load_recipe
+from semiseg.engine.trainer import Trainer
+from semiseg.kernels import directional_contrast, upsample_cross_entropy
+from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.views import Augmentation, Sampling
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("supervised", "cac", "cps", "cutmix_cps")
+PUBLISHED = [f"{method}_{layout}" for method in METHODS for layout in ("voc", "cityscapes")]
+CLASSES = 3
+
+
+@pytest.fixture
+def dry_run(monkeypatch, capsys):
+    """`dry_run("cps_voc", "--batch", 4)` -> what the command prints: a JSON document with --json, else text."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", ["semiseg", "train", name, "--dry-run", *map(str, arguments)])
+        main()
+        text = capsys.readouterr().out
+        return json.loads(text) if "--json" in arguments else text
+
+    return run
+
+
+# Numbers on the mean gradient
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "lr", "decay"), [("cps_voc", 4, 4 * 0.0025, 1e-4), ("cps_cityscapes", 8, 0.02, 1e-4)]
+)
+def test_two_divisions_by_the_processes_are_another_lr_and_weight_decay(name, processes, lr, decay):
+    """SGD with momentum at the script's (lr, wd) on g / W is that at (lr / W, W wd) on the mean gradient g."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(20, processes, 2, 5).double(), torch.randn(20, processes, 2, 3).double()
+    start = torch.randn(3, 5).double()
+    recipe = load_recipe(name)
+
+    def train(lr: float, decay: float, divide: bool) -> torch.Tensor:
+        weight = start.clone().requires_grad_()
+        optimizer = torch.optim.SGD([weight], lr, momentum=recipe.momentum, weight_decay=decay)
+        for x, y in zip(inputs, targets):
+            losses = [F.mse_loss(x[rank] @ weight.T, y[rank]) for rank in range(processes)]
+            losses = [loss / processes for loss in losses] if divide else losses
+            gradients = [torch.autograd.grad(loss, weight)[0] for loss in losses]
+            weight.grad = torch.stack(gradients).mean(0)
+            optimizer.step()
+        return weight.detach()
+
+    as_written = train(lr, decay, divide=True)
+    torch.testing.assert_close(train(recipe.lr, recipe.weight_decay, divide=False), as_written, rtol=1e-12, atol=1e-14)
+    naive = train(lr, decay, divide=False)
+    assert (naive - as_written).norm() > 0.1 * (as_written - start).norm()
+
+
+def test_means_of_processes_differ_from_the_mean_where_void_pixels_do():
+    torch.manual_seed(0)
+    logits, target = torch.randn(4, CLASSES, 8, 8), torch.randint(0, CLASSES, (4, 32, 32), dtype=torch.uint8)
+
+    def by_process() -> torch.Tensor:
+        return torch.stack([upsample_cross_entropy(logits[n : n + 2], target[n : n + 2]) for n in (0, 2)]).mean()
+
+    torch.testing.assert_close(by_process(), upsample_cross_entropy(logits, target))
+    target[:2, 4:] = 255
+    assert abs(by_process() - upsample_cross_entropy(logits, target)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "lr", "backbone_lr", "decay", "weights"),
+    [
+        ("cps_voc", 39_338, 0.0025, 0.0025, 4e-4, {"cps": 1.5}),
+        ("cps_cityscapes", 44_525, 0.0025, 0.0025, 8e-4, {"cps": 6.0}),
+        ("cutmix_cps_voc", 39_338, 0.0025, 0.0025, 4e-4, {"cps": 1.0}),
+        ("cutmix_cps_cityscapes", 44_525, 0.0025, 0.0025, 8e-4, {"cps": 5.0}),
+        ("cac_voc", 92_560, 0.01, 0.001, 1e-4, {"contrastive": 0.1}),
+        ("cac_cityscapes", 92_560, 0.1, 0.01, 1e-4, {"contrastive": 0.1}),
+        ("supervised_voc", 92_560, 0.01, 0.001, 1e-4, {}),
+        ("supervised_cityscapes", 92_560, 0.1, 0.01, 1e-4, {}),
+    ],
+)
+def test_dry_run_states_the_published_numbers_without_data(dry_run, name, steps, lr, backbone_lr, decay, weights):
+    document = dry_run(name, "--json")
+    assert document["published"] == document["effective"]
+    values = document["effective"]
+    assert values["steps"] == steps
+    assert values["loss_weights"] == {"supervised": 1.0} | weights
+    assert values["batch"] == {"labeled": 8, "unlabeled": 8 if weights else 0}
+    for group in values["groups"]:
+        assert group["lr"] == pytest.approx(backbone_lr if "backbone" in group["name"] else lr)
+        assert group["weight_decay"] == (0 if group["name"].endswith("rest") else decay)
+    assert ("rest" in {group["name"].rpartition(".")[2] for group in values["groups"]}) == ("cps" in weights)
+
+
+def test_lr_follows_the_batch_unless_told_otherwise(dry_run):
+    def lr(*arguments) -> float:
+        groups = dry_run("cac_voc", "--json", *arguments)["effective"]["groups"]
+        return next(group["lr"] for group in groups if group["name"] == "network.head")
+
+    assert lr("--batch", 4) == pytest.approx(0.005)
+    assert lr("--batch", 16, "--fidelity", "published") == pytest.approx(0.02)
+    assert lr("--batch", 4, "--scale-lr", "none") == lr() == 0.01
+    assert lr("--batch", 4, "--lr", 0.02) == 0.02
+    assert lr("--batch", 4, "--lr=0.01") == 0.01
+    assert dry_run("cac_voc", "--json", "--batch", 4)["published"]["groups"][1]["lr"] == 0.01
+    assert "lr scaled alike to 0.005" in dry_run("cac_voc", "--batch", 4)
+    assert "not scaled" in dry_run("cac_voc", "--batch", 4, "--lr", 0.01)
+    assert "batch: " not in dry_run("cac_voc")
+
+
+def test_a_dry_run_shows_every_setting_beside_the_published_one_and_marks_differences(dry_run):
+    def rows(*arguments) -> dict[str, list[str]]:
+        lines = dry_run("cutmix_cps_voc", *arguments).splitlines()
+        return {parts[0]: parts[1:] for parts in (re.split(r"  +", line.strip()) for line in lines)}
+
+    shown = rows("--method.weight", 2, "--labeled.flip", 0)
+    assert shown["weight of cps loss"] == ["2 *", "1"]
+    assert shown["sampling.cutmix_partner"] == ["other *", "same"]
+    assert shown["network"] == ["cac *", "cps"]
+    assert shown["labelled windows"] == ["scales 0.5 0.75 1 1.5 1.75 2 *", "scales 0.5 0.75 1 1.5 1.75 2, flip 0.5"]
+    assert shown["branch1.backbone.weights lr"] == ["0.0025", "0.0025"]
+    published = rows("--fidelity", "published")
+    assert published["network"] == ["cps", "cps"]
+    assert not [name for name, values in published.items() if values and values[0].endswith("*")]
+
+
+# Switches
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sets_every_switch_and_what_the_command_line_says_stays(dry_run, monkeypatch, name):
+    default, published = load_recipe(name), load_recipe(name).as_published()
+    for path, value in default.switches().items():
+        assert default.get(path) != value
+        assert published.get(path) == value
+    replace(published, dry_run=True).check()
+    assert Recipe.from_dict(published.to_dict()) == published
+    text = dry_run(name, "--fidelity", "published", "--network", "cac", "--sampling.shared-draws", 1)
+    assert ("cac *" in text) == (published.network == "cps")
+    assert ("1 *" in text) == (published.sampling.shared_draws != 1)
+
+
+def test_published_in_python_needs_its_switches(tmp_path):
+    recipe = replace(load_recipe("cps_voc"), data=tmp_path)
+    with pytest.raises(UsageError, match="as_published"):
+        replace(recipe, fidelity="published").check()
+    recipe.as_published().check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unlabeled": Augmentation(padding="centre")}, "--unlabeled.padding"),
+        ({"unlabeled": Augmentation(crop_off_by_one=True)}, "--unlabeled.crop-off-by-one"),
+        ({"sampling": Sampling(epoch_steps=0)}, "--sampling.epoch-steps"),
+        ({"sampling": Sampling(shared_draws=0)}, "--sampling.shared-draws"),
+    ],
+)
+def test_switches_that_make_no_sense_are_refused(tmp_path, changes, said):
+    with pytest.raises(UsageError, match=said):
+        replace(load_recipe("cac_voc"), data=tmp_path, **changes).check()
+
+
+def test_the_sawtooth_is_poly_at_the_steps_it_counts_and_jumps_at_others():
+    poly = load_recipe("supervised_voc")
+    sawtooth = replace(poly, schedule="sawtooth")
+    for step in (0, 1, 1156, 1157, 50_000, 92_559, 92_560):
+        assert sawtooth.lr_factor(step) == pytest.approx(poly.lr_factor(step), abs=1e-9)
+    # 80 epochs of 165 steps, written as the program counts: the epochs, and the steps modulo 1157.
+    short = replace(sawtooth, steps=80 * 165)
+    factors = [short.lr_factor(step) for step in range(short.steps)]
+    counted = [epoch * 1157 + (epoch * 165 + step) % 1157 for epoch in range(80) for step in range(165)]
+    assert factors == pytest.approx([(1 - done / 92_560) ** 0.9 for done in counted])
+    rises = [step for step in range(1, short.steps) if factors[step] > factors[step - 1]]
+    assert rises
+    assert all(step % 1157 == 0 for step in rises)
+    assert replace(short, schedule="poly").lr_factor(6600) == pytest.approx(0.5**0.9)
+
+
+def test_defaults_follow_the_split_and_the_backbone(dry_run):
+    """The published row of what is asked for, not the 1/8 and ResNet-50 row with another split."""
+    assert dry_run("cps_voc", "--json", "--split", "voc-cps-1/4")["published"]["steps"] == 39_680
+    assert dry_run("cps_voc", "--json", "--split", "voc-cps-1/4", "--steps", 5)["effective"]["steps"] == 5
+    assert re.search(r"method.bank_steps +3 +3\n", dry_run("cac_voc", "--backbone", "resnet101"))
+    assert re.search(
+        r"method.bank_steps +1 \* +3\n", dry_run("cac_voc", "--backbone=resnet101", "--method.bank-steps=1")
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_published_trains(tiny, voc_root, name):
+    recipe = tiny(name, data=voc_root()).as_published()
+    trainer = Trainer(recipe)
+    planner = trainer.backend.planner
+    assert planner.sampling == recipe.sampling
+    assert (planner.labeled_augmentation, planner.unlabeled_augmentation) == (recipe.labeled, recipe.unlabeled)
+    result = trainer.train()
+    assert result.steps == 3
+    assert Recipe.from_dict(json.loads((result.out / "recipe.json").read_text())) == recipe
+
+
+def made(recipe: Recipe):
+    torch.manual_seed(0)
+    return build_method(recipe, CLASSES).train()
+
+
+def test_one_mean_is_half_of_the_paper_s_sum_of_means(tiny, random_batch):
+    recipe, batch = tiny("cps", network="cps"), random_batch("plain")
+    joint = made(recipe).losses(batch, 0.5)
+    separate = made(replace(recipe, method=replace(recipe.method, mean="separate"))).losses(batch, 0.5)
+    torch.testing.assert_close(separate["cps"], 2 * joint["cps"])
+    torch.testing.assert_close(separate["supervised"], joint["supervised"])
+    # At half the weight the two are one method, gradients included; on batches of unequal size they are not.
+    halved = made(replace(recipe, method=replace(recipe.method, mean="separate", weight=recipe.method.weight / 2)))
+    torch.testing.assert_close(halved.losses(batch, 0.5)["loss"], joint["loss"])
+    other = replace(batch, unlabeled=replace(batch.unlabeled, image=torch.randn(6, 3, 32, 32)))
+    assert abs(halved.losses(other, 0.5)["loss"] - made(recipe).losses(other, 0.5)["loss"]) > 1e-3
+
+
+def test_pseudo_labels_of_cac_carry_dropout_or_come_from_evaluation(tiny, random_batch):
+    recipe, view = tiny("cac"), random_batch("pair").unlabeled.image
+
+    def twice(mode: str):
+        method = made(replace(recipe, method=replace(recipe.method, pseudo_labels=mode)))
+        return method, method.describe(view), method.describe(view)
+
+    _, (_, _, first), (_, _, second) = twice("training")
+    assert (first - second).abs().max() > 1e-3  # dropout
+
+    method, (feature, label, confidence), _ = twice("evaluation")
+    assert method.network.training
+    twin = made(replace(recipe, method=replace(recipe.method, pseudo_labels="training")))
+    torch.testing.assert_close(feature, twin.describe(view)[0])  # what is contrasted is the same
+    twin.network.eval()
+    features = twin.network.features(view)
+    logits = twin.network.classify(F.avg_pool2d(features, 2))
+    expected = logits.softmax(1).permute(0, 2, 3, 1).flatten(0, 2).max(1)
+    torch.testing.assert_close(confidence, expected.values, atol=1e-5, rtol=1e-4)
+    assert (label == expected.indices).all()
+
+
+def test_the_bank_holds_as_many_steps_as_published():
+    cac_voc, cac_cityscapes = find_recipe("cac_voc"), find_recipe("cac_cityscapes")
+    assert cac_voc().method.bank_steps == 2
+    assert cac_voc(backbone="resnet101").method.bank_steps == 3
+    assert cac_cityscapes().method.bank_steps == cac_cityscapes(backbone="resnet101").method.bank_steps == 1
+    bank = build_method(replace(cac_voc(), backbone="resnet18"), 21).bank
+    assert bank.features.shape == (2, 25_600, 128)  # 2 views of 8 images of 40 x 40 positions
+
+
+def contrast(negatives: int = 40, dtype: torch.dtype = torch.float64):
+    torch.manual_seed(0)
+    features = [F.normalize(torch.randn(n, 16, dtype=dtype), dim=1) for n in (12, 12, negatives)]
+    labels = [torch.randint(0, CLASSES, (n,)) for n in (12, 12, negatives)]
+    confidences = [torch.rand(12, dtype=dtype) for _ in range(2)]
+    return features, labels, confidences
+
+
+def test_the_order_of_negatives_does_not_matter():
+    (f1, f2, n), (l1, l2, ln), (c1, c2) = contrast()
+    order = torch.randperm(len(n))
+    ours = directional_contrast(f1, f2, l1, l2, c1, c2, n, ln, threshold=0.3)
+    shuffled = directional_contrast(f1, f2, l1, l2, c1, c2, n[order], ln[order], threshold=0.3)
+    assert ours[0] > 0
+    torch.testing.assert_close(shuffled, ours)
+
+
+def test_the_shift_by_a_chunk_s_maximum_does_not_matter():
+    """As the program computes it: the maximum is over the first negatives only, those of the anchor's class too."""
+    (f1, f2, n), (l1, l2, ln), (c1, c2) = contrast()
+    positive, scores = (f1 * f2).sum(1) / 0.1, f1 @ n.T / 0.1
+    shift = torch.maximum(positive, scores[:, :8].max(1).values)
+    foreign = (torch.exp(scores - shift[:, None]) * (ln != l1[:, None])).sum(1)
+    probability = torch.exp(positive - shift) / (torch.exp(positive - shift) + foreign + 1e-8)
+    active = ((c2 > 0.3) & (c1 < c2)).double()
+    expected = (active * -torch.log(probability + 1e-8)).sum() / (active.sum() + 1e-12)
+    ours, _ = directional_contrast(f1, f2, l1, l2, c1, c2, n, ln, threshold=0.3)
+    torch.testing.assert_close(ours, expected, rtol=1e-7, atol=0)
+
+
+# The table
+
+
+def table() -> list[list[str]]:
+    """The cells of docs/fidelity.md's rows: trap, field, default, published, proof."""
+    lines = (ROOT / "docs/fidelity.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in rows if not set(row[0]) <= set("-: ") and row[-1] != "proof"]
+
+
+def shown(value: object) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def switch_fields() -> dict[str, tuple[object, set]]:
+    """Every switch: its default, and its values in the published programs."""
+    fields: dict[str, tuple[object, set]] = {}
+    for name in PUBLISHED:
+        recipe = load_recipe(name)
+        for path, value in recipe.switches().items():
+            fields.setdefault(path, (recipe.get(path), set()))[1].add(value)
+    fields["method.mean"] = ("joint", {"joint"})
+    fields["method.pseudo_labels"] = ("training", {"training"})
+    return fields
+
+
+def test_every_row_names_tests_that_exist():
+    rows = table()
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row[-1])
+        assert named, row
+        for path, function in named:
+            tree = ast.parse((ROOT / path).read_text())
+            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (path, function)
+
+
+def test_every_switch_is_in_the_table_with_its_default_and_its_published_value():
+    rows, fields = table(), switch_fields()
+    assert {f"sampling.{field.name}" for field in dataclasses.fields(Sampling)} <= fields.keys()
+    for path, (default, published) in fields.items():
+        (row,) = [row for row in rows if f"`{path}`" in row[1]]
+        if default is not None:
+            assert shown(default) in row[2], path
+        for value in published:
+            assert shown(value) in row[3], path
+
+
+def test_the_table_names_no_field_that_does_not_exist():
+    recipes = [load_recipe(name) for name in PUBLISHED]
+    for row in table():
+        for path in re.findall(r"`([a-z_.]+)`", row[1]):
+            assert any(_has(recipe, path) for recipe in recipes), path
+
+
+def _has(recipe: Recipe, path: str) -> bool:
+    try:
+        recipe.get(path)
+    except AttributeError:
+        return False
+    return True
