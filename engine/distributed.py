@@ -1,4 +1,4 @@
-"""Batch normalisation over several processes, on any device.
+"""What several processes share: batch statistics, gradients, features. On any device.
 
 torch's SyncBatchNorm refuses tensors on the CPU; there, the same is computed with differentiable collectives.
 """
@@ -24,6 +24,15 @@ class AllReduce(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """(N, …) of every process one after the other, (world size * N, …), without gradient; alone, the tensor itself."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
 
 
 class CollectiveBatchNorm2d(nn.BatchNorm2d):

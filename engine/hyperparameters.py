@@ -49,7 +49,12 @@ def build_method(recipe: Recipe, classes: int) -> Method:
         options = {"head_width": recipe.head_width, "projector": projector}
         return build_network(recipe.network, recipe.backbone, classes, **options)
 
-    setting = Setting(network=network, crop=recipe.crop, unlabeled_batch=recipe.unlabeled_batch)
+    setting = Setting(
+        network=network,
+        crop=recipe.crop,
+        unlabeled_batch=recipe.unlabeled_batch,
+        emulate_processes=recipe.emulate_processes,
+    )
     return METHODS[type(recipe.method)](recipe.method, setting)
 
 

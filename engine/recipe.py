@@ -158,6 +158,9 @@ class Recipe:
     """Labelled images a step, over all processes; the unlabelled ones follow in the method's ratio."""
     unlabeled_ratio: int = 1
     """Unlabelled images (pairs, mixed images) per labelled image."""
+    emulate_processes: int = 1
+    """Losses are means over so many parts of the batch, each normalised by itself as on a process of its own, and then
+    over the parts. Batch statistics are those of the whole batch, as synchronised batch normalisation has them."""
     steps: int = 92_560
     """Optimizer steps."""
     eval_every: int | None = None
@@ -248,6 +251,9 @@ class Recipe:
         for name in ("epoch_steps", "shared_draws"):
             value = getattr(self.sampling, name)
             _require(value is None or value >= 1, f"--sampling.{name.replace('_', '-')}", "must be at least 1", value)
+        parts = self.emulate_processes
+        fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
+        _require(fits, "--emulate-processes", f"must divide the batch of {self.batch}", parts)
         self.evaluation.check()
         self.method.check()
         if self.crop % OUTPUT_STRIDE:

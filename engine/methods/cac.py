@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...kernels import directional_contrast
 from ...pipelines.loader import Batch, Unlabeled
 from ...pipelines.views import ViewSpec
+from ..distributed import gathered
 from ..models import Network
 from .method import Method, Setting, SupervisedTerm
 
@@ -57,8 +58,7 @@ class Cac(Method):
     views = ViewSpec(unlabeled="pair", grid=STRIDE)
 
     def __init__(self, config: CacConfig, setting: Setting):
-        super().__init__()
-        self.config = config
+        super().__init__(config, setting)
         self.network = setting.network(projector=True)
         self.bank = NegativeBank(config.bank_steps, 2 * setting.unlabeled_batch * (setting.crop // STRIDE) ** 2)
 
@@ -70,10 +70,11 @@ class Cac(Method):
             "sampling.replay_unlabeled": True,
             "sampling.epoch_steps": 1157,
             "sampling.shared_draws": PROCESSES.get(layout, 2),
+            "emulate_processes": PROCESSES.get(layout, 2),
         }
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        supervised = self.config.loss(self.network(batch.labeled.image), batch.labeled.target)
+        supervised = self.supervised(self.network(batch.labeled.image), batch.labeled.target)
         if progress < self.config.start:
             return {"loss": supervised, "supervised": supervised}
         u = batch.unlabeled
@@ -81,25 +82,46 @@ class Cac(Method):
         feature2, label2, confidence2 = self.describe(u.image2)
         self.bank.push(torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2]))
         place1, place2, valid = overlap_positions(u, u.image.shape[-1] // STRIDE)
-        # Unit vectors lose least in float16, but their gradients are too small for it.
-        mixed = torch.is_autocast_enabled(feature1.device.type)
-        towards2, towards1 = directional_contrast(
+        contrastive = self.mean_of_processes(
+            self.contrast,
             feature1[place1],
             feature2[place2],
             label1[place1],
             label2[place2],
             confidence1[place1],
             confidence2[place2],
+            valid,
+        )
+        loss = supervised + self.config.weight * contrastive
+        return {"loss": loss, "supervised": supervised, "contrastive": contrastive}
+
+    def contrast(
+        self,
+        feature1: Tensor,
+        feature2: Tensor,
+        label1: Tensor,
+        label2: Tensor,
+        confidence1: Tensor,
+        confidence2: Tensor,
+        valid: Tensor,
+    ) -> Tensor:
+        """Aligned lists (N, …) of both views against the bank: the sum of both directions."""
+        towards2, towards1 = directional_contrast(
+            feature1,
+            feature2,
+            label1,
+            label2,
+            confidence1,
+            confidence2,
             self.bank.features.flatten(0, 1),
             self.bank.labels.flatten(),
             valid=valid,
             temperature=self.config.temperature,
             threshold=self.config.threshold,
-            product_dtype=torch.float16 if mixed else None,
+            # Unit vectors lose least in float16, but their gradients are too small for it.
+            product_dtype=torch.float16 if torch.is_autocast_enabled(feature1.device.type) else None,
         )
-        contrastive = towards2 + towards1
-        loss = supervised + self.config.weight * contrastive
-        return {"loss": loss, "supervised": supervised, "contrastive": contrastive}
+        return towards2 + towards1
 
     def describe(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """view (B, 3, S, S) -> unit features (N, 128), pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
@@ -131,9 +153,9 @@ class NegativeBank(nn.Module):
         self.register_buffer("position", torch.zeros(1, dtype=torch.long))
 
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """features (rows, 128), labels (rows,): they replace the oldest step's."""
-        self.features.index_copy_(0, self.position, features[None])
-        self.labels.index_copy_(0, self.position, labels[None])
+        """features (rows, 128), labels (rows,) of this process: those of all replace the oldest step's."""
+        self.features.index_copy_(0, self.position, gathered(features)[None])
+        self.labels.index_copy_(0, self.position, gathered(labels)[None])
         self.position.copy_((self.position + 1) % len(self.features))
 
 

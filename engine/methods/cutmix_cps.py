@@ -12,7 +12,7 @@ from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
 from ...pipelines.loader import Batch
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .cps import SWITCHES
+from .cps import published_switches
 from .method import Method, Setting, SupervisedTerm
 
 
@@ -37,14 +37,13 @@ class CutMixCps(Method):
     views = ViewSpec(unlabeled="mixed")
 
     def __init__(self, config: CutMixCpsConfig, setting: Setting):
-        super().__init__()
-        self.config = config
+        super().__init__(config, setting)
         self.branch1 = setting.network()
         self.branch2 = setting.network()
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        return SWITCHES | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
+        return published_switches(layout) | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         x, y = batch.labeled.image, batch.labeled.target
@@ -55,7 +54,7 @@ class CutMixCps(Method):
             label1, _ = mixed_pseudo_label(self.branch1(u), self.branch1(v), boxes, y.shape[-2:])
             label2, _ = mixed_pseudo_label(self.branch2(u), self.branch2(v), boxes, y.shape[-2:])
         cps = upsample_cross_entropy(self.branch1(mixed), label2) + upsample_cross_entropy(self.branch2(mixed), label1)
-        supervised = self.config.loss(self.branch1(x), y) + self.config.loss(self.branch2(x), y)
+        supervised = self.supervised(self.branch1(x), y) + self.supervised(self.branch2(x), y)
         return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
 
     def predictor(self) -> Network:

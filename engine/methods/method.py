@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...kernels import upsample_cross_entropy, upsample_ohem_cross_entropy
@@ -18,13 +19,15 @@ from ..models import Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a method is built for. `network(projector=...)` makes a new network with its starting weights."""
+    """What a method is built for. `network(projector=...)` makes a new network."""
 
     network: Callable[..., Network]
     crop: int
     """Pixels, the side of a window."""
     unlabeled_batch: int
-    """Unlabelled images a step on this process."""
+    """Unlabelled images a step, over all processes."""
+    emulate_processes: int = 1
+    """Into how many parts losses cut the batch, see `Method.mean_of_processes`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,6 +66,10 @@ class Method(nn.Module):
 
     views: ClassVar[ViewSpec] = ViewSpec()
 
+    def __init__(self, config: SupervisedTerm, setting: Setting):
+        super().__init__()
+        self.config, self.parts = config, setting.emulate_processes
+
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         """What the published program does otherwise than a recipe by default: a recipe's fields, and its values."""
@@ -70,6 +77,17 @@ class Method(nn.Module):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The supervised term of one network."""
+        return self.mean_of_processes(self.config.loss, logits, target)
+
+    def mean_of_processes(self, loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """The mean of `loss` over equal parts of the batch, which leads all `tensors`: every process of a published
+        program normalises by what counts in its own part, and gradients are averaged over processes."""
+        if self.parts == 1:
+            return loss(*tensors)
+        return torch.stack([loss(*part) for part in zip(*(tensor.chunk(self.parts) for tensor in tensors))]).mean()
 
     def predictor(self) -> Network:
         """The network that is evaluated and saved."""

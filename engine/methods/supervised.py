@@ -22,8 +22,7 @@ class Supervised(Method):
     """loss = CE(f(x), y)"""
 
     def __init__(self, config: SupervisedConfig, setting: Setting):
-        super().__init__()
-        self.config = config
+        super().__init__(config, setting)
         self.network = setting.network()
 
     @staticmethod
@@ -32,11 +31,12 @@ class Supervised(Method):
         return {
             "evaluation.protocol": "cac-whole",
             "sampling.shared_draws": PROCESSES.get(layout, 2),
+            "emulate_processes": PROCESSES.get(layout, 2),
             "schedule": "sawtooth",
         }
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        supervised = self.config.loss(self.network(batch.labeled.image), batch.labeled.target)
+        supervised = self.supervised(self.network(batch.labeled.image), batch.labeled.target)
         return {"loss": supervised, "supervised": supervised}
 
     def predictor(self) -> Network:

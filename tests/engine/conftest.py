@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from semiseg.engine.cli import load_recipe
 from semiseg.engine.recipe import Recipe
@@ -15,6 +16,14 @@ from semiseg.pipelines.loader import Batch, Labeled, Unlabeled
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CROP, CLASSES, BATCH = 32, 3, 2
+
+# So that tests can map a function over the tensors of a batch.
+for kind in (Batch, Labeled, Unlabeled):
+    pytree.register_pytree_node(
+        kind,
+        lambda node: ([getattr(node, name) for name in node.__slots__], type(node)),
+        lambda values, kind: kind(*values),
+    )
 
 
 @pytest.fixture

@@ -11,17 +11,10 @@ from torch.utils import _pytree as pytree
 from semiseg.engine.hyperparameters import build_method
 from semiseg.engine.methods.cac import NegativeBank, overlap_positions
 from semiseg.kernels import reference
-from semiseg.pipelines.loader import Batch, Labeled, Unlabeled
+from semiseg.pipelines.loader import Unlabeled
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CLASSES = 3
-
-for kind in (Batch, Labeled, Unlabeled):
-    pytree.register_pytree_node(
-        kind,
-        lambda node: ([getattr(node, name) for name in node.__slots__], type(node)),
-        lambda values, kind: kind(*values),
-    )
 
 
 def made(tiny, name: str, **changes):
