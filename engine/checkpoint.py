@@ -92,8 +92,10 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
     if layout is None:
         layout = {len(voc.CLASSES): "voc", len(cityscapes.CLASSES): "cityscapes"}.get(network.num_classes, "folder")
     # The recipe says at which scale and by which protocol its program evaluates.
+    recipe = load_recipe(f"{network.architecture}_{layout}")
     recipe = replace(
-        load_recipe(f"{network.architecture}_{layout}"),
+        recipe,
+        evaluation=recipe.as_published().evaluation,
         network=network.architecture,
         backbone=network.backbone_name,
         head_width=network.head_width,

@@ -118,13 +118,22 @@ class Tiling:
         if not any(self.padding):
             return images
         if self.protocol in WHOLE:
-            return F.pad(images, self.padding, mode="reflect")
+            _, right, _, bottom = self.padding
+            return reflected(reflected(images, 2, bottom), 3, right)
         padded = F.pad(images, self.padding)
         if self.protocol == "slide" or len(self.corners) == 1:
             return padded
         inside = F.pad(torch.ones_like(images[:1, :1], dtype=torch.bool), self.padding)
         black = -images.new_tensor(IMAGENET_MEAN) / images.new_tensor(IMAGENET_STD)
         return torch.where(inside, padded, black[:, None, None])
+
+
+def reflected(images: Tensor, dim: int, more: int) -> Tensor:
+    """`more` pixels behind the last one, mirrored about it, back and forth where the image is smaller than that."""
+    length = images.shape[dim]
+    period = max(2 * length - 2, 1)
+    place = torch.arange(length + more, device=images.device) % period
+    return images.index_select(dim, torch.minimum(place, period - place) if length > 1 else place)
 
 
 def tiling(evaluation: Evaluation, height: int, width: int, crop: int) -> Tiling:

@@ -248,12 +248,14 @@ class Recipe:
             for name, only in (("crop_off_by_one", False), ("padding", "corner")):
                 value = getattr(self.unlabeled, name)
                 _require(value == only, f"--unlabeled.{name.replace('_', '-')}", f"is {only} for pairs", value)
-        for name in ("epoch_steps", "shared_draws"):
-            value = getattr(self.sampling, name)
-            _require(value is None or value >= 1, f"--sampling.{name.replace('_', '-')}", "must be at least 1", value)
-        parts = self.emulate_processes
-        fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
-        _require(fits, "--emulate-processes", f"must divide the batch of {self.batch}", parts)
+        epoch_steps = self.sampling.epoch_steps
+        _require(epoch_steps is None or epoch_steps >= 1, "--sampling.epoch-steps", "must be at least 1", epoch_steps)
+        for name, parts in (
+            ("--emulate-processes", self.emulate_processes),
+            ("--sampling.shared-draws", self.sampling.shared_draws),
+        ):
+            fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
+            _require(fits, name, f"must be at least 1 and divide the batch of {self.batch}; pass one that does", parts)
         self.evaluation.check()
         self.method.check()
         if self.crop % OUTPUT_STRIDE:

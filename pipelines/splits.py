@@ -18,6 +18,8 @@ from .errors import UsageError
 from .lists import Names, plain_id, plain_ids, read_ids, read_list
 from .registry import SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
 
+FEW = (92, 183, 366, 732)
+"""Labelled images of the few-label lists that CPS trained on."""
 FORMS = (
     "all, draw:1/8@SEED (a share), draw:30@SEED (a count), LABELLED_FILE, LABELLED_FILE,UNLABELLED_FILE or the name of "
     "a published list (`semiseg splits list`)"
@@ -118,16 +120,19 @@ def check_spec(spec: str, layout: str) -> None:
 
 def published_share(spec: str) -> str | None:
     """The nominal labelled share that a split has in the published results, such as `1/8`, or `few` for the few-label
-    lists; None for all others. Needs no data set: list files are read, published names and draws are not resolved."""
+    lists that CPS trained on; None for all others. Needs no data set: list files are read, names are not resolved."""
     if spec in SPLITS:
         known = [SPLITS[spec]]
-    elif drawn := re.fullmatch(r"draw:(\d+/[1-9]\d*)@\d+", spec):
-        return str(Fraction(drawn[1]))
+    elif spec.startswith("draw:"):
+        share, _ = _parse_draw(spec)
+        return str(share) if isinstance(share, Fraction) else None
     elif spec != "all" and (file := _files(spec)[0]):
         known = identify(plain_ids(file))
     else:
         return None
-    return (str(known[0].share) if known[0].share else "few") if known else None
+    if not known:
+        return None
+    return str(known[0].share) if known[0].share else "few" if known[0].labeled in FEW else None
 
 
 @dataclass(frozen=True, slots=True)

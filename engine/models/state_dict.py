@@ -1,7 +1,9 @@
 """State dicts: read from files without running what is in them, freed of wrapping, compared with what is wanted."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,8 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
             state = load_file(path)
         else:
-            with torch.serialization.safe_globals(NUMPY_NUMBER):
+            with torch.serialization.safe_globals(NUMPY_NUMBER), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged file fails in as many ways as there are formats.
         raise UsageError(
@@ -92,4 +95,6 @@ def _reason(error: Exception) -> str:
     text = str(error).strip()
     if "Unsupported global" in text:  # Torch's own message advises to load the file without the check.
         return f"it holds objects: {text.partition('GLOBAL ')[2].partition(' ')[0]}"
+    if isinstance(error, (UnpicklingError, KeyError, IndexError, EOFError)):
+        return "not a torch file of tensors"
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

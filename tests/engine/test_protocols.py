@@ -22,7 +22,7 @@ from semiseg.engine.data import prepare_manifest
 from semiseg.engine.evaluation import batches, evaluate, evaluate_each, own_share
 from semiseg.engine.inference import segment
 from semiseg.engine.models import build_network
-from semiseg.engine.protocols import confusion, full_logits, starts, tiling
+from semiseg.engine.protocols import confusion, full_logits, reflected, starts, tiling
 from semiseg.engine.recipe import Evaluation
 from semiseg.pipelines.dataset import find_dataset
 from semiseg.pipelines.host import COLOUR, read
@@ -334,3 +334,11 @@ def test_on_real_photographs_one_pixel_in_100_000_may_differ(tmp_path, monkeypat
         )
         assert score.confusion.sum() == expected.sum()
         assert max(differing, moved) <= pixels / 100_000
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 3), (4, 33), (9, 2)])
+def test_images_smaller_than_their_padding_are_mirrored_back_and_forth(height, width):
+    image = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
+    bottom, right = -height % 8, -width % 8
+    padded = reflected(reflected(image, 2, bottom), 3, right)[0, 0].numpy()
+    np.testing.assert_array_equal(padded, np.pad(image[0, 0].numpy(), ((0, bottom), (0, right)), mode="reflect"))

@@ -355,6 +355,7 @@ def test_predict_takes_a_published_file(semiseg, cac_file, voc_root, tmp_path):
     mask = np.asarray(Image.open(tmp_path / "seen/masks/2007_000001.png"))
     assert mask.shape == (40, 56)
     checkpoint = load_network(cac_file)
+    assert checkpoint.recipe.evaluation.protocol == "cac-whole"
     x = (np.asarray(Image.open(image), np.float32) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     with torch.no_grad():
         logits = checkpoint.network.full_logits(torch.from_numpy(x).float().permute(2, 0, 1)[None])

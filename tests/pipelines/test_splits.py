@@ -234,8 +234,11 @@ def test_ambiguous_and_unknown_names_are_refused_with_those_there_are(voc_root, 
 def test_shares_of_published_kinds_of_split():
     assert published_share("voc-u2pl-1/16") == "1/16"
     assert published_share("voc-original-92") == "few"
-    assert published_share("draw:2/16@3") == "1/8"
-    assert [published_share(spec) for spec in ("all", "draw:30@0", "draw:1/0@0", "no file")] == [None] * 4
+    assert published_share("draw:2/16@3") == published_share("draw:0.125@3") == "1/8"
+    others = ("all", "draw:30@0", "no file", "voc-original-1464", "voc-cac-0-1464")
+    assert [published_share(spec) for spec in others] == [None] * len(others)
+    with pytest.raises(UsageError, match="draw:1/0@0"):
+        published_share("draw:1/0@0")
 
 
 def test_check_names_every_kind_of_fault(folder, tmp_path):
