@@ -1,4 +1,4 @@
-"""What several processes share: batch statistics, gradients, features. On any device.
+"""What several processes share: batch statistics and features. On any device.
 
 torch's SyncBatchNorm refuses tensors on the CPU; there, the same is computed with differentiable collectives.
 """
@@ -26,9 +26,14 @@ class AllReduce(torch.autograd.Function):
         return total
 
 
+def several() -> bool:
+    """Whether this process is one of a group."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def gathered(tensor: Tensor) -> Tensor:
     """(N, …) of every process one after the other, (world size * N, …), without gradient; alone, the tensor itself."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not several():
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
@@ -68,11 +73,3 @@ def synchronised(network: nn.Module) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = CollectiveBatchNorm2d
     return network
-
-
-def average_gradients(network: nn.Module) -> None:
-    """Replace each gradient by its mean over all processes, as DistributedDataParallel does."""
-    for parameter in network.parameters():
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= dist.get_world_size()

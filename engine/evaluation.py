@@ -18,6 +18,7 @@ from ..kernels import photometric
 from ..pipelines.host import COLOUR, LABEL, read
 from ..pipelines.manifest import Record
 from ..pipelines.views import IMAGENET_MEAN, IMAGENET_STD
+from .distributed import several
 from .models import Network
 from .protocols import confusion
 from .recipe import Absent, Evaluation
@@ -94,7 +95,7 @@ def evaluate_each(
         done += len(images)
         if on_progress:
             on_progress(done, len(records))
-    if _several_processes():
+    if several():
         dist.all_reduce(counts)
     return [
         Scores(total, classes, absent=evaluation.absent_class, background=evaluation.background)
@@ -104,14 +105,10 @@ def evaluate_each(
 
 def own_share(records: Sequence[Record]) -> Sequence[Record]:
     """The records that this process evaluates: all without a process group, else every one belongs to exactly one."""
-    if not _several_processes():
+    if not several():
         return records
     by_size = sorted(records, key=_size)  # so that the shares cost the same
     return by_size[dist.get_rank() :: dist.get_world_size()]
-
-
-def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized()
 
 
 def _size(record: Record) -> tuple[int, int]:

@@ -329,11 +329,6 @@ def load_recipe(name: str) -> Recipe:
     return find_recipe(name)()
 
 
-def method_of(recipe: Recipe) -> str:
-    """The method's name: supervised, cac, cps, cutmix_cps."""
-    return METHODS[type(recipe.method)].__module__.rpartition(".")[2]
-
-
 def _replaced(value: Any, path: str, new: Any) -> Any:
     name, _, rest = path.partition(".")
     return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, new) if rest else new})

@@ -1,7 +1,7 @@
 """Fused operations for semi-supervised segmentation. They know torch and nothing of the rest of this project.
 
-Each name is one file with its mathematics, a plain definition in `reference/` and a test. On the CPU they run in
-bounded memory and are fast enough to train with; float64 tensors and other devices get the plain definition.
+Each name is one file with its mathematics, operator and function, beside Triton kernels in `gpu/`, an implementation in
+bounded memory in `cpu/` and a plain definition in `reference/`, which float64 tensors and other devices get.
 """
 
 from .cutmix import box_mask, cutmix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from semiseg.engine.cli import load_recipe
+from semiseg.engine.cli import load_recipe, main
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.loader import Batch, Labeled, Unlabeled
 
@@ -79,3 +80,19 @@ def random_batch() -> Callable[..., Batch]:
         return Batch(labeled, Unlabeled(images(), images(), corner1, corner2, extent, *flips))
 
     return build
+
+
+@pytest.fixture
+def semiseg(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`semiseg("train", ...)` runs the command in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        return code, *capsys.readouterr()
+
+    return run

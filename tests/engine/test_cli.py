@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from semiseg.engine.cli import main
-
 SMALL = [
     *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
     *("--steps", "2", "--threads", "1", "--device", "cpu", "--backend", "host"),
 ]
-
-
-@pytest.fixture
-def semiseg(monkeypatch, capsys):
-    """`semiseg("train", ...)` runs the command in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

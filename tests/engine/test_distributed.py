@@ -18,11 +18,20 @@ COMMON = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from semiseg.engine.distributed import average_gradients, synchronised
+from semiseg.engine.distributed import synchronised
 
 torch.set_num_threads(1)
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world)
+
+
+def average_gradients(network):
+    for parameter in network.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world
+
+
 model, shares = torch.load(folder / "inputs.pt", weights_only=False)
 """
 NORMALISE = """

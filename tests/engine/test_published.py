@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from torch import nn
 from torchvision.models import get_model
 
 from semiseg.engine.checkpoint import load_network
-from semiseg.engine.cli import main
 from semiseg.engine.models import build_network, from_published
 from semiseg.pipelines.errors import UsageError
 
@@ -314,22 +312,6 @@ def cac_file(tmp_path_factory):
     torch.save({"epoch": 80, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
     yield path
     path.unlink()
-
-
-@pytest.fixture
-def semiseg(monkeypatch, capsys):
-    """`semiseg("evaluate", ...)` runs the command in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_evaluate_takes_a_published_file(semiseg, cac_file, voc_root):

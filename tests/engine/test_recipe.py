@@ -9,7 +9,7 @@ import pytest
 from semiseg.engine.cli import load_recipe
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
-from semiseg.engine.recipe import Evaluation, Recipe, method_of
+from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation
 
@@ -51,7 +51,7 @@ def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
     recipe = replace(load_recipe("cutmix_cps_cityscapes"), data=tmp_path, init=tmp_path / "a", seed=7)
     values = recipe.to_dict()
     assert Recipe.from_dict(values) == recipe
-    assert method_of(Recipe.from_dict(values)) == "cutmix_cps"
+    assert type(Recipe.from_dict(values).method).__name__ == "CutMixCpsConfig"
     with pytest.raises(UsageError, match="recipe"):
         Recipe.from_dict(values | {"colour": "blue"})
     with pytest.raises(UsageError, match="recipe"):

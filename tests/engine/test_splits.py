@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from fractions import Fraction
 
 import pytest
 
-from semiseg.engine.cli import main
 from semiseg.engine.splits import clean_text
 from semiseg.pipelines.registry import SPLITS, PublishedSplit, checksum
 
@@ -17,22 +15,6 @@ SMALL = [
     *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
     *("--steps", "1", "--threads", "1", "--device", "cpu", "--backend", "host"),
 ]
-
-
-@pytest.fixture
-def semiseg(monkeypatch, capsys):
-    """`semiseg("splits", ...)` runs the command in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(autouse=True)
