@@ -21,7 +21,7 @@ compare: setup
 # The second run gives the Triton kernels the CPU's tensors, in Triton's interpreter.
 test: setup
 	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels tests/engine/test_step.py -k "kernels"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels tests/engine/training/test_step.py -k "kernels"
 
 lint: setup
 	$(BIN)/ruff check .

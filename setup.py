@@ -32,5 +32,5 @@ setup(
     package_dir={f"semiseg.{room}": room for room in ROOMS},
     install_requires=["torch>=2.11", "numpy>=1.26"],
     extras_require={"train": TRAIN, "dev": DEV},
-    entry_points={"console_scripts": ["semiseg = semiseg.engine.cli:main"]},
+    entry_points={"console_scripts": ["semiseg = semiseg.engine.commands.main:main"]},
 )

@@ -35,11 +35,12 @@ from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply,
 
 from semiseg.engine.run import environment
 from semiseg.pipelines.dali import DaliBackend
-from semiseg.pipelines.dataset import IGNORE, find_dataset
+from semiseg.pipelines.datasets.dataset import IGNORE
+from semiseg.pipelines.datasets.layouts import find_dataset
+from semiseg.pipelines.datasets.manifest import Record, prepare
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader
-from semiseg.pipelines.manifest import Record, prepare
 from semiseg.pipelines.plan import Planner
 from semiseg.pipelines.views import FILL, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
 

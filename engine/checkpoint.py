@@ -8,17 +8,17 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..pipelines import cityscapes, voc
-from ..pipelines.dataset import Colour, voc_colours
+from ..pipelines.datasets import cityscapes, voc
+from ..pipelines.datasets.dataset import Colour
+from ..pipelines.datasets.files import voc_colours
 from ..pipelines.errors import UsageError
+from .catalogue import load_recipe
 from .models import Network, build_network, from_published, read_state_dict
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe
 
 FORMAT = "semiseg 1"
 
@@ -121,19 +121,3 @@ def find(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise UsageError(f"{path}: neither a checkpoint nor the folder of a run that has saved one; pass either")
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes the file whole or not at all."""
-    draft = path.with_suffix(".part")
-    torch.save(state, draft)
-    os.replace(draft, path)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"--resume: {path} does not exist; start the run without --resume") from None
-    except Exception as error:
-        raise UsageError(f"--resume: {path} is damaged ({type(error).__name__}); start a new run") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from ..pipelines.dataset import Dataset, find_dataset
-from ..pipelines.manifest import Manifest, Record, cache_root, prepare
-from ..pipelines.splits import Split, resolve_split
+from ..pipelines.cache import cache_root
+from ..pipelines.datasets.dataset import Dataset
+from ..pipelines.datasets.layouts import find_dataset
+from ..pipelines.datasets.manifest import Manifest, Record, prepare
+from ..pipelines.datasets.splits import Split, resolve_split
 from . import console
 from .recipe import Recipe
 

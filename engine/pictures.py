@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..pipelines.dataset import IGNORE
+from ..pipelines.datasets.dataset import IGNORE
 
 VOID = (224, 224, 224)  # the colour of pixels that do not count
 

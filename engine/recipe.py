@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import pkgutil
-import types
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from ..pipelines.errors import UsageError
 from ..pipelines.views import Augmentation, Sampling
 from .methods import METHODS, MethodConfig
+from .serial import plain, typed
 
 Protocol = Literal["whole", "slide", "cac-whole", "cps-slide"]
 Absent = Literal["zero", "skip"]
@@ -300,33 +296,15 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` is the inverse."""
-        return _plain(self)
+        return plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Raises UsageError where the values are not a recipe's, naming the field."""
         try:
-            return _typed(cls, values)
+            return typed(cls, values)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"recipe: not one of this version of semiseg ({error}); train again") from error
-
-
-def recipes() -> list[str]:
-    """Names of the recipes that are installed. They depend on the engine, so it knows them by name alone."""
-    folder = importlib.import_module("semiseg.recipes").__path__
-    return sorted(m.name for m in pkgutil.iter_modules(folder) if "_" in m.name and not m.name.startswith("compare"))
-
-
-def find_recipe(name: str) -> Callable[..., Recipe]:
-    """The function that builds a recipe. Raises UsageError for an unknown name."""
-    if name not in recipes():
-        raise UsageError(f"train: no recipe is called {name!r}; there are {', '.join(recipes())}")
-    return importlib.import_module(f"semiseg.recipes.{name}").recipe
-
-
-def load_recipe(name: str) -> Recipe:
-    """The recipe as its file states it. Raises UsageError for an unknown name."""
-    return find_recipe(name)()
 
 
 def _replaced(value: Any, path: str, new: Any) -> Any:
@@ -348,29 +326,3 @@ def _check_augmentation(augmentation: Augmentation, prefix: str) -> None:
     for name in ("flip", "jitter", "gray", "blur"):
         value = getattr(augmentation, name)
         _require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__} | plain if type(value) in METHODS else plain
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return _typed(arguments[0], value)
-    if kind == MethodConfig:
-        config = {one.__name__: one for one in METHODS}[value["type"]]
-        return _typed(config, {name: item for name, item in value.items() if name != "type"})
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind, include_extras=True)
-        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _typed(next(one for one in arguments if one is not type(None)), value)
-    if kind is Path:
-        return Path(value)
-    return tuple(value) if origin is tuple else value

@@ -14,11 +14,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..pipelines.host import COLOUR, LABEL, read
-from ..pipelines.manifest import Record
+from ..pipelines.datasets.manifest import Record
+from ..pipelines.decode import COLOUR, LABEL, read
 from .checkpoint import load_network
+from .evaluation.inference import segment
 from .hyperparameters import flatten, hyperparameters
-from .inference import segment
 from .pictures import coloured
 from .recipe import Recipe
 from .run import Run

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .dataset import IGNORE
+from .batch import Windows
+from .datasets.dataset import IGNORE
+from .decode import COLOUR, LABEL, read
 from .errors import UsageError
-from .host import COLOUR, LABEL, Windows, read
 from .plan import DENOMINATOR, Plan, Planner, Stream
 from .views import FILL
 

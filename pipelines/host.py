@@ -5,32 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from .dataset import IGNORE
-from .errors import UsageError
+from .batch import Windows
+from .datasets.dataset import IGNORE
+from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Planner, Stream
 from .views import FILL
-
-COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """What a backend makes of a plan. The tensors are valid until the next but one is asked for."""
-
-    labeled: torch.Tensor
-    """(B, S, S, 3) uint8 RGB."""
-    target: torch.Tensor
-    """(B, S, S) uint8, 255 ignored."""
-    unlabeled: tuple[torch.Tensor, ...]
-    """One (B, S, S, 3) uint8 tensor a view: none, one (plain) or two (pair: one stream, mixed: two)."""
 
 
 class HostBackend:
@@ -102,21 +87,6 @@ class HostBackend:
             labels = read(self.masks[record], LABEL, self.planner.sizes[record])
             region = nearest(labels, stream.origin[row], int(stream.step[row]), stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
-
-
-def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarray:
-    """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for."""
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`") from None
-    decoded = cv2.imdecode(encoded, flags) if encoded.size else None
-    if decoded is None:
-        raise UsageError(f"{path}: cannot be decoded any more; run `semiseg doctor` and mend or remove it")
-    (height, width), (h, w) = decoded.shape[:2], decoded.shape[:2] if size is None else size
-    if (height, width) != (h, w):  # resizers would read beyond a smaller image
-        raise UsageError(f"{path}: is {height}x{width} and was {h}x{w} (height x width); run `semiseg prepare`")
-    return decoded
 
 
 def window(image: np.ndarray, origin: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.cac_voc import recipe as voc

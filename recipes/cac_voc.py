@@ -3,7 +3,7 @@ negatives of two steps with ResNet-50 and of three with ResNet-101."""
 
 from dataclasses import replace
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.views import Augmentation

@@ -19,7 +19,7 @@ from typing import Literal
 import tyro
 
 from semiseg.engine import console
-from semiseg.pipelines import shapes
+from semiseg.pipelines.datasets import shapes
 
 ROWS = [("supervised", "1/16"), ("cac", "1/16"), ("cps", "1/16"), ("cutmix_cps", "1/16"), ("supervised", "all")]
 COLUMNS = ["method", "labelled images", "steps", "mIoU best %", "mIoU last %", "images/s", "data wait %"]

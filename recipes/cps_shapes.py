@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.supervised_shapes import recipe as supervised

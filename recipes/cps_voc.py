@@ -1,6 +1,6 @@
 """CPS on Pascal VOC with the numbers of the released runs: crop 512, lr and decay on the mean gradient."""
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.cps_cityscapes import recipe as cps

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from semiseg.engine.recipe import Recipe, find_recipe
+from semiseg.engine.catalogue import find_recipe
+from semiseg.engine.recipe import Recipe
 
 BACKBONES = ("resnet50", "resnet101")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from semiseg.pipelines.registry import POOLS
-from semiseg.pipelines.splits import check_spec, published_share
+from semiseg.pipelines.datasets.registry import POOLS
+from semiseg.pipelines.datasets.splits import check_spec, published_share
 
 SPLIT = "draw:1/8@0"
 """Of every published recipe, unless another is asked for: 1/8 is the share of the released scripts."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.recipes.supervised_voc import recipe as voc
 

@@ -1,6 +1,6 @@
 """Supervised baseline on the embedded data set, sized for two cores without a GPU."""
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.views import Augmentation

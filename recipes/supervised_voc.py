@@ -1,6 +1,6 @@
 """Supervised baseline on Pascal VOC with the numbers of CAC: DeepLabv3+, crop 320."""
 
-from semiseg.engine.cli import main
+from semiseg.engine.commands.main import main
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation

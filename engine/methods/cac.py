@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import directional_contrast
-from ...pipelines.loader import Batch, Unlabeled
+from ...pipelines.batch import Batch, Unlabeled
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
-from ...pipelines.loader import Batch
+from ...pipelines.batch import Batch
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .cps import published_switches

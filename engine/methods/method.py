@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels import upsample_cross_entropy, upsample_ohem_cross_entropy
+from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
-from ...pipelines.loader import Batch
 from ...pipelines.views import ViewSpec
 from ..models import Network
 

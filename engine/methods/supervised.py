@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...pipelines.loader import Batch
+from ...pipelines.batch import Batch
 from ..models import Network
 from .cac import PROCESSES
 from .method import Method, Setting, SupervisedTerm

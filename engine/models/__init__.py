@@ -1,8 +1,8 @@
 """DeepLabv3+ as published with CAC and with CPS, behind one builder."""
 
-from .deeplab import Architecture, Network, build_network
+from .encoders.resnet import BackboneName
+from .network import Architecture, Network, build_network
 from .published import from_published
-from .resnet import BackboneName
 from .state_dict import read_state_dict
 from .weights import load_backbone
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...pipelines.errors import UsageError
-from .deeplab import Architecture, Network, build_network
+from .network import Architecture, Network, build_network
 from .state_dict import is_counter, plain, require_fit
 
 # Modules here -> modules of the published program.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...pipelines.errors import UsageError
-from .deeplab import Network
+from .network import Network
 from .state_dict import is_counter, read_state_dict, require_fit
 
 

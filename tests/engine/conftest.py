@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from semiseg.engine.cli import load_recipe, main
+from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Recipe
-from semiseg.pipelines.loader import Batch, Labeled, Unlabeled
+from semiseg.pipelines.batch import Batch, Labeled, Unlabeled
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CROP, CLASSES, BATCH = 32, 3, 2

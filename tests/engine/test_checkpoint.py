@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from semiseg.engine.checkpoint import find, load_network, load_state, save_network, save_state
+from semiseg.engine.checkpoint import find, load_network, save_network
 from semiseg.engine.models import build_network
+from semiseg.engine.training.state import load_state, save_state
 from semiseg.pipelines.errors import UsageError
 
 CLASSES, PALETTE = ("ground", "car", "tree"), ((0, 0, 0), (255, 0, 0), (0, 255, 0))

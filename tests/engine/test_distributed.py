@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from semiseg.engine.hyperparameters import build_method
+from semiseg.engine.training.build import build_method
 
 WORLD = 2
 COMMON = """

@@ -14,10 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semiseg.engine.cli import main
-from semiseg.engine.hyperparameters import build_method
-from semiseg.engine.recipe import Recipe, find_recipe, load_recipe
-from semiseg.engine.trainer import Trainer
+from semiseg.engine.catalogue import find_recipe, load_recipe
+from semiseg.engine.commands.main import main
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.trainer import Trainer
 from semiseg.kernels import directional_contrast, upsample_cross_entropy
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation, Sampling

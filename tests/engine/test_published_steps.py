@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semiseg.engine.cli import load_recipe
-from semiseg.engine.hyperparameters import build_method
-from semiseg.engine.step import Step
-from semiseg.pipelines.loader import Batch
+from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.step import Step
+from semiseg.pipelines.batch import Batch
 
 CLASSES, STEPS = 3, 16  # CAC's contrastive term starts after 5/80 of the schedule: at step 1 of 16
 UNLABELED = {"cac": "pair", "cps": "plain", "cutmix_cps": "mixed", "supervised": "none"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from semiseg.engine.cli import load_recipe
+from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.recipe import Evaluation, Recipe

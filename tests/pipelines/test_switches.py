@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from semiseg.pipelines.host import COLOUR, HostBackend, read
+from semiseg.pipelines.decode import COLOUR, read
+from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.plan import Plan, Planner
 from semiseg.pipelines.views import FILL, Augmentation, Sampling, ViewSpec
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from semiseg.engine.cli import load_recipe, recipes
+from semiseg.engine.catalogue import find_recipe, load_recipe, recipes
 from semiseg.engine.hyperparameters import hyperparameters
-from semiseg.engine.recipe import Recipe, find_recipe
-from semiseg.engine.trainer import Trainer
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.training.trainer import Trainer
+from semiseg.pipelines.datasets.registry import SPLITS
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.registry import SPLITS
 from semiseg.recipes import published
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")

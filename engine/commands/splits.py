@@ -1,0 +1,203 @@
+"""The commands of `semiseg splits`: draw, identify, check and list."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import tyro
+
+from ...pipelines.datasets.dataset import Dataset
+from ...pipelines.datasets.layouts import find_dataset
+from ...pipelines.datasets.lists import plain_ids, read_list
+from ...pipelines.datasets.registry import SPLITS, PublishedSplit, checksum, closest
+from ...pipelines.datasets.registry import identify as identify_ids
+from ...pipelines.datasets.splits import check_lists, resolve_split
+from ...pipelines.errors import UsageError
+from .. import console
+from ..recipe import Files
+from .main import DEFAULT_FILES, Layout, Positional, emit
+
+SHOWN = 5  # ids of a fault that are printed; --json has all
+UNKNOWN = 3  # exit code of `identify`
+
+
+def run(arguments: list[str]) -> None:
+    """`semiseg splits ARGUMENTS`. Raises UsageError."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help"):
+        lines = [f"  {name:<10} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
+        print("\n".join(["usage: semiseg splits COMMAND [--help] …", "", *lines]))
+    elif command in COMMANDS:
+        tyro.cli(COMMANDS[command], args=rest, prog=f"semiseg splits {command}")
+    else:
+        raise UsageError(f"splits: there is no {command!r}; the commands are {', '.join(COMMANDS)}")
+
+
+def draw(
+    *,
+    layout: Layout,
+    data: Path | None = None,
+    share: str = "1/8",
+    seed: int = 0,
+    out: Path,
+    files: Files = DEFAULT_FILES,
+    json: bool = False,
+) -> None:
+    """Draw a labelled and an unlabelled list from the training images that have masks.
+
+    Args:
+        layout: How the data set is laid out.
+        data: Its root.
+        share: Labelled share (1/8) or count (30).
+        seed: Of the draw; a smaller share of the same seed is part of a larger one.
+        out: Folder for labeled.txt and unlabeled.txt.
+        files: Where the files are, when the layout does not say it.
+        json: Print one JSON document.
+    """
+    split = resolve_split(f"draw:{share}@{seed}", _locate(layout, data, files))
+    paths = [out / "labeled.txt", out / "unlabeled.txt"]
+    for path in paths:
+        if path.exists():
+            raise UsageError(f"--out: {path} exists; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True):
+            path.write_text("".join(f"{name}\n" for name in ids))
+    except OSError as error:
+        raise UsageError(f"--out: cannot write into {out} ({error.strerror}); choose another folder") from None
+    console.say(
+        f"{split.name} [{split.checksum}]: {len(split.labeled)} in {paths[0]}, {len(split.unlabeled)} in {paths[1]}"
+    )
+    if json:
+        emit({"name": split.name, "checksum": split.checksum, "labeled": str(paths[0]), "unlabeled": str(paths[1])})
+
+
+def identify(labeled: Positional[Path], unlabeled: Positional[Path | None] = None, /, *, json: bool = False) -> None:
+    """Say which published split list files are, in any published format. Exits with 3 if they are none.
+
+    Args:
+        labeled: The list of labelled images.
+        unlabeled: The list of unlabelled images: its length tells splits with the same labelled images apart.
+        json: Print one JSON document: names, dataset, labeled, unlabeled (counts).
+    """
+    chosen = set(plain_ids(labeled))
+    rest = set(plain_ids(unlabeled)) if unlabeled else None
+    found = identify_ids(chosen, rest)
+    counts = {len(rest)} if rest is not None else {split.unlabeled for split in found}
+    if json:
+        emit(
+            {
+                "names": [split.name for split in found],
+                "dataset": found[0].layout if found else None,
+                "labeled": len(chosen),
+                "unlabeled": counts.pop() if len(counts) == 1 else None,
+            }
+        )
+    if not found:
+        print(f"semiseg: {_unknown(labeled, chosen, rest)}", file=sys.stderr)
+        sys.exit(UNKNOWN)
+    for split in found:
+        console.say(f"{split.name}: {_described(split)}")
+
+
+def check(
+    labeled: Positional[Path],
+    unlabeled: Positional[Path | None] = None,
+    /,
+    *,
+    layout: Layout | None = None,
+    data: Path | None = None,
+    val: Path | None = None,
+    files: Files = DEFAULT_FILES,
+    json: bool = False,
+) -> None:
+    """Look for leaks in list files: ids that occur twice, on both sides, in val, or nowhere. Exits with 2 if any.
+
+    Args:
+        labeled: The list of labelled images.
+        unlabeled: The list of unlabelled images.
+        layout: How the data set is laid out, to look for the images in it and for its validation images.
+        data: Root of the data set.
+        val: A list of validation images.
+        files: Where the data set's files are, when the layout does not say it.
+        json: Print one JSON document.
+    """
+    if data is not None and layout is None:
+        raise UsageError("--layout: say how the data set in --data is laid out: voc, cityscapes, folder or shapes")
+    dataset = _locate(layout, data, files) if layout else None
+    faults = check_lists(labeled, unlabeled, val=val, dataset=dataset)
+    names = [s.name for s in identify_ids(plain_ids(labeled), plain_ids(unlabeled) if unlabeled else None)]
+    chosen, rest = (path and len({entry.image for entry in read_list(path)}) for path in (labeled, unlabeled))
+    if json:
+        shown = [asdict(fault) | {"file": str(fault.file)} for fault in faults]
+        emit({"ok": not faults, "names": names, "labeled": chosen, "unlabeled": rest, "faults": shown})
+    for fault in faults:
+        console.say(f"{fault.file}: {len(fault.ids)} {fault.kind}: {_some(fault.ids)}")
+    if faults:
+        sys.exit(2)
+    said = f"{chosen:,} labelled" + ("" if rest is None else f" and {rest:,} unlabelled")
+    console.say(f"{said} images, {' = '.join(names) or 'not a published split'}: no fault found")
+
+
+def list_published(*, json: bool = False) -> None:
+    """List the published splits that have names.
+
+    Args:
+        json: Print one JSON document.
+    """
+    if json:
+        emit([asdict(split) | {"share": split.share and str(split.share)} for split in SPLITS.values()])
+        return
+    rows = [
+        [s.name, s.checksum, f"{s.labeled:,}", f"{s.unlabeled:,}", clean_text(s), ", ".join(s.shipped_by)]
+        for s in SPLITS.values()
+    ]
+    console.table("", ["split", "checksum", "labelled", "unlabelled", "clean", "shipped by"], rows)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "draw": draw,
+    "identify": identify,
+    "check": check,
+    "list": list_published,
+}
+
+
+def clean_text(split: PublishedSplit) -> str:
+    """The share of clean labels in %, as a range where only that of several lists is known."""
+    if split.clean_share is None:
+        return ""
+    low, high = (f"{100 * share:.0f}" for share in split.clean_share)
+    return f"{low} %" if low == high else f"{low}-{high} %"
+
+
+def _described(split: PublishedSplit) -> str:
+    clean = f", {clean_text(split)} of the labelled ones clean" if split.clean else ""
+    counts = f"{split.labeled:,} labelled and {split.unlabeled:,} unlabelled images"
+    return f"{counts}{clean}, checksum {split.checksum}; shipped by {', '.join(split.shipped_by)}"
+
+
+def _unknown(file: Path, labeled: set[str], unlabeled: set[str] | None) -> str:
+    what = f"{file} has {len(labeled):,} ids with checksum {checksum(labeled)}"
+    if same := identify_ids(labeled):
+        named = ", ".join(f"{split.name} ({split.unlabeled:,})" for split in same)
+        rest = len(unlabeled - labeled)
+        return (
+            f"{what}, the labelled ones of {named}, but the other list leaves {rest:,} unlabelled: no published split"
+        )
+    near = ", ".join(f"{split.name} ({split.labeled:,}, {split.checksum})" for split in closest(len(labeled)))
+    return f"{what}: no published split; closest by their number: {near}"
+
+
+def _some(ids: Iterable[str]) -> str:
+    ids = list(ids)
+    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+
+
+def _locate(layout: str, data: Path | None, files: Files) -> Dataset:
+    if data is None and layout != "shapes":
+        raise UsageError(f"--data: say where the {layout} data set is")
+    return find_dataset(layout, data, **asdict(files))

@@ -1,0 +1,1 @@
+"""How networks are judged, and what they predict."""

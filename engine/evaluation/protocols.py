@@ -1,0 +1,184 @@
+"""Evaluation protocols: where a network looks at an image, and how its logits come together.
+
+`whole` and `cac-whole` see the image in one piece, reflected at the bottom and right to a multiple of 8, as CAC does
+(Lai et al., 2021). `slide` and `cps-slide` see windows two thirds of a window apart, as CPS does (Chen et al., 2021).
+`slide` divides the summed logits by the number of windows over each pixel; `cps-slide`, like the published program,
+does not, which changes the argmax only where several scales come together. Networks give logits at a quarter of the
+resolution; those of each window are upsampled bilinearly with aligned corners, as in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...kernels import upsample_confusion
+from ...pipelines.datasets.dataset import IGNORE
+from ...pipelines.views import IMAGENET_MEAN, IMAGENET_STD
+from ..models import Network
+from ..recipe import Evaluation
+
+MULTIPLE = 8
+WHOLE = ("whole", "cac-whole")
+
+
+def confusion(
+    network: Network, images: Tensor, targets: Tensor, num_classes: int, evaluation: Evaluation, crop: int
+) -> Tensor:
+    """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth.
+
+    images: (B, 3, H, W) normalised. targets: (B, H, W) uint8; 255 and values that are no class are not counted.
+    Where one window shows the whole image and one scale is asked for, the full-size logits are never made.
+    """
+    size = images.shape[-2:]
+    scales = evaluation.scales_of(*size, crop)
+    scaled = rescaled(images, scales[0])
+    tiles = tiling(evaluation, *scaled.shape[-2:], crop)
+    direct = len(scales) == 1 and tiles.direct(scaled, size)
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=images.device)
+    # As many images as fill a batch with their windows, because full-size logits are large.
+    together = max(evaluation.batch // len(tiles.corners), 1)
+    for start in range(0, len(images), together):
+        part = slice(start, start + together)
+        if direct:
+            logits = coarse_logits(network, tiles.pad(scaled[part]), evaluation.flip)
+            counts += upsample_confusion(logits, F.pad(targets[part], tiles.padding, value=IGNORE), num_classes)
+        else:
+            counts += upsample_confusion(
+                full_logits(network, images[part], evaluation, crop), targets[part], num_classes
+            )
+    return counts
+
+
+def full_logits(network: Network, images: Tensor, evaluation: Evaluation, crop: int) -> Tensor:
+    """Logits (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
+    size = images.shape[-2:]
+    total = None
+    for scale in evaluation.scales_of(*size, crop):
+        scaled = rescaled(images, scale)
+        tiles = tiling(evaluation, *scaled.shape[-2:], crop)
+        if tiles.direct(scaled, size):
+            left, right, top, bottom = tiles.padding
+            padded = size[0] + top + bottom, size[1] + left + right
+            logits = upsampled(coarse_logits(network, tiles.pad(scaled), evaluation.flip), padded)
+            logits = logits[..., top : top + size[0], left : left + size[1]]
+        else:
+            logits = windowed_logits(network, scaled, tiles, evaluation)
+            if scaled.shape[-2:] != size:
+                logits = F.interpolate(logits, size, mode="bilinear")
+        total = logits if total is None else total + logits
+    return total
+
+
+def windowed_logits(network: Network, images: Tensor, tiles: Tiling, evaluation: Evaluation) -> Tensor:
+    """Logits (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in batches."""
+    padded = tiles.pad(images)
+    height, width = tiles.size
+    windows = [(image, y, x) for image in range(len(images)) for y, x in tiles.corners]
+    total = None
+    for start in range(0, len(windows), evaluation.batch):
+        some = windows[start : start + evaluation.batch]
+        crops = torch.stack([padded[image, :, y : y + height, x : x + width] for image, y, x in some])
+        logits = upsampled(coarse_logits(network, crops, evaluation.flip), tiles.size)
+        if total is None:
+            total = logits.new_zeros(len(images), logits.shape[1], *padded.shape[-2:])
+        for (image, y, x), part in zip(some, logits, strict=True):
+            total[image, :, y : y + height, x : x + width] += part
+    if evaluation.protocol == "slide":
+        count = total.new_zeros(padded.shape[-2:])
+        for y, x in tiles.corners:
+            count[y : y + height, x : x + width] += 1
+        total /= count
+    left, _, top, _ = tiles.padding
+    return total[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Images padded, and windows over them."""
+
+    protocol: str
+    padding: tuple[int, int, int, int]
+    """Pixels left, right, at the top and at the bottom, as `F.pad` takes them."""
+    size: tuple[int, int]
+    """Height and width of the windows."""
+    corners: tuple[tuple[int, int], ...]
+    """First row and column of each window in the padded image."""
+
+    def direct(self, images: Tensor, size: torch.Size) -> bool:
+        """Whether the network's logits can be upsampled to `size`, the one before rescaling, in one go."""
+        return len(self.corners) == 1 and (self.protocol in WHOLE or images.shape[-2:] == size)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Whole images are reflected, others padded with the mean colour; `cps-slide` pads an image of several windows
+        that is narrower than a window with black, because the published program pads it before it normalises."""
+        if not any(self.padding):
+            return images
+        if self.protocol in WHOLE:
+            _, right, _, bottom = self.padding
+            return reflected(reflected(images, 2, bottom), 3, right)
+        padded = F.pad(images, self.padding)
+        if self.protocol == "slide" or len(self.corners) == 1:
+            return padded
+        inside = F.pad(torch.ones_like(images[:1, :1], dtype=torch.bool), self.padding)
+        black = -images.new_tensor(IMAGENET_MEAN) / images.new_tensor(IMAGENET_STD)
+        return torch.where(inside, padded, black[:, None, None])
+
+
+def reflected(images: Tensor, dim: int, more: int) -> Tensor:
+    """`more` pixels behind the last one, mirrored about it, back and forth where the image is smaller than that."""
+    length = images.shape[dim]
+    period = max(2 * length - 2, 1)
+    place = torch.arange(length + more, device=images.device) % period
+    return images.index_select(dim, torch.minimum(place, period - place) if length > 1 else place)
+
+
+def tiling(evaluation: Evaluation, height: int, width: int, crop: int) -> Tiling:
+    """The protocol's padding and windows for images of this size."""
+    if evaluation.protocol in WHOLE:
+        bottom, right = -height % MULTIPLE, -width % MULTIPLE
+        return Tiling(evaluation.protocol, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
+    window = evaluation.window or crop
+    below, beside = max(window - height, 0), max(window - width, 0)
+    rows, columns = starts(height + below, window), starts(width + beside, window)
+    return Tiling(
+        evaluation.protocol,
+        (beside // 2, beside - beside // 2, below // 2, below - below // 2),
+        (window, window),
+        tuple((y, x) for y in rows for x in columns),
+    )
+
+
+def starts(size: int, window: int) -> list[int]:
+    """First pixels of windows that cover `size`: two thirds of a window apart, the last one flush with the end."""
+    stride = -(-window * 2 // 3)
+    count = -(-(size - window) // stride) + 1
+    return [min(i * stride, size - window) for i in range(count)]
+
+
+def rescaled(images: Tensor, scale: float) -> Tensor:
+    """Images (B, 3, H, W) resized by about `scale`, to multiples of 8; as they are for 1."""
+    if scale == 1:
+        return images
+    size = [max(round(side * scale / MULTIPLE), 1) * MULTIPLE for side in images.shape[-2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def coarse_logits(network: Network, images: Tensor, flip: bool) -> Tensor:
+    """The network's logits (B, C, h, w), to which those of the mirrored images are added, mirrored back, on request.
+
+    Upsampling with aligned corners is linear and symmetric: it may follow the sum.
+    """
+    logits = at_least_float32(network(images))
+    return logits + at_least_float32(network(images.flip(-1))).flip(-1) if flip else logits
+
+
+def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

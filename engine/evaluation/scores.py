@@ -1,0 +1,162 @@
+"""mIoU of a network on a validation set: by one protocol or several from one pass, each image counted exactly once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ...kernels import photometric
+from ...pipelines.datasets.manifest import Record
+from ...pipelines.decode import COLOUR, LABEL, read
+from ...pipelines.views import IMAGENET_MEAN, IMAGENET_STD
+from ..distributed import several
+from ..models import Network
+from ..recipe import Absent, Evaluation
+from .protocols import confusion
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a confusion matrix says, by the conventions of a protocol."""
+
+    confusion: np.ndarray
+    """(C, C) int64 pixels, rows are the truth."""
+    classes: tuple[str, ...]
+    absent: Absent = "skip"
+    """What a class counts that neither truth nor prediction holds: zero: 0; skip: nothing, its IoU is NaN."""
+    background: bool = True
+    """Whether class 0 counts in the mean."""
+
+    @property
+    def iou(self) -> dict[str, float]:
+        hit = np.diag(self.confusion).astype(float)
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hit
+        values = np.full(len(hit), 0.0 if self.absent == "zero" else math.nan)
+        np.divide(hit, union, out=values, where=union > 0)
+        return dict(zip(self.classes, values.tolist(), strict=True))
+
+    @property
+    def miou(self) -> float:
+        """NaN where no class counts, and where not one pixel was judged."""
+        values = np.array(list(self.iou.values()))[0 if self.background else 1 :]
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if self.confusion.sum() and len(values) else math.nan
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Of all pixels that were judged, background included."""
+        return float(np.diag(self.confusion).sum() / max(self.confusion.sum(), 1))
+
+
+def finite(value: float) -> float | None:
+    """The value for JSON, which knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def evaluate(
+    network: Network, records: Sequence[Record], classes: tuple[str, ...], evaluation: Evaluation, **options
+) -> Scores:
+    """Scores by one protocol; the options are those of `evaluate_each`."""
+    return evaluate_each(network, records, classes, [evaluation], **options)[0]
+
+
+def evaluate_each(
+    network: Network,
+    records: Sequence[Record],
+    classes: tuple[str, ...],
+    evaluations: Sequence[Evaluation],
+    *,
+    crop: int,
+    device: torch.device,
+    autocast: Callable = nullcontext,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Scores]:
+    """Scores by each protocol from one pass over the images, with the network in evaluation mode; its mode is restored.
+
+    Counts are in pixels of the original images. Where a process group exists, every process must call this with the
+    same records: each evaluates its share, and all get the scores of the whole set.
+    """
+    records = own_share(records)
+    counts = torch.zeros(len(evaluations), len(classes), len(classes), dtype=torch.int64, device=device)
+    done = 0
+    for images, targets in batches(records, max(evaluation.batch for evaluation in evaluations), device):
+        with evaluating(network), autocast():
+            for total, evaluation in zip(counts, evaluations, strict=True):
+                total += confusion(network, images, targets, len(classes), evaluation, crop)
+        done += len(images)
+        if on_progress:
+            on_progress(done, len(records))
+    if several():
+        dist.all_reduce(counts)
+    return [
+        Scores(total, classes, absent=evaluation.absent_class, background=evaluation.background)
+        for total, evaluation in zip(counts.cpu().numpy(), evaluations, strict=True)
+    ]
+
+
+def own_share(records: Sequence[Record]) -> Sequence[Record]:
+    """The records that this process evaluates: all without a process group, else every one belongs to exactly one."""
+    if not several():
+        return records
+    by_size = sorted(records, key=_size)  # so that the shares cost the same
+    return by_size[dist.get_rank() :: dist.get_world_size()]
+
+
+def _size(record: Record) -> tuple[int, int]:
+    return record.height, record.width
+
+
+@contextmanager
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients and without compiling for every image size; then the mode before."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        network.train(training)
+
+
+def normalised(images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float on the device."""
+    identity = torch.eye(3, 4, device=device).expand(len(images), 3, 4).contiguous()
+    unblurred = torch.zeros(len(images), dtype=torch.bool, device=device)
+    tensor = torch.from_numpy(images).to(device)
+    return photometric(tensor, identity, unblurred, IMAGENET_MEAN, IMAGENET_STD, dtype=torch.float32)
+
+
+def batches(records: Sequence[Record], size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 3, H, W) and targets (B, H, W) uint8; images of equal size come together, at most `size`."""
+    groups: list[list[Record]] = []
+    for record in sorted(records, key=_size):
+        last = groups[-1] if groups else []
+        if not last or len(last) == size or _size(last[0]) != _size(record):
+            groups.append(last := [])
+        last.append(record)
+
+    def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            np.stack([read(record.image, COLOUR, (record.height, record.width)) for record in group]),
+            np.stack([read(record.mask, LABEL, (record.height, record.width)) for record in group]),
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = []
+        for group in groups:
+            waiting.append(pool.submit(load, group))
+            if len(waiting) > 4:
+                images, targets = waiting.pop(0).result()
+                yield normalised(images, device), torch.from_numpy(targets).to(device)
+        for task in waiting:
+            images, targets = task.result()
+            yield normalised(images, device), torch.from_numpy(targets).to(device)

@@ -1,0 +1,1 @@
+"""Decoders: an encoder's maps to features."""

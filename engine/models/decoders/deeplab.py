@@ -1,0 +1,106 @@
+"""DeepLabv3+ (Chen et al., 2018) in the two forms in which the semi-supervised methods were published.
+
+`cac`: Lai et al., Semi-supervised Semantic Segmentation with Directional Context-aware Consistency (2021). 7x7 stem,
+an ASPP that concatenates its five branches, dropout.
+`cps`: Chen et al., Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision (2021). Deep stem, an ASPP with
+one normalisation over four branches to which the pooled one is added, LeakyReLU there, no dropout.
+
+Both give logits at a quarter of the input's resolution.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....pipelines.errors import UsageError
+from ..encoders.resnet import conv
+
+RATES = (6, 12, 18)
+
+
+class ConcatenatingASPP(nn.Module):
+    """Atrous spatial pyramid pooling of `cac`: five normalised branches, concatenated and merged.
+
+    Maps (B, C, h, w) to (B, W, h, w).
+    """
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(branch, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+            for branch in _atrous_convolutions(inputs, width)
+        )
+        self.pooled = nn.Sequential(conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.merge = conv(5 * width, width, 1)
+        self.norm = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The pooled branch is constant over the image, and so is its share of the merged map: it is added as one
+        # vector per image rather than repeated, concatenated and multiplied at every position.
+        pooled = self.pooled(_global_mean(x, self.pooled[1]))
+        branches = torch.cat([branch(x) for branch in self.branches], 1)
+        spatial, constant = self.merge.weight.split([branches.shape[1], pooled.shape[1]], dim=1)
+        y = F.conv2d(branches, spatial) + F.conv2d(pooled, constant)
+        return self.dropout(self.relu(self.norm(y)))
+
+
+class SummingASPP(nn.Module):
+    """Atrous spatial pyramid pooling of `cps`: four branches under one normalisation, plus the pooled branch.
+
+    Maps (B, C, h, w) to (B, W, h, w).
+    """
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.branches = nn.ModuleList(_atrous_convolutions(inputs, width))
+        self.branch_norm = nn.BatchNorm2d(4 * width)
+        self.pooled = conv(inputs, width, 1)
+        self.pooled_norm = nn.BatchNorm2d(width)
+        self.merge = conv(4 * width, width, 1)
+        self.merge_pooled = conv(width, width, 1)
+        self.norm = nn.BatchNorm2d(width)
+        self.activation = nn.LeakyReLU(0.01, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.activation(self.pooled_norm(self.pooled(_global_mean(x, self.pooled_norm))))
+        branches = torch.cat([branch(x) for branch in self.branches], 1)
+        branches = self.activation(self.branch_norm(branches))
+        return self.activation(self.norm(self.merge(branches) + self.merge_pooled(pooled)))
+
+
+class Decoder(nn.Module):
+    """Joins the ASPP's output (B, W, h/4, w/4) with low-level features (B, C, h, w) to (B, W, h, w)."""
+
+    def __init__(self, low_channels: int, width: int, *, dropout: float):
+        super().__init__()
+        reduced = max(8, width * 48 // 256)
+        self.reduce = nn.Sequential(conv(low_channels, reduced, 1), nn.BatchNorm2d(reduced), nn.ReLU(inplace=True))
+        self.refine = nn.Sequential(
+            *(conv(width + reduced, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
+            nn.Dropout(dropout) if dropout else nn.Identity(),
+            *(conv(width, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        low = self.reduce(low)
+        return self.refine(torch.cat([_resize(high, low), low], 1))
+
+
+def _atrous_convolutions(inputs: int, width: int) -> list[nn.Conv2d]:
+    return [conv(inputs, width, 1), *(conv(inputs, width, 3, dilation=rate) for rate in RATES)]
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+def _global_mean(x: Tensor, norm: nn.Module) -> Tensor:
+    """Mean over the image (B, C, 1, 1), refusing a batch whose statistics `norm` could not take."""
+    if len(x) == 1 and norm.training and not isinstance(norm, nn.SyncBatchNorm):
+        raise UsageError(
+            "the network cannot train on one image at a time, since batch normalisation needs more than one value per "
+            "channel in the pooled ASPP branch: use a batch of at least 2 images per process"
+        )
+    return x.mean((2, 3), keepdim=True)

@@ -1,0 +1,1 @@
+"""Training: the step, what a run measures and keeps, the loop."""

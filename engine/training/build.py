@@ -1,0 +1,53 @@
+"""A recipe's method with its networks, and their parameters in groups for the optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..methods import METHODS, Method, Setting
+from ..models import build_network
+from ..recipe import Recipe
+
+
+def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
+    """Groups for the optimizer: params, name, lr, weight_decay."""
+    groups = []
+    for branch, network in method.networks().items():
+        # Fused SGD wants all momenta of a group or none, and CAC's projector starts later than the rest of the head.
+        projector = [] if network.projector is None else list(network.projector.parameters())
+        own = {id(parameter) for parameter in projector}
+        parts = {
+            "backbone": (list(network.backbone_parameters()), recipe.lr * recipe.backbone_lr),
+            "head": ([p for p in network.head_parameters() if id(p) not in own], recipe.lr),
+            "projector": (projector, recipe.lr),
+        }
+        for part, (parameters, lr) in parts.items():
+            if not parameters:
+                continue
+            name = f"{branch}.{part}"
+            if recipe.decay == "all":
+                groups.append({"name": name, "params": parameters, "lr": lr, "weight_decay": recipe.weight_decay})
+                continue
+            decayed = [p for p in parameters if p.ndim > 1]
+            rest = [p for p in parameters if p.ndim <= 1]
+            groups.append({"name": f"{name}.weights", "params": decayed, "lr": lr, "weight_decay": recipe.weight_decay})
+            groups.append({"name": f"{name}.rest", "params": rest, "lr": lr, "weight_decay": 0.0})
+    return groups
+
+
+def build_method(recipe: Recipe, classes: int) -> Method:
+    """The recipe's method, with networks of random weights."""
+
+    def network(projector: bool = False) -> nn.Module:
+        options = {"head_width": recipe.head_width, "projector": projector}
+        return build_network(recipe.network, recipe.backbone, classes, **options)
+
+    setting = Setting(
+        network=network,
+        crop=recipe.crop,
+        unlabeled_batch=recipe.unlabeled_batch,
+        emulate_processes=recipe.emulate_processes,
+    )
+    return METHODS[type(recipe.method)](recipe.method, setting)

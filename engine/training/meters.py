@@ -1,0 +1,114 @@
+"""What a run measures of itself: losses, images a second, data wait, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from ...pipelines.batch import Batch
+from ..methods import METHODS
+from ..recipe import Recipe
+from .nvml import Gpu
+
+
+class Meters:
+    """Losses, summed on the device and read once a log line; time and memory."""
+
+    def __init__(self, recipe: Recipe, device: torch.device):
+        views = {"none": 0, "plain": 1, "pair": 2, "mixed": 2}[METHODS[type(recipe.method)].views.unlabeled]
+        self.images_a_step = recipe.batch + views * recipe.unlabeled_batch
+        self.recipe, self.device = recipe, device
+        self.gpu = Gpu(device)
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._steps = 0
+        self._waited = self._all_waited = self._all_seconds = 0.0
+        self._all_steps = 0
+        self._mark = time.perf_counter()
+        self._spent = 0.0
+        self._first = True
+
+    def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the time spent waiting for them counts as data wait, but for the first one's."""
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            if self._first:
+                self._first = False
+                self.resume()
+            else:
+                self._waited += time.perf_counter() - began
+            yield batch
+
+    def pause(self) -> None:
+        """What follows, until `resume`, is no training and does not count."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._spent += time.perf_counter() - self._mark
+
+    def resume(self) -> None:
+        self._mark = time.perf_counter()
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._steps += 1
+
+    def read(self, step: int, lr: float) -> dict[str, Any]:
+        """The log line of the steps since the last one."""
+        losses = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self.pause()
+        seconds, self._spent = self._spent, 0.0
+        self._all_seconds += seconds
+        self._all_waited += self._waited
+        self._all_steps += self._steps
+        images = self._steps * self.images_a_step
+        line = {"step": step, "loss": losses.pop("loss")}
+        line |= {f"loss/{name}": loss for name, loss in losses.items()}
+        line |= {
+            "lr": lr,
+            "images_per_s": images / seconds,
+            "compute_images_per_s": images / max(seconds - self._waited, 1e-9),
+            "data_wait_pct": 100 * self._waited / seconds,
+            "memory_gib": self.memory_gib(),
+            "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
+        }
+        line |= self.gpu.read()
+        self._sums, self._counts, self._steps, self._waited = {}, {}, 0, 0.0
+        self.resume()
+        return line
+
+    @property
+    def images_per_s(self) -> float:
+        return self._all_steps * self.images_a_step / max(self._all_seconds, 1e-9)
+
+    @property
+    def data_wait_pct(self) -> float:
+        return 100 * self._all_waited / max(self._all_seconds, 1e-9)
+
+    def memory_gib(self) -> float:
+        """Peak memory: of the GPU, or of this process where there is none."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def describe(line: dict[str, Any], steps: int) -> str:
+    losses = "  ".join(f"{name.removeprefix('loss/')} {v:.4f}" for name, v in line.items() if name.startswith("loss"))
+    eta = timedelta(seconds=round(line["eta_s"]))
+    gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""
+    return (
+        f"step {line['step']}/{steps}  {losses}  lr {line['lr']:.2e}  images/s {line['images_per_s']:.1f} "
+        f"(compute {line['compute_images_per_s']:.1f})  data wait {line['data_wait_pct']:.0f} %  "
+        f"memory {line['memory_gib']:.1f} GiB{gpu}  ETA {eta}"
+    )

@@ -1,0 +1,70 @@
+"""One optimizer step: precision, losses, gradients, schedule. Reads nothing on the host."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from ...pipelines.batch import Batch
+from ...pipelines.errors import UsageError
+from ..device import LOW, set_precision
+from ..methods import Method
+from ..recipe import Recipe
+from .build import parameter_groups
+
+
+class Step:
+    """`step(batch, k)` makes optimizer step k of the recipe's schedule and returns the losses as device scalars."""
+
+    def __init__(self, recipe: Recipe, method: Method, device: torch.device, precision: str):
+        self.recipe, self.method, self.device = recipe, method, device
+        self.low = LOW.get(precision)
+        set_precision(precision, device)
+        self.optimizer = _optimizer(recipe, parameter_groups(recipe, method), device)
+        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.low) if self.low else nullcontext()
+
+    def lr(self, step: int) -> float:
+        """Of the heads at a step, without warm-up; 0 after the last one."""
+        return self.recipe.lr * self.recipe.lr_factor(step)
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = base * self.recipe.lr_factor(step)
+        with self.autocast():
+            losses = self.method.losses(batch, step / self.recipe.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses["loss"]).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def state_dict(self) -> dict:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=recipe.momentum, fused=device.type == "cuda")
+    source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
+    if device.type != "cuda":
+        raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")
+    try:
+        from apex.optimizers import FusedSGD
+    except ImportError:
+        import importlib.util
+
+        found = importlib.util.find_spec("apex") is not None
+        what = "the package called apex is not NVIDIA's (PyPI's is an unrelated one)" if found else "apex is missing"
+        raise UsageError(f"--optimizer apex_fused_sgd: {what}; {source}") from None
+    return FusedSGD(groups, lr=recipe.lr, momentum=recipe.momentum)

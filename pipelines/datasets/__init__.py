@@ -1,0 +1,1 @@
+"""Data sets: found on disk, split, verified and prepared."""

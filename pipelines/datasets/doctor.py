@@ -1,0 +1,257 @@
+"""A verdict on a data set before training: everything is decoded, nothing is written, every finding names its cure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import UsageError
+from .cityscapes import holds_label_ids
+from .dataset import IGNORE, Dataset, Sample
+from .layouts import find_dataset
+from .manifest import UPRIGHT, Survey, label_counts, survey_files
+from .splits import Split, resolve_split
+
+TINY = 64
+"""Images with a side of fewer pixels are reported."""
+SHOWN = 5
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    text: str
+    cure: str = ""
+    details: tuple[str, ...] = ()
+    """The files or ids it is about, with what is wrong with each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """One class over the masks of the training pool: pixels, share of the pixels that count, images that show it."""
+
+    name: str
+    pixels: int
+    share: float
+    images: int
+    val_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict. `counts` and `classes` are empty where no data set was found."""
+
+    layout: str
+    root: str
+    findings: tuple[Finding, ...]
+    counts: dict[str, int]
+    classes: tuple[ClassCount, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether training can start: there is no error."""
+        return all(finding.level != "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, **asdict(self)}
+
+    def lines(self) -> Iterator[str]:
+        """The report as text."""
+        yield f"{self.layout} data set in {self.root}"
+        if self.counts:
+            yield ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.counts.items())
+        if self.classes:
+            width = max(len(c.name) for c in self.classes)
+            yield f"{'class':>{width + 4}}  share of pixels  training images  validation images"
+            for value, c in enumerate(self.classes):
+                yield f"{value:3d} {c.name:>{width}}  {c.share:15.3%}  {c.images:15d}  {c.val_images:17d}"
+        for finding in self.findings:
+            yield f"{finding.level:>7}: {finding.text}" + (f": {finding.cure}" if finding.cure else "")
+            for detail in finding.details[:SHOWN]:
+                yield f"{'':>9}{detail}"
+            if len(finding.details) > SHOWN:
+                yield f"{'':>9}and {len(finding.details) - SHOWN} more"
+        yield "ready to train" if self.ok else "not ready: mend the errors above"
+
+
+def diagnose(
+    data: Dataset | Mapping[str, Any],
+    *,
+    split: str | None = None,
+    lists: Path | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Examine a data set, given as found or as the arguments of `find_dataset`, and a split of it if one is named
+    (`lists` as in `resolve_split`).
+
+    Faults of the data become findings and are never raised.
+    """
+    if isinstance(data, Dataset):
+        dataset = data
+    else:
+        try:
+            dataset = find_dataset(**data)
+        except (UsageError, OSError) as error:
+            found = Finding("error", *_text_and_cure(error))
+            return Report(str(data.get("layout")), str(data.get("root")), (found,), {})
+    survey = survey_files(dataset, workers=workers, on_progress=on_progress)
+    train, val = (_Counts(part, survey) for part in (dataset.train, dataset.val))
+    findings = [
+        *_faults(survey),
+        *_split_findings(dataset, split, lists, survey),
+        *_pool(dataset),
+        *_labels(dataset, train, val),
+        *_images(dataset, survey),
+    ]
+    order: tuple[Level, ...] = ("error", "warning", "ok")
+    findings.sort(key=lambda finding: order.index(finding.level))
+    masked = sum(sample.mask is not None for sample in dataset.train)
+    labeled_pixels = int(train.pixels[: dataset.num_classes].sum())
+    return Report(
+        layout=dataset.layout,
+        root=str(dataset.root),
+        findings=tuple(findings),
+        counts={
+            "training_images": len(dataset.train),
+            "with_masks": masked,
+            "validation_images": len(dataset.val),
+            "images_beside_the_pool": len(dataset.extra),
+            "classes": dataset.num_classes,
+        },
+        classes=tuple(
+            ClassCount(
+                name=name,
+                pixels=int(train.pixels[value]),
+                share=float(train.pixels[value] / max(1, labeled_pixels)),
+                images=int(train.images[value]),
+                val_images=int(val.images[value]),
+            )
+            for value, name in enumerate(dataset.classes)
+        ),
+    )
+
+
+class _Counts:
+    """Over the masks of some samples, by label value, (256,): pixels, and images that have any."""
+
+    def __init__(self, samples: tuple[Sample, ...], survey: Survey):
+        self.pixels = label_counts(samples, survey.facts)
+        self.images = np.zeros(256, np.int64)
+        for sample in samples:
+            if sample.mask and (facts := survey.facts.get(str(sample.mask))):
+                self.images[[int(value) for value in facts.counts]] += 1
+
+
+def _text_and_cure(error: Exception) -> tuple[str, str]:
+    text, _, cure = str(error).rpartition(": ")
+    return (text, cure) if text else (cure, "")
+
+
+def _faults(survey: Survey) -> Iterator[Finding]:
+    titles = {
+        "unreadable": "files that cannot be decoded",
+        "size": "masks of another size than their image",
+        "values": "masks with values outside the classes",
+        "colours": "masks with several channels",
+        "lossy": "masks saved with losses",
+        "binary": "masks that mark the second class by 255",
+    }
+    by_kind = defaultdict(list)
+    for fault in survey.faults:
+        by_kind[fault.kind].append(fault)
+    for kind, faults in by_kind.items():
+        details = tuple(f"{fault.path} {fault.text}" for fault in faults)
+        number = "" if kind == "binary" else f"{len(faults)} "
+        yield Finding("error", f"{number}{titles[kind]}", faults[0].cure, details)
+
+
+def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, survey: Survey) -> Iterator[Finding]:
+    if spec is None:
+        return
+    try:
+        split: Split = resolve_split(spec, dataset, lists)
+    except UsageError as error:
+        yield Finding("error", *_text_and_cure(error))
+        return
+    counts = f"{len(split.labeled)} labelled, {len(split.unlabeled)} unlabelled images"
+    yield Finding("ok", f"split {split.name}: {counts}, checksum {split.checksum}")
+    if not split.unlabeled:
+        cure = "label fewer of them or add images without masks"
+        yield Finding("warning", f"split {split.name} leaves no unlabelled images", cure)
+    chosen = set(split.labeled)
+    pixels = label_counts((sample for sample in dataset.train if sample.id in chosen), survey.facts)
+    absent = tuple(name for name, count in zip(dataset.classes, pixels) if not count)
+    if absent:
+        text = f"{len(absent)} classes occur in none of the labelled images of {split.name}"
+        yield Finding("warning", text, "draw with another seed, or label images that show them", absent)
+
+
+def _pool(dataset: Dataset) -> Iterator[Finding]:
+    for note in dataset.notes:
+        yield Finding("warning", *_text_and_cure(UsageError(note)))
+    bare = [sample.id for sample in dataset.train if sample.mask is None]
+    if bare:
+        yield Finding("ok", f"{len(bare)} training images have no mask: they can only be unlabelled")
+    else:
+        yield Finding("ok", "every training image has a mask: a split says which are used as labelled")
+    masks = [sample.mask for sample in (*dataset.train, *dataset.val) if sample.mask]
+    if raw := sum(map(holds_label_ids, masks)):
+        yield Finding("ok", f"{raw} masks hold raw Cityscapes ids, there is no labelTrainIds: they are mapped")
+
+
+def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]:
+    classes = dataset.num_classes
+    never = [name for value, name in enumerate(dataset.classes) if not train.pixels[value]]
+    if never:
+        cure = "check the class list and the masks; their IoU means nothing"
+        yield Finding("warning", f"{len(never)} classes occur in no training mask", cure, tuple(never))
+    unseen = [n for v, n in enumerate(dataset.classes) if train.pixels[v] and not val.pixels[v]]
+    if unseen:
+        cure = "add validation images that show them; their IoU is not defined"
+        yield Finding("warning", f"{len(unseen)} classes occur in no validation mask", cure, tuple(unseen))
+    labeled, ignored = int(train.pixels[:classes].sum()), int(train.pixels[IGNORE])
+    if ignored > labeled:
+        share = ignored / max(1, labeled + ignored)
+        yield Finding("warning", f"{share:.0%} of the training pixels are ignored (255)", "check that this is meant")
+
+
+def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
+    parts = {"train": dataset.train, "val": dataset.val, "extra": dataset.extra}
+    samples = [sample for part in parts.values() for sample in part]
+    images = {s.id: facts for s in samples if (facts := survey.facts.get(str(s.image)))}
+    if images:
+        heights, widths = ([getattr(facts, side) for facts in images.values()] for side in ("height", "width"))
+        yield Finding("ok", f"images are {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high")
+    turned = tuple(id for id, facts in images.items() if facts.orientation != UPRIGHT)
+    if turned:
+        text = f"{len(turned)} images carry an EXIF orientation; they are used as stored, not turned"
+        yield Finding("warning", text, "turn the pixels and drop the tag if the masks are upright", turned)
+    tiny = tuple(id for id, facts in images.items() if min(facts.height, facts.width) < TINY)
+    if tiny:
+        text = f"{len(tiny)} images have a side below {TINY} pixels"
+        yield Finding("warning", text, "crops of them are mostly padding, leave them out", tiny)
+    for what, paths in (
+        ("images", [s.image for s in samples]),
+        ("masks", [s.mask for s in samples if s.mask]),
+    ):
+        converted = sum(survey.facts[str(path)].copy is not None for path in paths if str(path) in survey.facts)
+        if converted:
+            form = "8-bit RGB" if what == "images" else "8-bit gray class indices"
+            yield Finding("ok", f"{converted} {what} will be converted to {form} in the cache when they are prepared")
+    validation = {images[sample.id].hash: sample.id for sample in dataset.val if sample.id in images}
+    leaks = tuple(
+        f"{sample.id} is {validation[images[sample.id].hash]}"
+        for sample in dataset.train
+        if sample.id in images and images[sample.id].hash in validation
+    )
+    if leaks:
+        text = f"{len(leaks)} training images are also validation images under another name"
+        yield Finding("warning", text, "keep each in one of the two", leaks)

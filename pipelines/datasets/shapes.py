@@ -1,0 +1,160 @@
+"""`shapes`: the embedded data set, drawn once into the cache as JPEG + PNG in VOC layout.
+
+Six kinds of figure stand on cluttered, greyish ground. A class has an outline and a favourite hue, from which its
+figures stray into the neighbours' (a third of them lies nearer to another class's); texture, size and rotation are
+drawn alike for all, and strokes, some in the figures' colours, distract. Colour is learnt soon, outlines only from
+many figures, so a few labels are not enough.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from . import voc
+from .dataset import Dataset
+
+CLASSES = ("background", "disk", "rectangle", "triangle", "star", "ring", "cross")
+HEIGHT, WIDTH = 96, 128
+TRAIN, VAL = 256, 128
+VERSION = 1
+HUE_SPREAD = 15  # degrees, standard deviation; favourite hues lie 60 degrees apart
+SUPERSAMPLING = 2  # outlines are drawn larger and averaged down, so that their edges look like a camera's
+
+
+def find(root: Path | None = None) -> Dataset:
+    """The data set in `root` (default: the cache), drawn there first if it is not complete."""
+    from ..cache import cache_root
+
+    root = root or cache_root() / f"shapes-{VERSION}"
+    if not (root / "classes.txt").exists():
+        write(root)
+    found = voc.find(root)
+    return replace(found, layout="shapes")
+
+
+def write(root: Path) -> None:
+    """Draws the whole set into `root`, which appears complete or not at all."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=root.name, dir=root.parent))
+    try:
+        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+            (draft / name).mkdir(parents=True)
+        ids = [f"{number:06d}" for number in range(TRAIN + VAL)]
+        for number, name in enumerate(ids):
+            image, mask = draw(number)
+            Image.fromarray(image).save(draft / "JPEGImages" / f"{name}.jpg", quality=92)
+            Image.fromarray(mask).save(draft / "SegmentationClass" / f"{name}.png")
+        lists = draft / "ImageSets/Segmentation"
+        (lists / "train.txt").write_text("\n".join(ids[:TRAIN]) + "\n")
+        (lists / "val.txt").write_text("\n".join(ids[TRAIN:]) + "\n")
+        (draft / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+        if root.exists():
+            shutil.rmtree(root)
+        os.replace(draft, root)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Picture `number`: image (96, 128, 3) uint8 RGB and mask (96, 128) uint8 of class indices, 255 on the outlines."""
+    rng = np.random.Generator(np.random.Philox(key=[number, VERSION]))
+    size = np.array([HEIGHT, WIDTH]) * SUPERSAMPLING
+    image = texture(rng, size, None)
+    for _ in range(rng.integers(2, 6)):
+        hue = rng.uniform(0, 360) if rng.random() < 0.3 else None
+        image = np.where(stroke(rng, size)[..., None], texture(rng, size, hue), image)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for _ in range(rng.integers(2, 6)):
+        label = int(rng.integers(1, len(CLASSES)))
+        figure = outline(rng, CLASSES[label], size)
+        hue = rng.normal(60 * label, HUE_SPREAD)
+        image = np.where(figure[..., None], texture(rng, size, hue), image)
+        share = cv2.resize(figure.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+        mask[share > 0.75] = label
+        mask[(share > 0.25) & (share <= 0.75)] = 255
+    image = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    image = image + rng.normal(0, 6, image.shape) + rng.normal(0, 10, 3)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
+
+
+def texture(rng: np.random.Generator, size: np.ndarray, hue: float | None) -> np.ndarray:
+    """Two colours blended by one of four patterns, (H, W, 3) float32; greyish where there is no hue."""
+    one, two = colour(rng, hue), colour(rng, hue)
+    two = one + (two - one) * np.float32(rng.uniform(0.1, 0.7))
+    angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24) * SUPERSAMPLING
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    kind = rng.integers(4)
+    if kind == 0:  # gradient
+        blend = along / size[1] + rng.uniform(-0.5, 0.5)
+    elif kind == 1:  # stripes
+        blend = np.sin(2 * np.pi * along / period) * 2 + 0.5
+    elif kind == 2:  # checks
+        blend = np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period) * 4 + 0.5
+    else:  # clouds
+        coarse = rng.uniform(-0.3, 1.3, (6, 8)).astype(np.float32)
+        blend = cv2.resize(coarse, (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)
+    return one + (two - one) * np.clip(blend, 0, 1)[..., None].astype(np.float32)
+
+
+def colour(rng: np.random.Generator, hue: float | None) -> np.ndarray:
+    """(3,) float32 RGB in 0..255: saturated of a hue in degrees, or close to grey."""
+    if hue is None:
+        return (rng.uniform(40, 215) + rng.uniform(-25, 25, 3)).astype(np.float32)
+    pixel = np.array([[[hue % 360, rng.uniform(0.55, 1), rng.uniform(0.5, 1)]]], np.float32)
+    return 255 * cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
+
+
+def stroke(rng: np.random.Generator, size: np.ndarray) -> np.ndarray:
+    """A bent line or an open blob that is no figure, (H, W) bool."""
+    canvas = np.zeros(size, np.uint8)
+    points = rng.uniform(-0.1, 1.1, (4, 1, 2)) * size[::-1]
+    t = np.linspace(0, 1, 24)[:, None, None]
+    curve = sum(w * p for w, p in zip(((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3), points))
+    cv2.polylines(canvas, [np.rint(curve).astype(np.int32)], False, 1, int(rng.uniform(2, 9) * SUPERSAMPLING))
+    return canvas.astype(bool)
+
+
+def outline(rng: np.random.Generator, kind: str, size: np.ndarray) -> np.ndarray:
+    """A figure of the class `kind` at a random place, size, rotation and mild squeeze, (H, W) bool."""
+    radius = rng.uniform(13, 30) * SUPERSAMPLING
+    centre = rng.uniform(0.1, 0.9, 2) * size[::-1]
+    angle, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+    def polygon(points: np.ndarray) -> np.ndarray:
+        return np.rint((points * [1, squeeze]) @ turn.T * radius + centre).astype(np.int32)
+
+    def corners(count: int, *radii: float) -> np.ndarray:
+        around = 2 * np.pi * np.arange(count) / count
+        return np.stack([np.cos(around), np.sin(around)], 1) * np.resize(radii, count)[:, None]
+
+    canvas = np.zeros(size, np.uint8)
+    if kind == "disk":
+        cv2.fillPoly(canvas, [polygon(corners(48, 1.0))], 1)
+    elif kind == "rectangle":
+        half = rng.uniform(0.55, 0.9)
+        cv2.fillPoly(canvas, [polygon(np.array([[-1, -half], [1, -half], [1, half], [-1, half]]) * 0.85)], 1)
+    elif kind == "triangle":
+        cv2.fillPoly(canvas, [polygon(corners(3, 1.25))], 1)
+    elif kind == "star":
+        cv2.fillPoly(canvas, [polygon(corners(10, 1.2, 0.65))], 1)
+    elif kind == "ring":
+        cv2.fillPoly(canvas, [polygon(corners(48, 1.0))], 1)
+        cv2.fillPoly(canvas, [polygon(corners(48, rng.uniform(0.35, 0.5)))], 0)
+    elif kind == "cross":
+        arm = rng.uniform(0.32, 0.45)
+        bar = np.array([[-1, -arm], [1, -arm], [1, arm], [-1, arm]])
+        cv2.fillPoly(canvas, [polygon(bar)], 1)
+        cv2.fillPoly(canvas, [polygon(bar[:, ::-1])], 1)
+    else:
+        raise ValueError(f"kind: no figure is called {kind!r}; known: {', '.join(CLASSES[1:])}")
+    return canvas.astype(bool)

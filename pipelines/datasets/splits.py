@@ -1,0 +1,274 @@
+"""Which images of the training pool are labelled and which are not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..errors import UsageError
+from .dataset import Dataset
+from .lists import Names, plain_id, plain_ids, read_ids, read_list
+from .registry import SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
+
+FEW = (92, 183, 366, 732)
+"""Labelled images of the few-label lists that CPS trained on."""
+FORMS = (
+    "all, draw:1/8@SEED (a share), draw:30@SEED (a count), LABELLED_FILE, LABELLED_FILE,UNLABELLED_FILE or the name of "
+    "a published list (`semiseg splits list`)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Sample ids; `unlabeled` may be empty."""
+
+    name: str
+    """As the user named it; of list files the published names, or else the file's."""
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    checksum: str
+    """The md5 of the sorted labelled ids, one a line, first 8 hex digits: what published lists are known by."""
+    names: tuple[str, ...] = ()
+    """The published splits that are the same: the same labelled ids and as many unlabelled ones."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the lists, one line each, for the log."""
+
+
+def draw(ids: Iterable[str], share: Fraction | int, seed: int) -> tuple[str, ...]:
+    """A random choice of the ids, sorted: `share` of them, rounded down, or that many if it is an integer.
+
+    The same ids in any order give the same choice, and a smaller choice of a seed is part of each larger one.
+    """
+    ids = sorted(ids)
+    if isinstance(share, int):
+        count, said = share, str(share)
+    else:
+        count, said = int(len(ids) * share), f"a share of {share}"
+    if not 1 <= count <= len(ids):
+        raise UsageError(f"cannot draw {said} of {len(ids)} images: that would be {count}, ask for 1 to {len(ids)}")
+    # Raw words, since numpy promises their stability between versions, and of its shuffles it does not.
+    order = np.argsort(np.random.Philox(seed).random_raw(len(ids)), kind="stable")
+    return tuple(sorted(ids[i] for i in order[:count]))
+
+
+def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Split:
+    """The split that a user names.
+
+    - `all`: every image of the pool that has a mask is labelled.
+    - `draw:1/8@SEED`, `draw:30@SEED`: drawn from the images with masks. Where the pool is listed and all that would be
+      drawn from the whole of it have masks, that draw holds: so it is found again after the masks of all others were
+      deleted, as published splits are.
+    - a published name (`voc-cps-1/8`): the user's copy of its lists, found under the folder `lists` or `$SEMISEG_LISTS`
+      by checksum; without an unlabelled one the rest of the pool, if that has the published size.
+    - `LABELLED_FILE`: the rest of the pool is unlabelled; if nothing is left, the images beside the pool are.
+    - `LABELLED_FILE,UNLABELLED_FILE`: exactly these.
+
+    Raises UsageError for anything else, for labelled images without a mask and for an image on two sides.
+    """
+    check_spec(spec, dataset.layout)
+    pool = {sample.id: sample for sample in dataset.train}
+    masked = [id for id, sample in pool.items() if sample.mask]
+    if spec == "all":
+        return _split("all", masked, pool)
+    if spec.startswith("draw:"):
+        share, seed = _parse_draw(spec)
+        labeled = draw(pool if dataset.pool_listed else masked, share, seed)
+        if any(pool[id].mask is None for id in labeled):
+            labeled = draw(masked, share, seed)
+        return _split(spec, labeled, pool)
+    names = Names(sample.id for part in (dataset.train, dataset.extra, dataset.val) for sample in part)
+    if spec in SPLITS:
+        return _published_split(SPLITS[spec], dataset, names, lists)
+    labeled_file, unlabeled_file = _files(spec)
+    if labeled_file is None:
+        raise UsageError(f"the split {spec!r} is neither a file nor a known form: use {FORMS}")
+    labeled = _read_labeled(labeled_file, dataset, names)
+    if unlabeled_file is None:
+        beside = [sample.id for sample in dataset.extra]
+        rest = pool if pool.keys() - set(labeled) else beside
+        return _split(labeled_file, labeled, rest)
+    unlabeled = _read_unlabeled(unlabeled_file, dataset, names)
+    if both := set(unlabeled).intersection(labeled):
+        known = identify(labeled, unlabeled)
+        cure = f"keep it in one{f', or use --split {known[0].name}, which keeps it labelled' if known else ''}"
+        raise UsageError(f"{min(both)} is in {labeled_file} and in {unlabeled_file}{_more(both)}: {cure}")
+    return _split(labeled_file, labeled, unlabeled)
+
+
+def check_spec(spec: str, layout: str) -> None:
+    """Refuses what needs no data set to be refused: a bare share or count that several published lists go by, a name of
+    another data set's, and one that is no name but almost. Raises UsageError."""
+    if names := names_of_share(spec, layout):
+        raise UsageError(
+            f"the split {spec!r} is the name of {len(names)} published lists with different images: "
+            f"choose one of {', '.join(names)}, or draw:{spec}@SEED"
+        )
+    if spec in SPLITS and SPLITS[spec].layout != layout:
+        raise UsageError(f"the split {spec} is one of {SPLITS[spec].layout} and the data set is of layout {layout}")
+    if spec not in SPLITS and spec.startswith(("voc-", "city-")) and _files(spec)[0] is None:
+        near = difflib.get_close_matches(spec, SPLITS, n=3) or list(SPLITS)
+        raise UsageError(f"no published split is called {spec!r}; there are {', '.join(near)} (`semiseg splits list`)")
+
+
+def published_share(spec: str) -> str | None:
+    """The nominal labelled share that a split has in the published results, such as `1/8`, or `few` for the few-label
+    lists that CPS trained on; None for all others. Needs no data set: list files are read, names are not resolved."""
+    if spec in SPLITS:
+        known = [SPLITS[spec]]
+    elif spec.startswith("draw:"):
+        share, _ = _parse_draw(spec)
+        return str(share) if isinstance(share, Fraction) else None
+    elif spec != "all" and (file := _files(spec)[0]):
+        known = identify(plain_ids(file))
+    else:
+        return None
+    if not known:
+        return None
+    return str(known[0].share) if known[0].share else "few" if known[0].labeled in FEW else None
+
+
+@dataclass(frozen=True, slots=True)
+class ListFault:
+    """What is wrong with the ids of a list, by its kind."""
+
+    kind: Literal["twice", "labelled and unlabelled", "in val", "unknown", "without mask"]
+    file: Path
+    ids: tuple[str, ...]
+    """Sorted; of unknown ones, what the list says."""
+
+
+def check_lists(
+    labeled: Path, unlabeled: Path | None = None, *, val: Path | None = None, dataset: Dataset | None = None
+) -> list[ListFault]:
+    """Everything that is wrong with list files, without a data set or with one, whose ids then count.
+
+    Without one, ids are file names, as in the published lists. Raises UsageError for a file that cannot be read and for
+    lists in which the same file name stands in several folders, which only a data set can tell apart.
+    """
+    names = dataset and Names(s.id for part in (dataset.train, dataset.extra, dataset.val) for s in part)
+    faults: list[ListFault] = []
+
+    def read(path: Path) -> Counter[str]:
+        ids: Counter[str] = Counter()
+        said: dict[str, str] = {}
+        unknown = set()
+        for entry in read_list(path):
+            id = names.match(entry.image) if names else plain_id(entry.image)
+            if id is None:
+                unknown.add(entry.image)
+                continue
+            if names is None and said.setdefault(id, entry.image) != entry.image:
+                raise UsageError(
+                    f"{path}, line {entry.line}: {entry.image} and {said[id]} have one file name: pass --layout and "
+                    "--data, so that ids may hold folders"
+                )
+            ids[id] += 1
+        found("twice", path, (id for id, count in ids.items() if count > 1))
+        found("unknown", path, unknown)
+        return ids
+
+    def found(kind: str, file: Path, ids: Iterable[str]) -> None:
+        if ids := tuple(sorted(ids)):
+            faults.append(ListFault(kind, file, ids))
+
+    chosen = read(labeled)
+    rest = read(unlabeled) if unlabeled else Counter()
+    found("labelled and unlabelled", unlabeled, chosen.keys() & rest.keys())
+    judged = {plain_id(entry.image) for entry in read_list(val)} if val else set()
+    if dataset:
+        judged |= {sample.id for sample in dataset.val}
+        unmasked = {s.id for s in (*dataset.train, *dataset.extra) if s.mask is None}
+        found("without mask", labeled, chosen.keys() & unmasked)
+    for file, ids in ((labeled, chosen), (unlabeled, rest)):
+        found("in val", file, ids.keys() & judged)
+    return faults
+
+
+def _published_split(published: PublishedSplit, dataset: Dataset, names: Names, lists: Path | None) -> Split:
+    labeled_file, unlabeled_file = find_lists(published, lists)
+    labeled = _read_labeled(labeled_file, dataset, names)
+    chosen = set(labeled)
+    notes = [f"{published.name}: labelled ids of {labeled_file}"]
+    if unlabeled_file is None:
+        rest = [sample.id for sample in dataset.train if sample.id not in chosen]
+        notes.append("no copy of its unlabelled list: the rest of the training images are unlabelled")
+    else:
+        unlabeled = _read_unlabeled(unlabeled_file, dataset, names)
+        rest = [id for id in unlabeled if id not in chosen]
+        notes.append(f"unlabelled ids of {unlabeled_file}")
+        if both := len(unlabeled) - len(rest):
+            notes.append(f"{both} of them labelled too, and kept as labelled")
+    if len(rest) != published.unlabeled:
+        others = [s.name for s in identify(labeled, rest)]
+        raise UsageError(
+            f"the split {published.name} has {published.unlabeled:,} unlabelled images, and beside its labelled ones "
+            f"{dataset.root} has {len(rest):,} for training: put its unlabelled list beside {labeled_file}, "
+            + (f"or take {' or '.join(others)}" if others else "or complete the data set")
+        )
+    return _split(published.name, labeled, rest, notes=("; ".join(notes),))
+
+
+def _split(name: str | Path, labeled: Iterable[str], rest: Iterable[str], notes: tuple[str, ...] = ()) -> Split:
+    """A file's name gives way to the published names of what it holds."""
+    chosen, others = set(labeled), set(rest)
+    others -= chosen
+    names = tuple(published.name for published in identify(chosen, others))
+    if isinstance(name, Path):
+        name = " = ".join(names) or name.stem
+    return Split(name, tuple(sorted(chosen)), tuple(sorted(others)), checksum(chosen), names, notes)
+
+
+def _parse_draw(spec: str) -> tuple[Fraction | int, int]:
+    form = re.fullmatch(r"draw:(?:(\d+)|(\d+/[1-9]\d*|0?\.\d+))@(\d+)", spec)
+    share = form and (int(form[1]) if form[1] else Fraction(form[2]))
+    if not share or (isinstance(share, Fraction) and share > 1):
+        raise UsageError(f"cannot read the split {spec!r}: use {FORMS}")
+    return share, int(form[3])
+
+
+def _read_labeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]:
+    labeled = read_ids(file, names, f"the images of {dataset.root}")
+    if both := set(labeled).intersection(sample.id for sample in dataset.val):
+        if dataset.held_out:
+            cure = "it is held out for lack of a list: write val.txt, one image a line"
+        else:
+            cure = "keep it in one"
+        raise UsageError(f"{min(both)} is labelled in {file} and in val{_more(both)}: {cure}")
+    unmasked = {s.id for s in (*dataset.train, *dataset.extra) if s.mask is None}.intersection(labeled)
+    if unmasked:
+        raise UsageError(f"{min(unmasked)} is labelled in {file} but has no mask{_more(unmasked)}: add it")
+    return labeled
+
+
+def _read_unlabeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]:
+    unlabeled = read_ids(file, names, f"the images of {dataset.root}")
+    if both := set(unlabeled).intersection(sample.id for sample in dataset.val):
+        raise UsageError(f"{min(both)} is in {file} and in val{_more(both)}: keep it in one")
+    return unlabeled
+
+
+def _files(spec: str) -> tuple[Path, Path | None] | tuple[None, None]:
+    """The list files that a spec names. One file's name may hold a comma."""
+    if _is_file(spec):
+        return Path(spec), None
+    labeled, comma, unlabeled = map(str.strip, spec.partition(","))
+    return (Path(labeled), Path(unlabeled) if comma else None) if comma and _is_file(labeled) else (None, None)
+
+
+def _more(ids: set[str]) -> str:
+    return f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False

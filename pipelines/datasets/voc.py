@@ -1,0 +1,88 @@
+"""Pascal VOC 2012: `JPEGImages`, masks in `SegmentationClassAug` (with SBD) or else `SegmentationClass`, lists in
+`ImageSets/Segmentation`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UsageError
+from .dataset import Dataset, Sample
+from .files import files_by_stem, first_folder, read_classes, voc_colours
+from .lists import Names, read_ids, read_ids_present
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+LEVELS = ("", "VOCdevkit/VOC2012", "VOC2012", "VOCtrainval_11-May-2012/VOCdevkit/VOC2012")
+"""Where the folder with `JPEGImages` may lie under the root that a user passes."""
+
+
+def find(
+    root: Path,
+    *,
+    masks: str | None = None,
+    classes: Path | None = None,
+    train_list: Path | None = None,
+    val_list: Path | None = None,
+) -> Dataset:
+    """The data set under any of its usual roots.
+
+    The training pool is what has a mask, and what `train.txt` or `trainaug.txt` name (so it stays whole where the masks
+    of unlabelled images were deleted), without the ids of `val.txt`. Images outside of both are kept as `extra`.
+    """
+    home = first_folder((root / level for level in LEVELS), "JPEGImages")
+    if home is None:
+        looked = ", ".join(str(Path(level) / "JPEGImages") for level in LEVELS)
+        raise UsageError(f"no Pascal VOC data set in {root} (looked for {looked}): pass the folder with VOCdevkit")
+    images = files_by_stem(home / "JPEGImages")
+    if not images:
+        raise UsageError(f"{home / 'JPEGImages'} holds no images: unpack VOCtrainval_11-May-2012.tar there")
+    if masks and not (home / masks).is_dir():
+        raise UsageError(f"the mask folder {home / masks} does not exist: leave out --files.masks or correct it")
+    with_sbd = (home / "SegmentationClassAug").is_dir()
+    mask_folder = home / (masks or ("SegmentationClassAug" if with_sbd else "SegmentationClass"))
+    if not mask_folder.is_dir():
+        raise UsageError(f"{home} has neither SegmentationClassAug nor SegmentationClass: add the masks")
+    train_masks = files_by_stem(mask_folder)
+    # SBD's masks may cover the training images alone: then the official masks serve for validation.
+    official = home / "SegmentationClass"
+    val_masks = {**(files_by_stem(official) if not masks and official.is_dir() else {}), **train_masks}
+
+    known, where = Names(images), f"the images in {home / 'JPEGImages'}"
+    lists = home / "ImageSets" / "Segmentation"
+    val_file = val_list or lists / "val.txt"
+    if not val_file.is_file():
+        raise UsageError(f"the validation list {val_file} does not exist: add it or pass --files.val-list FILE")
+    val = read_ids(val_file, known, where)
+    unmasked = [id for id in val if id not in val_masks]
+    if unmasked:
+        raise UsageError(f"the validation image {unmasked[0]} of {val_file} has no mask in {mask_folder}: add the mask")
+
+    if train_list:
+        pool = set(read_ids(train_list, known, where))
+        if both := pool.intersection(val):
+            raise UsageError(f"{min(both)} is in {train_list} and in {val_file}: take it out of one of them")
+    else:
+        pool = {id for id in train_masks if id in images}
+        for name in ("train.txt", "trainaug.txt", "train_aug.txt"):
+            if (lists / name).is_file():
+                pool.update(read_ids(lists / name, known, where))
+        pool.difference_update(val)
+    if not pool:
+        raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
+    reserved = pool.union(val)
+    if (lists / "test.txt").is_file():
+        reserved |= read_ids_present(lists / "test.txt", known)
+
+    own_classes = classes or next((f for f in (home / "classes.txt", root / "classes.txt") if f.is_file()), None)
+    names, palette = read_classes(own_classes) if own_classes else (CLASSES, voc_colours(len(CLASSES)))
+    return Dataset(
+        layout="voc",
+        root=home,
+        classes=names,
+        palette=palette,
+        train=tuple(Sample(id, images[id], train_masks.get(id)) for id in sorted(pool)),
+        val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
+        extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - reserved)),
+    )

@@ -1,0 +1,344 @@
+"""Every protocol, count for count, against an evaluation of one image at a time in numpy and float64.
+
+The reference is written from the descriptions of the published evaluations (CAC: Lai et al., 2021, whole images; CPS:
+Chen et al., 2021, windows), with arithmetic of its own throughout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semiseg.engine.data import prepare_manifest
+from semiseg.engine.evaluation.inference import segment
+from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling
+from semiseg.engine.evaluation.scores import batches, evaluate, evaluate_each, own_share
+from semiseg.engine.models import build_network
+from semiseg.engine.recipe import Evaluation
+from semiseg.pipelines.datasets.layouts import find_dataset
+from semiseg.pipelines.datasets.manifest import Record
+from semiseg.pipelines.decode import COLOUR, read
+
+CPU = torch.device("cpu")
+CLASSES = ("ground", "car", "tree", "sky", "sea")
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+SIZES = [(33, 47), (64, 64), (100, 37), (33, 47), (9, 90), (64, 64), (48, 48)]
+WINDOW = 48
+REAL = "SEMISEG_TEST_DATA"
+
+
+# ---- the reference: images (3, H, W) and logits (C, h, w), all float64; `network` maps the one to the other
+
+
+def interpolation(target: int, source: int, aligned: bool, antialias: bool = False) -> np.ndarray:
+    """(target, source) weights of linear interpolation along one axis."""
+    ratio = source / target
+    if aligned:
+        centres = np.arange(target) * ((source - 1) / (target - 1) if target > 1 else 0)
+    else:
+        centres = (np.arange(target) + 0.5) * ratio - 0.5
+    width = max(ratio, 1.0) if antialias else 1.0
+    if not antialias:
+        centres = centres.clip(0, source - 1)
+    weights = (1 - np.abs(np.arange(source) - centres[:, None]) / width).clip(0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def resized(maps: np.ndarray, size: tuple[int, int], aligned: bool, antialias: bool = False) -> np.ndarray:
+    rows = interpolation(size[0], maps.shape[1], aligned, antialias)
+    columns = interpolation(size[1], maps.shape[2], aligned, antialias)
+    return rows @ maps @ columns.T
+
+
+def seen(network, window: np.ndarray, flip: bool) -> np.ndarray:
+    """Logits of a window at its own size."""
+    logits = resized(network(window), window.shape[1:], aligned=True)
+    return logits + resized(network(window[:, :, ::-1]), window.shape[1:], aligned=True)[:, :, ::-1] if flip else logits
+
+
+def whole_by_hand(network, image: np.ndarray, size: tuple[int, int], flip: bool) -> np.ndarray:
+    height, width = image.shape[1:]
+    if (height, width) == size:
+        padded = np.pad(image, ((0, 0), (0, -height % 8), (0, -width % 8)), mode="reflect")
+        return seen(network, padded, flip)[:, :height, :width]
+    assert height % 8 == width % 8 == 0
+    logits = network(image) + (network(image[:, :, ::-1])[:, :, ::-1] if flip else 0)
+    return resized(logits, size, aligned=True)
+
+
+def slide_by_hand(network, image: np.ndarray, size: tuple[int, int], window: int, flip: bool, published: bool):
+    _, height, width = image.shape
+    below, beside = max(window - height, 0), max(window - width, 0)
+    margins = ((below // 2, below - below // 2), (beside // 2, beside - beside // 2))
+    # Small images are padded after normalisation, so with the mean colour; those with one long side before it.
+    black = published and max(height, width) > window
+    padded = np.stack([np.pad(image[c], margins, constant_values=-MEAN[c] / STD[c] if black else 0) for c in range(3)])
+    _, rows, columns = padded.shape
+    stride = math.ceil(window * 2 / 3)
+    total, count = 0, np.zeros((rows, columns))
+    for i in range(math.ceil((rows - window) / stride) + 1):
+        for j in range(math.ceil((columns - window) / stride) + 1):
+            y, x = min(i * stride, rows - window), min(j * stride, columns - window)
+            logits = seen(network, padded[:, y : y + window, x : x + window], flip)
+            placed = np.zeros((len(logits), rows, columns))
+            placed[:, y : y + window, x : x + window] = logits
+            total = total + placed
+            count[y : y + window, x : x + window] += 1
+    total = total if published else total / count
+    total = total[:, margins[0][0] : margins[0][0] + height, margins[1][0] : margins[1][0] + width]
+    return total if (height, width) == size else resized(total, size, aligned=False)
+
+
+def predicted_by_hand(network, record: Record, evaluation: Evaluation) -> np.ndarray:
+    """Class indices of one image, from its file on."""
+    image = ((np.asarray(Image.open(record.image)) / 255 - MEAN) / STD).transpose(2, 0, 1)
+    size = image.shape[1:]
+    logits = 0
+    for scale in evaluation.scales:
+        scaled = image
+        if scale != 1:
+            smaller = tuple(8 * max(round(side * scale / 8), 1) for side in size)
+            scaled = resized(image, smaller, aligned=False, antialias=True)
+        if "whole" in evaluation.protocol:
+            logits = logits + whole_by_hand(network, scaled, size, evaluation.flip)
+        else:
+            published = evaluation.protocol == "cps-slide"
+            logits = logits + slide_by_hand(network, scaled, size, evaluation.window, evaluation.flip, published)
+    return logits.argmax(0)
+
+
+def counted_by_hand(predicted: np.ndarray, record: Record, classes: int) -> np.ndarray:
+    truth = np.asarray(Image.open(record.mask))
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (truth[truth != 255], predicted[truth != 255]), 1)
+    return counts
+
+
+def by_hand(network, records: list[Record], evaluation: Evaluation) -> np.ndarray:
+    """The confusion matrix."""
+    return sum(counted_by_hand(predicted_by_hand(network, one, evaluation), one, len(CLASSES)) for one in records)
+
+
+# ---- networks whose logits the reference can compute
+
+
+class Given(torch.nn.Module):
+    """Logits looked up in a table by the image's own values: every fourth pixel's red and green."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = np.random.default_rng(1).normal(size=(2, 256, len(CLASSES)))
+
+    def reference(self, image: np.ndarray) -> np.ndarray:
+        value = (image[:2, ::4, ::4] * STD[:2, None, None] + MEAN[:2, None, None]) * 255
+        red, green = np.rint(value).astype(int)
+        return (self.table[0][red] + self.table[1][green]).transpose(2, 0, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self.reference(image.double().numpy()) for image in images]))
+
+
+class Convolution(torch.nn.Module):
+    """A fixed 7x7 convolution of stride 4 with zeros around the image: logits depend on the position in the window."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.weight = np.random.default_rng(2).normal(size=(len(CLASSES), 3, 7, 7))
+        self.dtype = dtype
+
+    def reference(self, image: np.ndarray) -> np.ndarray:
+        padded = np.pad(image, ((0, 0), (3, 3), (3, 3)))
+        patches = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), (1, 2))[:, ::4, ::4]
+        return np.einsum("dhwkl,cdkl->chw", patches, self.weight)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        weight = torch.from_numpy(self.weight).to(self.dtype)
+        return torch.nn.functional.conv2d(images.to(self.dtype), weight, stride=4, padding=3)
+
+
+def make_records(folder: Path, sizes) -> list[Record]:
+    """Noise with void pixels, and a class (the last) that no truth holds."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number, (height, width) in enumerate(sizes):
+        image, mask = folder / f"{number}.png", folder / f"{number}-mask.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(image)
+        Image.fromarray(rng.choice([0, 1, 2, 3, 255], (height, width)).astype(np.uint8)).save(mask)
+        made.append(Record(f"{number}", image, mask, height, width))
+    return made
+
+
+@pytest.fixture
+def records(tmp_path) -> list[Record]:
+    return make_records(tmp_path, SIZES)
+
+
+PROTOCOLS = ("whole", "cac-whole", "slide", "cps-slide")
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("network", [Given(), Convolution(torch.float64)], ids=["given", "convolution"])
+def test_on_identical_logits_counts_are_equal(records, network, flip):
+    evaluations = [Evaluation(protocol=name, window=WINDOW, batch=3, flip=flip) for name in PROTOCOLS]
+    scores = evaluate_each(network, records, CLASSES, evaluations, crop=WINDOW, device=CPU)
+    for evaluation, score in zip(evaluations, scores, strict=True):
+        expected = by_hand(network.reference, records, evaluation)
+        np.testing.assert_array_equal(score.confusion, expected, evaluation.protocol)
+    assert (scores[0].confusion != scores[2].confusion).any()
+    assert (scores[2].confusion != scores[3].confusion).any()  # the two paddings of a narrow image
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scales", [(0.5, 1.0, 1.5), (0.75,)])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_several_scales(records, protocol, scales, flip):
+    network = Convolution(torch.float64)
+    evaluation = Evaluation(protocol=protocol, window=WINDOW, scales=scales, flip=flip)
+    score = evaluate(network, records, CLASSES, evaluation, crop=WINDOW, device=CPU)
+    expected = by_hand(network.reference, records, evaluation)
+    # The engine resizes images in float32, which may turn one close decision: it leaves one class and enters another.
+    assert np.abs(score.confusion - expected).sum() <= 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_in_single_precision_one_pixel_in_100_000_may_differ(tmp_path, protocol):
+    records = make_records(tmp_path, [(300, 413), (256, 400)])  # 181,000 pixels that are not void
+    evaluation = Evaluation(protocol=protocol, window=150)
+    network = Convolution(torch.float32)
+    score = evaluate(network, records, CLASSES, evaluation, crop=WINDOW, device=CPU)
+    expected = by_hand(network.reference, records, evaluation)
+    assert np.abs(score.confusion - expected).sum() <= 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_predictions_are_what_is_counted(records, protocol):
+    network = Convolution(torch.float64)
+    evaluation = Evaluation(protocol=protocol, window=WINDOW, scale=0.75, flip=True)
+    for images, targets in batches(records, 2, CPU):
+        predicted = full_logits(network, images, evaluation, WINDOW).argmax(1)
+        counts = confusion(network, images, targets, len(CLASSES), evaluation, WINDOW)
+        assert predicted.shape == targets.shape
+        for truth in range(len(CLASSES)):
+            assert counts[truth].tolist() == predicted[targets == truth].bincount(minlength=len(CLASSES)).tolist()
+
+
+def test_windows_of_the_published_programs():
+    def corners(height, width, crop):
+        return tiling(Evaluation(protocol="cps-slide"), height, width, crop).corners
+
+    assert corners(1024, 2048, 800) == tuple((y, x) for y in (0, 224) for x in (0, 534, 1068, 1248))
+    assert corners(375, 500, 512) == ((0, 0),)
+    assert tiling(Evaluation(protocol="cps-slide"), 375, 500, 512).padding == (6, 6, 68, 69)
+    assert starts(1024, 512) == [0, 342, 512]
+    assert tiling(Evaluation(protocol="cac-whole"), 375, 500, 320).padding == (0, 4, 0, 1)
+
+
+class Counting(Convolution):
+    """Notes how many windows come at once."""
+
+    def __init__(self):
+        super().__init__(torch.float32)
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        return super().forward(images)
+
+
+def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
+    records = make_records(tmp_path, [(64, 64)] * 3 + [(40, 40)] * 6)
+    network = Counting()
+    evaluate(network, records, CLASSES, Evaluation(protocol="cps-slide", batch=4), crop=48, device=CPU)
+    assert sorted(network.sizes) == [2, 4, 4, 4, 4]  # six small images; three times two by two windows
+
+
+@pytest.mark.parametrize("count", [3, 1])
+def test_two_processes_count_each_image_once(tmp_path, count):
+    """With one image the second process has nothing to do and still gets the scores."""
+    records = make_records(tmp_path, SIZES[:count])
+    alone = evaluate(Convolution(torch.float64), records, CLASSES, Evaluation(), crop=WINDOW, device=CPU)
+    script = f"""
+import importlib.util, json, sys, torch
+from pathlib import Path
+import torch.distributed as dist
+spec = importlib.util.spec_from_file_location("test_protocols", {__file__!r})
+here = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(here)
+dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=int(sys.argv[1]), world_size=2)
+records = here.make_records(Path({str(tmp_path)!r}) / sys.argv[1], here.SIZES[:{count}])
+own = [record.id for record in here.own_share(records)]
+scores = here.evaluate(
+    here.Convolution(torch.float64), records, here.CLASSES, here.Evaluation(), crop=here.WINDOW, device=here.CPU
+)
+print(json.dumps([own, scores.confusion.tolist()]))
+dist.destroy_process_group()
+"""
+    processes = []
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+        command = [sys.executable, "-c", script, rank]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    shares, counts = zip(*(json.loads(process.communicate(timeout=100)[0]) for process in processes), strict=True)
+    assert sorted(shares[0] + shares[1]) == [record.id for record in records]
+    assert counts[0] == counts[1] == alone.confusion.tolist()
+
+
+def test_without_a_process_group_every_image_is_ones_own(records):
+    assert own_share(records) == records
+
+
+@pytest.mark.skipif(REAL not in os.environ, reason=f"needs ${REAL}: the root of a VOC-like tree of real photographs")
+def test_on_real_photographs_one_pixel_in_100_000_may_differ(tmp_path, monkeypatch):
+    """A network of random weights in float32 against itself in float64, on 24 images by both published protocols, by
+    the second in one window and in several."""
+    monkeypatch.setenv("SEMISEG_CACHE", str(tmp_path))
+    root = Path(os.environ[REAL])
+    dataset = find_dataset("voc" if (root / "ImageSets").is_dir() else "folder", root)
+    manifest = prepare_manifest(dataset)
+    chosen = np.unique(np.linspace(0, len(dataset.val) - 1, 24).astype(int))
+    records = [manifest.records[dataset.val[index].id] for index in chosen]
+    torch.manual_seed(0)
+    network = build_network("cac", "resnet18", len(dataset.classes), head_width=64)
+    evaluations = [Evaluation(protocol="cac-whole")]
+    evaluations += [Evaluation(protocol="cps-slide", window=window) for window in (512, 320)]
+    scores = evaluate_each(network, records, dataset.classes, evaluations, crop=320, device=CPU)
+
+    exact = build_network("cac", "resnet18", len(dataset.classes), head_width=64).double().eval()
+    exact.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def reference(image: np.ndarray) -> np.ndarray:
+        return exact(torch.from_numpy(image.copy())[None])[0].numpy()
+
+    for evaluation, score in zip(evaluations, scores, strict=True):
+        expected, differing, pixels = 0, 0, 0
+        for record in records:
+            wanted = predicted_by_hand(reference, record, evaluation)
+            expected = expected + counted_by_hand(wanted, record, len(dataset.classes))
+            found = segment(network, read(record.image, COLOUR), evaluation, 320, CPU)
+            differing, pixels = differing + (found != wanted).sum(), pixels + wanted.size
+        moved = np.abs(score.confusion - expected).sum() / 2
+        classes = np.count_nonzero(score.confusion.sum(0))
+        print(
+            f"{dataset.root.name}, {evaluation.describe(320)}: {len(records)} images, {classes} classes predicted, "
+            f"{differing} of {pixels} pixels differ, {moved:g} of {expected.sum()} counted ones moved"
+        )
+        assert score.confusion.sum() == expected.sum()
+        assert max(differing, moved) <= pixels / 100_000
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 3), (4, 33), (9, 2)])
+def test_images_smaller_than_their_padding_are_mirrored_back_and_forth(height, width):
+    image = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
+    bottom, right = -height % 8, -width % 8
+    padded = reflected(reflected(image, 2, bottom), 3, right)[0, 0].numpy()
+    np.testing.assert_array_equal(padded, np.pad(image[0, 0].numpy(), ((0, bottom), (0, right)), mode="reflect"))

@@ -1,0 +1,123 @@
+"""The methods: losses, gradients, static shapes, and CAC's geometry and bank."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils import _pytree as pytree
+
+from semiseg.engine.methods.cac import NegativeBank, overlap_positions
+from semiseg.engine.training.build import build_method
+from semiseg.kernels import reference
+from semiseg.pipelines.batch import Unlabeled
+
+METHODS = ("supervised", "cac", "cps", "cutmix_cps")
+CLASSES = 3
+
+
+def made(tiny, name: str, **changes):
+    torch.manual_seed(0)
+    return build_method(tiny(name, **changes), CLASSES).to(memory_format=torch.channels_last).train()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_are_finite_and_reach_every_network(tiny, random_batch, name):
+    method = made(tiny, name)
+    losses = method.losses(random_batch(method.views.unlabeled), 0.5)
+    losses["loss"].backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    for network in method.networks().values():
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.backbone_parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_step_has_static_shapes_and_reads_nothing_on_the_host(tiny, random_batch, name):
+    """Fake tensors have no values: .item(), nonzero and mask indexing raise."""
+    batch = random_batch(made(tiny, name).views.unlabeled)
+    with FakeTensorMode() as mode:
+        method = build_method(tiny(name), CLASSES).train()
+        fake = pytree.tree_map_only(torch.Tensor, mode.from_tensor, batch)
+        method.losses(fake, 0.5)["loss"].backward()
+
+
+def test_fake_tensors_do_catch_a_host_read():
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        torch.ones(3).sum().item()
+
+
+@pytest.mark.parametrize(("name", "term"), [("cac", "contrastive"), ("cps", "cps"), ("cutmix_cps", "cps")])
+def test_loss_is_the_weighted_sum_of_its_terms(tiny, random_batch, name, term):
+    method = made(tiny, name)
+    losses = method.losses(random_batch(method.views.unlabeled), 0.5)
+    expected = losses["supervised"] + method.config.weight * losses[term]
+    torch.testing.assert_close(losses["loss"], expected)
+    assert losses[term] > 0 or name == "cac"
+
+
+def test_cac_starts_its_contrastive_term_after_five_eightieths(tiny, random_batch):
+    method = made(tiny, "cac")
+    batch = random_batch("pair")
+    assert "contrastive" not in method.losses(batch, 0.0624)
+    assert "contrastive" in method.losses(batch, 0.0625)
+
+
+def test_cac_contrast_is_positive_and_moves_the_projector_but_not_the_classifier(tiny, random_batch):
+    method = made(tiny, "cac")
+    method.config.threshold = 0.0
+    losses = method.losses(random_batch("pair"), 0.5)
+    assert losses["contrastive"] > 0
+    losses["contrastive"].backward()
+    assert all(p.grad.abs().sum() > 0 for p in method.network.projector.parameters() if p.ndim > 1)
+    assert all(p.grad is None for p in method.network.classifier.parameters())
+
+
+def test_overlap_positions_show_the_same_place_in_both_views():
+    """Each view numbers the places of a common image; rows that are valid must carry the same number."""
+    grid, crop = 4, 32
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        offsets = rng.integers(0, 3, (2, 2)) * 8
+        flips = rng.random(2) < 0.5
+        world = np.arange(12 * 12).reshape(12, 12)
+        views = []
+        for offset, flip in zip(offsets, flips):
+            y, x = offset // 8
+            view = world[y : y + grid, x : x + grid]
+            views.append(torch.from_numpy(np.ascontiguousarray(view[:, ::-1] if flip else view)).flatten())
+        apart = offsets[1] - offsets[0]
+        corner1, corner2 = np.maximum(apart, 0), np.maximum(-apart, 0)
+        extent = np.maximum(crop - np.abs(apart), 0)
+        pair = Unlabeled(
+            torch.empty(1, 3, crop, crop),
+            corner1=torch.from_numpy(corner1[None]),
+            corner2=torch.from_numpy(corner2[None]),
+            extent=torch.from_numpy(extent[None]),
+            flip1=torch.tensor([bool(flips[0])]),
+            flip2=torch.tensor([bool(flips[1])]),
+        )
+        place1, place2, valid = overlap_positions(pair, grid)
+        assert valid.sum() == extent.prod() // 64
+        assert torch.equal(views[0][place1][valid], views[1][place2][valid])
+        assert len(set(views[0][place1][valid].tolist())) == valid.sum()
+
+
+def test_bank_is_a_ring_that_forgets_the_oldest_step():
+    bank = NegativeBank(2, 3)
+    assert (bank.labels == -1).all()
+    for step in range(3):
+        bank.push(torch.full((3, 128), float(step)), torch.full((3,), step))
+    assert sorted(bank.labels.flatten().tolist()) == [1, 1, 1, 2, 2, 2]
+    assert torch.equal(bank.features[..., 0].long(), bank.labels)
+    assert {"features", "labels", "position"} <= set(bank.state_dict())
+
+
+def test_ohem_of_the_cityscapes_recipes_keeps_the_hard_pixels(tiny):
+    config = tiny("cps").method
+    config.ohem = 0.25
+    logits = torch.randn(2, CLASSES, 8, 8, dtype=torch.float64)
+    target = torch.randint(0, CLASSES, (2, 32, 32), dtype=torch.uint8)
+    expected = reference.upsample_ohem_cross_entropy(logits, target, threshold=0.7, min_kept=512)
+    torch.testing.assert_close(config.loss(logits, target), expected)
+    assert config.loss(logits, target) >= reference.upsample_cross_entropy(logits, target)

@@ -1,0 +1,177 @@
+"""The step: schedule, groups, precision, compiling."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.hyperparameters import hyperparameters
+from semiseg.engine.training.build import build_method, parameter_groups
+from semiseg.engine.training.step import Step
+from semiseg.pipelines.errors import UsageError
+
+METHODS = ("supervised", "cac", "cps", "cutmix_cps")
+CPU = torch.device("cpu")
+
+
+def three_losses(recipe, random_batch, precision: str = "fp32", compiled: bool = False) -> list[float]:
+    torch.manual_seed(0)
+    method = build_method(recipe, 3).to(memory_format=torch.channels_last).train()
+    for module in method.modules():
+        if isinstance(module, torch.nn.Dropout):  # random numbers differ between eager and compiled code
+            module.p = 0.0
+    if compiled:
+        for network in method.networks().values():
+            network.features = torch.compile(network.features, dynamic=False)
+    step = Step(recipe, method, CPU, precision)
+    batches = [random_batch(method.views.unlabeled, seed) for seed in range(3)]
+    return [float(step(batch, k)["loss"]) for k, batch in enumerate(batches)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bf16_stays_close_to_fp32(tiny, random_batch, name):
+    recipe = tiny(name, steps=30)
+    plain, low = three_losses(recipe, random_batch), three_losses(recipe, random_batch, "bf16")
+    assert low[0] == pytest.approx(plain[0], rel=0.01)
+    assert low == pytest.approx(plain, rel=0.1)  # steps on noise carry roundings on
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_compiled_stays_close_to_plain(tiny, random_batch, name):
+    recipe = tiny(name, steps=30)
+    plain, fused = three_losses(recipe, random_batch), three_losses(recipe, random_batch, compiled=True)
+    assert fused[0] == pytest.approx(plain[0], rel=1e-4)
+    assert fused == pytest.approx(plain, rel=0.02)
+
+
+KERNEL_STEPS = [(name, ohem) for name in METHODS for ohem in (0.0, 0.3) if ohem == 0 or name == "supervised"]
+
+
+@pytest.mark.parametrize(("name", "ohem"), KERNEL_STEPS)
+def test_a_step_on_the_kernels_is_the_step_on_their_definitions(tiny, random_batch, name, ohem, monkeypatch):
+    """On the CPU's implementations, or with TRITON_INTERPRET=1 on the Triton kernels themselves."""
+    recipe = tiny(name, steps=10)
+    recipe.method.ohem = ohem
+
+    def losses_and_parameters():
+        torch.manual_seed(0)
+        method = build_method(recipe, 3).to(memory_format=torch.channels_last).train()
+        if name == "cac":
+            method.config.threshold, method.config.start = 0.0, 0.0
+        before = [parameter.detach().clone() for parameter in method.parameters()]
+        torch.manual_seed(1)  # the same dropout
+        losses = Step(recipe, method, CPU, "fp32")(random_batch(method.views.unlabeled), 0)
+        changes = [parameter.detach() - start for parameter, start in zip(method.parameters(), before)]
+        return {key: float(value) for key, value in losses.items()}, changes
+
+    ours, our_changes = losses_and_parameters()
+    calls = []
+    dispatch = sys.modules["semiseg.kernels._dispatch"]
+    monkeypatch.setattr(dispatch, "provider", lambda tensor: calls.append(tensor.shape) or "plain")
+    plain, plain_changes = losses_and_parameters()
+    assert calls
+    assert ours == pytest.approx(plain, rel=1e-5)
+    for change, true in zip(our_changes, plain_changes):
+        assert (change - true).norm() <= 1e-3 * true.norm() + 1e-7
+
+
+def test_learning_rate_falls_poly_to_zero(tiny, random_batch):
+    recipe = tiny("supervised", steps=10)
+    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    assert step.lr(0) == recipe.lr
+    assert step.lr(5) == pytest.approx(recipe.lr * 0.5**0.9)
+    assert step.lr(10) == 0
+    step(random_batch("none"), 5)
+    backbone, head = (group["lr"] for group in step.optimizer.param_groups)
+    assert head == pytest.approx(step.lr(5))
+    assert backbone == pytest.approx(step.lr(5) / 10)
+
+
+def test_cac_groups_backbone_at_a_tenth_and_decay_on_everything(tiny):
+    recipe = tiny("cac")
+    groups = parameter_groups(recipe, build_method(recipe, 3))
+    assert [(g["name"], g["lr"], g["weight_decay"]) for g in groups] == [
+        ("network.backbone", pytest.approx(0.001), 1e-4),
+        ("network.head", 0.01, 1e-4),
+        ("network.projector", 0.01, 1e-4),
+    ]
+
+
+def test_fused_sgd_takes_the_projector_that_starts_later(tiny, random_batch):
+    recipe = tiny("cac", steps=10)
+    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    for group in step.optimizer.param_groups:
+        group["fused"] = True
+    step.method.config.threshold = 0.0
+    for k in (0, 1, 2):
+        losses = step(random_batch("pair"), k)
+    assert "contrastive" in losses
+
+
+def test_cps_groups_one_lr_and_decay_on_convolution_weights_alone(tiny):
+    recipe = tiny("cps")
+    method = build_method(recipe, 3)
+    groups = parameter_groups(recipe, method)
+    assert {g["lr"] for g in groups} == {0.0025}
+    for group in groups:
+        assert group["weight_decay"] == (4e-4 if group["name"].endswith("weights") else 0)
+        assert all((p.ndim == 4) == group["name"].endswith("weights") for p in group["params"])
+    grouped = [id(p) for g in groups for p in g["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters())
+
+
+def test_hyperparameters_count_every_parameter(tiny):
+    recipe = tiny("cutmix_cps")
+    counted = sum(group["parameters"] for group in hyperparameters(recipe, 3)["groups"])
+    assert counted == sum(p.numel() for p in build_method(recipe, 3).parameters())
+
+
+def test_a_step_lowers_the_loss_on_its_own_batch(tiny, random_batch):
+    torch.manual_seed(0)
+    recipe = tiny("supervised", steps=100, network="cps")
+    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    batch = random_batch("none")
+    losses = [float(step(batch, k)["loss"]) for k in range(12)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_apex_names_the_cure(tiny):
+    recipe = tiny("supervised", optimizer="apex_fused_sgd")
+    with pytest.raises(UsageError, match="apex_fused_sgd"):
+        Step(recipe, build_method(recipe, 3), CPU, "fp32")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(UsageError, match="no GPU"):
+        resolve_device("cuda")
+
+
+def test_auto_precision_and_devices():
+    assert resolve_precision("auto", CPU) == "fp32"
+    with pytest.raises(UsageError, match="tf32"):
+        resolve_precision("tf32", CPU)
+    with pytest.raises(UsageError, match="--device"):
+        resolve_device("gpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", METHODS)
+def test_no_host_sync_on_a_gpu(tiny, random_batch, name):
+    from torch.utils import _pytree as pytree
+
+    recipe = tiny(name, device="cuda")
+    device = torch.device("cuda")
+    method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()
+    step = Step(recipe, method, device, "bf16")
+    batch = pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), random_batch(method.views.unlabeled))
+    step(batch, 1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(batch, 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

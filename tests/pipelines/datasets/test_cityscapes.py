@@ -1,0 +1,98 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.pipelines.datasets.cityscapes import CLASSES, PALETTE, TRAIN_ID
+from semiseg.pipelines.datasets.layouts import find_dataset
+from semiseg.pipelines.datasets.manifest import prepare
+from semiseg.pipelines.datasets.splits import resolve_split
+from semiseg.pipelines.errors import UsageError
+
+AACHEN = "aachen_000000_000019"
+
+
+def test_label_table():
+    named = {7: "road", 11: "building", 23: "sky", 24: "person", 26: "car", 31: "train", 33: "bicycle"}
+    assert {raw: CLASSES[TRAIN_ID[raw]] for raw in named} == named
+    assert sorted(TRAIN_ID[TRAIN_ID != 255]) == list(range(19))
+    assert TRAIN_ID[[0, 4, 9, 18, 29, 30, 255]].tolist() == [255] * 7
+    assert len(CLASSES) == len(PALETTE) == len(set(PALETTE)) == 19
+
+
+@pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])
+def test_finds_either_kind_of_mask(cityscapes_root, kind):
+    dataset = find_dataset("cityscapes", cityscapes_root(kind))
+    assert [sample.id for sample in dataset.train] == [
+        AACHEN, "aachen_000002_000019", "bremen_000001_000019", "bremen_000003_000019",
+    ]  # fmt: skip
+    assert [sample.id for sample in dataset.val] == ["frankfurt_000000_000019", "frankfurt_000001_000019"]
+    assert all(sample.mask.name == f"{sample.id}_gtFine_{kind}.png" for sample in (*dataset.train, *dataset.val))
+    assert dataset.encoding == ("label_ids" if kind == "labelIds" else "index")
+
+
+@pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"leftImg8bit/train/aachen/{AACHEN}_leftImg8bit.png gtFine/train/aachen/{AACHEN}_gtFine_labelTrainIds.png",
+        f"leftImg8bit/train/aachen/{AACHEN}_leftImg8bit.png gtFine/train/aachen/{AACHEN}_gtFine_labelIds.png",
+        f"/images/train/{AACHEN}.png\t/segmentation/train/{AACHEN}_gtFine.png",
+    ],
+)
+def test_lists_of_either_kind_fit_either_disk(cityscapes_root, tmp_path, kind, line):
+    path = tmp_path / "labelled.txt"
+    path.write_text(line + "\n")
+    split = resolve_split(str(path), find_dataset("cityscapes", cityscapes_root(kind)))
+    assert split.labeled == (AACHEN,)
+    assert len(split.unlabeled) == 3
+
+
+def test_raw_ids_are_mapped_into_the_cache(cityscapes_root, own_cache):
+    root = cityscapes_root("labelIds")
+    dataset = find_dataset("cityscapes", root)
+    record = prepare(dataset).records[AACHEN]
+    raw, mapped = np.asarray(Image.open(dataset.train[0].mask)), np.asarray(Image.open(record.mask))
+    assert record.mask.is_relative_to(own_cache)
+    assert set(np.unique(raw)) == {0, 4, 7, 8, 11, 23, 26, 33}
+    for before, after in {0: 255, 4: 255, 7: 0, 8: 1, 11: 2, 23: 10, 26: 13, 33: 18}.items():
+        assert (mapped[raw == before] == after).all()
+
+
+def test_train_ids_are_used_as_they_are_and_preferred(cityscapes_root):
+    root = cityscapes_root("labelTrainIds")
+    dataset = find_dataset("cityscapes", root)
+    assert prepare(dataset).records[AACHEN].mask == dataset.train[0].mask
+    raw = dataset.train[0].mask.with_name(f"{AACHEN}_gtFine_labelIds.png")
+    shutil.copy(dataset.train[0].mask, raw)
+    assert find_dataset("cityscapes", root).train[0].mask.name.endswith("labelTrainIds.png")
+
+
+def test_file_named_label_ids_with_other_values_is_refused(cityscapes_root):
+    dataset = find_dataset("cityscapes", cityscapes_root("labelIds"))
+    Image.fromarray(np.full((32, 64), 70, np.uint8)).save(dataset.train[0].mask)
+    with pytest.raises(UsageError, match="has the value 70 but raw Cityscapes ids end at 33"):
+        prepare(dataset)
+
+
+@pytest.mark.parametrize(
+    ("remove", "what"),
+    [
+        ("gtFine", "has no gtFine"),
+        ("leftImg8bit/val", r"holds no \*_leftImg8bit\.png"),
+        ("gtFine/val", r"validation image .* has no \*_gtFine_labelTrainIds\.png or \*_gtFine_labelIds\.png"),
+    ],
+)
+def test_missing_parts_are_named(cityscapes_root, remove, what):
+    root = cityscapes_root()
+    shutil.rmtree(root / remove)
+    with pytest.raises(UsageError, match=what):
+        find_dataset("cityscapes", root)
+
+
+def test_training_images_without_masks_stay_in_the_pool(cityscapes_root):
+    root = cityscapes_root()
+    shutil.rmtree(root / "gtFine/train/bremen")
+    split = resolve_split("all", find_dataset("cityscapes", root))
+    assert (len(split.labeled), len(split.unlabeled)) == (2, 2)

@@ -1,0 +1,143 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.pipelines.datasets.doctor import diagnose
+from semiseg.pipelines.datasets.layouts import find_dataset
+
+
+def texts(report, level):
+    return [finding.text for finding in report.findings if finding.level == level]
+
+
+def has(report, level, part):
+    return any(part in text for text in texts(report, level))
+
+
+def test_healthy_data_set_and_nothing_written(voc_root, own_cache):
+    home = voc_root()
+    before = sorted(home.rglob("*"))
+    report = diagnose({"layout": "voc", "root": home}, split="draw:1/2@0")
+    assert report.ok
+    assert report.counts["training_images"] == report.counts["with_masks"] == 6
+    assert has(report, "ok", "9 masks will be converted to 8-bit gray")
+    assert has(report, "ok", "split draw:1/2@0: 3 labelled, 3 unlabelled images")
+    assert has(report, "warning", "17 classes occur in no training mask")
+    assert not own_cache.exists()
+    assert sorted(home.rglob("*")) == before
+
+
+def test_class_counts_are_those_of_the_masks(folder_root):
+    root = folder_root()
+    report = diagnose(find_dataset("folder", root))
+    masks = [np.asarray(Image.open(root / f"masks/a00{n}.png")) for n in range(6)]
+    assert [c.pixels for c in report.classes] == [sum((m == v).sum() for m in masks) for v in range(3)]
+    assert sum(c.share for c in report.classes) == pytest.approx(1)
+    assert [(c.images, c.val_images) for c in report.classes] == [(6, 2)] * 3
+    assert has(report, "ok", "4 training images have no mask")
+
+
+def test_every_fault_is_listed(folder_root):
+    root = folder_root()
+    (root / "images/a000.jpg").write_text("not a picture")
+    for name in ("a001", "a002"):
+        Image.fromarray(np.full((40, 48), 9, np.uint8)).save(root / f"masks/{name}.png")
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(root / "masks/a003.png")
+    Image.fromarray(np.zeros((4, 48), np.uint8)).save(root / "masks/a004.png")
+    report = diagnose(find_dataset("folder", root))
+    assert not report.ok
+    assert sorted(texts(report, "error")) == [
+        "1 files that cannot be decoded",
+        "1 masks of another size than their image",
+        "1 masks with several channels",
+        "2 masks with values outside the classes",
+    ]
+    values = next(f for f in report.findings if "outside" in f.text)
+    assert len(values.details) == 2
+    assert "a001.png has label values 9" in values.details[0]
+    assert values.cure
+
+
+def test_what_is_no_fault_but_worth_knowing(folder_root):
+    root = folder_root(masked=8, bare=2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / "images/a008.jpg").save(root / "images/phone.jpg", exif=exif)
+    shutil.copy(root / "images/a006.jpg", root / "images/again.jpg")  # a006 is for validation
+    shutil.copy(root / "masks/a000.png", root / "masks/orphan.png")
+    for n in range(6):
+        Image.fromarray(np.where(np.arange(48) < 10, 0, 255).astype(np.uint8)[None].repeat(40, 0)).save(
+            root / f"masks/a00{n}.png"
+        )
+    report = diagnose(find_dataset("folder", root))
+    assert report.ok
+    for part in (
+        "1 images carry an EXIF orientation",
+        "have a side below 64 pixels",
+        "1 training images are also validation images",
+        "1 masks belong to no image",
+        "2 classes occur in no training mask",
+        "79% of the training pixels are ignored",
+    ):
+        assert has(report, "warning", part), part
+
+
+def test_two_classes_as_0_and_255(folder_root):
+    root = folder_root()
+    (root / "classes.txt").write_text("ground\ncrack\n")
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.where(np.arange(48) < 30, 0, 255).astype(np.uint8)[None].repeat(40, 0)).save(path)
+    report = diagnose(find_dataset("folder", root))
+    assert has(report, "error", "masks that mark the second class by 255")
+
+
+def test_raw_cityscapes_ids_are_told(cityscapes_root):
+    report = diagnose({"layout": "cityscapes", "root": cityscapes_root("labelIds")})
+    assert report.ok
+    assert has(report, "ok", "6 masks hold raw Cityscapes ids")
+    assert report.classes[0].pixels > 0
+
+
+@pytest.mark.parametrize(
+    ("split", "level", "part"),
+    [
+        ("leak.txt", "error", "a006 is labelled in"),
+        ("draw:1/9", "error", "cannot read the split"),
+        ("everything.txt,half.txt", "error", "is in"),
+        ("everything.txt", "warning", "leaves no unlabelled images"),
+        ("half.txt", "ok", "3 labelled, 3 unlabelled"),
+    ],
+)
+def test_splits_are_checked(folder_root, monkeypatch, split, level, part):
+    root = folder_root(bare=0)
+    monkeypatch.chdir(root)
+    ids = [f"a00{n}" for n in range(6)]
+    for name, chosen in {"leak.txt": [*ids, "a006"], "everything.txt": ids, "half.txt": ids[:3]}.items():
+        (root / name).write_text("\n".join(chosen))
+    report = diagnose(find_dataset("folder", root), split=split)
+    assert has(report, level, part)
+    assert report.ok == (level != "error")
+
+
+def test_missing_data_is_a_finding(tmp_path):
+    report = diagnose({"layout": "voc", "root": tmp_path / "nowhere"})
+    assert not report.ok
+    assert report.findings[0].cure == "pass the root of the data set with --data ROOT"
+    assert list(report.lines())[-1].startswith("not ready")
+
+
+def test_report_as_text_and_json(folder_root):
+    root = folder_root()
+    for name in ("a000", "a001", "a002", "a003", "a004", "a005"):
+        Image.fromarray(np.full((40, 48), 9, np.uint8)).save(root / f"masks/{name}.png")
+    report = diagnose(find_dataset("folder", root))
+    lines = list(report.lines())
+    assert lines[1].startswith("10 training images, 6 with masks, 2 validation images")
+    assert any("and 1 more" in line for line in lines)
+    document = json.loads(json.dumps(report.to_dict()))
+    assert document["ok"] is False
+    assert [c["name"] for c in document["classes"]] == ["ground", "car", "tree"]
+    assert {f["level"] for f in document["findings"]} <= {"ok", "warning", "error"}
