@@ -92,13 +92,14 @@ def _cross_entropy(
     logits: tuple[int, ...],
     size: tuple[int, int],
     dtype: torch.dtype,
-    target: torch.dtype = torch.int64,
+    target_dtype: torch.dtype = torch.int64,
     align_corners: bool = True,
     weighted: bool = False,
 ) -> None:
     """The loss alone, its map, with a gradient, with a deterministic one."""
-    one, truth, pixels = _meta(*logits, dtype=dtype), _meta(logits[0], *size, dtype=target), _meta(logits[0], *size)
-    arguments, gradient = (one, truth, pixels if weighted else None, align_corners, 255), _meta(*logits)
+    one, gradient = _meta(*logits, dtype=dtype), _meta(*logits)
+    target, pixels = _meta(logits[0], *size, dtype=target_dtype), _meta(logits[0], *size)
+    arguments = one, target, pixels if weighted else None, align_corners, 255
     cross_entropy.cross_entropy(*arguments)
     cross_entropy.cross_entropy(*arguments, losses=pixels)
     cross_entropy.cross_entropy(*arguments, gradient=gradient)
@@ -111,8 +112,9 @@ def _labels(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, 
     pseudo_label.mixed_pseudo_label(one, one, boxes, size, align_corners)
 
 
-def _confusion(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, target: torch.dtype) -> None:
-    confusion.upsample_confusion(_meta(*logits, dtype=dtype), _meta(logits[0], *size, dtype=target), True, 255)
+def _confusion(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, target_dtype: torch.dtype) -> None:
+    target = _meta(logits[0], *size, dtype=target_dtype)
+    confusion.upsample_confusion(_meta(*logits, dtype=dtype), target, True, 255)
 
 
 def _cutmix(dtype: torch.dtype, order: torch.memory_format) -> None:

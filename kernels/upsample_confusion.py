@@ -1,4 +1,4 @@
-"""Confusion matrix of bilinearly upsampled logits against the truth, for evaluation.
+"""Confusion matrix of bilinearly upsampled logits against targets, for evaluation.
 
     counts[t, p] = number of pixels with target t, t != ignore_index, and argmax_c upsample(logits)_c = p
 
@@ -39,7 +39,7 @@ def upsample_confusion(
 
     logits: (B, num_classes, h, w) float, finite, not differentiated. target: (B, H, W) int (not int8); pixels that hold
     `ignore_index` or no class in [0, num_classes) are not counted.
-    Returns (num_classes, num_classes) int64, rows = truth, columns = prediction (the lowest index on ties).
+    Returns (num_classes, num_classes) int64, rows = target, columns = prediction (the lowest index on ties).
     Raises TypeError or ValueError naming the argument.
     """
     check_classes("logits", logits)

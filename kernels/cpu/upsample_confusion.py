@@ -13,8 +13,8 @@ def upsample_confusion(logits: Tensor, target: Tensor, align_corners: bool, igno
     classes = logits.shape[1]
     counts = torch.zeros(classes * classes, dtype=torch.int64)
     for place, values in upsampled_tiles(logits, tuple(target.shape[1:]), align_corners):
-        truth = target[place].flatten().long()
-        counted = (truth != ignore_index) & (truth >= 0) & (truth < classes)
-        pairs = truth * classes + values.max(0).indices
+        target_tile = target[place].flatten().long()
+        counted = (target_tile != ignore_index) & (target_tile >= 0) & (target_tile < classes)
+        pairs = target_tile * classes + values.max(0).indices
         counts += torch.bincount(pairs[counted], minlength=classes * classes)
     return counts.view(classes, classes)

@@ -28,10 +28,10 @@ def cross_entropy(
     total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     scratch = torch.empty(0, dtype=torch.float32)
     for place, values in upsampled_tiles(logits, tuple(target.shape[1:]), align_corners, gradient):
-        truth = target[place].reshape(1, -1).long()
-        valid = truth != ignore_index
-        truth = torch.where(valid, truth, 0)
-        least, most = int(truth.min()), int(truth.max())
+        target_tile = target[place].reshape(1, -1).long()
+        valid = target_tile != ignore_index
+        target_tile = torch.where(valid, target_tile, 0)
+        least, most = int(target_tile.min()), int(target_tile.max())
         if least < 0 or most >= classes:
             wrong = least if least < 0 else most
             raise ValueError(f"target holds {wrong}, neither below {classes} classes nor ignore_index {ignore_index}")
@@ -40,12 +40,12 @@ def cross_entropy(
             scratch = torch.empty_like(values)
         probability = torch.softmax(values, 0, out=scratch)
         # The log of the sum of exponentials is the largest value minus the log of its probability.
-        loss = (values.amax(0) - values.gather(0, truth) - probability.amax(0).log()) * scale
+        loss = (values.amax(0) - values.gather(0, target_tile) - probability.amax(0).log()) * scale
         total += loss.sum()
         count += valid.sum()
         if losses is not None:
             losses[place] = loss.view_as(losses[place])
         if gradient is not None:
-            probability.scatter_add_(0, truth, torch.full_like(scale, -1.0))
+            probability.scatter_add_(0, target_tile, torch.full_like(scale, -1.0))
             torch.mul(probability, scale, out=values)
     return total.float(), count

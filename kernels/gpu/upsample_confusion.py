@@ -19,7 +19,7 @@ BAKED = {
 
 @jit
 def _count(
-    logits, target, counts, classes, low_height, low_width, height, width, blocks_y, blocks_x, ignore_index,
+    logits, targets, counts, classes, low_height, low_width, height, width, blocks_y, blocks_x, ignore_index,
     BINS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """BINS = 0: no histogram, one atomic addition a pixel."""
@@ -49,9 +49,9 @@ def _count(
     inside = (y < height) & (x < width)
     # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
     place = (image * height + tl.minimum(y, height - 1)) * width + tl.minimum(x, width - 1)
-    truth = tl.load(target + place, mask=inside, other=0).to(tl.int64)
-    counted = inside & (truth != ignore_index) & (truth >= 0) & (truth < classes)
-    pair = truth.to(tl.int32) * classes + best
+    target = tl.load(targets + place, mask=inside, other=0).to(tl.int64)
+    counted = inside & (target != ignore_index) & (target >= 0) & (target < classes)
+    pair = target.to(tl.int32) * classes + best
     if BINS == 0:
         tl.atomic_add(counts + pair, 1, mask=counted, sem="relaxed")
     else:

@@ -49,7 +49,7 @@ LONGEST_RUN = 8
 
 @jit
 def _loss(
-    logits, target, weight, totals, counts, losses, lse, gradient, classes, height, width, full_height, full_width,
+    logits, targets, weight, totals, counts, losses, lse, gradient, classes, height, width, full_height, full_width,
     block_columns, block_count, programs_per_image, ignore_index,
     SIDE: tl.constexpr, BLOCKS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
@@ -75,9 +75,9 @@ def _loss(
     y, x = tl.minimum(y, full_height - 1), tl.minimum(x, full_width - 1)
     place = (y * full_width)[:, None, :] + x[None, :, :]
     first_place = image * full_height * full_width
-    truth = tl.load(target + first_place + place, mask=inside, other=0).to(tl.int64)
-    valid = inside & (truth != ignore_index)
-    truth = tl.where(valid & (truth >= 0) & (truth < classes), truth, -1).to(tl.int32)
+    target = tl.load(targets + first_place + place, mask=inside, other=0).to(tl.int64)
+    valid = inside & (target != ignore_index)
+    target = tl.where(valid & (target >= 0) & (target < classes), target, -1).to(tl.int32)
 
     plane_size = height * width
     plane = logits + image * classes * plane_size
@@ -95,7 +95,7 @@ def _loss(
         smaller = tl.exp2(-tl.abs(above))
         total = tl.where(above > 0, total * smaller + 1, total + smaller)
         largest = tl.maximum(largest, value)
-        chosen = tl.where(truth == label, value, chosen)
+        chosen = tl.where(target == label, value, chosen)
         plane += plane_size
     normalizer = largest + tl.log2(total)
     loss = (normalizer - chosen) / LOG2_E
@@ -122,7 +122,7 @@ def _loss(
                 x_weight0 * LOG2_E, x_weight1 * LOG2_E, x_weight2 * LOG2_E, used,
             )  # fmt: skip
             difference = tl.exp2(value - normalizer)
-            difference = tl.where(truth == label, difference - 1, difference)
+            difference = tl.where(target == label, difference - 1, difference)
             if weight is not None:
                 difference *= scale
             # Divided here, so that the weights which are there already serve both ways: registers are scarcer.
@@ -137,7 +137,7 @@ def _loss(
 
 @jit
 def _gather(
-    logits, target, weight, lse, gradient, classes, height, width, full_height, full_width, y_support, x_support,
+    logits, targets, weight, lse, gradient, classes, height, width, full_height, full_width, y_support, x_support,
     programs_per_plane, ignore_index,
     RUN: tl.constexpr, NODES: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
@@ -177,12 +177,12 @@ def _gather(
             value = y_weight0[None, :] * above + y_weight1[None, :] * middle + y_weight2[None, :] * below
             inside = inside_x & (used & (y < full_height))[None, :]
             place = (tl.minimum(y, full_height - 1) * full_width)[None, :] + x
-            truth = tl.load(target + first_place + place, mask=inside, other=0).to(tl.int64)
+            target = tl.load(targets + first_place + place, mask=inside, other=0).to(tl.int64)
             normalizer = tl.load(lse + first_place + place, mask=inside, other=float("inf"))
-            valid = inside & (truth != ignore_index)
+            valid = inside & (target != ignore_index)
             # A pixel that takes nothing from the node has no value here, and must not overflow.
             difference = tl.exp2(tl.minimum(value - normalizer, 0.0))
-            difference = tl.where(valid & (truth == label), difference - 1, difference)
+            difference = tl.where(valid & (target == label), difference - 1, difference)
             if weight is not None:
                 scale = tl.load(weight + first_place + place, mask=valid, other=0.0)
                 difference *= scale.to(tl.float32)

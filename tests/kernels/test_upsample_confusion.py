@@ -12,9 +12,9 @@ def counted(logits, target, classes, align_corners=True):
     size = target.shape[1:]
     best = F.interpolate(logits.double().cpu(), size, mode="bilinear", align_corners=align_corners).argmax(1)
     counts = torch.zeros(classes, classes, dtype=torch.int64)
-    for truth, prediction in zip(target.flatten().tolist(), best.flatten().tolist()):
-        if 0 <= truth < classes:
-            counts[truth, prediction] += 1
+    for true, prediction in zip(target.flatten().tolist(), best.flatten().tolist()):
+        if 0 <= true < classes:
+            counts[true, prediction] += 1
     return counts
 
 
@@ -41,12 +41,12 @@ def problem(batch=2, classes=5, low=(6, 7), full=(21, 25), ignored=0.2, seed=0, 
     full=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     align_corners=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
-    truth=st.sampled_from([torch.uint8, torch.int16, torch.int32, torch.int64]),
+    target_dtype=st.sampled_from([torch.uint8, torch.int16, torch.int32, torch.int64]),
     seed=st.integers(0, 2**16),
 )
-def test_counts(device, batch, classes, low, full, align_corners, dtype, truth, seed):
+def test_counts(device, batch, classes, low, full, align_corners, dtype, target_dtype, seed):
     logits, target = problem(batch, classes, low, full, seed=seed, dtype=dtype)
-    ours = upsample_confusion(logits.to(device), target.to(device, truth), classes, align_corners=align_corners)
+    ours = upsample_confusion(logits.to(device), target.to(device, target_dtype), classes, align_corners=align_corners)
     check(ours, counted(logits, target, classes, align_corners), moved=1)
 
 
@@ -68,7 +68,7 @@ def test_all_and_no_pixels_count(ignored, device):
 
 @pytest.mark.parametrize("classes", [3, 60])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rows_are_the_truth_and_other_values_are_not_counted(dtype, classes, device):
+def test_rows_are_targets_and_other_values_are_not_counted(dtype, classes, device):
     logits = torch.zeros(1, classes, 2, 2, dtype=dtype, device=device)
     logits[:, 2] = 1
     target = torch.tensor([[[0, 0, 1, 7], [7, classes, -3, 2**40 + 1]]], device=device)
