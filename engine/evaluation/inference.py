@@ -20,11 +20,11 @@ from .. import console
 from ..checkpoint import Checkpoint, find, load_network
 from ..data import prepare_manifest
 from ..device import LOW, resolve_device, resolve_precision, set_precision
-from ..models import Network
+from ..models import Network, evaluating
 from ..pictures import coloured, overlay
 from ..recipe import Evaluation, Files
 from .protocols import full_logits
-from .scores import Scores, evaluate_each, evaluating, finite, normalised
+from .scores import Scores, evaluate_each, finite, normalised
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 

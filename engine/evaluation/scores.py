@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...pipelines.datasets.manifest import Record
 from ...pipelines.decode import COLOUR, LABEL, read
 from ...pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 from ..distributed import several
-from ..models import Network
+from ..models import Network, evaluating
 from ..recipe import Absent, Evaluation
 from .protocols import confusion
 
@@ -113,18 +113,6 @@ def own_share(records: Sequence[Record]) -> Sequence[Record]:
 
 def _size(record: Record) -> tuple[int, int]:
     return record.height, record.width
-
-
-@contextmanager
-def evaluating(network: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients and without compiling for every image size; then the mode before."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        network.train(training)
 
 
 def normalised(images: np.ndarray, device: torch.device) -> Tensor:

@@ -13,12 +13,12 @@ from ...kernels import directional_contrast
 from ...pipelines.batch import Batch, Unlabeled
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
-from ..models import Network
+from ..models import Network, evaluating
 from .method import Method, Setting, SupervisedTerm
+from .programs import PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
 CHANNELS = 128  # of the projected features
-PROCESSES = {"voc": 2, "cityscapes": 4}  # of the published runs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,13 +64,14 @@ class Cac(Method):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
+        program = PROGRAMS["cac"]
         return {
-            "evaluation.protocol": "cac-whole",
+            "evaluation.protocol": program.protocol,
             "sampling.replay_labeled": True,
             "sampling.replay_unlabeled": True,
             "sampling.epoch_steps": 1157,
-            "sampling.shared_draws": PROCESSES.get(layout, 2),
-            "emulate_processes": PROCESSES.get(layout, 2),
+            "sampling.shared_draws": program.processes_on(layout),
+            "emulate_processes": program.processes_on(layout),
         }
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -134,10 +135,8 @@ class Cac(Method):
 
     def judge(self, view: Tensor) -> Tensor:
         """Logits (B, C, S / 8, S / 8) of the network in evaluation mode, whose running statistics stay as they are."""
-        self.network.eval()
-        logits = self.network.classify(F.avg_pool2d(self.network.features(view), 2))
-        self.network.train()
-        return logits
+        with evaluating(self.network):
+            return self.network.classify(F.avg_pool2d(self.network.features(view), 2))
 
     def predictor(self) -> Network:
         return self.network

@@ -13,22 +13,22 @@ from ...pipelines.batch import Batch
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .method import Method, Setting, SupervisedTerm
-
-PROCESSES = {"voc": 4, "cityscapes": 8}  # of the published runs
+from .programs import PROGRAMS
 
 
 def published_switches(layout: str) -> dict[str, Any]:
     """What TorchSemiSeg does otherwise with and without CutMix, see docs/fidelity.md."""
+    program = PROGRAMS["cps"]
     return {
         "network": "cps",
-        "evaluation.protocol": "cps-slide",
+        "evaluation.protocol": program.protocol,
         "sampling.unlabeled_order": "repeated",
         "sampling.redraw_tail": True,
         "labeled.crop_off_by_one": True,
         "labeled.padding": "centre",
         "unlabeled.crop_off_by_one": True,
         "unlabeled.padding": "centre",
-        "emulate_processes": PROCESSES.get(layout, 4),
+        "emulate_processes": program.processes_on(layout),
     }
 
 

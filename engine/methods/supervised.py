@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch
 from ..models import Network
-from .cac import PROCESSES
 from .method import Method, Setting, SupervisedTerm
+from .programs import PROGRAMS
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,10 +28,11 @@ class Supervised(Method):
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         """CAC's program in its supervised mode, which replays nothing."""
+        program = PROGRAMS["cac"]
         return {
-            "evaluation.protocol": "cac-whole",
-            "sampling.shared_draws": PROCESSES.get(layout, 2),
-            "emulate_processes": PROCESSES.get(layout, 2),
+            "evaluation.protocol": program.protocol,
+            "sampling.shared_draws": program.processes_on(layout),
+            "emulate_processes": program.processes_on(layout),
             "schedule": "sawtooth",
         }
 

@@ -1,17 +1,22 @@
-"""DeepLabv3+ as published with CAC and with CPS, behind one builder."""
+"""Networks: an encoder, a decoder and a classifier behind one builder; their weights."""
 
-from .encoders.resnet import BackboneName
-from .network import Architecture, Network, build_network
-from .published import from_published
+from .decoders import DECODERS, Decoder
+from .encoders import ENCODERS, Encoder
+from .network import Network, build_network, evaluating
+from .published import from_published, published_program
 from .state_dict import read_state_dict
 from .weights import load_backbone
 
 __all__ = [
-    "Architecture",
-    "BackboneName",
+    "DECODERS",
+    "ENCODERS",
+    "Decoder",
+    "Encoder",
     "Network",
     "build_network",
+    "evaluating",
     "from_published",
     "load_backbone",
+    "published_program",
     "read_state_dict",
 ]

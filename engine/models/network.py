@@ -1,43 +1,30 @@
 """Encoder, decoder and classifier as one network."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from ...pipelines.errors import UsageError
-from .decoders.deeplab import (
-    ConcatenatingASPP,
-    Decoder,
-    SummingASPP,
-    _resize,
-)
-from .encoders.resnet import BackboneName, ResNet
-
-Architecture = Literal["cac", "cps"]
-
+from .decoders import DECODERS
+from .decoders.deeplab import DeepLabDecoder
+from .encoders import ENCODERS
 
 PROJECTION = 128
 
 
 def build_network(
-    architecture: Architecture,
-    backbone: BackboneName,
-    num_classes: int,
-    *,
-    head_width: int = 256,
-    projector: bool = False,
+    architecture: str, backbone: str, num_classes: int, *, head_width: int = 256, projector: bool = False
 ) -> "Network":
     """A randomly initialised network; `load_backbone` brings pretrained weights.
 
-    `head_width` is the channel count of ASPP, decoder and projector (published: 256; the 48 channels of the
-    low-level features scale with it). `projector` adds the projection that CAC's contrastive loss reads.
+    `architecture` is a key of `DECODERS`, `backbone` one of `ENCODERS`. `head_width` is the channel count of ASPP,
+    decoder and projector (published: 256; the 48 channels of the low-level features scale with it). `projector` adds
+    the projection that CAC's contrastive loss reads.
     Raises UsageError for a name or a number that does not exist.
     """
-    for name, value, known in (
-        ("architecture", architecture, get_args(Architecture)),
-        ("backbone", backbone, get_args(BackboneName)),
-    ):
+    for name, value, known in (("architecture", architecture, DECODERS), ("backbone", backbone, ENCODERS)):
         if value not in known:
             raise UsageError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     for name, value in (("num_classes", num_classes), ("head_width", head_width)):
@@ -49,32 +36,54 @@ def build_network(
 class Network(nn.Module):
     """Backbone, ASPP, decoder, classifier and, on request, a projector. Build it with `build_network`.
 
-    Called on normalised images (B, 3, H, W), it returns logits (B, num_classes, H/4, W/4), sides rounded up. In
-    training mode the pooled branch of the ASPP normalises one value per image and channel, so it needs two images.
+    Called on normalised images (B, 3, H, W), it returns logits (B, num_classes, H/4, W/4), sides rounded up: `encode`,
+    `decode` and `classify` in turn. In training mode the pooled branch of the ASPP normalises one value per image and
+    channel, so it needs two images.
     """
 
-    def __init__(
-        self, architecture: Architecture, backbone: BackboneName, num_classes: int, *, head_width: int, projector: bool
-    ):
+    def __init__(self, architecture: str, backbone: str, num_classes: int, *, head_width: int, projector: bool):
         super().__init__()
         self.architecture, self.backbone_name = architecture, backbone
         self.num_classes, self.head_width = num_classes, head_width
-        cac = architecture == "cac"
-        self.backbone = ResNet(backbone, deep_stem=not cac)
-        aspp = ConcatenatingASPP if cac else SummingASPP
-        self.aspp = aspp(self.backbone.channels, head_width)
-        self.decoder = Decoder(self.backbone.low_channels, head_width, dropout=0.5 if cac else 0.0)
-        self.dropout = nn.Dropout(0.1) if cac else nn.Identity()
+        encoder, decoder = ENCODERS[backbone], DECODERS[architecture]
+        low, high = encoder.channels
+        self.backbone = encoder.build(deep_stem=decoder.deep_stem)
+        self.aspp = decoder.aspp(high, head_width)
+        self.decoder = DeepLabDecoder(low, head_width, dropout=decoder.dropout)
+        self.dropout = nn.Dropout(decoder.classifier_dropout) if decoder.classifier_dropout else nn.Identity()
         self.classifier = nn.Conv2d(head_width, num_classes, 1)
         for module in (self.aspp, self.decoder, self.classifier):
             module.apply(_initialise)
         # The projector keeps torch's default initialisation.
         self.projector = _projector(head_width) if projector else None
 
-    def features(self, x: Tensor) -> Tensor:
-        """The decoder's output (B, head_width, H/4, W/4)."""
-        low, high = self.backbone(x)
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """What is subtracted from images in [0, 1] to normalise them."""
+        return ENCODERS[self.backbone_name].mean
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """What divides the rest."""
+        return ENCODERS[self.backbone_name].std
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per position of features and logits."""
+        return DECODERS[self.architecture].stride
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's maps of normalised images (B, 3, H, W): channels and strides as its row of `ENCODERS` says."""
+        return self.backbone(x)
+
+    def decode(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Features (B, head_width, H/4, W/4) of the encoder's maps."""
+        low, high = maps
         return self.decoder(low, self.aspp(high))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features (B, head_width, H/4, W/4) of normalised images (B, 3, H, W)."""
+        return self.decode(self.encode(x))
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, num_classes, h, w) of features (B, head_width, h, w), with the dropout that precedes them."""
@@ -89,9 +98,14 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
 
-    def full_logits(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes, H, W), upsampled bilinearly to the size of the images."""
-        return _resize(self(x), x)
+    def compile(self, *, dynamic: bool | None = False, **options) -> None:
+        """Compiles in place what `encode` and `decode` call, by `nn.Module.compile`; `options` are `torch.compile`'s.
+
+        Methods call these two apart, so that `forward` is not what to compile. A copy of the network is not compiled,
+        and has its own weights.
+        """
+        for part in (self.backbone, self.aspp, self.decoder):
+            part.compile(dynamic=dynamic, **options)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         return self.backbone.parameters()
@@ -101,6 +115,18 @@ class Network(nn.Module):
         for child in self.children():
             if child is not self.backbone:
                 yield from child.parameters()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients and without compiling for every image size; then the mode before."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        network.train(training)
 
 
 def _projector(width: int) -> nn.Sequential:

@@ -105,7 +105,7 @@ class Trainer:
             method.to(memory_format=torch.channels_last)
         if recipe.compile:
             for network in method.networks().values():
-                network.features = torch.compile(network.features, dynamic=False)
+                network.compile()
         return method.train()
 
     def _initialise(self, network: Network) -> None:

@@ -1,12 +1,4 @@
-"""DeepLabv3+ (Chen et al., 2018) in the two forms in which the semi-supervised methods were published.
-
-`cac`: Lai et al., Semi-supervised Semantic Segmentation with Directional Context-aware Consistency (2021). 7x7 stem,
-an ASPP that concatenates its five branches, dropout.
-`cps`: Chen et al., Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision (2021). Deep stem, an ASPP with
-one normalisation over four branches to which the pooled one is added, LeakyReLU there, no dropout.
-
-Both give logits at a quarter of the input's resolution.
-"""
+"""DeepLabv3+ (Chen et al., 2018): the pyramids of the published semi-supervised programs, and the decoder proper."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +11,7 @@ RATES = (6, 12, 18)
 
 
 class ConcatenatingASPP(nn.Module):
-    """Atrous spatial pyramid pooling of `cac`: five normalised branches, concatenated and merged.
+    """Atrous spatial pyramid pooling of CAC: five normalised branches, concatenated and merged.
 
     Maps (B, C, h, w) to (B, W, h, w).
     """
@@ -47,7 +39,7 @@ class ConcatenatingASPP(nn.Module):
 
 
 class SummingASPP(nn.Module):
-    """Atrous spatial pyramid pooling of `cps`: four branches under one normalisation, plus the pooled branch.
+    """Atrous spatial pyramid pooling of CPS: four branches under one normalisation, plus the pooled branch; LeakyReLU.
 
     Maps (B, C, h, w) to (B, W, h, w).
     """
@@ -70,7 +62,7 @@ class SummingASPP(nn.Module):
         return self.activation(self.norm(self.merge(branches) + self.merge_pooled(pooled)))
 
 
-class Decoder(nn.Module):
+class DeepLabDecoder(nn.Module):
     """Joins the ASPP's output (B, W, h/4, w/4) with low-level features (B, C, h, w) to (B, W, h, w)."""
 
     def __init__(self, low_channels: int, width: int, *, dropout: float):
@@ -85,15 +77,12 @@ class Decoder(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         low = self.reduce(low)
-        return self.refine(torch.cat([_resize(high, low), low], 1))
+        high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=True)
+        return self.refine(torch.cat([high, low], 1))
 
 
 def _atrous_convolutions(inputs: int, width: int) -> list[nn.Conv2d]:
     return [conv(inputs, width, 1), *(conv(inputs, width, 3, dilation=rate) for rate in RATES)]
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def _global_mean(x: Tensor, norm: nn.Module) -> Tensor:

@@ -5,11 +5,8 @@ Convolution (2017). The output stride is 16: the last stage keeps its resolution
 blocks have dilations 2, 4 and 8.
 """
 
-from typing import Literal, get_args
-
 from torch import Tensor, nn
 
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 MULTI_GRID = (2, 4, 8)
 
 
@@ -69,27 +66,19 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(conv(inputs, outputs, 1, stride=stride), nn.BatchNorm2d(outputs))
 
 
-_BLOCKS = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-}
-assert tuple(_BLOCKS) == get_args(BackboneName)
-
-
 class ResNet(nn.Module):
-    """Maps (B, 3, H, W) to the pair of stage 1 (B, `low_channels`, H/4, W/4) and stage 4 (B, `channels`, H/16, W/16).
+    """Maps (B, 3, H, W) to the pair of stage 1 (B, 64 E, H/4, W/4) and stage 4 (B, 512 E, H/16, W/16).
 
-    Sides round up. `deep_stem` replaces the 7x7 convolution of the stem by three 3x3 convolutions ("v1c"), after
-    which stage 1 receives 128 channels instead of 64.
+    Sides round up; E is the expansion of the blocks, of which `blocks` says how many each stage has. `deep_stem`
+    replaces the 7x7 convolution of the stem by three 3x3 convolutions ("v1c"), after which stage 1 receives 128
+    channels instead of 64.
     """
 
-    def __init__(self, name: BackboneName, *, deep_stem: bool = False):
+    def __init__(
+        self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, int, int, int], *, deep_stem: bool = False
+    ):
         super().__init__()
-        block, (n1, n2, n3, n4) = _BLOCKS[name]
-        self.deep_stem = deep_stem
-        self.low_channels, self.channels = 64 * block.expansion, 512 * block.expansion
+        n1, n2, n3, n4 = blocks
         stem = 128 if deep_stem else 64
 
         if deep_stem:

@@ -25,7 +25,7 @@ def three_losses(recipe, random_batch, precision: str = "fp32", compiled: bool =
             module.p = 0.0
     if compiled:
         for network in method.networks().values():
-            network.features = torch.compile(network.features, dynamic=False)
+            network.compile()
     step = Step(recipe, method, CPU, precision)
     batches = [random_batch(method.views.unlabeled, seed) for seed in range(3)]
     return [float(step(batch, k)["loss"]) for k, batch in enumerate(batches)]

@@ -1,0 +1,46 @@
+"""Facts of the published programs with which their methods' results were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A published program and how its runs were started."""
+
+    name: str
+    """The key of `PROGRAMS`."""
+    source: str
+    """The repository and the commit that was read."""
+    protocol: str
+    """By which it evaluates."""
+    processes: dict[str, int]
+    """Of its runs, one per GPU, by layout."""
+    crops: dict[str, int]
+    """Sides of its training crops by layout, pixels."""
+
+    def processes_on(self, layout: str) -> int:
+        """Those of VOC for a layout that it was never run on."""
+        return self.processes.get(layout, self.processes["voc"])
+
+
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program(
+            name="cac",
+            source="Context-Aware-Consistency 4fdec7a",
+            protocol="cac-whole",
+            processes={"voc": 2, "cityscapes": 4},
+            crops={"voc": 320, "cityscapes": 720},
+        ),
+        Program(
+            name="cps",
+            source="TorchSemiSeg 5e0c29c",
+            protocol="cps-slide",
+            processes={"voc": 4, "cityscapes": 8},
+            crops={"voc": 512, "cityscapes": 800},
+        ),
+    )
+}
