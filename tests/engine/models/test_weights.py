@@ -120,8 +120,12 @@ def test_files_that_do_not_fit_are_refused_by_key(state, tmp_path):
 def test_stems_are_told_apart(state, tmp_path):
     torch.save(state, tmp_path / "plain.pth")
     torch.save(network_of("cps").backbone.state_dict(), tmp_path / "deep.pth")
-    assert "needs a deep-stem file" in refusal(network_of("cps"), tmp_path / "plain.pth")
-    assert "needs a file with a 7x7 stem" in refusal(network_of("cac"), tmp_path / "deep.pth")
+    message = refusal(network_of("cps"), tmp_path / "plain.pth")
+    assert "needs a deep-stem file" in message
+    assert message.endswith("or `network=cac`")
+    message = refusal(network_of("cac"), tmp_path / "deep.pth")
+    assert "needs a file with a 7x7 stem" in message
+    assert message.endswith("or `network=cps`")
 
 
 class Attack:
@@ -169,11 +173,13 @@ def test_imagenet_without_network_says_the_way_out(hub, capsys):
     message = str(error.value)
     assert "https://download.pytorch.org/models/resnet50-0676ba61.pth" in message
     assert str(hub / "checkpoints") in message
-    assert "`--weights none`" in message
-    assert "`--weights FILE`" in message
+    assert "`weights=none`" in message
+    assert "`weights=FILE`" in message
     assert "\n" not in message
     assert capsys.readouterr().out == ""
 
 
 def test_imagenet_has_no_deep_stem():
-    assert "deep-stem" in refusal(network_of("cps"), "imagenet")
+    message = refusal(network_of("cps"), "imagenet")
+    assert "deep-stem" in message
+    assert message.endswith("pass `weights=FILE`, `weights=none` or `network=cac`")

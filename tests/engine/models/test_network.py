@@ -1,17 +1,14 @@
+import copy
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semiseg.engine.models import build_network
+from semiseg.engine.models import DECODERS, ENCODERS, build_network, evaluating
 from semiseg.pipelines.errors import UsageError
-
-ARCHITECTURES = ("cac", "cps")
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 def small(architecture, classes=5, width=16, backbone="resnet18", **options):
@@ -54,46 +51,22 @@ def test_parameter_groups_are_a_partition():
     assert count(network.head_parameters()) == 16_942_837
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("architecture", DECODERS)
+@pytest.mark.parametrize("backbone", ENCODERS)
 def test_output_sizes(architecture, backbone):
     network = on_meta(architecture, backbone, 7, head_width=32, projector=True)
     x = torch.empty(2, 3, 65, 97, device="meta")
-    low, high = network.backbone(x)
-    features = network.features(x)
+    low, high = network.encode(x)
+    features = network.decode((low, high))
     assert low.shape == (2, 64 if backbone in ("resnet18", "resnet34") else 256, 17, 25)
     assert high.shape == (2, 512 if backbone in ("resnet18", "resnet34") else 2048, 5, 7)
+    assert network.features(x).shape == features.shape
+    assert network.stride == 4
+    assert (network.mean, network.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert features.shape == (2, 32, 17, 25)
     assert network.project(features).shape == (2, 128, 17, 25)
     assert network.classify(features).shape == network(x).shape == (2, 7, 17, 25)
-    assert network.full_logits(x).shape == (2, 7, 65, 97)
     assert (network.architecture, network.backbone_name, network.num_classes) == (architecture, backbone, 7)
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_multi_grid_dilations(backbone):
-    resnet = on_meta("cac", backbone, 2).backbone
-    rates = {
-        stage: [
-            {m.dilation for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)}
-            for block in getattr(resnet, stage)
-        ]
-        for stage in ("layer1", "layer2", "layer3", "layer4")
-    }
-    for stage in ("layer1", "layer2", "layer3"):
-        assert all(block == {(1, 1)} for block in rates[stage])
-    assert rates["layer4"] == [{(r, r)} for r in (2, 4, 8)][: len(resnet.layer4)]
-    assert all(m.stride == (1, 1) for m in resnet.layer4.modules() if isinstance(m, nn.Conv2d))
-    dilated = [m for m in resnet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert all(m.padding == m.dilation for m in dilated)
-
-
-def test_atrous_rates_of_both_pyramids():
-    for architecture in ARCHITECTURES:
-        aspp = on_meta(architecture, "resnet18", 2).aspp
-        convolutions = [m for m in aspp.branches.modules() if isinstance(m, nn.Conv2d)]
-        assert [m.dilation[0] for m in convolutions] == [1, 6, 12, 18]
-        assert [m.kernel_size[0] for m in convolutions] == [1, 3, 3, 3]
 
 
 def test_dropout_is_only_in_cac():
@@ -113,13 +86,6 @@ def test_classify_applies_dropout_in_training():
         assert torch.equal(network.classify(features), network.classify(features))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_full_logits_are_upsampled_logits(architecture):
-    network, x = small(architecture).eval(), images()
-    expected = F.interpolate(network(x), size=(33, 49), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(network.full_logits(x), expected, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(("width", "reduced"), [(256, 48), (128, 24), (16, 8)])
 def test_head_width_scales_the_head(width, reduced):
     network = on_meta("cac", "resnet50", 21, head_width=width, projector=True)
@@ -128,34 +94,7 @@ def test_head_width_scales_the_head(width, reduced):
     assert network.projector[2].out_channels == 128
 
 
-def _randomise_norms(module):
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            for tensor, low in ((m.weight, 0.5), (m.bias, -0.5), (m.running_mean, -0.5), (m.running_var, 0.5)):
-                nn.init.uniform_(tensor, low, low + 1)
-
-
-def test_concatenating_pyramid_is_the_textbook_one():
-    aspp = small("cac").aspp.double().eval()
-    _randomise_norms(aspp)
-    x = torch.randn(2, 512, 5, 7, dtype=torch.float64)
-    pooled = aspp.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, 5, 7)
-    merged = aspp.merge(torch.cat([*(branch(x) for branch in aspp.branches), pooled], 1))
-    torch.testing.assert_close(aspp(x), F.relu(aspp.norm(merged)), rtol=1e-10, atol=1e-10)
-
-
-def test_summing_pyramid_is_concatenation_with_leaky_relu():
-    aspp = small("cps").aspp.double().eval()
-    _randomise_norms(aspp)
-    x = torch.randn(2, 512, 5, 7, dtype=torch.float64)
-    spatial = aspp.branch_norm(torch.cat([branch(x) for branch in aspp.branches], 1))
-    pooled = aspp.pooled_norm(aspp.pooled(F.adaptive_avg_pool2d(x, 1))).expand(-1, -1, 5, 7)
-    weight = torch.cat([aspp.merge.weight, aspp.merge_pooled.weight], 1)
-    merged = F.conv2d(F.leaky_relu(torch.cat([spatial, pooled], 1), 0.01), weight)
-    torch.testing.assert_close(aspp(x), F.leaky_relu(aspp.norm(merged), 0.01), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_initialisation(architecture):
     network = small(architecture, classes=200, width=64, projector=True)
     for name, module in network.named_modules():
@@ -171,14 +110,6 @@ def test_initialisation(architecture):
         assert parameter.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.2)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_one_image_trains_with_a_clear_error(architecture):
-    network, x = small(architecture), images(batch=1)
-    with pytest.raises(UsageError, match="batch of at least 2"):
-        network(x)
-    assert network.eval()(x).shape == (1, 5, 9, 13)
 
 
 class Layouts(TorchDispatchMode):
@@ -197,7 +128,7 @@ class Layouts(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_every_map_is_channels_last(architecture):
     network = small(architecture, projector=True).to(memory_format=torch.channels_last)
     x = images(height=65, width=65).contiguous(memory_format=torch.channels_last)
@@ -208,13 +139,13 @@ def test_every_map_is_channels_last(architecture):
     assert not layouts.strayed
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_bfloat16_autocast_stays_close_and_trains(architecture):
     network, x = small(architecture, projector=True), images()
     network.eval()
-    exact = network.full_logits(x)
+    exact = network(x)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = network.full_logits(x)
+        rounded = network(x)
     assert (rounded - exact).abs().max() < 0.1 * exact.abs().max()
     network.train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -224,14 +155,14 @@ def test_bfloat16_autocast_stays_close_and_trains(architecture):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_training_reads_no_value_on_the_host(architecture):
     with FakeTensorMode():
         network = build_network(architecture, "resnet18", 5, head_width=16)
-        network.full_logits(torch.empty(2, 3, 33, 49)).sum().backward()
+        network(torch.empty(2, 3, 33, 49)).sum().backward()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_compiles_to_one_graph(architecture):
     network, x = small(architecture).eval(), images()
     compiled = torch.compile(network, backend="eager", fullgraph=True)
@@ -249,6 +180,51 @@ def test_compiles_to_one_graph(architecture):
 def test_unknown_networks_are_refused(arguments, named):
     with pytest.raises(UsageError, match=named):
         build_network(*arguments)
+
+
+def test_a_copy_of_a_compiled_network_has_its_own_weights():
+    network, x = small("cac").eval(), images()
+    eager = network.features(x)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    network.compile(backend=backend, fullgraph=True)
+    torch.testing.assert_close(network.features(x), eager)
+    assert len(graphs) == 3  # backbone, ASPP, decoder
+
+    teacher = copy.deepcopy(network)
+    fresh = small("cac").eval()
+    for own, other, plain in zip(teacher.parameters(), network.parameters(), fresh.parameters(), strict=True):
+        own.data.mul_(0.9)
+        plain.data.mul_(0.9)
+        assert own is not other
+    torch.testing.assert_close(teacher.features(x), fresh.features(x))
+    assert not torch.allclose(teacher.features(x), eager)
+    torch.testing.assert_close(network.features(x), eager)
+    assert network.state_dict().keys() == fresh.state_dict().keys()
+
+
+def test_evaluating_neither_learns_nor_compiles_and_restores_the_mode():
+    network, x = small("cac"), images()
+
+    def refuse(graph, inputs):
+        raise AssertionError("compiled")
+
+    network.compile(backend=refuse)
+    before = copy.deepcopy(network.state_dict())
+    for training in (True, False):
+        network.train(training)
+        with evaluating(network):
+            assert not network.training
+            assert not network(x).requires_grad
+        assert all(module.training is training for module in network.modules())
+    with pytest.raises(ValueError, match="within"), evaluating(network.train()):
+        raise ValueError("within")
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_projection_needs_a_projector():

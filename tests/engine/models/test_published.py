@@ -14,7 +14,8 @@ from torch import nn
 from torchvision.models import get_model
 
 from semiseg.engine.checkpoint import load_network
-from semiseg.engine.models import build_network, from_published
+from semiseg.engine.evaluation.protocols import upsampled
+from semiseg.engine.models import build_network, from_published, published_program
 from semiseg.pipelines.errors import UsageError
 
 BACKBONES = ("resnet50", "resnet101")
@@ -183,7 +184,7 @@ def test_cac_gives_the_logits_and_the_projection_of_the_published_network(cac):
     network = from_published(cac.state_dict(), 21)
     with torch.no_grad():
         logits, decoded = cac(IMAGE)
-        assert relative(network.full_logits(IMAGE), logits) < 1e-9
+        assert relative(upsampled(network(IMAGE), IMAGE.shape[-2:]), logits) < 1e-9
         assert relative(network.project(network.features(IMAGE)), cac.project(decoded)) < 1e-9
 
 
@@ -192,7 +193,7 @@ def test_cps_gives_the_logits_of_the_branch_that_is_asked_for():
     with torch.no_grad():
         for number, branch in enumerate((published.branch1, published.branch2), 1):
             network = from_published(published.state_dict(), 21, branch=number)
-            assert relative(network.full_logits(IMAGE), branch(IMAGE)) < 1e-9
+            assert relative(upsampled(network(IMAGE), IMAGE.shape[-2:]), branch(IMAGE)) < 1e-9
     assert_alike(from_published(published.state_dict()), floating(published.branch1.state_dict()))
 
 
@@ -204,6 +205,7 @@ def test_every_published_network_is_recognised(backbone):
         (empty(Cps, backbone, 19), "cps", False),
     ):
         network = from_published(published.state_dict(), 19)
+        assert published_program({"model": published.state_dict()}) == architecture
         assert (network.architecture, network.backbone_name, network.num_classes) == (architecture, backbone, 19)
         assert (network.projector is not None) is projector
         assert not network.training
@@ -340,7 +342,7 @@ def test_predict_takes_a_published_file(semiseg, cac_file, voc_root, tmp_path):
     assert checkpoint.recipe.evaluation.protocol == "cac-whole"
     x = (np.asarray(Image.open(image), np.float32) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     with torch.no_grad():
-        logits = checkpoint.network.full_logits(torch.from_numpy(x).float().permute(2, 0, 1)[None])
+        logits = upsampled(checkpoint.network(torch.from_numpy(x).float().permute(2, 0, 1)[None]), (40, 56))
     assert (mask == logits[0].argmax(0).numpy()).mean() > 0.99
     colours = np.asarray(Image.open(tmp_path / "seen/colours/2007_000001.png").convert("RGB"))
     assert (colours == np.array(checkpoint.palette)[mask]).all()

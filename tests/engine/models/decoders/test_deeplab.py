@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from semiseg.engine.models import DECODERS
+from semiseg.pipelines.errors import UsageError
+
+
+def pyramid(name):
+    torch.manual_seed(0)
+    return DECODERS[name].aspp(512, 16)
+
+
+def test_atrous_rates_of_both_pyramids():
+    for decoder in DECODERS.values():
+        aspp = decoder.aspp(8, 8)
+        convolutions = [m for m in aspp.branches.modules() if isinstance(m, nn.Conv2d)]
+        assert [m.dilation[0] for m in convolutions] == [1, 6, 12, 18]
+        assert [m.kernel_size[0] for m in convolutions] == [1, 3, 3, 3]
+
+
+def _randomise_norms(module):
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for tensor, low in ((m.weight, 0.5), (m.bias, -0.5), (m.running_mean, -0.5), (m.running_var, 0.5)):
+                nn.init.uniform_(tensor, low, low + 1)
+
+
+def test_concatenating_pyramid_is_the_textbook_one():
+    aspp = pyramid("cac").double().eval()
+    _randomise_norms(aspp)
+    x = torch.randn(2, 512, 5, 7, dtype=torch.float64)
+    pooled = aspp.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, 5, 7)
+    merged = aspp.merge(torch.cat([*(branch(x) for branch in aspp.branches), pooled], 1))
+    torch.testing.assert_close(aspp(x), F.relu(aspp.norm(merged)), rtol=1e-10, atol=1e-10)
+
+
+def test_summing_pyramid_is_concatenation_with_leaky_relu():
+    aspp = pyramid("cps").double().eval()
+    _randomise_norms(aspp)
+    x = torch.randn(2, 512, 5, 7, dtype=torch.float64)
+    spatial = aspp.branch_norm(torch.cat([branch(x) for branch in aspp.branches], 1))
+    pooled = aspp.pooled_norm(aspp.pooled(F.adaptive_avg_pool2d(x, 1))).expand(-1, -1, 5, 7)
+    weight = torch.cat([aspp.merge.weight, aspp.merge_pooled.weight], 1)
+    merged = F.conv2d(F.leaky_relu(torch.cat([spatial, pooled], 1), 0.01), weight)
+    torch.testing.assert_close(aspp(x), F.leaky_relu(aspp.norm(merged), 0.01), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_one_image_trains_with_a_clear_error(name):
+    aspp, x = pyramid(name), torch.randn(1, 512, 3, 4)
+    with pytest.raises(UsageError, match="batch of at least 2"):
+        aspp(x)
+    assert aspp.eval()(x).shape == (1, 16, 3, 4)
