@@ -1,1 +1,7 @@
 """Data sets: found on disk, split, verified and prepared."""
+
+from .layouts import find_dataset
+from .manifest import prepare
+from .splits import resolve_split
+
+__all__ = ["find_dataset", "prepare", "resolve_split"]

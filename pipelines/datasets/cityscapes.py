@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from .dataset import IGNORE, Dataset, Sample
+from .dataset import IGNORE, Dataset, Layout, Remap, Sample
 from .files import files_by_stem, first_folder
 from .lists import Names, read_ids
 
@@ -22,20 +22,22 @@ PALETTE = (
 )  # fmt: skip
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The raw ids of the 19 classes, in the order of their train ids; all other ids are ignored."""
-LARGEST_LABEL_ID = 33
 TRAIN_ID = np.full(256, IGNORE, np.uint8)
 """Train id by raw id."""
 TRAIN_ID[list(LABEL_IDS)] = np.arange(len(LABEL_IDS))
+RAW_IDS = Remap(
+    name="train_ids",
+    values="raw Cityscapes ids",
+    reason="there is no labelTrainIds",
+    table=TRAIN_ID.tobytes(),
+    largest=33,
+    cure="restore the file from gtFine_trainvaltest.zip",
+)
 
 IMAGE_TAIL = "_leftImg8bit"
-MASK_TAILS = ("_gtFine_labelTrainIds", "_gtFine_labelIds")
-"""In order of preference: the first needs no conversion."""
+MASK_TAILS = {"_gtFine_labelTrainIds": None, "_gtFine_labelIds": RAW_IDS}
+"""What masks hold, by the end of their name and in order of preference: the first needs no conversion."""
 LEVELS = ("", "cityscapes", "Cityscapes", "city")
-
-
-def holds_label_ids(mask: Path) -> bool:
-    """Whether the file holds raw ids, by its name."""
-    return mask.stem.endswith("_labelIds")
 
 
 def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = None) -> Dataset:
@@ -66,7 +68,6 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
                 f"the validation image {sample.image} has no {' or '.join(f'*{tail}.png' for tail in MASK_TAILS)} in "
                 f"{home / 'gtFine'}: unpack gtFine_trainvaltest.zip there"
             )
-    raw = any(sample.mask and holds_label_ids(sample.mask) for sample in (*train.values(), *val.values()))
     return Dataset(
         layout="cityscapes",
         root=home,
@@ -74,8 +75,10 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
         palette=PALETTE,
         train=tuple(train[id] for id in sorted(train)),
         val=tuple(val[id] for id in sorted(val)),
-        encoding="label_ids" if raw else "index",
     )
+
+
+LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE)
 
 
 def _samples(home: Path, part: str) -> dict[str, Sample]:
@@ -85,9 +88,9 @@ def _samples(home: Path, part: str) -> dict[str, Sample]:
         if not stem.endswith(IMAGE_TAIL):
             continue
         place = stem.removesuffix(IMAGE_TAIL)
-        mask = next((masks[place + tail] for tail in MASK_TAILS if place + tail in masks), None)
+        tail = next((tail for tail in MASK_TAILS if place + tail in masks), None)
         id = place.rpartition("/")[2]
-        samples[id] = Sample(id, image, mask)
+        samples[id] = Sample(id, image, tail and masks[place + tail], tail and MASK_TAILS[tail])
     return samples
 
 

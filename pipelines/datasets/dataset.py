@@ -3,24 +3,44 @@ one on disk; nothing is decoded here."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IGNORE = 255
-"""The label value of pixels that count nowhere."""
+"""The value of pixels that count nowhere, in masks and targets."""
 
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Remap:
+    """How the values of a mask on disk become class indices, where they are not."""
+
+    name: str
+    """Of the cache's folder for converted masks."""
+    values: str
+    """What such a mask holds, in words."""
+    reason: str
+    """Why such masks are taken."""
+    table: bytes
+    """256 of them: class index or IGNORE by value."""
+    largest: int
+    """No mask holds a larger value, but IGNORE."""
+    cure: str
+    """What to do about one that does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One image; `mask` is None where there is none on disk."""
+    """One image; `mask` is None where there is none on disk, `remap` where it holds class indices."""
 
     id: str
     image: Path
     mask: Path | None
+    remap: Remap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +56,6 @@ class Dataset:
     """The training pool, sorted by id; the split says which of it is labelled."""
     val: tuple[Sample, ...]
     """Sorted by id, all with masks."""
-    encoding: Literal["index", "label_ids"] = "index"
-    """`label_ids` where some masks hold raw Cityscapes ids, which `prepare` maps to the 19 classes."""
     extra: tuple[Sample, ...] = ()
     """Further images that lie beside the pool: the unlabelled ones where a labelled list uses up the whole pool."""
     pool_listed: bool = True
@@ -50,3 +68,23 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What is known of a layout before a data set is looked at."""
+
+    find: Callable[..., Dataset]
+    """`find(root, **options)`. Raises UsageError where something is missing."""
+    classes: tuple[str, ...] | None = None
+    """None where each data set has its own."""
+    palette: tuple[Colour, ...] | None = None
+    """One RGB colour a class."""
+    needs_root: bool = True
+    """Whether the user has to say where the data set is; if not, it is made there."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What may be said of the data set besides its root: the keyword arguments of `find`."""
+        parameters = inspect.signature(self.find).parameters.values()
+        return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
-from .cityscapes import holds_label_ids
 from .dataset import IGNORE, Dataset, Sample
 from .layouts import find_dataset
 from .manifest import UPRIGHT, Survey, label_counts, survey_files
@@ -202,9 +201,9 @@ def _pool(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("ok", f"{len(bare)} training images have no mask: they can only be unlabelled")
     else:
         yield Finding("ok", "every training image has a mask: a split says which are used as labelled")
-    masks = [sample.mask for sample in (*dataset.train, *dataset.val) if sample.mask]
-    if raw := sum(map(holds_label_ids, masks)):
-        yield Finding("ok", f"{raw} masks hold raw Cityscapes ids, there is no labelTrainIds: they are mapped")
+    remaps = Counter(sample.remap for sample in (*dataset.train, *dataset.val) if sample.remap)
+    for remap, count in remaps.items():
+        yield Finding("ok", f"{count} masks hold {remap.values}, {remap.reason}: they are mapped")
 
 
 def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]:

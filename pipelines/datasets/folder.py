@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..errors import UsageError
-from .dataset import IMAGE_SUFFIXES, Dataset, Sample
+from .dataset import IMAGE_SUFFIXES, Dataset, Layout, Sample
 from .files import files_by_stem, read_classes
 from .lists import Entry, Names, read_ids_present, read_list
 
@@ -86,6 +86,9 @@ def find(
         held_out=not val_list,
         notes=tuple(notes),
     )
+
+
+LAYOUT = Layout(find=find)
 
 
 class _Samples:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from PIL import Image
 
 from ..cache import cache_root
 from ..errors import UsageError
-from .cityscapes import LARGEST_LABEL_ID, TRAIN_ID, holds_label_ids
-from .dataset import IGNORE, Dataset, Sample
+from .dataset import IGNORE, Dataset, Remap, Sample
 
 VERSION = 1
 UPRIGHT = 1
 _ORIENTATION_TAG = 0x0112
+IMAGES, MASKS = "images", "masks"
+"""Folders of converted files; masks whose values were mapped lie in one of their own, named by the `Remap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Record:
     mask: Path | None
     height: int
     width: int
+
+
+def sizes_of(records: Iterable[Record]) -> np.ndarray:
+    """(N, 2) height and width of records."""
+    return np.array([(record.height, record.width) for record in records])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,13 @@ class Facts:
     orientation: int = UPRIGHT
     """The EXIF tag."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Of a mask: the pixels of each label value."""
+    """Of a mask: the pixels of each class index."""
+
+    @property
+    def mapping(self) -> str | None:
+        """The name of the `Remap` that a mask's values went through."""
+        folder = (self.copy or MASKS).partition("/")[0]
+        return None if folder in (IMAGES, MASKS) else folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,7 @@ def survey_files(
     facts: dict[str, Facts] = {}
     faults: list[Fault] = []
     pending: list[tuple[Path, Callable[..., Facts | Fault], str]] = []
-    for path, inspect, id in _files(dataset):
+    for path, inspect, id, remap in _files(dataset):
         try:
             stat = os.stat(path)
         except OSError as error:
@@ -153,6 +166,7 @@ def survey_files(
             old
             and (old.size, old.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
             and (old.copy is None or folder is None or os.path.exists(folder / old.copy))
+            and old.mapping == (remap and remap.name)
         ):
             facts[str(path)] = old
         else:
@@ -181,11 +195,11 @@ def label_counts(samples: Iterable[Sample], facts: dict[str, Facts]) -> np.ndarr
     return counts
 
 
-def _files(dataset: Dataset) -> Iterator[tuple[Path, Callable[..., Facts | Fault], str]]:
+def _files(dataset: Dataset) -> Iterator[tuple[Path, Callable[..., Facts | Fault], str, Remap | None]]:
     for sample in (*dataset.train, *dataset.val, *dataset.extra):
-        yield sample.image, _inspect_image, sample.id
+        yield sample.image, _inspect_image, sample.id, None
         if sample.mask:
-            yield sample.mask, _inspect_mask, sample.id
+            yield sample.mask, partial(_inspect_mask, remap=sample.remap), sample.id, sample.remap
 
 
 def _check_pairs(dataset: Dataset, facts: dict[str, Facts]) -> Iterator[Fault]:
@@ -223,7 +237,7 @@ def _inspect_image(path: Path, id: str, folder: Path | None) -> Facts | Fault:
             depth = _png_header(data)[0] if image.format == "PNG" else 8
             plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG")
             if not plain or depth != 8 or "transparency" in image.info:
-                facts.copy = f"images/{id}-{facts.hash}.png"
+                facts.copy = f"{IMAGES}/{id}-{facts.hash}.png"
                 if folder:
                     _write_png(folder / facts.copy, _as_rgb(image))
         return facts
@@ -233,9 +247,8 @@ def _inspect_image(path: Path, id: str, folder: Path | None) -> Facts | Fault:
         return _unreadable(path, error)
 
 
-def _inspect_mask(path: Path, id: str, folder: Path | None) -> Facts | Fault:
-    """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and raw Cityscapes ids become
-    one."""
+def _inspect_mask(path: Path, id: str, folder: Path | None, *, remap: Remap | None) -> Facts | Fault:
+    """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one."""
     try:
         facts, data = _read(path)
         with Image.open(BytesIO(data)) as image:
@@ -252,14 +265,14 @@ def _inspect_mask(path: Path, id: str, folder: Path | None) -> Facts | Fault:
             text = f"has label values {', '.join(map(str, wrong[:8]))}, which no class has"
             return Fault("values", path, text, "masks hold class indices from 0 and 255 for ignore")
         values = values.astype(np.uint8)
-        if holds_label_ids(path):
+        if remap:
             largest = int(values[values != IGNORE].max(initial=0))
-            if largest > LARGEST_LABEL_ID:
-                text = f"has the value {largest} but raw Cityscapes ids end at {LARGEST_LABEL_ID}"
-                return Fault("values", path, text, "restore the file from gtFine_trainvaltest.zip")
-            values, plain = TRAIN_ID[values], False
+            if largest > remap.largest:
+                text = f"has the value {largest} but {remap.values} end at {remap.largest}"
+                return Fault("values", path, text, remap.cure)
+            values, plain = np.frombuffer(remap.table, np.uint8)[values], False
         if not plain:
-            facts.copy = f"{'train_ids' if holds_label_ids(path) else 'masks'}/{id}-{facts.hash}.png"
+            facts.copy = f"{remap.name if remap else MASKS}/{id}-{facts.hash}.png"
             if folder:
                 _write_png(folder / facts.copy, Image.fromarray(values))
         pixels = np.bincount(values.ravel(), minlength=256)

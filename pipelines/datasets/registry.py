@@ -22,6 +22,8 @@ POOLS = {"voc": 10_582, "cityscapes": 2_975}
 """Training images of the published results: for VOC with those of SBD."""
 OFFICIAL_VOC = 1_464
 """VOC's own training images, whose masks are clean; those of SBD are coarser."""
+PREFIXES = {"voc": "voc", "city": "cityscapes"}
+"""The layout by how a published name begins, up to its first hyphen."""
 VARIABLE = "SEMISEG_LISTS"
 LARGEST_LIST = 16 * 2**20
 """Bytes: larger text files are not taken for lists."""
@@ -65,7 +67,7 @@ def _family(
     prefix: str, shipped_by: str, lists: dict[str, tuple], pool: int | None = None
 ) -> Iterator[tuple[str, PublishedSplit]]:
     """`lists`: share or count -> labelled, checksum and, for VOC, the clean ones (a number, or the least and most)."""
-    layout = {"voc": "voc", "city": "cityscapes"}[prefix.partition("-")[0]]
+    layout = PREFIXES[prefix.partition("-")[0]]
     for suffix, (labeled, md5, *clean) in lists.items():
         yield (
             f"{prefix}-{suffix}",

@@ -18,8 +18,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..cache import cache_root
 from . import voc
-from .dataset import Dataset
+from .dataset import IGNORE, Dataset, Layout
+from .files import voc_colours
 
 CLASSES = ("background", "disk", "rectangle", "triangle", "star", "ring", "cross")
 HEIGHT, WIDTH = 96, 128
@@ -31,13 +33,13 @@ SUPERSAMPLING = 2  # outlines are drawn larger and averaged down, so that their 
 
 def find(root: Path | None = None) -> Dataset:
     """The data set in `root` (default: the cache), drawn there first if it is not complete."""
-    from ..cache import cache_root
-
     root = root or cache_root() / f"shapes-{VERSION}"
     if not (root / "classes.txt").exists():
         write(root)
-    found = voc.find(root)
-    return replace(found, layout="shapes")
+    return replace(voc.find(root), layout="shapes")
+
+
+LAYOUT = Layout(find=find, classes=CLASSES, palette=voc_colours(len(CLASSES)), needs_root=False)
 
 
 def write(root: Path) -> None:
@@ -79,7 +81,7 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
         image = np.where(figure[..., None], texture(rng, size, hue), image)
         share = cv2.resize(figure.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         mask[share > 0.75] = label
-        mask[(share > 0.25) & (share <= 0.75)] = 255
+        mask[(share > 0.25) & (share <= 0.75)] = IGNORE
     image = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     image = image + rng.normal(0, 6, image.shape) + rng.normal(0, 10, 3)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import UsageError
 from .dataset import Dataset
 from .lists import Names, plain_id, plain_ids, read_ids, read_list
-from .registry import SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
+from .registry import PREFIXES, SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
 
 FEW = (92, 183, 366, 732)
 """Labelled images of the few-label lists that CPS trained on."""
@@ -113,7 +113,7 @@ def check_spec(spec: str, layout: str) -> None:
         )
     if spec in SPLITS and SPLITS[spec].layout != layout:
         raise UsageError(f"the split {spec} is one of {SPLITS[spec].layout} and the data set is of layout {layout}")
-    if spec not in SPLITS and spec.startswith(("voc-", "city-")) and _files(spec)[0] is None:
+    if spec not in SPLITS and spec.partition("-")[0] in PREFIXES and "-" in spec and _files(spec)[0] is None:
         near = difflib.get_close_matches(spec, SPLITS, n=3) or list(SPLITS)
         raise UsageError(f"no published split is called {spec!r}; there are {', '.join(near)} (`semiseg splits list`)")
 

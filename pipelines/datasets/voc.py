@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError
-from .dataset import Dataset, Sample
+from .dataset import Dataset, Layout, Sample
 from .files import files_by_stem, first_folder, read_classes, voc_colours
 from .lists import Names, read_ids, read_ids_present
 
@@ -14,6 +14,7 @@ CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+PALETTE = voc_colours(len(CLASSES))
 LEVELS = ("", "VOCdevkit/VOC2012", "VOC2012", "VOCtrainval_11-May-2012/VOCdevkit/VOC2012")
 """Where the folder with `JPEGImages` may lie under the root that a user passes."""
 
@@ -76,7 +77,7 @@ def find(
         reserved |= read_ids_present(lists / "test.txt", known)
 
     own_classes = classes or next((f for f in (home / "classes.txt", root / "classes.txt") if f.is_file()), None)
-    names, palette = read_classes(own_classes) if own_classes else (CLASSES, voc_colours(len(CLASSES)))
+    names, palette = read_classes(own_classes) if own_classes else (CLASSES, PALETTE)
     return Dataset(
         layout="voc",
         root=home,
@@ -86,3 +87,6 @@ def find(
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
         extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - reserved)),
     )
+
+
+LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE)

@@ -1,10 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg.pipelines.datasets.cityscapes import CLASSES, PALETTE, TRAIN_ID
+from semiseg.pipelines.datasets.cityscapes import CLASSES, PALETTE, RAW_IDS, TRAIN_ID
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import prepare
 from semiseg.pipelines.datasets.splits import resolve_split
@@ -29,7 +30,7 @@ def test_finds_either_kind_of_mask(cityscapes_root, kind):
     ]  # fmt: skip
     assert [sample.id for sample in dataset.val] == ["frankfurt_000000_000019", "frankfurt_000001_000019"]
     assert all(sample.mask.name == f"{sample.id}_gtFine_{kind}.png" for sample in (*dataset.train, *dataset.val))
-    assert dataset.encoding == ("label_ids" if kind == "labelIds" else "index")
+    assert {sample.remap for sample in (*dataset.train, *dataset.val)} == {RAW_IDS if kind == "labelIds" else None}
 
 
 @pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])
@@ -67,6 +68,21 @@ def test_train_ids_are_used_as_they_are_and_preferred(cityscapes_root):
     raw = dataset.train[0].mask.with_name(f"{AACHEN}_gtFine_labelIds.png")
     shutil.copy(dataset.train[0].mask, raw)
     assert find_dataset("cityscapes", root).train[0].mask.name.endswith("labelTrainIds.png")
+
+
+def test_masks_surveyed_without_their_mapping_or_with_another_are_decoded_again(cityscapes_root):
+    mapped = find_dataset("cityscapes", cityscapes_root("labelIds"))
+    plain = replace(mapped, train=tuple(replace(s, remap=None) for s in mapped.train), val=())
+    with pytest.raises(UsageError, match="has label values 23, 26, 33"):
+        prepare(plain)
+    first = prepare(mapped)
+    assert sum(first.histogram) > 0
+    steps = []
+    assert prepare(mapped, on_progress=lambda *step: steps.append(step)) == first
+    assert steps == []
+    with pytest.raises(UsageError, match="has label values 23, 26, 33"):
+        prepare(plain)
+    assert prepare(mapped) == first
 
 
 def test_file_named_label_ids_with_other_values_is_refused(cityscapes_root):

@@ -1,7 +1,8 @@
 import pytest
 
+from semiseg.pipelines.datasets import shapes
 from semiseg.pipelines.datasets.files import files_by_stem, read_classes, voc_colours
-from semiseg.pipelines.datasets.layouts import find_dataset
+from semiseg.pipelines.datasets.layouts import LAYOUTS, find_dataset
 from semiseg.pipelines.errors import UsageError
 
 
@@ -51,10 +52,6 @@ def test_files_by_stem_nests_skips_and_refuses_twins(tmp_path):
     ("layout", "root", "options", "what"),
     [
         ("coco", ".", {}, "unknown layout 'coco': choose one of voc, cityscapes, folder, shapes"),
-        ("voc", None, {}, "pass --data ROOT"),
-        ("voc", "nowhere", {}, "nowhere is not a folder"),
-        ("voc", ".", {"images": "x"}, "--files.images has no meaning for the layout voc"),
-        ("cityscapes", ".", {"classes": "x"}, "--files.classes has no meaning"),
         ("voc", ".", {}, "no Pascal VOC data set in .*looked for JPEGImages, VOCdevkit/VOC2012/JPEGImages"),
         ("cityscapes", ".", {}, "looked for leftImg8bit"),
         ("folder", ".", {}, "has no images: put them in .*images"),
@@ -63,6 +60,43 @@ def test_files_by_stem_nests_skips_and_refuses_twins(tmp_path):
 def test_unusable_arguments(tmp_path, layout, root, options, what):
     with pytest.raises(UsageError, match=what):
         find_dataset(layout, root and tmp_path / root, **options)
+
+
+OPTIONS = {
+    "voc": {"masks", "classes", "train_list", "val_list"},
+    "cityscapes": {"train_list", "val_list"},
+    "folder": {"images", "masks", "classes", "train_list", "val_list"},
+    "shapes": set(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_options_that_a_layout_has_no_use_for_are_refused(tmp_path, layout):
+    assert set(LAYOUTS[layout].options) == OPTIONS[layout]
+    for option in OPTIONS["folder"] - OPTIONS[layout]:
+        flag = f"--files.{option.replace('_', '-')}"
+        with pytest.raises(UsageError, match=f"{flag} has no meaning for the layout {layout}: leave it out"):
+            find_dataset(layout, tmp_path, **{option: "x"})
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.needs_root])
+def test_a_layout_that_needs_a_root_says_so(tmp_path, layout):
+    with pytest.raises(UsageError, match=f"the layout {layout} needs the folder of the data set: pass --data ROOT"):
+        find_dataset(layout, None)
+    with pytest.raises(UsageError, match="nowhere is not a folder"):
+        find_dataset(layout, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_layout_says_beforehand_is_what_is_found(layout, request, own_cache, monkeypatch):
+    monkeypatch.setattr(shapes, "TRAIN", 2)
+    monkeypatch.setattr(shapes, "VAL", 1)
+    known = LAYOUTS[layout]
+    found = find_dataset(layout, request.getfixturevalue(f"{layout}_root")() if known.needs_root else None)
+    assert found.layout == layout
+    assert len(found.palette) == found.num_classes
+    if known.classes:
+        assert (found.classes, found.palette) == (known.classes, known.palette)
 
 
 def test_list_files_may_be_relative_to_the_root(folder_root):
