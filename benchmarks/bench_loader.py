@@ -16,8 +16,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from json import dumps
 from pathlib import Path
 from statistics import median
@@ -34,17 +35,17 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
 from semiseg.engine.run import environment
-from semiseg.pipelines.dali import DaliBackend
+from semiseg.pipelines.backends import open_backend
+from semiseg.pipelines.datasets import find_dataset, prepare
 from semiseg.pipelines.datasets.dataset import IGNORE
-from semiseg.pipelines.datasets.layouts import find_dataset
-from semiseg.pipelines.datasets.manifest import Record, prepare
+from semiseg.pipelines.datasets.manifest import Record, sizes_of
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.plan import Planner
-from semiseg.pipelines.views import FILL, IMAGENET_MEAN, IMAGENET_STD, Augmentation, ViewSpec
+from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
 
 CROP, BATCH, THREADS = 320, 8, 2
+MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
 LABELED = Augmentation()
 PAIRS = Augmentation(range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
 WARM_UP = 16  # batches: more than any loader holds ready
@@ -58,7 +59,7 @@ class Plain(Dataset):
         self.records, self.augmentation = records, augmentation
         base = augmentation.base * CROP
         self.long_sides = tuple(int(bound * base) for bound in augmentation.range)
-        self.normalise = Compose([ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+        self.normalise = Compose([ToTensor(), Normalize(MEAN, STD)])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -122,37 +123,27 @@ def plain(records: Sequence[Record], kind: str) -> Iterator[Iterator]:
 
 
 @contextmanager
-def ours(records: Sequence[Record], kind: str, backend: Callable) -> Iterator[Iterator]:
-    pairs = kind == "pairs"
-    planner = Planner(
-        np.array([(record.height, record.width) for record in records]),
-        range(len(records)),
-        range(len(records)),
-        ViewSpec(unlabeled="pair" if pairs else "none"),
+def ours(records: Sequence[Record], kind: str, backend: str) -> Iterator[Iterator]:
+    pairs, everything = kind == "pairs", range(len(records))
+    drawing = Drawing(
+        views=ViewSpec(unlabeled="pair" if pairs else "none"),
         crop=CROP,
         batch=0 if pairs else BATCH,
         unlabeled_batch=BATCH,
-        labeled_augmentation=LABELED,
-        unlabeled_augmentation=PAIRS,
+        labeled=LABELED,
+        unlabeled=PAIRS,
         seed=0,
+        fill=FILL,
     )
-    images, masks = [record.image for record in records], [record.mask for record in records]
-    loader = Loader(backend(images, masks, planner, threads=THREADS), CPU, 0, sys.maxsize)
+    planner = Planner(sizes_of(records), everything, everything, drawing)
+    loader = Loader(planner, open_backend(backend, records, CPU, THREADS), CPU, 0, sys.maxsize, mean=MEAN, std=STD)
     try:
         yield iter(loader)
     finally:
         loader.close()
 
 
-def dali(*arguments, **options) -> DaliBackend:
-    return DaliBackend(*arguments, device_id=None, **options)
-
-
-LOADERS = {
-    "plain": plain,
-    "host": lambda records, kind: ours(records, kind, HostBackend),
-    "dali": lambda records, kind: ours(records, kind, dali),
-}
+LOADERS = {"plain": plain, "host": partial(ours, backend="host"), "dali": partial(ours, backend="dali")}
 KINDS = {"labeled": "labeled_images_per_s", "pairs": "pairs_per_s"}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from .plan import Plan
@@ -15,45 +15,74 @@ from .plan import Plan
 class Windows:
     """What a backend makes of a plan. The tensors are valid until the next but one is asked for."""
 
-    labeled: torch.Tensor
+    labeled: Tensor
     """(B, S, S, 3) uint8 RGB."""
-    target: torch.Tensor
+    target: Tensor
     """(B, S, S) uint8, 255 ignored."""
-    unlabeled: tuple[torch.Tensor, ...]
-    """One (B, S, S, 3) uint8 tensor a view: none, one (plain) or two (pair: one stream, mixed: two)."""
+    unlabeled: tuple[Tensor, ...]
+    """One (B, S, S, 3) uint8 tensor a view, stream by stream."""
 
 
-Backend = Callable[[int], Iterator[tuple[Plan, Windows]]]
+Backend = Callable[[Iterator[Plan]], Iterator[tuple[Plan, Windows]]]
+"""Executes plans, of which there is no end and which are alike in shape, in their order, and works ahead of its
+reader."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labeled:
     image: Tensor
-    """(B, 3, S, S) float, normalised, channels-last."""
+    """(B, 3, S, S) float, normalised, as are all images."""
     target: Tensor
     """(B, S, S) uint8, 255 ignored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unlabeled:
-    """`image` for plain views; `image` and `image2` for a pair or for the two streams that CutMix mixes."""
+class Plain:
+    """One window of each unlabelled image."""
 
     image: Tensor
-    image2: Tensor | None = None
-    corner1: Tensor | None = None
-    """(B, 2) int32: row and column of a pair's overlap in `image` before its flip, pixels."""
-    corner2: Tensor | None = None
-    """The same in `image2`."""
-    extent: Tensor | None = None
-    """(B, 2) int32: rows and columns of the overlap."""
-    flip1: Tensor | None = None
-    """(B,) bool: `image` was flipped horizontally."""
-    flip2: Tensor | None = None
-    boxes: Tensor | None = None
-    """(B, n, 4) int32: y0, x0, y1, x1 of the boxes that take `image2`."""
+    """(B, 3, S, S)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Pair:
+    """Two windows of each image, which overlap. Corners and extent: (B, 2) int32 rows and columns, pixels of the
+    windows before their flips."""
+
+    image1: Tensor
+    """(B, 3, S, S)"""
+    image2: Tensor
+    """(B, 3, S, S)"""
+    corner1: Tensor
+    """Of the overlap in `image1`."""
+    corner2: Tensor
+    """Of the overlap in `image2`."""
+    extent: Tensor
+    """Of the overlap; 0 where there is none."""
+    flip1: Tensor
+    """(B,) bool: `image1` was flipped horizontally."""
+    flip2: Tensor
+    """(B,) bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Windows of two images, to be mixed."""
+
+    image1: Tensor
+    """(B, 3, S, S)"""
+    image2: Tensor
+    """(B, 3, S, S)"""
+    boxes: Tensor
+    """(B, n, 4) int32: y0, x0, y1, x1 of the boxes that show `image2`."""
+
+
+Unlabeled = TypeVar("Unlabeled", bound=Plain | Pair | Mixed | None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Unlabeled]):
+    """On the training device. A method says which unlabelled part it takes: `Batch[Pair]`."""
+
     labeled: Labeled
-    unlabeled: Unlabeled | None = None
+    unlabeled: Unlabeled = None

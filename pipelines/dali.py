@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,15 +20,15 @@ from .batch import Windows
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
 from .errors import UsageError
-from .plan import DENOMINATOR, Plan, Planner, Stream
-from .views import FILL
+from .plan import DENOMINATOR, Plan, Stream
 
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
 AHEAD = 2  # batches of DALI's
 
 
 class DaliBackend:
-    """Runs a planner's plans. images and masks: one path a record (masks of unlabelled records are None).
+    """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
+    sizes (N, 2), the height and width that plans were made for.
 
     device_id: the CUDA device, None for CPU operators. threads: for each stream of images, 0 for one a core. Raises
     UsageError where DALI is not installed.
@@ -38,7 +38,7 @@ class DaliBackend:
         self,
         images: Sequence[Path],
         masks: Sequence[Path | None],
-        planner: Planner,
+        sizes: np.ndarray,
         *,
         device_id: int | None,
         threads: int = 0,
@@ -49,61 +49,64 @@ class DaliBackend:
                 f"backend dali: NVIDIA DALI is not installed; run `pip install nvidia-dali-cuda{cuda}0` "
                 "or take --backend host"
             )
-        self.images, self.masks, self.planner, self.device_id = images, masks, planner, device_id
+        self.images, self.masks, self.sizes, self.device_id = images, masks, sizes, device_id
         self.threads = threads or os.cpu_count() or 1
-        largest = max(planner.batch, planner.unlabeled_batch if planner.views.unlabeled != "none" else 0)
-        self.steps = 1 << max(SAMPLES // largest, 1).bit_length() - 1
-        """Steps in one batch of DALI's."""
 
-    def __call__(self, start: int) -> Iterator[tuple[Plan, Windows]]:
-        """Plans and windows of steps start, start + 1, ... without end; the next steps are already worked on."""
-
-        @lru_cache(maxsize=8)  # the pipelines and this loop ask for the same few iterations
-        def plans(iteration: int) -> list[Plan]:
-            first = start + iteration * self.steps
-            return [self.planner(step) for step in range(first, first + self.steps)]
-
-        streams = plans(0)[0].streams
-        pipelines = [self._pipeline(plans, n) if len(stream.record) else None for n, stream in enumerate(streams)]
-        for iteration in itertools.count():
+    def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
+        """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
+        first = next(plans)
+        steps = steps_together(first)
+        plans = itertools.chain((first,), plans)
+        # Each pipeline, at its own pace, and this loop go through the same batches of plans.
+        batches, *copies = itertools.tee(
+            iter(lambda: tuple(itertools.islice(plans, steps)), ()),
+            1 + sum(len(stream.record) > 0 for stream in first.streams),
+        )
+        pipelines = [
+            self._pipeline(copies.pop(), first, number, steps) if len(stream.record) else None
+            for number, stream in enumerate(first.streams)
+        ]
+        for batch in batches:
             try:
-                outputs = [self._run(pipeline) if pipeline else self._nothing() for pipeline in pipelines]
+                outputs = [
+                    self._run(pipeline, steps) if pipeline else self._nothing(first, steps) for pipeline in pipelines
+                ]
             except RuntimeError:
-                # DALI does not name the file, which may be of an iteration that it works on ahead.
-                self._blame(plan for ahead in range(AHEAD + 2) for plan in plans(iteration + ahead))
+                # DALI does not name the file, which may be of a batch that it works on ahead.
+                self._blame(itertools.chain(batch, *itertools.islice(batches, AHEAD + 1)))
                 raise
-            for number, plan in enumerate(plans(iteration)):
+            for number, plan in enumerate(batch):
                 (labeled, target), *unlabeled = ([tensor[number] for tensor in tensors] for tensors in outputs)
                 yield plan, Windows(labeled, target, tuple(view for views in unlabeled for view in views))
-
-    def _run(self, pipeline) -> list[torch.Tensor]:
-        """The outputs of the next iteration, steps first. Nothing is copied: tensors own the buffers as they live."""
-        outputs = pipeline.run(None if self.device_id is None else torch.cuda.current_stream(self.device_id))
-        return [torch.from_dlpack(output.as_tensor()).unflatten(0, (self.steps, -1)) for output in outputs]
-
-    def _nothing(self) -> list[torch.Tensor]:
-        """The outputs of a labelled stream without samples."""
-        shape = self.steps, 0, self.planner.crop, self.planner.crop
-        device = "cpu" if self.device_id is None else f"cuda:{self.device_id}"
-        return [torch.empty(size, dtype=torch.uint8, device=device) for size in ((*shape, 3), shape)]
 
     def _blame(self, plans: Iterable[Plan]) -> None:
         """Decodes files one by one. Raises UsageError naming the first that has a fault."""
         for plan in plans:
             for record in plan.labeled.record:
-                read(self.masks[record], LABEL, self.planner.sizes[record])
+                read(self.masks[record], LABEL, self.sizes[record])
             for record in np.concatenate([stream.record for stream in plan.streams]):
-                read(self.images[record], COLOUR, self.planner.sizes[record])
+                read(self.images[record], COLOUR, self.sizes[record])
 
-    def _pipeline(self, plans: Callable[[int], list[Plan]], number: int):
+    def _run(self, pipeline, steps: int) -> list[torch.Tensor]:
+        """The next outputs, steps first. Nothing is copied: tensors own the buffers as long as they live."""
+        outputs = pipeline.run(None if self.device_id is None else torch.cuda.current_stream(self.device_id))
+        return [torch.from_dlpack(output.as_tensor()).unflatten(0, (steps, -1)) for output in outputs]
+
+    def _nothing(self, plan: Plan, steps: int) -> list[torch.Tensor]:
+        """The outputs of a labelled stream without samples."""
+        shape = steps, 0, plan.crop, plan.crop
+        device = "cpu" if self.device_id is None else f"cuda:{self.device_id}"
+        return [torch.empty(size, dtype=torch.uint8, device=device) for size in ((*shape, 3), shape)]
+
+    def _pipeline(self, batches: Iterator[tuple[Plan, ...]], first: Plan, number: int, steps: int):
         """The pipeline of stream `number`, which makes its views and, of the labelled stream, the target."""
         from nvidia.dali import Pipeline, fn, types
 
-        pattern, labeled, crop = plans(0)[0].streams[number], number == 0, [self.planner.crop] * 2
+        pattern, labeled, crop = first.streams[number], number == 0, [first.crop] * 2
         decoder = "cpu" if self.device_id is None else "mixed"
 
-        def source(iteration: int) -> list:
-            return self._arguments([plan.streams[number] for plan in plans(iteration)], labeled)
+        def source() -> list:
+            return self._arguments([plan.streams[number] for plan in next(batches)], labeled)
 
         def window(region, offset, flip, fill):
             padded = fn.slice(
@@ -112,7 +115,7 @@ class DaliBackend:
             return fn.flip(padded, horizontal=flip)
 
         pipeline = Pipeline(
-            self.steps * len(pattern.record),
+            steps * len(pattern.record),
             self.threads,
             self.device_id,
             exec_dynamic=True,
@@ -129,7 +132,7 @@ class DaliBackend:
             image = decode(fn.io.file.read(file), adjust_orientation=False, jpeg_fancy_upsampling=True)
             kind = types.INTERP_CUBIC if pattern.cubic else types.INTERP_LINEAR
             image = fn.resize(image, **region, interp_type=kind, antialias=pattern.cubic)
-            outputs = [window(image, offset, flip, FILL) for offset, flip in views]
+            outputs = [window(image, offset, flip, first.fill) for offset, flip in views]
             if labeled:
                 target = decode(fn.io.file.read(rest[-1]), adjust_orientation=False, output_type=types.GRAY)
                 target = fn.resize(target, **region, interp_type=types.INTERP_NN)
@@ -155,6 +158,12 @@ class DaliBackend:
             *(joined((view.flip for view in steps), np.int32) for steps in views),
             *([[_text(self.masks[record]) for record in records]] if labeled else []),
         ]
+
+
+def steps_together(plan: Plan) -> int:
+    """Steps in one batch of DALI's: a power of two."""
+    largest = max(len(stream.record) for stream in plan.streams)
+    return 1 << max(SAMPLES // largest, 1).bit_length() - 1
 
 
 def _text(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,82 +15,81 @@ import torch
 from .batch import Windows
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
-from .plan import DENOMINATOR, Plan, Planner, Stream
-from .views import FILL
+from .plan import DENOMINATOR, Plan, Stream
+
+SLOTS = 3  # one being filled, and the two that readers may still hold
+
+Submitted = tuple[Plan, Windows, list[Future]]
 
 
 class HostBackend:
-    """Runs a planner's plans. images and masks: one path a record (masks of unlabelled records are None)."""
+    """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
+    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core."""
 
-    def __init__(self, images: Sequence[Path], masks: Sequence[Path | None], planner: Planner, *, threads: int = 0):
+    def __init__(self, images: Sequence[Path], masks: Sequence[Path | None], sizes: np.ndarray, *, threads: int = 0):
         cv2.setNumThreads(1)  # the pool is the parallelism
-        self.images, self.masks, self.planner = images, masks, planner
+        self.images, self.masks, self.sizes = images, masks, sizes
         self.threads = threads or os.cpu_count() or 1
 
-    def __call__(self, start: int) -> Iterator[tuple[Plan, Windows]]:
-        """Plans and windows of steps start, start + 1, ... without end; the next step is already worked on."""
+    def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
+        """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
-            slots = [self._slot() for _ in range(3)]
-            ahead = self._submit(pool, start, slots[start % 3])
-            while True:
-                plan, windows, pending = ahead
-                start += 1
-                ahead = self._submit(pool, start, slots[start % 3])
+            for (plan, windows, pending), _ in itertools.pairwise(self._submitted(pool, plans)):
                 for task in pending:
                     task.result()
                 yield plan, windows
 
-    def _slot(self) -> Windows:
-        """Buffers that are used again: fresh memory costs more in page faults than the work done in it."""
-        crop, kind = self.planner.crop, self.planner.views.unlabeled
-        views = {"none": 0, "plain": 1, "pair": 2, "mixed": 2}[kind]
-        labeled, unlabeled = self.planner.batch, self.planner.unlabeled_batch
-        return Windows(
-            torch.empty(labeled, crop, crop, 3, dtype=torch.uint8),
-            torch.empty(labeled, crop, crop, dtype=torch.uint8),
-            tuple(torch.empty(unlabeled, crop, crop, 3, dtype=torch.uint8) for _ in range(views)),
-        )
+    def _submitted(self, pool: ThreadPoolExecutor, plans: Iterator[Plan]) -> Iterator[Submitted]:
+        """Plans on their way through the pool, each with buffers that others had before: fresh memory costs more in
+        page faults than the work done in it."""
+        slots: list[Windows] = []
+        for number, plan in enumerate(plans):
+            if number < SLOTS:
+                slots.append(_slot(plan))
+            slot = slots[number % SLOTS]
+            views = iter(slot.unlabeled)
+            outputs = [[slot.labeled], *([next(views) for _ in stream.views] for stream in plan.unlabeled)]
+            pending = [
+                pool.submit(
+                    self._cut,
+                    plan,
+                    stream,
+                    row,
+                    [window[row].numpy() for window in windows],
+                    slot.target[row].numpy() if stream is plan.labeled else None,
+                )
+                for stream, windows in zip(plan.streams, outputs, strict=True)
+                for row in range(len(stream.record))
+            ]
+            yield plan, slot, pending
 
-    def _submit(self, pool: ThreadPoolExecutor, step: int, slot: Windows) -> tuple[Plan, Windows, list[Future]]:
-        plan = self.planner(step)
-        outputs = [((slot.labeled,), slot.target)]
-        if len(plan.unlabeled) == 1:
-            outputs.append((slot.unlabeled, None))
-        else:
-            outputs += [((view,), None) for view in slot.unlabeled]
-        pending = [
-            pool.submit(
-                self._cut,
-                stream,
-                row,
-                [view[row].numpy() for view in views],
-                None if mask is None else mask[row].numpy(),
-            )
-            for stream, (views, mask) in zip(plan.streams, outputs, strict=True)
-            for row in range(len(stream.record))
-        ]
-        return plan, slot, pending
-
-    def _cut(self, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
-        record = int(stream.record[row])
-        region = resize(
-            window(
-                read(self.images[record], COLOUR, self.planner.sizes[record]), stream.origin[row], stream.source[row]
-            ),
-            int(stream.step[row]),
-            stream.extent[row],
-            stream.cubic,
-        )
+    def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
+        """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
+        record, origin, step = int(stream.record[row]), stream.origin[row], int(stream.step[row])
+        image = read(self.images[record], COLOUR, self.sizes[record])
+        region = resize(window(image, origin, stream.source[row]), step, stream.extent[row], stream.cubic)
         for view, out in zip(stream.views, outputs, strict=True):
-            place(region, view.offset[row], view.inside[row], view.flip[row], FILL, out, view.pad[row])
+            place(region, view.offset[row], view.inside[row], view.flip[row], plan.fill, out, view.pad[row])
         if target is not None:
             view = stream.views[0]
-            labels = read(self.masks[record], LABEL, self.planner.sizes[record])
-            region = nearest(labels, stream.origin[row], int(stream.step[row]), stream.extent[row])
+            mask = read(self.masks[record], LABEL, self.sizes[record])
+            region = nearest(mask, origin, step, stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
 
+def _slot(plan: Plan) -> Windows:
+    """Buffers for the windows of a plan and of all that are like it."""
+
+    def empty(count: int, *channels: int) -> torch.Tensor:
+        return torch.empty(count, plan.crop, plan.crop, *channels, dtype=torch.uint8)
+
+    labeled = len(plan.labeled.record)
+    views = tuple(empty(len(stream.record), 3) for stream in plan.unlabeled for _ in stream.views)
+    return Windows(empty(labeled, 3), empty(labeled), views)
+
+
 def window(image: np.ndarray, origin: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The (h, w, C) cut of an image (H, W, C) that begins at `origin`."""
     (y, x), (h, w) = origin, size
     return image[y : y + h, x : x + w]
 
@@ -109,10 +109,10 @@ def resize(source: np.ndarray, step: int, extent: np.ndarray, cubic: bool) -> np
     return cv2.warpAffine(source, affine, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def nearest(labels: np.ndarray, origin: np.ndarray, step: int, extent: np.ndarray) -> np.ndarray:
-    """The label under the centre of each output pixel, exactly: floor(origin + (i + 1/2) step)."""
+def nearest(mask: np.ndarray, origin: np.ndarray, step: int, extent: np.ndarray) -> np.ndarray:
+    """The value of a mask (H, W) under the centre of each output pixel, exactly: floor(origin + (i + 1/2) step)."""
     rows, columns = (origin[axis] + (2 * np.arange(extent[axis]) + 1) * step // (2 * DENOMINATOR) for axis in range(2))
-    return labels[rows][:, columns]
+    return mask[rows][:, columns]
 
 
 def place(

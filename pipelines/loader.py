@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..kernels import photometric
-from .batch import Backend, Batch, Labeled, Unlabeled, Windows
+from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, Windows
 from .plan import Plan, View
-from .views import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Loader:
-    """Iterates over the batches of steps start .. stop - 1; a thread prepares `ahead` of them beforehand."""
+    """Iterates, once, over the batches of steps start .. stop - 1; a thread prepares `ahead` of them beforehand.
+
+    planner: from a step to its plan. mean, std, dtype, channels_last: as in `collate`.
+    """
 
     def __init__(
         self,
+        planner: Callable[[int], Plan],
         backend: Backend,
         device: torch.device,
         start: int,
         stop: int,
         *,
+        mean: Sequence[float],
+        std: Sequence[float],
         dtype: torch.dtype = torch.float32,
+        channels_last: bool = True,
         ahead: int = 2,
     ):
-        self.backend, self.device, self.start, self.stop, self.dtype = backend, device, start, stop, dtype
+        self.planner, self.backend, self.device, self.start, self.stop = planner, backend, device, start, stop
+        self.collate = partial(collate, device=device, mean=mean, std=std, dtype=dtype, channels_last=channels_last)
         self._ready: queue.Queue = queue.Queue(ahead)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="loader", daemon=True)
@@ -45,6 +54,7 @@ class Loader:
             self.close()
 
     def close(self) -> None:
+        """Ends the thread, whose batches are lost; once is enough, more do no harm."""
         self._closed.set()
         if self._thread.is_alive():
             while not self._ready.empty():
@@ -55,9 +65,9 @@ class Loader:
         try:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)  # a new thread starts on the first device
-            windows = self.backend(self.start)
+            windows = self.backend(map(self.planner, itertools.count(self.start)))
             for _ in range(self.start, self.stop):
-                self._put(collate(*next(windows), self.device, self.dtype))
+                self._put(self.collate(*next(windows)))
                 if self._closed.is_set():
                     break
             windows.close()
@@ -73,15 +83,30 @@ class Loader:
                 continue
 
 
-def collate(plan: Plan, windows: Windows, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
-    """Windows and their plan as a batch on the device, colours changed, blurred and normalised there."""
+def collate(
+    plan: Plan,
+    windows: Windows,
+    device: torch.device,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+) -> Batch:
+    """Windows and their plan as a batch on the device, colours changed, blurred and normalised there.
+
+    mean, std: of RGB in [0, 1]. channels_last: the memory order of images, else NCHW.
+    """
 
     def send(array: np.ndarray | Tensor) -> Tensor:
+        # A backend fills its buffers again soon. They may be sent without waiting because they are pageable: CUDA has
+        # taken a pageable tensor's values by the time that the copy returns. Pinned ones would need an event each.
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
         return tensor.to(device, non_blocking=True) if tensor.device != device else tensor
 
     def coloured(images: Tensor, view: View) -> Tensor:
-        return photometric(send(images), send(view.matrix), send(view.blur), IMAGENET_MEAN, IMAGENET_STD, dtype=dtype)
+        image = photometric(send(images), send(view.matrix), send(view.blur), mean, std, dtype=dtype)
+        return image if channels_last else image.contiguous()
 
     target = windows.target.clone() if windows.target.device == device else send(windows.target)
     labeled = Labeled(coloured(windows.labeled, plan.labeled.views[0]), target)
@@ -90,10 +115,9 @@ def collate(plan: Plan, windows: Windows, device: torch.device, dtype: torch.dty
     if not images:
         return Batch(labeled)
     if plan.overlap is not None:
-        corner1, corner2, extent = (
-            send(part.astype(np.int32)) for part in (plan.overlap.corner1, plan.overlap.corner2, plan.overlap.extent)
-        )
-        flip1, flip2 = (send(view.flip) for view in views)
-        return Batch(labeled, Unlabeled(*images, corner1, corner2, extent, flip1, flip2))
-    boxes = None if plan.boxes is None else send(plan.boxes)
-    return Batch(labeled, Unlabeled(*images, boxes=boxes))
+        overlap = (plan.overlap.corner1, plan.overlap.corner2, plan.overlap.extent)
+        geometry = (send(part.astype(np.int32)) for part in overlap)
+        return Batch(labeled, Pair(*images, *geometry, *(send(view.flip) for view in views)))
+    if plan.boxes is not None:
+        return Batch(labeled, Mixed(*images, send(plan.boxes)))
+    return Batch(labeled, Plain(*images))

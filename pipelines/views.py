@@ -1,27 +1,49 @@
-"""What a method asks of the pipeline: which views, how they are cut, and how their colours may change."""
+"""What is asked of the pipeline: which views, how they are cut, how their colours may change, and in which order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-FILL = (124, 116, 104)  # the mean colour in grey levels: what lies outside an image
 
-Unlabeled = Literal["none", "plain", "pair", "mixed"]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What each unlabelled image of the batch costs."""
+
+    streams: int
+    """Images that are read for it."""
+    windows: int
+    """Windows that are cut from them and go through the networks."""
+
+
+KINDS = {
+    "none": Kind(0, 0),
+    "plain": Kind(1, 1),  # one window
+    "pair": Kind(1, 2),  # two overlapping windows of one image (CAC)
+    "mixed": Kind(2, 2),  # windows of two images, and boxes that say which of them is seen where
+}
+"""The kinds of unlabelled views. `plan.Planner` draws each, and `loader.collate` makes a batch of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSpec:
     """The views that a method trains on, besides one window of each labelled image."""
 
-    unlabeled: Unlabeled = "none"
-    """plain: one window an image; pair: two overlapping windows of it (CAC); mixed: windows of two images and boxes."""
+    unlabeled: str = "none"
+    """One of KINDS."""
     grid: int = 8
     """Pixels: offset and extent of a pair's overlap are multiples of it."""
     boxes: int = 3
     """Boxes a mixed image."""
+
+    @property
+    def streams(self) -> int:
+        return KINDS[self.unlabeled].streams
+
+    @property
+    def windows(self) -> int:
+        """Windows of each unlabelled image of the batch; 0 where there are none."""
+        return KINDS[self.unlabeled].windows
 
 
 @dataclass(kw_only=True, slots=True)
@@ -88,3 +110,22 @@ class Sampling:
     shared_draws: int = 1
     """Parts of the batch, one per process of the published program, that draw the same windows, flips and colours for
     their own images (CAC's program seeds all processes alike)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """All that decides what is drawn for a step, but the images themselves."""
+
+    views: ViewSpec
+    crop: int
+    """Side of all windows, pixels."""
+    batch: int
+    """Labelled images a step over all processes; 0 for the unlabelled ones alone."""
+    unlabeled_batch: int
+    """Unlabelled images a step over all processes."""
+    labeled: Augmentation
+    unlabeled: Augmentation
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int
+    fill: tuple[int, int, int]
+    """RGB in grey levels: the colour of what lies outside an image."""

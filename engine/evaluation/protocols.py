@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ...kernels import upsample_confusion
 from ...pipelines.datasets.dataset import IGNORE
-from ...pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 from ..models import Network
+from ..models.encoders.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from ..recipe import Evaluation
 
 MULTIPLE = 8

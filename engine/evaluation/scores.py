@@ -17,9 +17,9 @@ from torch import Tensor
 from ...kernels import photometric
 from ...pipelines.datasets.manifest import Record
 from ...pipelines.decode import COLOUR, LABEL, read
-from ...pipelines.views import IMAGENET_MEAN, IMAGENET_STD
 from ..distributed import several
 from ..models import Network, evaluating
+from ..models.encoders.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from ..recipe import Absent, Evaluation
 from .protocols import confusion
 

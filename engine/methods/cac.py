@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import directional_contrast
-from ...pipelines.batch import Batch, Unlabeled
+from ...pipelines.batch import Batch, Pair
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
@@ -74,15 +74,15 @@ class Cac(Method):
             "emulate_processes": program.processes_on(layout),
         }
 
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def losses(self, batch: Batch[Pair], progress: float) -> dict[str, Tensor]:
         supervised = self.supervised(self.network(batch.labeled.image), batch.labeled.target)
         if progress < self.config.start:
             return {"loss": supervised, "supervised": supervised}
         u = batch.unlabeled
-        feature1, label1, confidence1 = self.describe(u.image)
+        feature1, label1, confidence1 = self.describe(u.image1)
         feature2, label2, confidence2 = self.describe(u.image2)
         self.bank.push(torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2]))
-        place1, place2, valid = overlap_positions(u, u.image.shape[-1] // STRIDE)
+        place1, place2, valid = overlap_positions(u, u.image1.shape[-1] // STRIDE)
         contrastive = self.mean_of_processes(
             self.contrast,
             feature1[place1],
@@ -158,7 +158,7 @@ class NegativeBank(nn.Module):
         self.position.copy_((self.position + 1) % len(self.features))
 
 
-def overlap_positions(pair: Unlabeled, grid: int) -> tuple[Tensor, Tensor, Tensor]:
+def overlap_positions(pair: Pair, grid: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices (N,) into both views' flattened positions such that row i of both is the same place of the image, and
     which rows are inside the overlap, N = B grid^2. The overlap fills the upper left rows; the others are void."""
     row, column = torch.meshgrid(*[torch.arange(grid, device=pair.corner1.device)] * 2, indexing="ij")

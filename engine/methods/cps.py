@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import pseudo_label, upsample_cross_entropy
-from ...pipelines.batch import Batch
+from ...pipelines.batch import Batch, Plain
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .method import Method, Setting, SupervisedTerm
@@ -64,7 +64,7 @@ class Cps(Method):
     def switches(layout: str) -> dict[str, Any]:
         return published_switches(layout)
 
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def losses(self, batch: Batch[Plain], progress: float) -> dict[str, Tensor]:
         x, y, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
         # One call each for labelled and unlabelled images: their batch statistics never mix.
         x1, u1 = self.branch1(x), self.branch1(u)

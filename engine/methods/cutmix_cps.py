@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
-from ...pipelines.batch import Batch
+from ...pipelines.batch import Batch, Mixed
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .cps import published_switches
@@ -45,9 +45,9 @@ class CutMixCps(Method):
     def switches(layout: str) -> dict[str, Any]:
         return published_switches(layout) | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
 
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def losses(self, batch: Batch[Mixed], progress: float) -> dict[str, Tensor]:
         x, y = batch.labeled.image, batch.labeled.target
-        u, v, boxes = batch.unlabeled.image, batch.unlabeled.image2, batch.unlabeled.boxes
+        u, v, boxes = batch.unlabeled.image1, batch.unlabeled.image2, batch.unlabeled.boxes
         mixed = cutmix(u, v, boxes)
         # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
         with torch.no_grad():

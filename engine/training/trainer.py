@@ -9,25 +9,27 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ...pipelines.batch import Backend, Batch
+from ...pipelines.backends import open_backend
+from ...pipelines.batch import Backend
+from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.errors import UsageError
-from ...pipelines.host import HostBackend
 from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
+from ...pipelines.views import Drawing
 from .. import console
 from ..checkpoint import load_network, save_network
 from ..data import prepare_data
 from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import Scores, evaluate, finite
-from ..methods import METHODS, Method
+from ..methods import Method
 from ..models import Network, load_backbone
+from ..models.encoders.imagenet import FILL, IMAGENET_MEAN, IMAGENET_STD
 from ..recipe import Recipe
 from ..report import write_samples
 from ..run import Run
@@ -85,7 +87,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.method = self._method()
         self.step = Step(recipe, self.method, self.device, self.precision)
-        self.backend = self._backend()
+        self.planner, self.backend = self._pipeline()
         self.first, self.best, self.best_step = 0, -math.inf, -1
         self._stopped = False
         self.seconds = 0.0
@@ -127,33 +129,24 @@ class Trainer:
             )
         network.load_state_dict(state, strict=False)
 
-    def _backend(self) -> Backend:
+    def _pipeline(self) -> tuple[Planner, Backend]:
         recipe, data = self.recipe, self.data
         names = [*data.split.labeled, *data.split.unlabeled]
         records = [data.manifest.records[name] for name in names]
-        planner = Planner(
-            np.array([(record.height, record.width) for record in records]),
-            range(len(data.split.labeled)),
-            range(len(data.split.labeled), len(names)),
-            METHODS[type(recipe.method)].views,
+        drawing = Drawing(
+            views=self.method.views,
             crop=recipe.crop,
             batch=recipe.batch,
             unlabeled_batch=recipe.unlabeled_batch,
-            labeled_augmentation=recipe.labeled,
-            unlabeled_augmentation=recipe.unlabeled,
+            labeled=recipe.labeled,
+            unlabeled=recipe.unlabeled,
             sampling=recipe.sampling,
             seed=recipe.seed,
+            fill=FILL,
         )
-        images, masks = [record.image for record in records], [record.mask for record in records]
-        kind = recipe.backend
-        if kind == "auto":
-            kind = "dali" if self.device.type == "cuda" else "host"
-        if kind == "host":
-            return HostBackend(images, masks, planner, threads=recipe.threads)
-        from ...pipelines.dali import DaliBackend
-
-        device_id = (self.device.index or 0) if self.device.type == "cuda" else None
-        return DaliBackend(images, masks, planner, device_id=device_id, threads=recipe.threads)
+        count = len(data.split.labeled)
+        planner = Planner(sizes_of(records), range(count), range(count, len(names)), drawing)
+        return planner, open_backend(recipe.backend, records, self.device, recipe.threads)
 
     def _open_run(self) -> Run:
         recipe, split = self.recipe, asdict(self.data.split)
@@ -189,13 +182,20 @@ class Trainer:
         meters = Meters(recipe, self.device)
         scores: Scores | None = None
         began = time.perf_counter() - self.seconds
-        loader = Loader(self.backend, self.device, self.first, recipe.steps)
+        loader = Loader(
+            self.planner,
+            self.backend,
+            self.device,
+            self.first,
+            recipe.steps,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            channels_last=recipe.channels_last,
+        )
         done = self.first
         try:
             with self._stoppable(), console.progress("training", recipe.steps) as bar:
                 for step, batch in enumerate(meters.waited(iter(loader)), self.first):
-                    if not recipe.channels_last:
-                        batch = contiguous(batch)
                     meters.add(self.step(batch, step))
                     done = step + 1
                     if done % recipe.log_every == 0 or done == recipe.steps:
@@ -304,16 +304,6 @@ class Trainer:
             "seconds": self.seconds,
         }
         save_state(self.run.checkpoints / "last.state.pt", state)
-
-
-def contiguous(batch: Batch) -> Batch:
-    """The batch in NCHW memory order, for comparison with channels-last."""
-    labeled = replace(batch.labeled, image=batch.labeled.image.contiguous())
-    if batch.unlabeled is None:
-        return Batch(labeled)
-    other = batch.unlabeled
-    image2 = None if other.image2 is None else other.image2.contiguous()
-    return Batch(labeled, replace(other, image=other.image.contiguous(), image2=image2))
 
 
 def result_dict(result: Result) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from torch.utils import _pytree as pytree
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Recipe
-from semiseg.pipelines.batch import Batch, Labeled, Unlabeled
+from semiseg.pipelines.batch import Batch, Labeled, Mixed, Pair, Plain
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CROP, CLASSES, BATCH = 32, 3, 2
 
 # So that tests can map a function over the tensors of a batch.
-for kind in (Batch, Labeled, Unlabeled):
+for kind in (Batch, Labeled, Plain, Pair, Mixed):
     pytree.register_pytree_node(
         kind,
         lambda node: ([getattr(node, name) for name in node.__slots__], type(node)),
@@ -70,15 +70,15 @@ def random_batch() -> Callable[..., Batch]:
         if unlabeled == "none":
             return Batch(labeled)
         if unlabeled == "plain":
-            return Batch(labeled, Unlabeled(images()))
+            return Batch(labeled, Plain(images()))
         if unlabeled == "mixed":
             boxes = torch.tensor([[[0, 0, 16, 16], [8, 8, 24, 30], [1, 2, 3, 4]]] * BATCH, dtype=torch.int32)
-            return Batch(labeled, Unlabeled(images(), images(), boxes=boxes))
+            return Batch(labeled, Mixed(images(), images(), boxes))
         corner1 = torch.tensor([[0, 8], [0, 0]], dtype=torch.int32)
         corner2 = torch.tensor([[8, 0], [0, 0]], dtype=torch.int32)
         extent = torch.tensor([[24, 24], [32, 16]], dtype=torch.int32)
         flips = torch.tensor([True, False]), torch.tensor([False, False])
-        return Batch(labeled, Unlabeled(images(), images(), corner1, corner2, extent, *flips))
+        return Batch(labeled, Pair(images(), images(), corner1, corner2, extent, *flips))
 
     return build
 

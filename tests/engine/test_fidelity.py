@@ -208,9 +208,8 @@ def test_defaults_follow_the_split_and_the_backbone(dry_run):
 def test_published_trains(tiny, voc_root, name):
     recipe = tiny(name, data=voc_root(), batch=4).as_published()
     trainer = Trainer(recipe)
-    planner = trainer.backend.planner
-    assert planner.sampling == recipe.sampling
-    assert (planner.labeled_augmentation, planner.unlabeled_augmentation) == (recipe.labeled, recipe.unlabeled)
+    drawing = trainer.planner.drawing
+    assert (drawing.sampling, drawing.labeled, drawing.unlabeled) == (recipe.sampling, recipe.labeled, recipe.unlabeled)
     result = trainer.train()
     assert result.steps == 3
     assert Recipe.from_dict(json.loads((result.out / "recipe.json").read_text())) == recipe
@@ -235,7 +234,7 @@ def test_one_mean_is_half_of_the_paper_s_sum_of_means(tiny, random_batch):
 
 
 def test_pseudo_labels_of_cac_carry_dropout_or_come_from_evaluation(tiny, random_batch):
-    recipe, view = tiny("cac"), random_batch("pair").unlabeled.image
+    recipe, view = tiny("cac"), random_batch("pair").unlabeled.image1
 
     def twice(mode: str):
         method = made(replace(recipe, method=replace(recipe.method, pseudo_labels=mode)))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.step import Step
-from semiseg.pipelines.batch import Batch
+from semiseg.pipelines.batch import Batch, Mixed, Plain
 
 CLASSES, STEPS = 3, 16  # CAC's contrastive term starts after 5/80 of the schedule: at step 1 of 16
 UNLABELED = {"cac": "pair", "cps": "plain", "cutmix_cps": "mixed", "supervised": "none"}
@@ -78,7 +78,7 @@ def toggled(boxes: Tensor, size: torch.Size) -> Tensor:
 
 
 def cutmix_cps(run: Published, batch: Batch, k: int, weight: float, loss: Callable = cross_entropy):
-    x, y, u0, u1 = batch.labeled.image, batch.labeled.target, batch.unlabeled.image, batch.unlabeled.image2
+    x, y, u0, u1 = batch.labeled.image, batch.labeled.target, batch.unlabeled.image1, batch.unlabeled.image2
     net1, net2 = run.networks["branch1"], run.networks["branch2"]
     size = y.shape[1:]
     mask = toggled(batch.unlabeled.boxes, size)
@@ -99,7 +99,7 @@ def cac(run: Published, batch: Batch, k: int, bank_steps: int, inner: float = 1e
     if k / STEPS < 5 / 80:
         return losses
     u, net = batch.unlabeled, run.networks["network"]
-    views = [describe(net, image) for image in (u.image, u.image2)]
+    views = [describe(net, image) for image in (u.image1, u.image2)]
     entry = [(z[b, :, i, j].detach(), int(y[b, i, j])) for z, y, _ in views for b, i, j in places(y)]
     run.bank.append(entry)
     del run.bank[:-bank_steps]
@@ -245,8 +245,7 @@ def mapped(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """`change` applied to every tensor."""
 
     def part(views):
-        tensors = {f.name: getattr(views, f.name) for f in fields(views)}
-        return replace(views, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
+        return type(views)(*(change(getattr(views, field.name)) for field in fields(views)))
 
     return Batch(part(batch.labeled), batch.unlabeled and part(batch.unlabeled))
 
@@ -260,7 +259,7 @@ def batch_of(random_batch) -> Callable[[str, int], Batch]:
         batch = mapped(batch, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
         if "cac" not in name:
             return batch
-        way = torch.arange(len(batch.unlabeled.image)) + seed
+        way = torch.arange(len(batch.unlabeled.extent)) + seed
         return replace(batch, unlabeled=replace(batch.unlabeled, flip1=way % 2 == 1, flip2=way // 2 % 2 == 1))
 
     return build
@@ -362,13 +361,17 @@ def forwards(step: Step, batch: Batch) -> list[tuple[str, Tensor, bool]]:
 )
 def test_forwards_are_one_batch_each_in_the_published_order(engine, batch_of, name, order):
     batch = batch_of(name, 0)
-    images = {"x": batch.labeled.image, "u": batch.unlabeled.image, "v": batch.unlabeled.image2}
-    if batch.unlabeled.boxes is not None:
-        mask = toggled(batch.unlabeled.boxes, batch.labeled.target.shape[1:])
-        images["mixed"] = images["u"] * (1 - mask) + images["v"] * mask
+    images, other = {"x": batch.labeled.image}, batch.unlabeled
+    if isinstance(other, Plain):
+        images["u"] = other.image
+    else:
+        images |= {"u": other.image1, "v": other.image2}
+    if isinstance(other, Mixed):
+        mask = toggled(other.boxes, batch.labeled.target.shape[1:])
+        images["mixed"] = other.image1 * (1 - mask) + other.image2 * mask
     told = []
     for network, seen, gradient in forwards(engine(name), batch):
-        (image,) = [key for key, known in images.items() if known is not None and torch.equal(seen, known)]
+        (image,) = [key for key, known in images.items() if torch.equal(seen, known)]
         told.append(f"{network} {image}" + ("" if gradient else " fixed"))
     assert ", ".join(told) == order
 

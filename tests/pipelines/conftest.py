@@ -1,20 +1,26 @@
-"""Photograph-like files and planners over them."""
+"""Planners, photograph-like files, and backends that execute plans over them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg.pipelines.plan import Planner
-from semiseg.pipelines.views import Augmentation, ViewSpec
+from semiseg.pipelines.batch import Backend, Windows
+from semiseg.pipelines.dali import DaliBackend
+from semiseg.pipelines.host import HostBackend
+from semiseg.pipelines.plan import Plan, Planner
+from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
 
-CROP = 128
+FILL = (124, 116, 104)
+CAC = Augmentation(base=400 / 320, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
 SIZES = (
     (375, 500),
     (500, 333),
@@ -25,26 +31,59 @@ SIZES = (
 )  # larger and smaller than a crop, odd sides
 
 
+def make_planner(
+    sizes: Sequence[tuple[int, int]] | np.ndarray = ((375, 500),),
+    kind: str = "pair",
+    *,
+    images: tuple[Sequence[int], Sequence[int]] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    **changes: Any,
+) -> Planner:
+    """A planner over images of these sizes, all of them labelled and unlabelled unless `images` says which are.
+
+    CAC's augmentations, one labelled and four unlabelled windows of 320 a step: `changes` are those of `Drawing`.
+    """
+    drawing = dict(crop=320, batch=1, unlabeled_batch=4, labeled=Augmentation(), unlabeled=CAC, seed=0, fill=FILL)
+    everything = range(len(sizes))
+    drawing = Drawing(views=ViewSpec(unlabeled=kind), **drawing | changes)
+    return Planner(np.array(sizes), *(images or (everything, everything)), drawing, rank=rank, world=world)
+
+
+@pytest.fixture(name="make_planner", scope="session")
+def _make_planner() -> Callable[..., Planner]:
+    return make_planner
+
+
+def run(backend: Backend, planner: Planner, start: int = 0) -> Iterator[tuple[Plan, Windows]]:
+    """What a backend makes of a planner's steps from `start` on."""
+    return backend(map(planner, itertools.count(start)))
+
+
+@pytest.fixture(name="run", scope="session")
+def _run() -> Callable[..., Iterator[tuple[Plan, Windows]]]:
+    return run
+
+
 @dataclass(frozen=True)
 class Photos:
     images: list[Path]
     masks: list[Path]
     sizes: np.ndarray
 
-    def planner(self, unlabeled: str = "pair", filter: str = "cubic", **changes) -> Planner:
-        views = dict(crop=CROP, batch=2, unlabeled_batch=2, seed=0)
-        views |= dict(
-            labeled_augmentation=Augmentation(filter=filter),
-            unlabeled_augmentation=Augmentation(filter=filter, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5),
-        )
-        everything = range(len(self.sizes))
-        return Planner(
-            self.sizes,
-            everything,
-            everything,
-            ViewSpec(unlabeled=unlabeled),
-            **{**views, **changes},
-        )
+    def planner(self, kind: str = "pair", filter: str = "cubic", **changes: Any) -> Planner:
+        """Two labelled and two unlabelled windows of 128 a step."""
+        unlabeled = Augmentation(filter=filter, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
+        small = dict(crop=128, batch=2, unlabeled_batch=2, labeled=Augmentation(filter=filter), unlabeled=unlabeled)
+        return make_planner(self.sizes, kind, **small | changes)
+
+    def host(self, **changes: Any) -> HostBackend:
+        files = dict(images=self.images, masks=self.masks, sizes=self.sizes, threads=2)
+        return HostBackend(**files | changes)
+
+    def dali(self, **changes: Any) -> DaliBackend:
+        files = dict(images=self.images, masks=self.masks, sizes=self.sizes, device_id=None, threads=2)
+        return DaliBackend(**files | changes)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ from PIL import Image
 
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend, nearest, place, resize
-from semiseg.pipelines.plan import DENOMINATOR, Planner
-from semiseg.pipelines.views import FILL, Augmentation, ViewSpec
+from semiseg.pipelines.plan import DENOMINATOR
+from semiseg.pipelines.views import Augmentation
+
+FILL = (124, 116, 104)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,11 @@ def upright(window: torch.Tensor, flip: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize("filter", ["linear", "cubic"])
-def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordinates, filter) -> None:
+def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordinates, filter, make_planner, run) -> None:
     images, masks, sizes = coordinates
     augmentation = Augmentation(range=(0.8, 2.0), filter=filter)
-    planner = Planner(
-        sizes, [0], [0, 1, 2], ViewSpec(unlabeled="pair"), crop=96, batch=1, unlabeled_batch=6, seed=3,
-        labeled_augmentation=augmentation, unlabeled_augmentation=augmentation,
-    )  # fmt: skip
-    backend = HostBackend(images, masks, planner, threads=2)(0)
+    planner = make_planner(sizes, crop=96, unlabeled_batch=6, seed=3, labeled=augmentation, unlabeled=augmentation)
+    backend = run(HostBackend(images, masks, sizes, threads=2), planner)
     shown = 0
     for _ in range(8):
         plan, windows = next(backend)
@@ -50,7 +49,7 @@ def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordina
                 parts.append(whole[y : y + h, x : x + w])
                 covered = np.zeros((96, 96), bool)
                 covered[: view.inside[row][0], : view.inside[row][1]] = True
-                assert (whole[~covered] == FILL).all()
+                assert (whole[~covered] == plan.fill).all()
                 # Where a window lies in the source: its rows and columns are those that the plan says.
                 step = stream.step[row] / DENOMINATOR
                 for axis in range(2):
@@ -65,27 +64,23 @@ def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordina
     backend.close()
 
 
-def test_labels_follow_their_image(coordinates) -> None:
+def test_targets_follow_their_image(coordinates, make_planner, run) -> None:
     images, masks, sizes = coordinates
-    planner = Planner(
-        sizes, [0, 1, 2], [], ViewSpec(), crop=96, batch=6, unlabeled_batch=0, seed=1,
-        labeled_augmentation=Augmentation(filter="linear"), unlabeled_augmentation=Augmentation(),
-    )  # fmt: skip
-    plan, windows = next(HostBackend(images, masks, planner, threads=2)(4))
+    options = dict(crop=96, batch=6, unlabeled_batch=0, seed=1, labeled=Augmentation(filter="linear"))
+    planner = make_planner(sizes, "none", images=([0, 1, 2], []), **options)
+    plan, windows = next(run(HostBackend(images, masks, sizes, threads=2), planner, 4))
     assert windows.unlabeled == ()
     for row, (h, w) in enumerate(plan.labeled.views[0].inside):
         flip = plan.labeled.views[0].flip[row]
-        image, label = upright(windows.labeled[row], flip), upright(windows.target[row], flip)
-        assert (
-            np.abs(image[:h, :w, 0].astype(int) - label[:h, :w]).max() <= 1 + plan.labeled.step[row] / DENOMINATOR / 2
-        )
-        assert (label[h:] == 255).all()
-        assert (label[:, w:] == 255).all()
+        image, target = upright(windows.labeled[row], flip), upright(windows.target[row], flip)
+        apart = np.abs(image[:h, :w, 0].astype(int) - target[:h, :w])
+        assert apart.max() <= 1 + plan.labeled.step[row] / DENOMINATOR / 2
+        assert (target[h:] == 255).all()
+        assert (target[:, w:] == 255).all()
 
 
-def test_windows_stay_until_the_next_but_one_is_asked_for(photos) -> None:
-    planner = photos.planner("mixed")
-    backend = HostBackend(photos.images, photos.masks, planner, threads=2)(0)
+def test_windows_stay_until_the_next_but_one_is_asked_for(photos, run) -> None:
+    backend = run(photos.host(), photos.planner("mixed"))
     _, first = next(backend)
     kept = first.labeled.clone(), first.target.clone(), *(view.clone() for view in first.unlabeled)
     next(backend)
@@ -93,9 +88,9 @@ def test_windows_stay_until_the_next_but_one_is_asked_for(photos) -> None:
     backend.close()
 
 
-def test_any_step_can_be_started_with(photos) -> None:
-    backend = HostBackend(photos.images, photos.masks, photos.planner("pair"), threads=2)
-    walk, jump = backend(0), backend(5)
+def test_any_step_can_be_started_with(photos, run) -> None:
+    backend, planner = photos.host(), photos.planner("pair")
+    walk, jump = run(backend, planner), run(backend, planner, 5)
     for _ in range(5):
         next(walk)
     for _ in range(3):
@@ -105,9 +100,25 @@ def test_any_step_can_be_started_with(photos) -> None:
         assert all(torch.equal(x, y) for x, y in zip(a.unlabeled, b.unlabeled))
 
 
-def test_unlabelled_images_need_no_masks(photos) -> None:
+def test_plans_are_executed_in_their_order_and_the_next_one_is_begun_meanwhile(photos) -> None:
+    planner, asked = photos.planner("plain"), []
+
+    def plans():
+        for step in (7, 3, 3, 0):
+            asked.append(step)
+            yield planner(step)
+
+    windows = photos.host()(plans())
+    for number, (step, begun) in enumerate(zip((7, 3, 3), (2, 3, 4))):
+        plan, _ = next(windows)
+        assert np.array_equal(plan.labeled.origin, planner(step).labeled.origin), number
+        assert len(asked) == begun
+    windows.close()
+
+
+def test_unlabelled_images_need_no_masks(photos, run) -> None:
     planner = photos.planner("plain", batch=0)
-    _, windows = next(HostBackend(photos.images, [None] * len(photos.images), planner, threads=1)(0))
+    _, windows = next(run(photos.host(masks=[None] * len(photos.images)), planner))
     assert windows.labeled.shape == (0, 128, 128, 3)
     assert windows.unlabeled[0].shape == (2, 128, 128, 3)
 
@@ -116,27 +127,26 @@ def test_unlabelled_images_need_no_masks(photos) -> None:
     ("content", "says"),
     [(None, "cannot be read"), (b"", "cannot be decoded"), (b"no image", "cannot be decoded"), (20, "was 375x500")],
 )
-def test_a_file_that_changed_is_named(photos, tmp_path, content, says) -> None:
+def test_a_file_that_changed_is_named(photos, run, tmp_path, content, says) -> None:
     broken = tmp_path / "broken.png"
     if isinstance(content, int):
         Image.new("RGB", (content, content)).save(broken)
     elif content is not None:
         broken.write_bytes(content)
-    planner = photos.planner("none")
-    planner.sizes = np.full_like(planner.sizes, (375, 500))
+    backend = photos.host(images=[broken] * 6, sizes=np.full_like(photos.sizes, (375, 500)))
     with pytest.raises(UsageError, match=f"broken.png: .*{says}") as raised:
-        next(HostBackend([broken] * 6, photos.masks, planner, threads=2)(0))
+        next(run(backend, photos.planner("none")))
     assert "\n" not in str(raised.value)
 
 
 @given(origin=st.integers(0, 50), step=st.integers(1, 4096), extent=st.integers(1, 40))
-def test_nearest_is_the_label_under_the_centre(origin, step, extent) -> None:
+def test_nearest_is_the_value_under_the_centre(origin, step, extent) -> None:
     length = origin + extent * 4 + 1
-    labels = np.tile(np.arange(length, dtype=np.int64), (length, 1))
-    seen = nearest(labels, np.array([origin, origin]), step, np.array([extent, extent]))
+    mask = np.tile(np.arange(length, dtype=np.int64), (length, 1))
+    seen = nearest(mask, np.array([origin, origin]), step, np.array([extent, extent]))
     exact = [(2 * DENOMINATOR * origin + (2 * i + 1) * step) // (2 * DENOMINATOR) for i in range(extent)]
     assert (seen == exact).all()
-    assert (nearest(labels.T, np.array([origin, origin]), step, np.array([extent, extent])) == np.c_[exact]).all()
+    assert (nearest(mask.T, np.array([origin, origin]), step, np.array([extent, extent])) == np.c_[exact]).all()
 
 
 def test_bicubic_is_pillow_s(photos) -> None:

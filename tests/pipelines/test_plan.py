@@ -10,17 +10,9 @@ from torchvision.transforms import ColorJitter
 
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.plan import DENOMINATOR, Plan, Planner, colour_matrix
-from semiseg.pipelines.views import Augmentation, ViewSpec
+from semiseg.pipelines.views import KINDS, Augmentation
 
 DRAWS = 20_000
-CAC = Augmentation(base=400 / 320, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
-
-
-def planner(sizes=((375, 500),), kind: str = "pair", **changes) -> Planner:
-    options = dict(crop=320, batch=1, unlabeled_batch=4, seed=0)
-    options |= dict(labeled_augmentation=Augmentation(), unlabeled_augmentation=CAC)
-    everything = range(len(sizes))
-    return Planner(np.array(sizes), everything, everything, ViewSpec(unlabeled=kind), **{**options, **changes})
 
 
 def same(first: Plan, second: Plan, arrays) -> bool:
@@ -28,8 +20,8 @@ def same(first: Plan, second: Plan, arrays) -> bool:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> Plan:
-    return planner(unlabeled_batch=DRAWS)(0)
+def pairs(make_planner) -> Plan:
+    return make_planner(unlabeled_batch=DRAWS)(0)
 
 
 def test_pairs_of_voc_overlap_as_in_the_published_program(pairs) -> None:
@@ -46,18 +38,18 @@ def test_long_sides_are_uniform_with_both_ends(pairs) -> None:
     assert long_side.mean() == pytest.approx(560, abs=4)
 
 
-def test_factors_are_drawn_with_equal_probability() -> None:
+def test_factors_are_drawn_with_equal_probability(make_planner) -> None:
     factors = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     augmentation = Augmentation(scale="factors", factors=factors, filter="linear")
-    stream = planner(kind="plain", unlabeled_batch=DRAWS, unlabeled_augmentation=augmentation)(0).unlabeled[0]
+    stream = make_planner(kind="plain", unlabeled_batch=DRAWS, unlabeled=augmentation)(0).unlabeled[0]
     drawn, counts = np.unique(np.round(DENOMINATOR / stream.step, 2), return_counts=True)
     assert drawn == pytest.approx(factors, abs=0.01)
     assert counts / DRAWS == pytest.approx(1 / 6, abs=0.015)
     assert not stream.cubic
 
 
-def test_mixing_boxes_cover_a_quarter_as_in_the_published_generator() -> None:
-    boxes = planner(((375, 500), (500, 375)), "mixed", crop=512, unlabeled_batch=DRAWS)(0).boxes
+def test_mixing_boxes_cover_a_quarter_as_in_the_published_generator(make_planner) -> None:
+    boxes = make_planner(((375, 500), (500, 375)), "mixed", crop=512, unlabeled_batch=DRAWS)(0).boxes
 
     def area(*chosen: int) -> np.ndarray:
         low, high = boxes[:, chosen, :2].max(1), boxes[:, chosen, 2:].min(1)
@@ -106,9 +98,8 @@ augmentations = st.builds(
     seed=st.integers(0, 2**63 - 1),
     step=st.integers(0, 10**7),
 )
-def test_windows_lie_inside_their_images(sizes, kind, crop, augmentation, seed, step) -> None:
-    ours = planner(sizes, kind, crop=crop, seed=seed, labeled_augmentation=augmentation)
-    ours.unlabeled_augmentation = augmentation
+def test_windows_lie_inside_their_images(sizes, kind, crop, augmentation, seed, step, make_planner) -> None:
+    ours = make_planner(sizes, kind, crop=crop, seed=seed, labeled=augmentation, unlabeled=augmentation)
     plan = ours(step)
     for stream in plan.streams:
         assert (stream.step >= 1).all()
@@ -133,17 +124,25 @@ def test_windows_lie_inside_their_images(sizes, kind, crop, augmentation, seed, 
         assert np.array_equal(one.offset + overlap.corner1, two.offset + overlap.corner2)
 
 
-def test_second_windows_do_not_leave_images_barely_larger_than_they() -> None:
+def test_second_windows_do_not_leave_images_barely_larger_than_they(make_planner) -> None:
     barely = Augmentation(base=325 / 320, range=(1.0, 1.0))
     for sizes in ([(325, 325)], [(325, 330)]):
-        plan = planner(sizes, unlabeled_batch=2000, unlabeled_augmentation=barely)(0)
+        plan = make_planner(sizes, unlabeled_batch=2000, unlabeled=barely)(0)
         assert all((view.inside == np.minimum(sizes, 320)).all() for view in plan.unlabeled[0].views)
+
+
+def test_every_kind_of_views_is_planned_in_as_many_streams_and_windows_as_it_says(make_planner) -> None:
+    assert Planner.BY_KIND.keys() == KINDS.keys()
+    for name, kind in KINDS.items():
+        plan = make_planner([(40, 50)] * 5, name, crop=32)(0)
+        assert (plan.crop, len(plan.unlabeled)) == (32, kind.streams)
+        assert sum(len(stream.views) for stream in plan.unlabeled) == kind.windows
 
 
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(2, 9), batch=st.integers(1, 6), seed=st.integers(0, 1000))
-def test_every_image_comes_once_an_epoch_and_never_meets_itself(count, batch, seed) -> None:
-    ours = planner([(40, 50)] * count, "mixed", crop=32, batch=batch, unlabeled_batch=batch, seed=seed)
+def test_every_image_comes_once_an_epoch_and_never_meets_itself(count, batch, seed, make_planner) -> None:
+    ours = make_planner([(40, 50)] * count, "mixed", crop=32, batch=batch, unlabeled_batch=batch, seed=seed)
     plans = [ours(step) for step in range(3 * count)]
     streams = [plan.labeled for plan in plans], *zip(*(plan.unlabeled for plan in plans))
     epochs = [np.concatenate([s.record for s in stream])[: 3 * count].reshape(3, count) for stream in streams]
@@ -152,41 +151,41 @@ def test_every_image_comes_once_an_epoch_and_never_meets_itself(count, batch, se
     assert (epochs[1] != epochs[2]).all()
 
 
-def test_epochs_and_streams_have_orders_of_their_own() -> None:
-    ours = planner([(40, 50)] * 50, batch=50, unlabeled_batch=50, crop=32)
+def test_epochs_and_streams_have_orders_of_their_own(make_planner) -> None:
+    ours = make_planner([(40, 50)] * 50, batch=50, unlabeled_batch=50, crop=32)
     orders = [tuple(stream.record) for step in range(3) for stream in ours(step).streams]
     assert len(set(orders)) == len(orders)
 
 
-@pytest.mark.parametrize("kind", ["none", "plain", "pair", "mixed"])
-def test_a_plan_depends_on_the_step_alone(kind, arrays) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_depends_on_the_step_alone(kind, arrays, make_planner) -> None:
     sizes = [(40 + n, 90 - n) for n in range(11)]
-    fresh, used = (planner(sizes, kind, batch=4, crop=48) for _ in range(2))
+    fresh, used = (make_planner(sizes, kind, batch=4, crop=48) for _ in range(2))
     for step in (0, 9, 3):
         used(step)
     assert same(fresh(7), used(7), arrays)
     assert not same(fresh(7), used(8), arrays)
-    assert not same(fresh(7), planner(sizes, kind, batch=4, crop=48, seed=1)(7), arrays)
+    assert not same(fresh(7), make_planner(sizes, kind, batch=4, crop=48, seed=1)(7), arrays)
 
 
-@pytest.mark.parametrize("kind", ["none", "plain", "pair", "mixed"])
-def test_processes_share_one_plan(kind, arrays) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_share_one_plan(kind, arrays, make_planner) -> None:
     sizes = [(40 + n, 90 - n) for n in range(11)]
     options = dict(sizes=sizes, kind=kind, crop=48, batch=4, unlabeled_batch=6)
-    whole = planner(**options)(5)
-    ranks = [planner(**options, rank=rank, world=2)(5) for rank in range(2)]
+    whole = make_planner(**options)(5)
+    ranks = [make_planner(**options, rank=rank, world=2)(5) for rank in range(2)]
     for expected, *parts in zip(arrays(whole), *map(arrays, ranks), strict=True):
         assert np.array_equal(expected, np.concatenate(parts))
 
 
-def test_labelled_images_do_not_depend_on_the_unlabelled_ones() -> None:
-    with_pairs, alone = (planner([(40, 50)] * 5, kind, batch=4, crop=32)(3).labeled for kind in ("pair", "none"))
+def test_labelled_images_do_not_depend_on_the_unlabelled_ones(make_planner) -> None:
+    with_pairs, alone = (make_planner([(40, 50)] * 5, kind, batch=4, crop=32)(3).labeled for kind in ("pair", "none"))
     assert np.array_equal(with_pairs.record, alone.record)
     assert np.array_equal(with_pairs.origin, alone.origin)
 
 
-def test_no_labelled_images_a_step_leave_the_unlabelled_ones_as_they_are(arrays) -> None:
-    whole, rest = (planner([(40, 50)] * 5, "mixed", batch=batch, crop=32)(3) for batch in (2, 0))
+def test_no_labelled_images_a_step_leave_the_unlabelled_ones_as_they_are(arrays, make_planner) -> None:
+    whole, rest = (make_planner([(40, 50)] * 5, "mixed", batch=batch, crop=32)(3) for batch in (2, 0))
     assert len(rest.labeled.record) == 0
     assert all(np.array_equal(a, b) for a, b in zip(arrays(whole.unlabeled), arrays(rest.unlabeled), strict=True))
 
@@ -201,11 +200,10 @@ def test_no_labelled_images_a_step_leave_the_unlabelled_ones_as_they_are(arrays)
         ([0], [1], "pair", {"world": 2, "unlabeled_batch": 3}, "multiple of 2"),
     ],
 )
-def test_a_split_that_cannot_feed_the_views_is_refused(labeled, unlabeled, kind, changes, cure) -> None:
-    options = dict(crop=32, batch=2, unlabeled_batch=2, seed=0)
-    options |= dict(labeled_augmentation=CAC, unlabeled_augmentation=CAC)
+def test_a_split_that_cannot_feed_the_views_is_refused(labeled, unlabeled, kind, changes, cure, make_planner) -> None:
+    options = dict(crop=32, batch=2, unlabeled_batch=2)
     with pytest.raises(UsageError, match=cure):
-        Planner(np.full((2, 2), 40), labeled, unlabeled, ViewSpec(unlabeled=kind), **{**options, **changes})
+        make_planner([(40, 40)] * 2, kind, images=(labeled, unlabeled), **options | changes)
 
 
 def matrix(brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0, gray=False) -> np.ndarray:
@@ -257,10 +255,10 @@ def test_hue_turns_the_way_that_hsv_counts(hue) -> None:
         assert (after - before + 0.5) % 1 - 0.5 == pytest.approx(hue, abs=0.05)
 
 
-def test_colours_spread_like_torchvision_s_jitter(photos) -> None:
+def test_colours_spread_like_torchvision_s_jitter(photos, make_planner) -> None:
     photo = cv2.imread(str(photos.images[0]), cv2.IMREAD_COLOR_RGB)[::12, ::12]
     jittered = Augmentation(range=(1.0, 1.0), jitter=1.0)
-    view = planner(kind="plain", unlabeled_augmentation=jittered, unlabeled_batch=200)(0).unlabeled[0].views[0]
+    view = make_planner(kind="plain", unlabeled=jittered, unlabeled_batch=200)(0).unlabeled[0].views[0]
     ours = np.clip(
         np.rint(np.einsum("bij,hwj->bhwi", view.matrix[..., :3], photo) + view.matrix[:, None, None, :, 3]), 0, 255
     )

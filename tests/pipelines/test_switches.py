@@ -4,19 +4,10 @@ import numpy as np
 import pytest
 
 from semiseg.pipelines.decode import COLOUR, read
-from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.plan import Plan, Planner
-from semiseg.pipelines.views import FILL, Augmentation, Sampling, ViewSpec
+from semiseg.pipelines.views import Augmentation, Sampling
 
 DRAWS = 20_000
-CAC = Augmentation(base=400 / 320, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
-
-
-def planner(sizes=((375, 500),), kind: str = "pair", **changes) -> Planner:
-    options = dict(crop=320, batch=1, unlabeled_batch=4, seed=0)
-    options |= dict(labeled_augmentation=Augmentation(), unlabeled_augmentation=CAC)
-    everything = range(len(sizes))
-    return Planner(np.array(sizes), everything, everything, ViewSpec(unlabeled=kind), **{**options, **changes})
 
 
 def same(first: Plan, second: Plan, arrays) -> bool:
@@ -34,49 +25,53 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("sampling", SWITCHES.values(), ids=SWITCHES)
-def test_switches_change_plans_and_leave_them_pure(sampling, arrays) -> None:
+def test_switches_change_plans_and_leave_them_pure(sampling, arrays, make_planner) -> None:
     """Still a function of the step alone, and the same for any number of processes."""
     sizes = [(40 + n, 90 - n) for n in range(11)]
     options = dict(sizes=sizes, kind="mixed", crop=48, batch=4, unlabeled_batch=4, sampling=sampling)
-    whole, fresh, plain = planner(**options), planner(**options), planner(**options | {"sampling": None})
+    unchanged = {"sampling": Sampling()}
+    whole, fresh, plain = make_planner(**options), make_planner(**options), make_planner(**options | unchanged)
     for step in (9, 2, 6):
         whole(step)
     assert same(whole(7), fresh(7), arrays)
     assert not same(whole(7), whole(8), arrays)
     assert any(not same(whole(step), plain(step), arrays) for step in range(10))
-    ranks = [planner(**options, rank=rank, world=2)(7) for rank in range(2)]
+    ranks = [make_planner(**options, rank=rank, world=2)(7) for rank in range(2)]
     for expected, *parts in zip(arrays(whole(7)), *map(arrays, ranks), strict=True):
         assert np.array_equal(expected, np.concatenate(parts))
 
 
-def switched(kind: str, **changes) -> Planner:
-    """Twelve images of one size, two a step: six steps an epoch."""
-    return planner([(40, 50)] * 12, kind, crop=32, batch=2, unlabeled_batch=2, sampling=Sampling(**changes))
+@pytest.fixture
+def switched(make_planner):
+    """Planners of twelve images of one size, two a step: six steps an epoch."""
+
+    def planner(kind: str, **changes) -> Planner:
+        return make_planner([(40, 50)] * 12, kind, crop=32, batch=2, unlabeled_batch=2, sampling=Sampling(**changes))
+
+    return planner
 
 
-def test_cutmix_partner_is_another_image_or_the_same_one() -> None:
+def test_cutmix_partner_is_another_image_or_the_same_one(switched, make_planner) -> None:
     first, partner = switched("mixed")(3).unlabeled
     assert (first.record != partner.record).all()
     first, partner = switched("mixed", cutmix_partner="same")(3).unlabeled
     assert np.array_equal(first.record, partner.record)
     assert not np.array_equal(first.origin, partner.origin)  # windows of their own
-    lonely = dict(labeled_augmentation=CAC, unlabeled_augmentation=CAC, crop=32, batch=2, unlabeled_batch=2, seed=0)
-    mixed = ViewSpec(unlabeled="mixed")
-    plan = Planner(np.full((1, 2), 40), [0], [0], mixed, sampling=Sampling(cutmix_partner="same"), **lonely)(0)
+    plan = make_planner([(40, 40)], "mixed", crop=32, sampling=Sampling(cutmix_partner="same"))(0)
     assert not plan.unlabeled[1].record.any()
 
 
-def test_boxes_are_new_or_repeat_for_eight_steps_and_every_epoch() -> None:
+def test_boxes_are_new_or_repeat_for_eight_steps_and_every_epoch(make_planner) -> None:
     sizes = [(40, 50)] * 40  # twenty steps an epoch
     steps = [0, 7, 8, 19, 20, 28]
     for repeat, expected in ((False, [0, 1, 2, 3, 4, 5]), (True, [0, 0, 1, 2, 0, 1])):
-        ours = planner(sizes, "mixed", crop=64, batch=2, unlabeled_batch=2, sampling=Sampling(repeat_boxes=repeat))
+        ours = make_planner(sizes, "mixed", crop=64, batch=2, unlabeled_batch=2, sampling=Sampling(repeat_boxes=repeat))
         boxes = [ours(step).boxes.tobytes() for step in steps]
         assert [list(dict.fromkeys(boxes)).index(one) for one in boxes] == expected
 
 
 @pytest.mark.parametrize("kind", ["plain", "mixed"])
-def test_unlabelled_order_is_shuffled_every_epoch_or_repeated(kind) -> None:
+def test_unlabelled_order_is_shuffled_every_epoch_or_repeated(kind, switched) -> None:
     for order in ("shuffled", "repeated"):
         ours = switched(kind, unlabeled_order=order)
         epochs = [[ours(step) for step in range(6 * epoch, 6 * epoch + 6)] for epoch in range(3)]
@@ -88,14 +83,12 @@ def test_unlabelled_order_is_shuffled_every_epoch_or_repeated(kind) -> None:
         assert len(flips) == 3  # the windows are new in any case
 
 
-def test_labelled_images_come_once_a_pass_or_fill_an_epoch_with_a_redrawn_rest() -> None:
+def test_labelled_images_come_once_a_pass_or_fill_an_epoch_with_a_redrawn_rest(make_planner) -> None:
     """Five labelled and 23 unlabelled images: four whole repeats, and three of any."""
-    options = dict(crop=32, batch=1, unlabeled_batch=1, seed=0)
-    options |= dict(labeled_augmentation=CAC, unlabeled_augmentation=CAC)
+    options = dict(images=(range(5), range(5, 28)), crop=32, unlabeled_batch=1)
     records = {}
     for redraw in (False, True):
-        views, sampling = ViewSpec(unlabeled="plain"), Sampling(redraw_tail=redraw)
-        ours = Planner(np.full((28, 2), 40), range(5), range(5, 28), views, sampling=sampling, **options)
+        ours = make_planner([(40, 40)] * 28, "plain", sampling=Sampling(redraw_tail=redraw), **options)
         records[redraw] = np.array([ours(step).labeled.record[0] for step in range(23 * 30)])
     passes = records[False].reshape(-1, 5)
     assert (np.sort(passes) == np.arange(5)).all()
@@ -107,7 +100,7 @@ def test_labelled_images_come_once_a_pass_or_fill_an_epoch_with_a_redrawn_rest()
 
 
 @pytest.mark.parametrize("labeled", [True, False])
-def test_batches_are_new_or_replayed_within_an_epoch(labeled, arrays) -> None:
+def test_batches_are_new_or_replayed_within_an_epoch(labeled, arrays, switched) -> None:
     """Twelve images, two a step, epochs of 15 steps: the six batches of the first pass, and again, and half of it."""
 
     def part(plan: Plan):
@@ -123,7 +116,7 @@ def test_batches_are_new_or_replayed_within_an_epoch(labeled, arrays) -> None:
         assert not all(np.array_equal(a, b) for a, b in zip(first, again))  # the other stream goes on
 
 
-def test_an_epoch_is_a_pass_or_as_many_steps_as_told(arrays) -> None:
+def test_an_epoch_is_a_pass_or_as_many_steps_as_told(arrays, switched) -> None:
     def repeats(step: int, **changes) -> bool:
         ours = switched("plain", unlabeled_order="repeated", **changes)
         return np.array_equal(ours(0).unlabeled[0].record, ours(step).unlabeled[0].record)
@@ -134,10 +127,10 @@ def test_an_epoch_is_a_pass_or_as_many_steps_as_told(arrays) -> None:
     assert same(switched("mixed")(9), switched("mixed", epoch_steps=1157)(9), arrays)
 
 
-def test_random_numbers_are_each_sample_s_own_or_shared_by_parts_of_the_batch() -> None:
+def test_random_numbers_are_each_sample_s_own_or_shared_by_parts_of_the_batch(make_planner) -> None:
     def drawn(shared: int) -> np.ndarray:
         sampling = Sampling(shared_draws=shared)
-        stream = planner([(375, 500)] * 24, unlabeled_batch=8, sampling=sampling)(2).unlabeled[0]
+        stream = make_planner([(375, 500)] * 24, unlabeled_batch=8, sampling=sampling)(2).unlabeled[0]
         assert len(set(stream.record)) == 8
         return np.column_stack([stream.step, stream.origin, stream.views[0].flip, stream.views[1].matrix[:, 0, 0]])
 
@@ -147,13 +140,12 @@ def test_random_numbers_are_each_sample_s_own_or_shared_by_parts_of_the_batch() 
     assert len(np.unique(halves[0], axis=0)) == 4
 
 
-def test_corners_are_drawn_from_all_positions_or_from_one_too_many() -> None:
+def test_corners_are_drawn_from_all_positions_or_from_one_too_many(make_planner) -> None:
     natural = dict(scale="factors", factors=(1.0,))
     for too_many in (False, True):
         augmentation = Augmentation(**natural, crop_off_by_one=too_many)
-        stream = planner(
-            [(330, 320)], "plain", unlabeled_batch=DRAWS, unlabeled_augmentation=augmentation
-        )(0).unlabeled[0]  # fmt: skip
+        ours = make_planner([(330, 320)], "plain", unlabeled_batch=DRAWS, unlabeled=augmentation)
+        stream = ours(0).unlabeled[0]
         view, rows = stream.views[0], stream.views[0].inside[:, 0]
         positions, counts = np.unique(stream.origin[:, 0], return_counts=True)
         assert list(positions) == list(range(12 if too_many else 11))
@@ -163,10 +155,10 @@ def test_corners_are_drawn_from_all_positions_or_from_one_too_many() -> None:
         assert not view.pad.any()  # the missing row is at the bottom
 
 
-def test_a_missing_column_is_padded_at_the_right_of_flipped_windows_too() -> None:
+def test_a_missing_column_is_padded_at_the_right_of_flipped_windows_too(make_planner) -> None:
     """The program flips the image first: of the image itself, the window lies at the left then."""
     augmentation = Augmentation(scale="factors", factors=(1.0,), crop_off_by_one=True)
-    stream = planner([(320, 330)], "plain", unlabeled_batch=2000, unlabeled_augmentation=augmentation)(0).unlabeled[0]
+    stream = make_planner([(320, 330)], "plain", unlabeled_batch=2000, unlabeled=augmentation)(0).unlabeled[0]
     view = stream.views[0]
     short = view.inside[:, 1] == 319
     assert (short & view.flip).any()
@@ -174,11 +166,11 @@ def test_a_missing_column_is_padded_at_the_right_of_flipped_windows_too() -> Non
     assert (view.pad[short, 1] == view.flip[short]).all()  # before the flip
 
 
-def test_padding_is_at_the_corner_or_all_round() -> None:
+def test_padding_is_at_the_corner_or_all_round(make_planner) -> None:
     for padding, expected in (("corner", (0, 0, 0)), ("centre", (111, 117, 118))):
         augmentation = Augmentation(scale="factors", factors=(1.0,), padding=padding)
         sizes = [(97, 85)]  # missing 223 rows and 235 columns
-        stream = planner(sizes, "plain", unlabeled_batch=50, unlabeled_augmentation=augmentation)(0).unlabeled[0]
+        stream = make_planner(sizes, "plain", unlabeled_batch=50, unlabeled=augmentation)(0).unlabeled[0]
         view = stream.views[0]
         top, left, left_of_flipped = expected
         assert (view.inside == sizes[0]).all()
@@ -196,11 +188,11 @@ def cut_as_published(image: np.ndarray, flip: bool, crop: int, start: tuple[int,
     return out
 
 
-def test_windows_are_those_of_the_published_program(photos) -> None:
+def test_windows_are_those_of_the_published_program(photos, run) -> None:
     """CPS at scale 1: every window is one that flipping, cutting and padding the decoded image gives."""
     natural = Augmentation(scale="factors", factors=(1.0,), filter="linear", crop_off_by_one=True, padding="centre")
-    ours = photos.planner("plain", labeled_augmentation=natural, unlabeled_augmentation=natural, unlabeled_batch=12)
-    backend = HostBackend(photos.images, photos.masks, ours, threads=2)(0)
+    ours = photos.planner("plain", labeled=natural, unlabeled=natural, unlabeled_batch=12)
+    backend = run(photos.host(), ours)
     ends = 0
     for _ in range(12):
         plan, windows = next(backend)
@@ -210,7 +202,7 @@ def test_windows_are_those_of_the_published_program(photos) -> None:
             (y, x), (h, w) = stream.origin[row], stream.extent[row]
             start = y, image.shape[1] - x - w if flip else x
             seen = windows.unlabeled[0][row].numpy()
-            assert np.array_equal(seen, cut_as_published(image, flip, ours.crop, start, FILL))
-            ends += any(side < ours.crop < whole for side, whole in zip((h, w), image.shape))
+            assert np.array_equal(seen, cut_as_published(image, flip, plan.crop, start, plan.fill))
+            ends += any(side < plan.crop < whole for side, whole in zip((h, w), image.shape))
     assert ends  # windows of one too many were among them
     backend.close()

@@ -11,12 +11,13 @@ from semiseg.engine.catalogue import find_recipe, load_recipe, recipes
 from semiseg.engine.hyperparameters import hyperparameters
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.trainer import Trainer
+from semiseg.pipelines.datasets.layouts import LAYOUTS
 from semiseg.pipelines.datasets.registry import SPLITS
 from semiseg.pipelines.errors import UsageError
 from semiseg.recipes import published
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
-DATASETS = ("voc", "cityscapes", "folder", "shapes")
+DATASETS = tuple(LAYOUTS)
 
 
 def test_every_method_has_a_recipe_for_every_data_set():

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from semiseg.engine.methods.cac import NegativeBank, overlap_positions
 from semiseg.engine.training.build import build_method
 from semiseg.kernels import reference
-from semiseg.pipelines.batch import Unlabeled
+from semiseg.pipelines.batch import Pair
 
 METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CLASSES = 3
@@ -89,8 +89,9 @@ def test_overlap_positions_show_the_same_place_in_both_views():
         apart = offsets[1] - offsets[0]
         corner1, corner2 = np.maximum(apart, 0), np.maximum(-apart, 0)
         extent = np.maximum(crop - np.abs(apart), 0)
-        pair = Unlabeled(
-            torch.empty(1, 3, crop, crop),
+        pair = Pair(
+            image1=torch.empty(1, 3, crop, crop),
+            image2=torch.empty(1, 3, crop, crop),
             corner1=torch.from_numpy(corner1[None]),
             corner2=torch.from_numpy(corner2[None]),
             extent=torch.from_numpy(extent[None]),
