@@ -1,6 +1,6 @@
 """The `dali` backend: executes plans with NVIDIA DALI, on a GPU (mixed decoding, GPU operators) or on CPU operators.
 
-It agrees with `host`: labels bit for bit, because plans are stated in numbers that float32 holds exactly and no centre
+It agrees with `host`: targets bit for bit, because plans are stated in numbers that float32 holds exactly and no centre
 of an output pixel falls on a border of source pixels; images up to the rounding of the two resizers.
 """
 
@@ -18,7 +18,7 @@ import torch
 
 from .batch import Windows
 from .datasets.dataset import IGNORE
-from .decode import COLOUR, LABEL, read
+from .decode import COLOUR, LABEL, read, unreadable
 from .errors import UsageError
 from .plan import DENOMINATOR, Plan, Stream
 
@@ -171,7 +171,7 @@ def _text(path: Path) -> np.ndarray:
     try:
         size = os.stat(path).st_size
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`") from None
+        raise unreadable(path, error) from None
     if not size:
         raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
     return np.frombuffer(os.fsencode(path), np.uint8)

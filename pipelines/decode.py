@@ -11,8 +11,6 @@ import numpy as np
 from .errors import UsageError
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-
-
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -21,7 +19,7 @@ def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarra
     try:
         encoded = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`") from None
+        raise unreadable(path, error) from None
     decoded = cv2.imdecode(encoded, flags) if encoded.size else None
     if decoded is None:
         raise UsageError(f"{path}: cannot be decoded any more; run `semiseg doctor` and mend or remove it")
@@ -29,3 +27,8 @@ def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarra
     if (height, width) != (h, w):  # resizers would read beyond a smaller image
         raise UsageError(f"{path}: is {height}x{width} and was {h}x{w} (height x width); run `semiseg prepare`")
     return decoded
+
+
+def unreadable(path: Path, error: OSError) -> UsageError:
+    """What to raise for a file that was there when it was prepared."""
+    return UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`")

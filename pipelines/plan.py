@@ -1,8 +1,8 @@
-"""All randomness of the data: (seed, step) -> which samples, which windows, which colours, which boxes.
+"""All randomness of the data: (seed, step) -> which images (order.py), which windows, which colours, which boxes.
 
-A plan is a pure function of a counter-based generator (Philox) keyed by the global sample index, so step k can be asked
-for at any time, and processes take slices of one plan. Backends execute it and agree, because windows are stated in
-numbers that float32 holds exactly: steps in 1/1024 source pixel per output pixel and integer source origins.
+A plan is a pure function of a counter-based generator (draws.py) keyed by the global sample index, so step k can be
+asked for at any time, and processes take slices of one plan. Backends execute it and agree, because windows are stated
+in numbers that float32 holds exactly: steps in 1/1024 source pixel per output pixel and integer source origins.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Remap:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image; `mask` is None where there is none on disk, `remap` where it holds class indices."""
+    """One image; `mask` is None where there is none on disk, `remap` where the mask holds class indices already."""
 
     id: str
     image: Path
