@@ -151,10 +151,10 @@ def rate(loader, records: Sequence[Record], kind: str, seconds: float) -> float:
     with loader(records, kind) as batches:
         for _ in range(WARM_UP):
             next(batches)
-        count, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
+        count, elapsed, start = 0, 0.0, time.perf_counter()
+        while elapsed < seconds:
             next(batches)
-            count += 1
+            count, elapsed = count + 1, time.perf_counter() - start
     del batches
     gc.collect()  # worker processes and buffers of one loader must not disturb the next
     return count * BATCH / elapsed

@@ -1,63 +1,112 @@
-"""Checkpoints: the evaluated network as safetensors with its recipe inside, the state a run goes on from, and the
-files of the published programs, which stand in for the first."""
+"""Checkpoints: the evaluated network as safetensors, with a header that says all that its use needs, and the files of
+the published programs, which stand in for them."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..pipelines.datasets import cityscapes, voc
 from ..pipelines.datasets.dataset import Colour
 from ..pipelines.datasets.files import voc_colours
+from ..pipelines.datasets.layouts import LAYOUTS
+from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError
-from .catalogue import load_recipe
-from .models import Network, build_network, from_published, read_state_dict
+from .methods.programs import PROGRAMS
+from .models import ENCODERS, Network, build_network, from_published, published_program, read_state_dict
+from .protocol import Evaluation, Protocol
 from .recipe import Recipe
+from .serial import plain, typed
 
-FORMAT = "semiseg 1"
+FORMAT = "semiseg 2"
+# How published networks are shown images of data that was never published.
+OWN_LAYOUT = next(name for name, layout in LAYOUTS.items() if layout.classes is None)
+OWN_CROP, OWN_LONG_SIDE = 320, 1.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the use of a network needs. A field may be added with a default, and none may change its meaning: then
+    every version reads the files of every other, and passes over what it does not know."""
+
+    network: str
+    """The decoder, of DECODERS."""
+    backbone: str
+    """The encoder, of ENCODERS."""
+    head_width: int
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    """One RGB colour a class."""
+    mean: tuple[float, float, float]
+    """Of the images that the network was trained on, in [0, 1]."""
+    std: tuple[float, float, float]
+    evaluation: Protocol
+    layout: str
+    """Of the data set that it was trained on, below `data`."""
+    data: str | None = None
+    files: dict[str, str | None] = field(default_factory=dict)
+    """The options of `find_dataset` that it was found with."""
+    step: int = 0
+    miou: float | None = None
+    """On the validation set, in [0, 1]; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network and what is needed to use it."""
+    """A network, on the CPU and in evaluation mode, and what its use needs."""
 
     network: Network
-    recipe: Recipe
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    step: int
-    miou: float
+    header: Header
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """What it was trained by, for the record; empty for a published file."""
 
 
-def save_network(
-    path: Path, network: Network, recipe: Recipe, classes: tuple[str, ...], palette, *, step: int, miou: float
-) -> None:
-    """Writes the file whole or not at all."""
-    metadata = {
-        "format": FORMAT,
-        "recipe": json.dumps(recipe.to_dict()),
-        "classes": json.dumps(classes),
-        "palette": json.dumps(palette),
-        "step": str(step),
-        "miou": repr(miou),
-    }
-    draft = path.with_suffix(".part")
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, draft, metadata
+def header_of(
+    recipe: Recipe,
+    network: Network,
+    classes: tuple[str, ...],
+    palette: tuple[Colour, ...],
+    *,
+    step: int = 0,
+    miou: float | None = None,
+) -> Header:
+    """The header of a network that a recipe trains."""
+    return Header(
+        network=network.architecture,
+        backbone=network.backbone_name,
+        head_width=network.head_width,
+        classes=classes,
+        palette=palette,
+        mean=network.mean,
+        std=network.std,
+        evaluation=recipe.protocol(),
+        layout=recipe.layout,
+        data=plain(recipe.runtime.data),
+        files=plain(recipe.files),
+        step=step,
+        miou=None if miou is None or math.isnan(miou) else miou,
     )
+
+
+def save_network(path: Path, network: Network, header: Header, recipe: Recipe) -> None:
+    """Writes the file whole or not at all."""
+    metadata = {"format": FORMAT, "header": json.dumps(plain(header)), "recipe": json.dumps(recipe.to_dict())}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    draft = path.with_suffix(".part")
+    save_file(state, draft, metadata)
     os.replace(draft, path)
 
 
-def load_network(path: Path, layout: str | None = None) -> Checkpoint:
+def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     """The network of a checkpoint file or of a run's folder (its best one), on the CPU, in evaluation mode.
 
-    A published file (see `from_published`) is taken for a run of its program on `layout`; without one, on VOC where it
+    A published file (see `from_published`) is taken for one of its program on `layout`; without one, on VOC where it
     holds VOC's number of classes, on Cityscapes where it holds theirs, else on a folder.
     Raises UsageError for a file that is neither.
     """
@@ -67,53 +116,94 @@ def load_network(path: Path, layout: str | None = None) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if not metadata.get("format", "").startswith("semiseg "):
                 return _load_published(path, layout)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path}: damaged or no safetensors file ({error}); pass another checkpoint") from None
-    recipe = Recipe.from_dict(json.loads(metadata["recipe"]))
-    classes = tuple(json.loads(metadata["classes"]))
+    try:
+        header = read_header(metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: its header cannot be read ({error}); it is of a newer semiseg") from error
     projector = any(name.startswith("projector") for name in state)
     network = build_network(
-        recipe.network, recipe.backbone, len(classes), head_width=recipe.head_width, projector=projector
+        header.network, header.backbone, len(header.classes), head_width=header.head_width, projector=projector
     )
     network.load_state_dict(state)
-    palette = tuple(tuple(colour) for colour in json.loads(metadata["palette"]))
-    return Checkpoint(network.eval(), recipe, classes, palette, int(metadata["step"]), float(metadata["miou"]))
+    network.mean, network.std = header.mean, header.std
+    return Checkpoint(network.eval(), header, json.loads(metadata["recipe"]))
+
+
+def read_header(metadata: dict[str, str]) -> Header:
+    """The header in a file's metadata, of whatever version. Raises KeyError, TypeError or ValueError."""
+    if metadata["format"] == "semiseg 1":
+        return _header_of_version_1(metadata)
+    values = json.loads(metadata["header"])
+    values["evaluation"] = typed(Protocol, _known(Protocol, values["evaluation"]))
+    values["palette"] = tuple(tuple(colour) for colour in values["palette"])
+    for name in ("classes", "mean", "std"):
+        values[name] = tuple(values[name])
+    return Header(**_known(Header, values))
+
+
+def _header_of_version_1(metadata: dict[str, str]) -> Header:
+    """Files of version 1 have the whole recipe, flat, of which this takes no more than it needs."""
+    recipe = json.loads(metadata["recipe"])
+    encoder = ENCODERS[recipe["backbone"]]
+    return Header(
+        network=recipe["network"],
+        backbone=recipe["backbone"],
+        head_width=recipe["head_width"],
+        classes=tuple(json.loads(metadata["classes"])),
+        palette=tuple(tuple(colour) for colour in json.loads(metadata["palette"])),
+        mean=encoder.mean,
+        std=encoder.std,
+        evaluation=typed(Evaluation, _known(Evaluation, recipe["evaluation"])).resolve(recipe["crop"]),
+        layout=recipe["layout"],
+        data=recipe["data"],
+        files=recipe["files"],
+        step=int(metadata["step"]),
+        miou=None if metadata["miou"] == "nan" else float(metadata["miou"]),
+    )
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
 
 
 def _load_published(path: Path, layout: str | None) -> Checkpoint:
     state = read_state_dict(path)
     try:
-        network = from_published(state).float()
+        network, program = from_published(state).float(), PROGRAMS[published_program(state)]
     except UsageError as error:
         raise UsageError(f"{path}: not a checkpoint of semiseg and {error}") from None
+    count = network.num_classes
     if layout is None:
-        layout = {len(voc.CLASSES): "voc", len(cityscapes.CLASSES): "cityscapes"}.get(network.num_classes, "folder")
-    # The recipe says at which scale and by which protocol its program evaluates.
-    recipe = load_recipe(f"{network.architecture}_{layout}")
-    recipe = replace(
-        recipe,
-        evaluation=recipe.as_published().evaluation,
+        layout = next((name for name in POOLS if len(LAYOUTS[name].classes) == count), OWN_LAYOUT)
+    crop = program.crops.get(layout)
+    if crop is None:
+        evaluation = Evaluation(protocol=program.protocol, long_side=OWN_LONG_SIDE).resolve(OWN_CROP)
+    else:
+        evaluation = Evaluation(protocol=program.protocol, native_crop=crop).resolve(crop)
+    known = LAYOUTS[layout].classes
+    named = known is not None and len(known) == count
+    header = Header(
         network=network.architecture,
         backbone=network.backbone_name,
         head_width=network.head_width,
+        classes=known if named else tuple(f"class {index}" for index in range(count)),
+        palette=LAYOUTS[layout].palette if named else voc_colours(count),
+        mean=network.mean,
+        std=network.std,
+        evaluation=evaluation,
+        layout=layout,
     )
-    classes, palette = _legend(layout, network.num_classes)
-    return Checkpoint(network, recipe, classes, palette, step=0, miou=math.nan)
+    return Checkpoint(network, header)
 
 
-def _legend(layout: str, count: int) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
-    """Names and colours of the classes, as far as their number and the layout tell."""
-    if layout == "cityscapes" and count == len(cityscapes.CLASSES):
-        return cityscapes.CLASSES, cityscapes.PALETTE
-    known = layout == "voc" and count == len(voc.CLASSES)
-    return voc.CLASSES if known else tuple(f"class {index}" for index in range(count)), voc_colours(count)
-
-
-def find(path: Path) -> Path:
-    """The checkpoint that a path means: a file, or a run's best."""
+def find(path: Path | str) -> Path:
+    """The checkpoint that a path means: a file, or a run's best. Raises UsageError where there is none."""
+    path = Path(path)
     if path.is_file():
         return path
     for name in ("best", "last"):

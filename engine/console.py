@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .events import Event, Listener
+
 
 def _open(*, stderr: bool) -> Console:
     # Into a file or a pipe, tables are as wide as they are.
@@ -27,6 +29,7 @@ def use(*, stderr: bool) -> None:
 
 
 def say(text: str) -> None:
+    """A line, or several."""
     _console.print(text, markup=False)
 
 
@@ -41,10 +44,10 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Bar]:
-    """A bar that `bar(done, total)` moves, `bar(done, total, note)` annotates; nothing at all without a terminal."""
+def listening() -> Iterator[Listener]:
+    """A listener that shows events: on a terminal a bar for each work in progress, elsewhere the lines of the log."""
     if not _console.is_terminal:
-        yield Bar(None, 0)
+        yield lambda event: None if event.kind == "progress" else say(event.text)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -54,20 +57,22 @@ def progress(title: str, total: int) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    tasks: dict[str, int] = {}
+
+    def move(work: str, done: int, total: int, note: str = "") -> None:
+        if work not in tasks:
+            tasks[work] = bars.add_task(work, total=total, note=note)
+        bars.update(tasks[work], completed=done, total=total, note=note)
+        if done >= total:
+            bars.remove_task(tasks.pop(work))
+
+    def show(event: Event) -> None:
+        if event.kind == "log":
+            move("training", event.done, event.total, f"loss {event.values['loss']:.3f}")
+        elif event.kind == "progress":
+            move(event.text, event.done, event.total)
+        else:
+            say(event.text)
+
     with Progress(*columns, console=_console, transient=True) as bars:
-        yield Bar(bars, bars.add_task(title, total=total, note=""))
-
-
-class Bar:
-    def __init__(self, bars: Progress | None, task: int):
-        self._bars, self._task = bars, task
-
-    @property
-    def visible(self) -> bool:
-        return self._bars is not None
-
-    def __call__(self, done: int, total: int | None = None, note: str | None = None) -> None:
-        if self._bars:
-            changed = {"total": total} if total is not None else {}
-            changed |= {"note": note} if note is not None else {}
-            self._bars.update(self._task, completed=done, **changed)
+        yield show

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from ..pipelines.cache import cache_root
+from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
-from ..pipelines.datasets.layouts import find_dataset
-from ..pipelines.datasets.manifest import Manifest, Record, prepare
-from ..pipelines.datasets.splits import Split, resolve_split
-from . import console
+from ..pipelines.datasets.manifest import Manifest, Record
+from ..pipelines.datasets.splits import Split
+from .events import Event, Listener, silent
 from .recipe import Recipe
 
 
@@ -21,40 +21,48 @@ class Data:
     split: Split
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self.manifest.dataset.classes
+    def dataset(self) -> Dataset:
+        return self.manifest.dataset
+
+    @property
+    def labeled(self) -> list[Record]:
+        return [self.manifest.records[id] for id in self.split.labeled]
+
+    @property
+    def unlabeled(self) -> list[Record]:
+        return [self.manifest.records[id] for id in self.split.unlabeled]
 
     @property
     def val(self) -> list[Record]:
-        return [self.manifest.records[sample.id] for sample in self.manifest.dataset.val]
+        return [self.manifest.records[sample.id] for sample in self.dataset.val]
 
 
 def locate(recipe: Recipe) -> Dataset:
     """The recipe's data set, as it lies on disk."""
-    return find_dataset(recipe.layout, recipe.data, **asdict(recipe.files))
+    return find_dataset(recipe.layout, recipe.runtime.data, **asdict(recipe.files))
 
 
-def prepare_manifest(dataset: Dataset) -> Manifest:
+def prepare_manifest(dataset: Dataset, on_event: Listener = silent) -> Manifest:
     """The checked and converted data set; says so where files have to be decoded for it."""
     announced = False
 
     def show(done: int, total: int) -> None:
         nonlocal announced
         if not announced:
-            console.say(f"preparing: {total} new or changed files of {dataset.root}, into {cache_root()}")
+            where = f"{total} new or changed files of {dataset.root}, into {cache_root()}"
+            on_event(Event("note", f"preparing: {where}"))
             announced = True
-        bar(done, total)
+        on_event(Event("progress", "preparing", done, total))
 
-    with console.progress("preparing", 0) as bar:
-        return prepare(dataset, on_progress=show)
+    return prepare(dataset, on_progress=show)
 
 
-def prepare_data(recipe: Recipe) -> Data:
+def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     """The recipe's data set, prepared, and its split."""
     dataset = locate(recipe)
     for note in dataset.notes:
-        console.say(f"data: {note}")
-    split = resolve_split(recipe.split, dataset, recipe.lists)
+        on_event(Event("note", f"data: {note}"))
+    split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
     for note in split.notes:
-        console.say(f"split: {note}")
-    return Data(prepare_manifest(dataset), split)
+        on_event(Event("note", f"split: {note}"))
+    return Data(prepare_manifest(dataset, on_event), split)

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 
 from ..pipelines.errors import UsageError
 
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Of matrix products and convolutions on a device: fp32, tf32, bf16 or fp16."""
+
+    name: str
+    device: torch.device
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which networks and losses compute."""
+        low = LOW.get(self.name)
+        return torch.autocast(self.device.type, low) if low else nullcontext()
+
+    def allow_tf32(self) -> None:
+        """Says to a GPU whether it may use TF32 for what is left in float32; for the whole process."""
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("highest" if self.name == "fp32" else "high")
+            torch.backends.cudnn.allow_tf32 = self.name != "fp32"
 
 
 def resolve_device(name: str) -> torch.device:
@@ -26,17 +50,10 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def set_precision(precision: str, device: torch.device) -> None:
-    """Whether a GPU may use TF32 for what is left in float32."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-        torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """auto -> bf16 on a GPU that has it, fp32 elsewhere."""
-    if name != "auto":
-        if name == "tf32" and device.type != "cuda":
-            raise UsageError("--precision tf32: only GPUs have it; pass fp32 or bf16")
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """auto -> bf16 on a GPU that has it, fp32 elsewhere. Raises UsageError for tf32 without a GPU."""
+    if name == "tf32" and device.type != "cuda":
+        raise UsageError("--precision tf32: only GPUs have it; pass fp32 or bf16")
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return Precision(name, device)

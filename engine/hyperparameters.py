@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
+from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.views import Augmentation
-from .methods import METHODS
 from .recipe import Recipe
 from .training.build import build_method, parameter_groups
-
-CLASSES = {"voc": 21, "cityscapes": 19, "shapes": 7}  # where no data set need be looked at
 
 
 def hyperparameters(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     """steps, crop, batch, loss_weights, groups: lr and weight_decay act on the mean gradient of the whole batch."""
-    views = METHODS[type(recipe.method)].views
+    if classes is None:
+        known = LAYOUTS[recipe.layout].classes
+        classes = len(known) if known else 2
     with torch.device("meta"):
-        method = build_method(recipe, classes or CLASSES.get(recipe.layout, 2))
+        method = build_method(recipe, classes)
     groups = [
         {
             "name": group["name"],
@@ -29,14 +29,11 @@ def hyperparameters(recipe: Recipe, classes: int | None = None) -> dict[str, Any
         }
         for group in parameter_groups(recipe, method)
     ]
-    weights = {"supervised": 1.0}
-    if views.unlabeled != "none":
-        weights["contrastive" if views.unlabeled == "pair" else "cps"] = recipe.method.weight
     return {
         "steps": recipe.steps,
         "crop": recipe.crop,
-        "batch": {"labeled": recipe.batch, "unlabeled": recipe.unlabeled_batch if views.unlabeled != "none" else 0},
-        "loss_weights": weights,
+        "batch": {"labeled": recipe.batch, "unlabeled": recipe.unlabeled_batch if recipe.views.windows else 0},
+        "loss_weights": method.weights(),
         "groups": groups,
     }
 
@@ -56,9 +53,10 @@ def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     flat: dict[str, Any] = flatten(hyperparameters(recipe, classes))
     flat |= {name: getattr(recipe, name) for name in ("momentum", "schedule", "power", "backbone", "network")}
     flat["labelled windows"] = windows(recipe.labeled, recipe.crop)
-    if METHODS[type(recipe.method)].views.unlabeled != "none":
+    if recipe.views.windows:
         flat["unlabelled windows"] = windows(recipe.unlabeled, recipe.crop)
-    names = [field.name for field in dataclasses.fields(recipe.method) if field.name != "weight"]
+    weights = recipe.method_class.terms.values()
+    names = [field.name for field in dataclasses.fields(recipe.method) if field.name not in weights]
     flat |= {f"method.{name}": getattr(recipe.method, name) for name in names}
     return flat | {path: recipe.get(path) for path in recipe.switches()}
 

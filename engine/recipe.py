@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from ..pipelines.errors import UsageError
-from ..pipelines.views import Augmentation, Sampling
-from .methods import METHODS, MethodConfig
+from ..pipelines.backends import BACKENDS
+from ..pipelines.datasets.layouts import LAYOUTS
+from ..pipelines.errors import UsageError, refuse, require
+from ..pipelines.views import Augmentation, Drawing, Sampling, ViewSpec
+from .device import PrecisionName
+from .methods import Method, MethodConfig, method_of
+from .models import DECODERS, ENCODERS, Encoder
+from .protocol import Evaluation, Protocol
 from .serial import plain, typed
 
-Protocol = Literal["whole", "slide", "cac-whole", "cps-slide"]
-Absent = Literal["zero", "skip"]
-OUTPUT_STRIDE = 16  # of the backbone: a crop must be a multiple of it
+LayoutName = Literal[tuple(LAYOUTS)]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,81 +41,52 @@ class Files:
 
 
 @dataclass(kw_only=True, slots=True)
-class Evaluation:
-    """How a network is judged."""
+class Runtime:
+    """Where things are, how the run is executed and what it shows: nothing that changes a result beyond rounding, so a
+    run that goes on may say it anew."""
 
-    protocol: Protocol = "whole"
-    """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits averaged;
-    cac-whole and cps-slide: the same with all conventions of the published programs."""
-    window: int | None = None
-    """Pixels (default: the crop). Windows lie two thirds of it apart."""
-    scale: float | None = None
-    """Resizes images before they are evaluated (default: so that they look as in training, see the two below)."""
-    native_crop: int | None = None
-    """The crop with which training sees images at about their own size: they are resized by crop / native_crop."""
-    long_side: float | None = None
-    """Images are resized to this long side, in sides of the crop."""
-    scales: tuple[float, ...] = (1.0,)
-    """Scales, on top of the above, whose logits are added."""
-    flip: bool = False
-    """Whether the logits of mirrored images are added."""
-    absent: Absent | None = None
-    """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing (default: zero for
-    cac-whole, skip for the others)."""
-    background: bool = True
-    """Whether class 0 counts in the mean."""
-    batch: int = 8
-    """Images (whole) or windows (slide) evaluated together."""
+    data: Path | None = None
+    """Root of the data set. shapes is drawn into the cache by itself."""
+    lists: Path | None = None
+    """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
+    eval_every: int | None = None
+    """Steps between evaluations (default: a twentieth of the run)."""
 
-    def check(self, prefix: str = "--evaluation.") -> None:
-        """Raises UsageError for values that make no sense."""
-        _require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
-        _require(
-            self.window is None or self.window >= OUTPUT_STRIDE, f"{prefix}window", "must be at least 16", self.window
-        )
-        for name in ("scale", "native_crop", "long_side"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"{prefix}{name.replace('_', '-')}", "must be more than 0", value)
-        positive = bool(self.scales) and min(self.scales) > 0
-        _require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    backend: Literal["auto", *BACKENDS] = "auto"
+    """Input pipeline; auto: dali with a GPU, host without."""
+    threads: int = 0
+    """Threads of the input pipeline (0: one a core)."""
+    precision: PrecisionName = "auto"
+    """Of matrix products and convolutions; auto: bf16 on a GPU that has it, else fp32."""
+    channels_last: bool = True
+    """Memory format of networks and images."""
+    compile: bool = False
+    """Compile the networks (minutes at the start, faster steps)."""
 
-    @property
-    def absent_class(self) -> Absent:
-        """The convention in force for absent classes."""
-        return self.absent or ("zero" if self.protocol == "cac-whole" else "skip")
+    out: Path | None = None
+    """The run's folder (default: runs/<recipe>-<time>)."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    log_every: int = 10
+    """Steps between log lines."""
+    dry_run: bool = False
+    """Print what would be trained, and stop."""
+    json: bool = False
+    """Print one JSON document on standard output; everything else goes to standard error."""
 
-    def prefers(self, miou: float, best: float) -> bool:
-        """Whether a score replaces the best before it. cac-whole compares them rounded to 3 decimals, as CAC does: of
-        scores that agree so far the earliest stays."""
-        return round(miou, 3) > round(best, 3) if self.protocol == "cac-whole" else miou > best
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from require(self.log_every >= 1, "--log-every", "must be at least 1", self.log_every)
+        yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
+        every = self.eval_every
+        yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
+        if self.resume and self.out is None:
+            yield "--resume: say which run with --out FOLDER"
 
-    def scales_of(self, height: int, width: int, crop: int) -> tuple[float, ...]:
-        """`scale_of` times each of `scales`."""
-        return tuple(self.scale_of(height, width, crop) * scale for scale in self.scales)
 
-    def scale_of(self, height: int, width: int, crop: int) -> float:
-        """The factor for an image of this size and a network that was trained on windows of `crop` pixels."""
-        if self.scale is not None:
-            return self.scale
-        if self.long_side is not None:
-            return self.long_side * crop / max(height, width)
-        return crop / self.native_crop if self.native_crop else 1.0
-
-    def describe(self, crop: int) -> str:
-        """The protocol in a few words: with its window, and with whatever is not its default."""
-        slides = self.protocol in ("slide", "cps-slide")
-        words = [f"{self.protocol} {self.window or crop}" if slides else self.protocol]
-        if self.scale is None and self.long_side is not None:
-            words.append(f"long side {round(self.long_side * crop)}")
-        elif (scale := self.scale_of(1, 1, crop)) != 1:
-            words.append(f"scale {scale:g}")
-        if self.scales != (1.0,):
-            words.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
-        words += ["flip"] * self.flip
-        if self.absent:
-            words.append(f"absent classes {self.absent}")
-        words += ["without background"] * (not self.background)
-        return ", ".join(words)
+RUNTIME = frozenset(field.name for field in dataclasses.fields(Runtime))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -120,26 +95,22 @@ class Recipe:
 
     name: tyro.conf.Suppress[str]
     """Of the recipe; names the run's folder."""
-    layout: Literal["voc", "cityscapes", "folder", "shapes"]
+    layout: LayoutName
     """How the data set is laid out on disk."""
     method: Annotated[MethodConfig, tyro.conf.AvoidSubcommands]
     """The method and its settings."""
     published: tyro.conf.Suppress[str] = ""
     """The program whose numbers these are; empty for a recipe of our own."""
 
-    data: Path | None = None
-    """Root of the data set. shapes is drawn into the cache by itself."""
     split: str = "draw:1/8@0"
     """Which images are labelled: a published name (voc-cps-1/8), draw:1/8@SEED, all, LABELLED_FILE or
     LABELLED_FILE,UNLABELLED_FILE."""
-    lists: Path | None = None
-    """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
     files: Files = field(default_factory=Files)
     """Where the files are, when the layout does not say it."""
 
-    network: Literal["cac", "cps"] = "cac"
+    network: Literal[tuple(DECODERS)] = "cac"
     """DeepLabv3+ as published with CAC (7x7 stem, dropout) or with CPS (deep stem, no dropout)."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    backbone: Literal[tuple(ENCODERS)] = "resnet50"
     """The backbone."""
     head_width: int = 256
     """Channels of the head."""
@@ -159,8 +130,6 @@ class Recipe:
     over the parts. Batch statistics are those of the whole batch, as synchronised batch normalisation has them."""
     steps: int = 92_560
     """Optimizer steps."""
-    eval_every: int | None = None
-    """Steps between evaluations (default: a twentieth of the run)."""
     seed: int = 42
     """Of everything that is random."""
     labeled: Augmentation = field(default_factory=Augmentation)
@@ -194,32 +163,23 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How the network is judged."""
 
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    backend: Literal["auto", "dali", "host"] = "auto"
-    """Input pipeline; auto: dali with a GPU, host without."""
-    threads: int = 0
-    """Threads of the input pipeline (0: one a core)."""
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Of matrix products and convolutions; auto: bf16 on a GPU that has it, else fp32."""
-    channels_last: bool = True
-    """Memory format of networks and images."""
-    compile: bool = False
-    """Compile the networks (minutes at the start, faster steps)."""
-
-    out: Path | None = None
-    """The run's folder (default: runs/<recipe>-<time>)."""
-    resume: bool = False
-    """Go on with the run in --out."""
-    log_every: int = 10
-    """Steps between log lines."""
     fidelity: Literal["fixed", "published"] = "fixed"
     """fixed: defects of the published programs are mended; published: reproduced, network included, but for what the
     command line says otherwise (docs/fidelity.md)."""
-    dry_run: bool = False
-    """Print what would be trained, and stop."""
-    json: bool = False
-    """Print one JSON document on standard output; everything else goes to standard error."""
+    runtime: Annotated[Runtime, tyro.conf.arg(name="")] = field(default_factory=Runtime)
+    """Where things are, how the run is executed and what it shows."""
+
+    @property
+    def method_class(self) -> type[Method]:
+        return method_of(self.method)
+
+    @property
+    def views(self) -> ViewSpec:
+        return self.method_class.views
+
+    @property
+    def encoder(self) -> Encoder:
+        return ENCODERS[self.backbone]
 
     @property
     def unlabeled_batch(self) -> int:
@@ -227,49 +187,42 @@ class Recipe:
         return self.batch * self.unlabeled_ratio
 
     def check(self) -> None:
-        """Raises UsageError, naming the field and the fix, for values that do not go together."""
-        for name in ("crop", "unlabeled_ratio", "steps", "log_every", "head_width"):
-            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')}", "must be at least 1", getattr(self, name))
-        _require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
-        _require(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
-        _require(self.threads >= 0, "--threads", "must not be negative", self.threads)
+        """Raises UsageError with every fault: values that make no sense or do not go together, naming field and fix."""
+        refuse(self.faults())
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field and the fix."""
+        for name in ("crop", "unlabeled_ratio", "steps", "head_width"):
+            yield from require(getattr(self, name) >= 1, _flag(name), "must be at least 1", getattr(self, name))
+        yield from require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
+        yield from require(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
         for name in ("lr", "backbone_lr", "weight_decay", "power"):
-            _require(
-                getattr(self, name) >= 0, f"--{name.replace('_', '-')}", "must not be negative", getattr(self, name)
-            )
-        _require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
-        for name in ("labeled", "unlabeled"):
-            _check_augmentation(getattr(self, name), f"--{name}.")
-        if METHODS[type(self.method)].views.unlabeled == "pair":
-            for name, only in (("crop_off_by_one", False), ("padding", "corner")):
-                value = getattr(self.unlabeled, name)
-                _require(value == only, f"--unlabeled.{name.replace('_', '-')}", f"is {only} for pairs", value)
+            yield from require(getattr(self, name) >= 0, _flag(name), "must not be negative", getattr(self, name))
+        yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
+        yield from self.labeled.faults("--labeled.")
+        yield from self.unlabeled.faults("--unlabeled.", shared=self.views.windows > self.views.streams)
         epoch_steps = self.sampling.epoch_steps
-        _require(epoch_steps is None or epoch_steps >= 1, "--sampling.epoch-steps", "must be at least 1", epoch_steps)
+        fits = epoch_steps is None or epoch_steps >= 1
+        yield from require(fits, "--sampling.epoch-steps", "must be at least 1", epoch_steps)
         for name, parts in (
             ("--emulate-processes", self.emulate_processes),
             ("--sampling.shared-draws", self.sampling.shared_draws),
         ):
             fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
-            _require(fits, name, f"must be at least 1 and divide the batch of {self.batch}; pass one that does", parts)
-        self.evaluation.check()
-        self.method.check()
-        if self.crop % OUTPUT_STRIDE:
-            lower, upper = self.crop // OUTPUT_STRIDE * OUTPUT_STRIDE, -(-self.crop // OUTPUT_STRIDE) * OUTPUT_STRIDE
-            near = f"{lower} or {upper}" if lower else f"{upper}"
-            raise UsageError(
-                f"--crop: {self.crop} is not a multiple of the network's stride {OUTPUT_STRIDE}; use {near}"
-            )
-        if self.eval_every is not None and self.eval_every < 1:
-            raise UsageError(f"--eval-every: must be at least 1, is {self.eval_every}")
+            rule = f"must be at least 1 and divide the batch of {self.batch}; pass one that does"
+            yield from require(fits, name, rule, parts)
+        yield from self.evaluation.faults(least=self.encoder.multiple)
+        yield from self.method.faults()
+        multiple = self.encoder.multiple
+        if self.crop % multiple:
+            lower, upper = self.crop // multiple * multiple, -(-self.crop // multiple) * multiple
+            near = f"{lower} or {upper}" if lower > 0 else f"{upper}"
+            yield f"--crop: {self.crop} is not a multiple of the network's stride {multiple}; use {near}"
         if self.fidelity == "published" and all(self.get(path) != value for path, value in self.switches().items()):
-            raise UsageError("--fidelity published: no switch is set; build the recipe with Recipe.as_published()")
-        if self.layout != "shapes" and self.data is None and not self.dry_run:
-            raise UsageError(
-                f"--data: the recipe {self.name} needs the root of the data set, e.g. --data /data/VOCdevkit"
-            )
-        if self.resume and self.out is None:
-            raise UsageError("--resume: say which run with --out FOLDER")
+            yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"
+        if LAYOUTS[self.layout].needs_root and self.runtime.data is None and not self.runtime.dry_run:
+            yield f"--data: the recipe {self.name} needs the root of the data set, e.g. --data /data/VOCdevkit"
+        yield from self.runtime.faults()
 
     def lr_factor(self, step: int) -> float:
         """The share of lr in force at a step, in [0, 1]; 0 after the last one."""
@@ -279,9 +232,27 @@ class Recipe:
             done = (epochs * step // self.steps + step % epoch_steps / epoch_steps) / epochs
         return max(1 - done, 0) ** self.power
 
+    def drawing(self) -> Drawing:
+        """What decides the draws of the input pipeline."""
+        return Drawing(
+            views=self.views,
+            crop=self.crop,
+            batch=self.batch,
+            unlabeled_batch=self.unlabeled_batch,
+            labeled=self.labeled,
+            unlabeled=self.unlabeled,
+            sampling=self.sampling,
+            seed=self.seed,
+            fill=self.encoder.fill,
+        )
+
+    def protocol(self) -> Protocol:
+        """How the network is judged, in pixels."""
+        return self.evaluation.resolve(self.crop)
+
     def switches(self) -> dict[str, Any]:
         """What the published program does otherwise by its defects: fields, `sampling.cutmix_partner`, and values."""
-        return METHODS[type(self.method)].switches(self.layout)
+        return self.method_class.switches(self.layout)
 
     def as_published(self) -> Recipe:
         """The recipe with every switch as in the published program."""
@@ -290,19 +261,32 @@ class Recipe:
             recipe = _replaced(recipe, path, value)
         return recipe
 
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with other values; like flags, those of the runtime are named without it."""
+        runtime = {name: changes.pop(name) for name in changes.keys() & RUNTIME}
+        return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, **runtime), **changes)
+
+    def decisive(self) -> dict[str, Any]:
+        """What must not change when a run goes on; it brings its own weights, and labels decide nothing."""
+        values = plain(self)
+        return {name: values[name] for name in values.keys() - {"runtime", "weights", "init", "published"}}
+
     def get(self, path: str) -> Any:
         """The value of a field, nested ones by dots: `sampling.cutmix_partner`."""
         return functools.reduce(getattr, path.split("."), self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` is the inverse."""
-        return plain(self)
+        """Plain values for JSON, the runtime's beside the others; `from_dict` is the inverse."""
+        values = plain(self)
+        return values | values.pop("runtime")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Raises UsageError where the values are not a recipe's, naming the field."""
+        runtime = {name: values[name] for name in values.keys() & RUNTIME}
+        own = {name: value for name, value in values.items() if name not in RUNTIME}
         try:
-            return typed(cls, values)
+            return typed(cls, own | {"runtime": runtime})
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"recipe: not one of this version of semiseg ({error}); train again") from error
 
@@ -312,17 +296,5 @@ def _replaced(value: Any, path: str, new: Any) -> Any:
     return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, new) if rest else new})
 
 
-def _require(holds: bool, field: str, rule: str, value: Any) -> None:
-    if not holds:
-        raise UsageError(f"{field}: {rule}, is {value}")
-
-
-def _check_augmentation(augmentation: Augmentation, prefix: str) -> None:
-    low, high = augmentation.range
-    _require(0 < low <= high, f"{prefix}range", "must be two rising numbers above 0", augmentation.range)
-    factors = augmentation.factors
-    _require(bool(factors) and min(factors) > 0, f"{prefix}factors", "must be numbers above 0", factors)
-    _require(augmentation.base > 0, f"{prefix}base", "must be more than 0", augmentation.base)
-    for name in ("flip", "jitter", "gray", "blur"):
-        value = getattr(augmentation, name)
-        _require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -16,8 +16,10 @@ from PIL import Image
 
 from ..pipelines.datasets.manifest import Record
 from ..pipelines.decode import COLOUR, LABEL, read
-from .checkpoint import load_network
+from .checkpoint import Header, load_network
+from .device import Precision
 from .evaluation.inference import segment
+from .evaluation.scores import percent
 from .hyperparameters import flatten, hyperparameters
 from .pictures import coloured
 from .recipe import Recipe
@@ -47,9 +49,8 @@ def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> 
     for number in chosen:
         record = records[number]
         image, truth = read(record.image, COLOUR), read(record.mask, LABEL)
-        recipe = checkpoint.recipe
-        mask = segment(checkpoint.network, image, recipe.evaluation, recipe.crop, device)
-        row = [image, coloured(truth, checkpoint.palette), coloured(mask, checkpoint.palette)]
+        predicted = segment(checkpoint.network, image, checkpoint.header.evaluation, Precision("fp32", device))
+        row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
         gap = np.full((image.shape[0], 6, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])
         Image.fromarray(picture).save(folder / f"{record.id.replace('/', '_')}.png")
@@ -59,21 +60,20 @@ def write_report(folder: Path) -> Path:
     """Writes report.html from what the run's folder holds; returns its path."""
     run = Run.open(folder)
     recipe = Recipe.from_dict(run.recipe)
-    checkpoint = load_network(folder)
-    lines = run.log
+    header = load_network(folder).header
     path = folder / "report.html"
-    path.write_text(_page(run, recipe, checkpoint.classes, checkpoint.palette, lines), encoding="utf-8")
+    path.write_text(_page(run, recipe, header, run.log), encoding="utf-8")
     return path
 
 
-def _page(run: Run, recipe: Recipe, classes, palette, lines: list[dict[str, Any]]) -> str:
+def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]]) -> str:
     scored = [line for line in lines if "val/miou" in line]
     trained = [line for line in lines if "loss" in line]
     best = max(scored, key=lambda line: line["val/miou"] or 0.0)
     tiles = {
-        "mIoU best": _percent(best["val/miou"]),
+        "mIoU best": f"{percent(best['val/miou'])} %",
         "at step": f"{best['step']}",
-        "mIoU last": _percent(scored[-1]["val/miou"]),
+        "mIoU last": f"{percent(scored[-1]['val/miou'])} %",
         "images/s": f"{np.median([line['images_per_s'] for line in trained]):.1f}" if trained else "",
         "data wait": f"{np.median([line['data_wait_pct'] for line in trained]):.0f} %" if trained else "",
         "peak memory": f"{max(line['memory_gib'] for line in trained):.2f} GiB" if trained else "",
@@ -81,8 +81,8 @@ def _page(run: Run, recipe: Recipe, classes, palette, lines: list[dict[str, Any]
     split = run.read_json("split.json")
     counts = f"{len(split['labeled'])} labelled and {len(split['unlabeled'])} unlabelled images"
     about = (
-        f"{recipe.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, seed {recipe.seed}; "
-        f"evaluated {recipe.evaluation.describe(recipe.crop)}"
+        f"{recipe.runtime.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, "
+        f"seed {recipe.seed}; evaluated {recipe.protocol()}"
     )
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(recipe.name)}</title>",
@@ -92,21 +92,17 @@ def _page(run: Run, recipe: Recipe, classes, palette, lines: list[dict[str, Any]
         "<h2>Curves</h2>",
         _curves(trained, scored),
         "<h2>IoU of each class</h2>",
-        _classes(classes, palette, best, scored[-1]),
+        _classes(header, best, scored[-1]),
         "<h2>Image, truth, prediction of the best checkpoint</h2>",
-        _samples(run, classes, palette),
+        _samples(run, header),
         "<h2>Speed and memory</h2>",
         _speed(trained),
         "<h2>Effective hyper-parameters</h2>",
-        _table(flatten(hyperparameters(recipe, len(classes)))),
+        _table(flatten(hyperparameters(recipe, len(header.classes)))),
         f"<details><summary>recipe.json</summary><pre>{_file(run, 'recipe.json')}</pre></details>",
         f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
     ]
     return "\n".join(parts)
-
-
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.2f} %"
 
 
 def _curves(trained: list[dict], scored: list[dict]) -> str:
@@ -149,9 +145,9 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _classes(classes, palette, best: dict, last: dict) -> str:
+def _classes(header: Header, best: dict, last: dict) -> str:
     rows = ["<table><tr><th>class<th class='n'>best %<th class='n'>last %<th style='width:26em'></tr>"]
-    for name, colour in zip(classes, palette, strict=True):
+    for name, colour in zip(header.classes, header.palette, strict=True):
         values = [line.get(f"val/iou/{name}") for line in (best, last)]
         shown = ["absent" if value is None else f"{100 * value:.1f}" for value in values]
         width = 100 * (values[0] or 0)
@@ -162,10 +158,10 @@ def _classes(classes, palette, best: dict, last: dict) -> str:
     return "".join(rows) + "</table>"
 
 
-def _samples(run: Run, classes, palette) -> str:
+def _samples(run: Run, header: Header) -> str:
     legend = "".join(
         f"<span><i style='background:rgb{tuple(colour)}'></i>{html.escape(name)}</span>"
-        for name, colour in zip(classes, palette, strict=True)
+        for name, colour in zip(header.classes, header.palette, strict=True)
     )
     pictures = []
     for path in sorted((run.folder / "samples").glob("*.png")):

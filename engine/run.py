@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -47,16 +48,15 @@ class Run:
     def create(cls, folder: Path, recipe: dict[str, Any]) -> Run:
         """A new run. Raises UsageError as `check`."""
         cls.check(folder)
-        try:
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.json").write_text(json.dumps(recipe, indent=1))
-        except OSError as error:
-            raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
-        return cls(folder)
+        create_folder(folder / "checkpoints")
+        run = cls(folder)
+        run.write_json("recipe.json", recipe)
+        run.write_json("environment.json", environment())
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> Run:
+        """A run that was begun. Raises UsageError where none was."""
         if not (folder / "recipe.json").is_file():
             raise UsageError(f"{folder}: not the folder of a run (no recipe.json); pass the --out of a training")
         return cls(folder)
@@ -101,6 +101,16 @@ class Run:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def create_folder(folder: Path) -> None:
+    """The folder and those above it, where they are missing. Raises UsageError where it cannot be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None
 
 
 def _order(line: dict[str, Any]) -> tuple[int, bool]:

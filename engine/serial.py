@@ -8,25 +8,27 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from .methods import METHODS, MethodConfig
+from .methods import MethodConfig, find_method, method_of
 
 
 def plain(value: Any) -> Any:
+    """Dataclasses become dictionaries, paths text and tuples lists; a method's settings say whose they are."""
     if dataclasses.is_dataclass(value):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__} | fields if type(value) in METHODS else fields
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": method_of(value).name} | fields if isinstance(value, MethodConfig) else fields
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
 
 
 def typed(kind: Any, value: Any) -> Any:
+    """The value of type `kind` that `plain` made into `value`. Raises KeyError, TypeError or ValueError."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return typed(arguments[0], value)
-    if kind == MethodConfig:
-        config = {one.__name__: one for one in METHODS}[value["type"]]
-        return typed(config, {name: item for name, item in value.items() if name != "type"})
+    if kind is MethodConfig:
+        own = {name: item for name, item in value.items() if name != "type"}
+        return typed(find_method(value["type"]).config_class, own)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
         return kind(**{name: typed(hints[name], item) for name, item in value.items()})

@@ -1,5 +1,25 @@
-"""The one exception for what a user can cause and mend."""
+"""The one exception for what a user can cause and mend, and how several faults become one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 
 class UsageError(ValueError):
     """Says in one line what is wrong, where, and the way out. The command line prints it and exits with code 2."""
+
+
+def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:
+    """The fault of a field whose rule does not hold: none, or one."""
+    return [] if holds else [f"{field}: {rule}, is {value}"]
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raises UsageError with all faults, if there are any."""
+    faults = list(faults)
+    if len(faults) == 1:
+        raise UsageError(faults[0])
+    if faults:
+        listed = " ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
+        raise UsageError(f"{len(faults)} faults: {listed}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+from .errors import require
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,22 @@ class Augmentation:
     padding: Literal["corner", "centre"] = "corner"
     """Where padding lies around an image that is smaller than the crop: at the bottom and right (CAC), or all round,
     an odd pixel at the bottom or right (CPS). Pairs are padded at the corner."""
+
+    def faults(self, prefix: str, *, shared: bool = False) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field. shared: whether several windows share one region of the
+        image, as a pair's do."""
+        low, high = self.range
+        yield from require(0 < low <= high, f"{prefix}range", "must be two rising numbers above 0", self.range)
+        positive = bool(self.factors) and min(self.factors) > 0
+        yield from require(positive, f"{prefix}factors", "must be numbers above 0", self.factors)
+        yield from require(self.base > 0, f"{prefix}base", "must be more than 0", self.base)
+        for name in ("flip", "jitter", "gray", "blur"):
+            value = getattr(self, name)
+            yield from require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
+        if shared:
+            for name, only in (("crop_off_by_one", False), ("padding", "corner")):
+                value = getattr(self, name)
+                yield from require(value == only, f"{prefix}{name.replace('_', '-')}", f"is {only} for pairs", value)
 
 
 @dataclass(kw_only=True, slots=True)

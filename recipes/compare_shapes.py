@@ -19,6 +19,7 @@ from typing import Literal
 import tyro
 
 from semiseg.engine import console
+from semiseg.engine.events import Event
 from semiseg.pipelines.datasets import shapes
 
 ROWS = [("supervised", "1/16"), ("cac", "1/16"), ("cps", "1/16"), ("cutmix_cps", "1/16"), ("supervised", "all")]
@@ -74,14 +75,14 @@ def train_all(runs: list[tuple[str, str, int]], options: Compare) -> dict[tuple[
     jobs = options.jobs or cores
     environment = os.environ | {"OMP_NUM_THREADS": str(max(cores // jobs, 1))}
     results = {}
-    with ThreadPoolExecutor(jobs) as pool, console.progress("training", len(runs)) as bar:
+    with ThreadPoolExecutor(jobs) as pool, console.listening() as listener:
         tasks = {pool.submit(train, *run, options, environment): run for run in runs}
         for task in as_completed(tasks):
             method, share, seed = run = tasks[task]
             if task.exception():
                 pool.shutdown(wait=False, cancel_futures=True)
             results[run] = task.result()
-            bar(len(results), note=f"{method} {share} seed {seed}")
+            listener(Event("progress", "training", len(results), len(runs)))
             last, seconds = 100 * results[run]["last"], results[run]["seconds"]
             console.say(f"{method} at {share} labels, seed {seed}: mIoU last {last:.2f} %  ({seconds:.0f} s)")
     return results

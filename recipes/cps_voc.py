@@ -2,6 +2,7 @@
 
 from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cps import CpsConfig
+from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.schedule import SPLIT, cps_steps
@@ -15,7 +16,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         split=split,
         backbone=backbone,
         method=CpsConfig(weight=1.5),
-        published="TorchSemiSeg 5e0c29c",
+        published=PROGRAMS["cps"].source,
         crop=512,
         steps=cps_steps("voc", split),
         lr=0.0025,

@@ -1,6 +1,7 @@
 """Supervised baseline on Pascal VOC with the numbers of CAC: DeepLabv3+, crop 320."""
 
 from semiseg.engine.commands.main import main
+from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
@@ -14,7 +15,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         split=split,
         backbone=backbone,
         method=SupervisedConfig(),
-        published="Context-Aware-Consistency 4fdec7a",
+        published=PROGRAMS["cac"].source,
         crop=320,
         steps=cac_steps(),
         lr=0.01,

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import tyro
 
-from ...pipelines.datasets.dataset import Dataset
-from ...pipelines.datasets.layouts import find_dataset
 from ...pipelines.datasets.lists import plain_ids, read_list
 from ...pipelines.datasets.registry import SPLITS, PublishedSplit, checksum, closest
 from ...pipelines.datasets.registry import identify as identify_ids
 from ...pipelines.datasets.splits import check_lists, resolve_split
 from ...pipelines.errors import UsageError
 from .. import console
-from ..recipe import Files
-from .main import DEFAULT_FILES, Layout, Positional, emit
+from ..run import create_folder
+from .options import Flat, Positional, Source, emit
 
 SHOWN = 5  # ids of a fault that are printed; --json has all
 UNKNOWN = 3  # exit code of `identify`
@@ -38,36 +36,29 @@ def run(arguments: list[str]) -> None:
 
 def draw(
     *,
-    layout: Layout,
-    data: Path | None = None,
+    source: Flat[Source] = Source(),
     share: str = "1/8",
     seed: int = 0,
     out: Path,
-    files: Files = DEFAULT_FILES,
     json: bool = False,
 ) -> None:
     """Draw a labelled and an unlabelled list from the training images that have masks.
 
     Args:
-        layout: How the data set is laid out.
-        data: Its root.
+        source: Which data set.
         share: Labelled share (1/8) or count (30).
         seed: Of the draw; a smaller share of the same seed is part of a larger one.
         out: Folder for labeled.txt and unlabeled.txt.
-        files: Where the files are, when the layout does not say it.
         json: Print one JSON document.
     """
-    split = resolve_split(f"draw:{share}@{seed}", _locate(layout, data, files))
+    split = resolve_split(f"draw:{share}@{seed}", source.find())
     paths = [out / "labeled.txt", out / "unlabeled.txt"]
     for path in paths:
         if path.exists():
             raise UsageError(f"--out: {path} exists; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True):
-            path.write_text("".join(f"{name}\n" for name in ids))
-    except OSError as error:
-        raise UsageError(f"--out: cannot write into {out} ({error.strerror}); choose another folder") from None
+    create_folder(out)
+    for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True):
+        path.write_text("".join(f"{name}\n" for name in ids))
     console.say(
         f"{split.name} [{split.checksum}]: {len(split.labeled)} in {paths[0]}, {len(split.unlabeled)} in {paths[1]}"
     )
@@ -108,10 +99,8 @@ def check(
     unlabeled: Positional[Path | None] = None,
     /,
     *,
-    layout: Layout | None = None,
-    data: Path | None = None,
+    source: Flat[Source] = Source(),
     val: Path | None = None,
-    files: Files = DEFAULT_FILES,
     json: bool = False,
 ) -> None:
     """Look for leaks in list files: ids that occur twice, on both sides, in val, or nowhere. Exits with 2 if any.
@@ -119,15 +108,11 @@ def check(
     Args:
         labeled: The list of labelled images.
         unlabeled: The list of unlabelled images.
-        layout: How the data set is laid out, to look for the images in it and for its validation images.
-        data: Root of the data set.
+        source: The data set, to look for the images in it and for its validation images.
         val: A list of validation images.
-        files: Where the data set's files are, when the layout does not say it.
         json: Print one JSON document.
     """
-    if data is not None and layout is None:
-        raise UsageError("--layout: say how the data set in --data is laid out: voc, cityscapes, folder or shapes")
-    dataset = _locate(layout, data, files) if layout else None
+    dataset = source.find() if source.data or source.layout else None
     faults = check_lists(labeled, unlabeled, val=val, dataset=dataset)
     names = [s.name for s in identify_ids(plain_ids(labeled), plain_ids(unlabeled) if unlabeled else None)]
     chosen, rest = (path and len({entry.image for entry in read_list(path)}) for path in (labeled, unlabeled))
@@ -195,9 +180,3 @@ def _unknown(file: Path, labeled: set[str], unlabeled: set[str] | None) -> str:
 def _some(ids: Iterable[str]) -> str:
     ids = list(ids)
     return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
-
-
-def _locate(layout: str, data: Path | None, files: Files) -> Dataset:
-    if data is None and layout != "shapes":
-        raise UsageError(f"--data: say where the {layout} data set is")
-    return find_dataset(layout, data, **asdict(files))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,155 +12,152 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...pipelines.datasets.layouts import find_dataset
+from ...pipelines.datasets import find_dataset
+from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
 from ...pipelines.decode import COLOUR, read
-from ...pipelines.errors import UsageError
-from .. import console
+from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network
 from ..data import prepare_manifest
-from ..device import LOW, resolve_device, resolve_precision, set_precision
-from ..models import Network, evaluating
+from ..device import Precision, resolve_device, resolve_precision
+from ..events import Event, Listener, progress_of, silent
+from ..models import ENCODERS, Network, evaluating
 from ..pictures import coloured, overlay
-from ..recipe import Evaluation, Files
+from ..protocol import Protocol
+from ..run import create_folder
 from .protocols import full_logits
-from .scores import Scores, evaluate_each, finite, normalised
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+from .scores import evaluate_each, finite, normalised
 
 
-def evaluate_checkpoint(
-    path: Path,
-    data: Path | None,
-    files: Files,
+def evaluate(
+    checkpoint: Path | str,
+    data: Path | str | None = None,
     *,
     layout: str | None = None,
-    protocol: Sequence[str] | None,
-    device: str,
-    precision: str,
+    files: dict[str, Any] | None = None,
+    protocol: Sequence[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    on_event: Listener = silent,
     **settings: Any,
-) -> tuple[Scores, dict[str, Any]]:
-    """Scores, and the document {"miou", "iou", "pixel_accuracy", "protocol", "images"}: shares in [0, 1].
+) -> dict[str, Any]:
+    """Scores of a checkpoint on a validation set: {"miou", "iou", "pixel_accuracy", "protocol", "images"}, shares in
+    [0, 1], None where nothing was judged.
 
-    `protocol` names one or several; of several, all from one pass over the data, the first one's scores are returned
-    and the document has all under "protocols", by name. `settings` are other fields of `Evaluation`; what is None is
-    as in the recipe. Raises UsageError where the class list of the data is not the checkpoint's.
+    checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
+    training). protocol: names of PROTOCOLS; of several, all from one pass over the data, the document is the first
+    one's and has all under "protocols", by name. settings: other fields of `Protocol`; what is None is as in training.
+    Raises UsageError where the class list of the data is not the checkpoint's.
     """
-    checkpoint, target, autocast = _ready(path, layout, device, precision)
-    recipe = checkpoint.recipe
-    if files == Files() and layout in (None, recipe.layout):
-        files = recipe.files
-    dataset = find_dataset(layout or recipe.layout, data or recipe.data, **asdict(files))
-    if len(dataset.classes) != len(checkpoint.classes):
+    loaded, computing = _ready(checkpoint, layout, device, precision)
+    header = loaded.header
+    if not any((files or {}).values()) and layout in (None, header.layout):
+        files = header.files
+    dataset = find_dataset(layout or header.layout, data or header.data, **(files or {}))
+    if len(dataset.classes) != len(header.classes):
         raise UsageError(
-            f"{path}: trained on {len(checkpoint.classes)} classes, the data set {dataset.root} has "
+            f"{checkpoint}: trained on {len(header.classes)} classes, the data set {dataset.root} has "
             f"{len(dataset.classes)}; pass the data or the class list it was trained with"
         )
-    manifest = prepare_manifest(dataset)
+    names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
+    protocols = [_protocol(loaded, name=name, **settings) for name in names]
+    manifest = prepare_manifest(dataset, on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
-    names = tuple(dict.fromkeys(protocol or [recipe.evaluation.protocol]))
-    evaluations = [_evaluation(checkpoint, protocol=name, **settings) for name in names]
-    with console.progress("evaluating", len(records)) as bar:
-        scores = evaluate_each(
-            checkpoint.network,
-            records,
-            dataset.classes,
-            evaluations,
-            crop=recipe.crop,
-            device=target,
-            autocast=autocast,
-            on_progress=bar,
-        )
+    scores = evaluate_each(
+        loaded.network,
+        records,
+        dataset.classes,
+        protocols,
+        precision=computing,
+        on_progress=progress_of("evaluating", on_event),
+    )
     documents = {
         name: {
             "miou": finite(score.miou),
             "iou": {of: finite(iou) for of, iou in score.iou.items()},
             "pixel_accuracy": score.pixel_accuracy,
-            "protocol": evaluation.describe(recipe.crop),
+            "protocol": str(described),
             "images": len(records),
         }
-        for name, score, evaluation in zip(names, scores, evaluations, strict=True)
+        for name, score, described in zip(names, scores, protocols, strict=True)
     }
-    return scores[0], documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
+    return documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
 
 
-def predict_folder(
-    path: Path,
-    images: Path,
-    out: Path | None,
+def predict(
+    checkpoint: Path | str,
+    images: Path | str,
+    out: Path | str | None = None,
     *,
     layout: str | None = None,
-    device: str,
-    precision: str,
+    protocol: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    on_event: Listener = silent,
     **settings: Any,
 ) -> tuple[Path, int]:
-    """Writes masks/ (indices), colours/ and overlays/ for every image below `images`; returns folder and count.
+    """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
+    (default: predictions/ beside the checkpoint's run); returns the folder and the number of images.
 
-    `settings` are fields of `Evaluation`; what is None is as in the recipe.
+    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`.
     """
-    checkpoint, target, autocast = _ready(path, layout, device, precision)
+    loaded, computing = _ready(checkpoint, layout, device, precision)
+    images, file = Path(images), find(checkpoint)
     if out is None:
-        file = find(path)
         out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
+    out = Path(out)
     sources = [source for source in _images(images) if out not in source.parents]
     stems = Counter(source.with_suffix("") for source in sources)
-    evaluation = _evaluation(checkpoint, **settings)
-    try:
-        for kind in ("masks", "colours", "overlays"):
-            (out / kind).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out: cannot write into {out} ({error.strerror}); choose another folder") from None
+    chosen = _protocol(loaded, name=protocol, **settings)
+    for kind in ("masks", "colours", "overlays"):
+        create_folder(out / kind)
     home = images if images.is_dir() else images.parent
-    with console.progress("predicting", len(sources)) as bar:
-        for done, source in enumerate(sources, 1):
-            image = read(source, COLOUR)
-            with autocast():
-                mask = segment(checkpoint.network, image, evaluation, checkpoint.recipe.crop, target)
-            name = source.relative_to(home)
-            # Two images that differ by their extension alone keep it.
-            alone = stems[source.with_suffix("")] == 1
-            name = name.with_suffix(".png") if alone else name.with_name(f"{name.name}.png")
-            pictures = {
-                "masks": Image.fromarray(mask),
-                "colours": Image.fromarray(coloured(mask, checkpoint.palette)),
-                "overlays": Image.fromarray(overlay(image, mask, checkpoint.palette)),
-            }
-            for kind, picture in pictures.items():
-                (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
-                picture.save(out / kind / name)
-            bar(done)
+    for done, source in enumerate(sources, 1):
+        image = read(source, COLOUR)
+        mask = segment(loaded.network, image, chosen, computing)
+        name = source.relative_to(home)
+        # Two images that differ by their extension alone keep it.
+        alone = stems[source.with_suffix("")] == 1
+        name = name.with_suffix(".png") if alone else name.with_name(f"{name.name}.png")
+        pictures = {
+            "masks": mask,
+            "colours": coloured(mask, loaded.header.palette),
+            "overlays": overlay(image, mask, loaded.header.palette),
+        }
+        for kind, picture in pictures.items():
+            (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(out / kind / name)
+        on_event(Event("progress", "predicting", done, len(sources)))
     return out, len(sources)
 
 
-def segment(network: Network, image: np.ndarray, evaluation: Evaluation, crop: int, device: torch.device) -> np.ndarray:
+def segment(network: Network, image: np.ndarray, protocol: Protocol, precision: Precision) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices."""
-    with evaluating(network):
-        logits = full_logits(network, normalised(image[None], device), evaluation, crop)
+    with evaluating(network), precision.autocast():
+        logits = full_logits(network, normalised(network, image[None], precision.device), protocol)
         return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-def _ready(path: Path, layout: str | None, device: str, precision: str):
-    target = resolve_device(device)
-    precision = resolve_precision(precision, target)
-    set_precision(precision, target)
-    low = LOW.get(precision)
-    checkpoint: Checkpoint = load_network(path, layout)
-    checkpoint.network.to(target, memory_format=torch.channels_last)
-    return checkpoint, target, (lambda: torch.autocast(target.type, low)) if low else nullcontext
+def _ready(path: Path | str, layout: str | None, device: str, precision: str) -> tuple[Checkpoint, Precision]:
+    computing = resolve_precision(precision, resolve_device(device))
+    computing.allow_tf32()
+    checkpoint = load_network(path, layout)
+    checkpoint.network.to(computing.device, memory_format=torch.channels_last)
+    return checkpoint, computing
 
 
-def _evaluation(checkpoint: Checkpoint, **settings: Any) -> Evaluation:
+def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
+    """The protocol of the training, but for the settings that are given. Raises UsageError for those without sense."""
     given = {name: value for name, value in settings.items() if value is not None}
-    evaluation = replace(checkpoint.recipe.evaluation, **given)
-    evaluation.check("--")
-    return evaluation
+    protocol = replace(checkpoint.header.evaluation, **given)
+    refuse(protocol.faults(least=ENCODERS[checkpoint.header.backbone].multiple))
+    return protocol
 
 
 def _images(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
     if not found:
-        raise UsageError(
-            f"{path}: no images there ({', '.join(sorted(SUFFIXES))}); pass a folder of images or one image"
-        )
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(f"{path}: no images there ({known}); pass a folder of images or one image")
     return found

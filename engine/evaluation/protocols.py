@@ -18,76 +18,70 @@ from torch import Tensor
 from ...kernels import upsample_confusion
 from ...pipelines.datasets.dataset import IGNORE
 from ..models import Network
-from ..models.encoders.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from ..recipe import Evaluation
+from ..protocol import Convention, Protocol
 
 MULTIPLE = 8
-WHOLE = ("whole", "cac-whole")
 
 
-def confusion(
-    network: Network, images: Tensor, targets: Tensor, num_classes: int, evaluation: Evaluation, crop: int
-) -> Tensor:
+def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: int, protocol: Protocol) -> Tensor:
     """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth.
 
     images: (B, 3, H, W) normalised. targets: (B, H, W) uint8; 255 and values that are no class are not counted.
     Where one window shows the whole image and one scale is asked for, the full-size logits are never made.
     """
     size = images.shape[-2:]
-    scales = evaluation.scales_of(*size, crop)
+    scales = protocol.scales_of(*size)
     scaled = rescaled(images, scales[0])
-    tiles = tiling(evaluation, *scaled.shape[-2:], crop)
+    tiles = tiling(protocol, *scaled.shape[-2:])
     direct = len(scales) == 1 and tiles.direct(scaled, size)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=images.device)
     # As many images as fill a batch with their windows, because full-size logits are large.
-    together = max(evaluation.batch // len(tiles.corners), 1)
+    together = max(protocol.batch // len(tiles.corners), 1)
     for start in range(0, len(images), together):
         part = slice(start, start + together)
         if direct:
-            logits = coarse_logits(network, tiles.pad(scaled[part]), evaluation.flip)
+            logits = coarse_logits(network, tiles.pad(scaled[part], network), protocol.flip)
             counts += upsample_confusion(logits, F.pad(targets[part], tiles.padding, value=IGNORE), num_classes)
         else:
-            counts += upsample_confusion(
-                full_logits(network, images[part], evaluation, crop), targets[part], num_classes
-            )
+            counts += upsample_confusion(full_logits(network, images[part], protocol), targets[part], num_classes)
     return counts
 
 
-def full_logits(network: Network, images: Tensor, evaluation: Evaluation, crop: int) -> Tensor:
+def full_logits(network: Network, images: Tensor, protocol: Protocol) -> Tensor:
     """Logits (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
     size = images.shape[-2:]
     total = None
-    for scale in evaluation.scales_of(*size, crop):
+    for scale in protocol.scales_of(*size):
         scaled = rescaled(images, scale)
-        tiles = tiling(evaluation, *scaled.shape[-2:], crop)
+        tiles = tiling(protocol, *scaled.shape[-2:])
         if tiles.direct(scaled, size):
             left, right, top, bottom = tiles.padding
             padded = size[0] + top + bottom, size[1] + left + right
-            logits = upsampled(coarse_logits(network, tiles.pad(scaled), evaluation.flip), padded)
+            logits = upsampled(coarse_logits(network, tiles.pad(scaled, network), protocol.flip), padded)
             logits = logits[..., top : top + size[0], left : left + size[1]]
         else:
-            logits = windowed_logits(network, scaled, tiles, evaluation)
+            logits = windowed_logits(network, scaled, tiles, protocol)
             if scaled.shape[-2:] != size:
                 logits = F.interpolate(logits, size, mode="bilinear")
         total = logits if total is None else total + logits
     return total
 
 
-def windowed_logits(network: Network, images: Tensor, tiles: Tiling, evaluation: Evaluation) -> Tensor:
+def windowed_logits(network: Network, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
     """Logits (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in batches."""
-    padded = tiles.pad(images)
+    padded = tiles.pad(images, network)
     height, width = tiles.size
     windows = [(image, y, x) for image in range(len(images)) for y, x in tiles.corners]
     total = None
-    for start in range(0, len(windows), evaluation.batch):
-        some = windows[start : start + evaluation.batch]
+    for start in range(0, len(windows), protocol.batch):
+        some = windows[start : start + protocol.batch]
         crops = torch.stack([padded[image, :, y : y + height, x : x + width] for image, y, x in some])
-        logits = upsampled(coarse_logits(network, crops, evaluation.flip), tiles.size)
+        logits = upsampled(coarse_logits(network, crops, protocol.flip), tiles.size)
         if total is None:
             total = logits.new_zeros(len(images), logits.shape[1], *padded.shape[-2:])
         for (image, y, x), part in zip(some, logits, strict=True):
             total[image, :, y : y + height, x : x + width] += part
-    if evaluation.protocol == "slide":
+    if not protocol.convention.summed:
         count = total.new_zeros(padded.shape[-2:])
         for y, x in tiles.corners:
             count[y : y + height, x : x + width] += 1
@@ -100,7 +94,7 @@ def windowed_logits(network: Network, images: Tensor, tiles: Tiling, evaluation:
 class Tiling:
     """Images padded, and windows over them."""
 
-    protocol: str
+    convention: Convention
     padding: tuple[int, int, int, int]
     """Pixels left, right, at the top and at the bottom, as `F.pad` takes them."""
     size: tuple[int, int]
@@ -110,21 +104,21 @@ class Tiling:
 
     def direct(self, images: Tensor, size: torch.Size) -> bool:
         """Whether the network's logits can be upsampled to `size`, the one before rescaling, in one go."""
-        return len(self.corners) == 1 and (self.protocol in WHOLE or images.shape[-2:] == size)
+        return len(self.corners) == 1 and (not self.convention.windows or images.shape[-2:] == size)
 
-    def pad(self, images: Tensor) -> Tensor:
+    def pad(self, images: Tensor, network: Network) -> Tensor:
         """Whole images are reflected, others padded with the mean colour; `cps-slide` pads an image of several windows
         that is narrower than a window with black, because the published program pads it before it normalises."""
         if not any(self.padding):
             return images
-        if self.protocol in WHOLE:
+        if not self.convention.windows:
             _, right, _, bottom = self.padding
             return reflected(reflected(images, 2, bottom), 3, right)
         padded = F.pad(images, self.padding)
-        if self.protocol == "slide" or len(self.corners) == 1:
+        if not self.convention.summed or len(self.corners) == 1:
             return padded
         inside = F.pad(torch.ones_like(images[:1, :1], dtype=torch.bool), self.padding)
-        black = -images.new_tensor(IMAGENET_MEAN) / images.new_tensor(IMAGENET_STD)
+        black = -images.new_tensor(network.mean) / images.new_tensor(network.std)
         return torch.where(inside, padded, black[:, None, None])
 
 
@@ -136,16 +130,16 @@ def reflected(images: Tensor, dim: int, more: int) -> Tensor:
     return images.index_select(dim, torch.minimum(place, period - place) if length > 1 else place)
 
 
-def tiling(evaluation: Evaluation, height: int, width: int, crop: int) -> Tiling:
+def tiling(protocol: Protocol, height: int, width: int) -> Tiling:
     """The protocol's padding and windows for images of this size."""
-    if evaluation.protocol in WHOLE:
+    if not protocol.convention.windows:
         bottom, right = -height % MULTIPLE, -width % MULTIPLE
-        return Tiling(evaluation.protocol, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
-    window = evaluation.window or crop
+        return Tiling(protocol.convention, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
+    window = protocol.window
     below, beside = max(window - height, 0), max(window - width, 0)
     rows, columns = starts(height + below, window), starts(width + beside, window)
     return Tiling(
-        evaluation.protocol,
+        protocol.convention,
         (beside // 2, beside - beside // 2, below // 2, below - below // 2),
         (window, window),
         tuple((y, x) for y in rows for x in columns),
@@ -177,8 +171,10 @@ def coarse_logits(network: Network, images: Tensor, flip: bool) -> Tensor:
 
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """logits (B, C, h, w) -> (B, C, H, W), corners on corners."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=True)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
+    """The same numbers, in float32 if they are in less."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

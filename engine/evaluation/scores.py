@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +16,10 @@ from torch import Tensor
 from ...kernels import photometric
 from ...pipelines.datasets.manifest import Record
 from ...pipelines.decode import COLOUR, LABEL, read
+from ..device import Precision
 from ..distributed import several
 from ..models import Network, evaluating
-from ..models.encoders.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from ..recipe import Absent, Evaluation
+from ..protocol import Absent, Protocol
 from .protocols import confusion
 
 
@@ -62,44 +61,49 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def percent(share: float | None) -> str:
+    """A share in [0, 1] in per cent; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
 def evaluate(
-    network: Network, records: Sequence[Record], classes: tuple[str, ...], evaluation: Evaluation, **options
+    network: Network, records: Sequence[Record], classes: tuple[str, ...], protocol: Protocol, **options
 ) -> Scores:
     """Scores by one protocol; the options are those of `evaluate_each`."""
-    return evaluate_each(network, records, classes, [evaluation], **options)[0]
+    return evaluate_each(network, records, classes, [protocol], **options)[0]
 
 
 def evaluate_each(
     network: Network,
     records: Sequence[Record],
     classes: tuple[str, ...],
-    evaluations: Sequence[Evaluation],
+    protocols: Sequence[Protocol],
     *,
-    crop: int,
-    device: torch.device,
-    autocast: Callable = nullcontext,
+    precision: Precision,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Scores]:
-    """Scores by each protocol from one pass over the images, with the network in evaluation mode; its mode is restored.
+    """Scores by each protocol from one pass over the images, with the network, which lies on the precision's device, in
+    evaluation mode; its mode is restored.
 
     Counts are in pixels of the original images. Where a process group exists, every process must call this with the
     same records: each evaluates its share, and all get the scores of the whole set.
     """
     records = own_share(records)
-    counts = torch.zeros(len(evaluations), len(classes), len(classes), dtype=torch.int64, device=device)
+    counts = torch.zeros(len(protocols), len(classes), len(classes), dtype=torch.int64, device=precision.device)
     done = 0
-    for images, targets in batches(records, max(evaluation.batch for evaluation in evaluations), device):
-        with evaluating(network), autocast():
-            for total, evaluation in zip(counts, evaluations, strict=True):
-                total += confusion(network, images, targets, len(classes), evaluation, crop)
+    largest = max(protocol.batch for protocol in protocols)
+    for images, targets in batches(network, records, largest, precision.device):
+        with evaluating(network), precision.autocast():
+            for total, protocol in zip(counts, protocols, strict=True):
+                total += confusion(network, images, targets, len(classes), protocol)
         done += len(images)
         if on_progress:
             on_progress(done, len(records))
     if several():
         dist.all_reduce(counts)
     return [
-        Scores(total, classes, absent=evaluation.absent_class, background=evaluation.background)
-        for total, evaluation in zip(counts.cpu().numpy(), evaluations, strict=True)
+        Scores(total, classes, absent=protocol.absent_class, background=protocol.background)
+        for total, protocol in zip(counts.cpu().numpy(), protocols, strict=True)
     ]
 
 
@@ -115,16 +119,19 @@ def _size(record: Record) -> tuple[int, int]:
     return record.height, record.width
 
 
-def normalised(images: np.ndarray, device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float on the device."""
+def normalised(network: Network, images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float on the device, as the network takes them."""
     identity = torch.eye(3, 4, device=device).expand(len(images), 3, 4).contiguous()
     unblurred = torch.zeros(len(images), dtype=torch.bool, device=device)
     tensor = torch.from_numpy(images).to(device)
-    return photometric(tensor, identity, unblurred, IMAGENET_MEAN, IMAGENET_STD, dtype=torch.float32)
+    return photometric(tensor, identity, unblurred, network.mean, network.std, dtype=torch.float32)
 
 
-def batches(records: Sequence[Record], size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, H, W) and targets (B, H, W) uint8; images of equal size come together, at most `size`."""
+def batches(
+    network: Network, records: Sequence[Record], size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 3, H, W) as the network takes them, and targets (B, H, W) uint8; images of equal size come together,
+    at most `size`."""
     groups: list[list[Record]] = []
     for record in sorted(records, key=_size):
         last = groups[-1] if groups else []
@@ -138,13 +145,14 @@ def batches(records: Sequence[Record], size: int, device: torch.device) -> Itera
             np.stack([read(record.mask, LABEL, (record.height, record.width)) for record in group]),
         )
 
+    def ready(task: Future) -> tuple[Tensor, Tensor]:
+        images, targets = task.result()
+        return normalised(network, images, device), torch.from_numpy(targets).to(device)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting = []
+        waiting: list[Future] = []
         for group in groups:
             waiting.append(pool.submit(load, group))
             if len(waiting) > 4:
-                images, targets = waiting.pop(0).result()
-                yield normalised(images, device), torch.from_numpy(targets).to(device)
-        for task in waiting:
-            images, targets = task.result()
-            yield normalised(images, device), torch.from_numpy(targets).to(device)
+                yield ready(waiting.pop(0))
+        yield from map(ready, waiting)

@@ -1,18 +1,26 @@
-"""One file per method: its settings, its views, its losses. A new method is a file here and a line below."""
+"""One file per method: its settings, its views, its losses. A new method is a file here and a name below."""
 
-from .cac import Cac, CacConfig
-from .cps import Cps, CpsConfig
-from .cutmix_cps import CutMixCps, CutMixCpsConfig
-from .method import Method, Setting, SupervisedTerm
-from .supervised import Supervised, SupervisedConfig
+from ...pipelines.errors import UsageError
+from .cac import Cac
+from .cps import Cps
+from .cutmix_cps import CutMixCps
+from .method import Method, MethodConfig, Setting
+from .supervised import Supervised
 
-METHODS: dict[type, type[Method]] = {
-    SupervisedConfig: Supervised,
-    CacConfig: Cac,
-    CpsConfig: Cps,
-    CutMixCpsConfig: CutMixCps,
-}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Supervised, Cac, Cps, CutMixCps)}
 
-MethodConfig = SupervisedConfig | CacConfig | CpsConfig | CutMixCpsConfig
 
-__all__ = ["METHODS", "Method", "MethodConfig", "Setting", "SupervisedTerm"]
+def method_of(config: MethodConfig) -> type[Method]:
+    """The method whose settings these are."""
+    return next(method for method in METHODS.values() if method.config_class is type(config))
+
+
+def find_method(name: str) -> type[Method]:
+    """The method of that name, or of that name of its settings' class, which older files have. Raises UsageError."""
+    for method in METHODS.values():
+        if name in (method.name, method.config_class.__name__):
+            return method
+    raise UsageError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
+
+
+__all__ = ["METHODS", "Method", "MethodConfig", "Setting", "find_method", "method_of"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from ...pipelines.batch import Batch, Pair
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
-from .method import Method, Setting, SupervisedTerm
+from .method import Method, MethodConfig, Setting
 from .programs import PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
@@ -22,7 +23,7 @@ CHANNELS = 128  # of the projected features
 
 
 @dataclass(kw_only=True, slots=True)
-class CacConfig(SupervisedTerm):
+class CacConfig(MethodConfig):
     """Directional context-aware consistency."""
 
     weight: float = 0.1
@@ -39,13 +40,14 @@ class CacConfig(SupervisedTerm):
     """training: labels and confidences of the very pass that is contrasted, dropout and batch statistics included, as
     published; evaluation: of a second pass in evaluation mode, which costs two more forward passes."""
 
-    def check(self) -> None:
-        SupervisedTerm.check(self)
-        self.require("weight", 0)
-        self.require("start", 0, 1)
-        self.require("temperature", 0.001)
-        self.require("threshold", 0, 1)
-        self.require("bank_steps", 1)
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from MethodConfig.faults(self)
+        yield from self.bounded("weight", 0)
+        yield from self.bounded("start", 0, 1)
+        yield from self.bounded("temperature", 0.001)
+        yield from self.bounded("threshold", 0, 1)
+        yield from self.bounded("bank_steps", 1)
 
 
 class Cac(Method):
@@ -55,7 +57,10 @@ class Cac(Method):
     each contrast against features of other classes
     """
 
+    name = "cac"
+    config_class = CacConfig
     views = ViewSpec(unlabeled="pair", grid=STRIDE)
+    terms: ClassVar = {"contrastive": "weight"}
 
     def __init__(self, config: CacConfig, setting: Setting):
         super().__init__(config, setting)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ...kernels import pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import Batch, Plain
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .method import Method, Setting, SupervisedTerm
+from .method import Method, MethodConfig, Setting
 from .programs import PROGRAMS
 
 
@@ -33,7 +34,7 @@ def published_switches(layout: str) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True, slots=True)
-class CpsConfig(SupervisedTerm):
+class CpsConfig(MethodConfig):
     """Cross pseudo supervision."""
 
     weight: float = 1.5
@@ -42,9 +43,10 @@ class CpsConfig(SupervisedTerm):
     """joint: one mean over labelled and unlabelled pixels, as the published program; separate: the sum of the mean of
     either, as the paper writes it, twice as much for batches of equal size."""
 
-    def check(self) -> None:
-        SupervisedTerm.check(self)
-        self.require("weight", 0)
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from MethodConfig.faults(self)
+        yield from self.bounded("weight", 0)
 
 
 class Cps(Method):
@@ -53,7 +55,10 @@ class Cps(Method):
     loss = CE(f1(x), y) + CE(f2(x), y) + weight (CE(p1, argmax p2) + CE(p2, argmax p1)),  p = f(x) and f(u) together
     """
 
+    name = "cps"
+    config_class = CpsConfig
     views = ViewSpec(unlabeled="plain")
+    terms: ClassVar = {"cps": "weight"}
 
     def __init__(self, config: CpsConfig, setting: Setting):
         super().__init__(config, setting)
@@ -65,15 +70,15 @@ class Cps(Method):
         return published_switches(layout)
 
     def losses(self, batch: Batch[Plain], progress: float) -> dict[str, Tensor]:
-        x, y, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
+        x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
         # One call each for labelled and unlabelled images: their batch statistics never mix.
         x1, u1 = self.branch1(x), self.branch1(u)
         x2, u2 = self.branch2(x), self.branch2(u)
-        supervised = self.supervised(x1, y) + self.supervised(x2, y)
+        supervised = self.supervised(x1, target) + self.supervised(x2, target)
         if self.config.mean == "joint":
-            cps = cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]), y.shape[-2:])
+            cps = cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]), target.shape[-2:])
         else:
-            cps = cross_supervision(x1, x2, y.shape[-2:]) + cross_supervision(u1, u2, y.shape[-2:])
+            cps = cross_supervision(x1, x2, target.shape[-2:]) + cross_supervision(u1, u2, target.shape[-2:])
         return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
 
     def predictor(self) -> Network:

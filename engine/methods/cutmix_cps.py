@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,19 +14,20 @@ from ...pipelines.batch import Batch, Mixed
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .cps import published_switches
-from .method import Method, Setting, SupervisedTerm
+from .method import Method, MethodConfig, Setting
 
 
 @dataclass(kw_only=True, slots=True)
-class CutMixCpsConfig(SupervisedTerm):
+class CutMixCpsConfig(MethodConfig):
     """Cross pseudo supervision on mixed images."""
 
     weight: float = 1.0
     """Weight of the cross pseudo supervision."""
 
-    def check(self) -> None:
-        SupervisedTerm.check(self)
-        self.require("weight", 0)
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from MethodConfig.faults(self)
+        yield from self.bounded("weight", 0)
 
 
 class CutMixCps(Method):
@@ -34,7 +36,10 @@ class CutMixCps(Method):
     loss = CE(f1(x), y) + CE(f2(x), y) + weight (CE(f1(m), mix argmax f2) + CE(f2(m), mix argmax f1)),  m = mix(u, v)
     """
 
+    name = "cutmix_cps"
+    config_class = CutMixCpsConfig
     views = ViewSpec(unlabeled="mixed")
+    terms: ClassVar = {"cps": "weight"}
 
     def __init__(self, config: CutMixCpsConfig, setting: Setting):
         super().__init__(config, setting)
@@ -46,15 +51,15 @@ class CutMixCps(Method):
         return published_switches(layout) | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
 
     def losses(self, batch: Batch[Mixed], progress: float) -> dict[str, Tensor]:
-        x, y = batch.labeled.image, batch.labeled.target
+        x, target = batch.labeled.image, batch.labeled.target
         u, v, boxes = batch.unlabeled.image1, batch.unlabeled.image2, batch.unlabeled.boxes
         mixed = cutmix(u, v, boxes)
         # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
         with torch.no_grad():
-            label1, _ = mixed_pseudo_label(self.branch1(u), self.branch1(v), boxes, y.shape[-2:])
-            label2, _ = mixed_pseudo_label(self.branch2(u), self.branch2(v), boxes, y.shape[-2:])
+            label1, _ = mixed_pseudo_label(self.branch1(u), self.branch1(v), boxes, target.shape[-2:])
+            label2, _ = mixed_pseudo_label(self.branch2(u), self.branch2(v), boxes, target.shape[-2:])
         cps = upsample_cross_entropy(self.branch1(mixed), label2) + upsample_cross_entropy(self.branch2(mixed), label1)
-        supervised = self.supervised(self.branch1(x), y) + self.supervised(self.branch2(x), y)
+        supervised = self.supervised(self.branch1(x), target) + self.supervised(self.branch2(x), target)
         return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
 
     def predictor(self) -> Network:

@@ -1,9 +1,9 @@
-"""What every method is: networks, the views it trains on, its losses, and the network that is evaluated."""
+"""What every method is: a name, networks, the views it trains on, its losses, and the network that is evaluated."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...kernels import upsample_cross_entropy, upsample_ohem_cross_entropy
 from ...pipelines.batch import Batch
-from ...pipelines.errors import UsageError
+from ...pipelines.errors import require
 from ...pipelines.views import ViewSpec
 from ..models import Network
 
@@ -31,30 +31,24 @@ class Setting:
 
 
 @dataclass(kw_only=True, slots=True)
-class SupervisedTerm:
-    """The supervised term, which all methods share."""
+class MethodConfig:
+    """A method's settings; those here, of the supervised term, are shared by all methods."""
 
     ohem: float = 0.0
     """0: cross-entropy. Else OHEM: cross-entropy of the hardest pixels, at least this share of all."""
     ohem_threshold: float = 0.7
     """Pixels whose true class has at most this probability count as hard."""
 
-    def check(self) -> None:
-        """Raises UsageError for values that make no sense, naming the field."""
-        self.require("ohem", 0, 1)
-        self.require("ohem_threshold", 0, 1)
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from self.bounded("ohem", 0, 1)
+        yield from self.bounded("ohem_threshold", 0, 1)
 
-    def require(self, name: str, low: float, high: float = math.inf) -> None:
-        if not low <= getattr(self, name) <= high:
-            bounds = f"must be in [{low}, {high}]" if high < math.inf else f"must be at least {low}"
-            raise UsageError(f"--method.{name.replace('_', '-')}: {bounds}, is {getattr(self, name)}")
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """logits (B, C, h, w) at stride 4, target (B, S, S) -> the mean over the pixels that count."""
-        if not self.ohem:
-            return upsample_cross_entropy(logits, target)
-        kept = round(self.ohem * target.numel())
-        return upsample_ohem_cross_entropy(logits, target, threshold=self.ohem_threshold, min_kept=kept)
+    def bounded(self, name: str, low: float, high: float = math.inf) -> list[str]:
+        """The fault of a setting outside of [low, high], if it is."""
+        rule = f"must be in [{low}, {high}]" if high < math.inf else f"must be at least {low}"
+        value = getattr(self, name)
+        return require(low <= value <= high, f"--method.{name.replace('_', '-')}", rule, value)
 
 
 class Method(nn.Module):
@@ -64,30 +58,48 @@ class Method(nn.Module):
     `progress` is the share of the schedule that is done, in [0, 1). Shapes are static and nothing is read on the host.
     """
 
+    name: ClassVar[str]
+    """What recipes, checkpoints and tables call it."""
+    config_class: ClassVar[type[MethodConfig]]
     views: ClassVar[ViewSpec] = ViewSpec()
+    terms: ClassVar[dict[str, str]] = {}
+    """The terms of the loss besides the supervised one, and the setting that weighs each."""
 
-    def __init__(self, config: SupervisedTerm, setting: Setting):
+    def __init__(self, config: MethodConfig, setting: Setting):
         super().__init__()
-        self.config, self.parts = config, setting.emulate_processes
+        self.config, self.emulate_processes = config, setting.emulate_processes
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         """What the published program does otherwise than a recipe by default: a recipe's fields, and its values."""
         return {}
 
+    def weights(self) -> dict[str, float]:
+        """The terms of the loss and their weights."""
+        return {"supervised": 1.0} | {term: getattr(self.config, setting) for term, setting in self.terms.items()}
+
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """{"loss": what is minimised, term: value of every term of `weights` that counts at this progress}."""
         raise NotImplementedError
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The supervised term of one network."""
-        return self.mean_of_processes(self.config.loss, logits, target)
+        """The supervised term of one network: logits (B, C, h, w) at stride 4, target (B, S, S)."""
+        return self.mean_of_processes(self.cross_entropy, logits, target)
+
+    def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean over the pixels that count, or over the hardest ones where the settings ask for OHEM."""
+        if not self.config.ohem:
+            return upsample_cross_entropy(logits, target)
+        kept = round(self.config.ohem * target.numel())
+        return upsample_ohem_cross_entropy(logits, target, threshold=self.config.ohem_threshold, min_kept=kept)
 
     def mean_of_processes(self, loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """The mean of `loss` over equal parts of the batch, which leads all `tensors`: every process of a published
         program normalises by what counts in its own part, and gradients are averaged over processes."""
-        if self.parts == 1:
+        if self.emulate_processes == 1:
             return loss(*tensors)
-        return torch.stack([loss(*part) for part in zip(*(tensor.chunk(self.parts) for tensor in tensors))]).mean()
+        parts = zip(*(tensor.chunk(self.emulate_processes) for tensor in tensors))
+        return torch.stack([loss(*part) for part in parts]).mean()
 
     def predictor(self) -> Network:
         """The network that is evaluated and saved."""

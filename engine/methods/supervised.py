@@ -9,17 +9,20 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch
 from ..models import Network
-from .method import Method, Setting, SupervisedTerm
+from .method import Method, MethodConfig, Setting
 from .programs import PROGRAMS
 
 
 @dataclass(kw_only=True, slots=True)
-class SupervisedConfig(SupervisedTerm):
+class SupervisedConfig(MethodConfig):
     """The supervised baseline."""
 
 
 class Supervised(Method):
     """loss = CE(f(x), y)"""
+
+    name = "supervised"
+    config_class = SupervisedConfig
 
     def __init__(self, config: SupervisedConfig, setting: Setting):
         super().__init__(config, setting)

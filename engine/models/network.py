@@ -46,6 +46,8 @@ class Network(nn.Module):
         self.architecture, self.backbone_name = architecture, backbone
         self.num_classes, self.head_width = num_classes, head_width
         encoder, decoder = ENCODERS[backbone], DECODERS[architecture]
+        # Of images in [0, 1]: the encoder's, or what a checkpoint says that they were in training.
+        self.mean, self.std = encoder.mean, encoder.std
         low, high = encoder.channels
         self.backbone = encoder.build(deep_stem=decoder.deep_stem)
         self.aspp = decoder.aspp(high, head_width)
@@ -56,16 +58,6 @@ class Network(nn.Module):
             module.apply(_initialise)
         # The projector keeps torch's default initialisation.
         self.projector = _projector(head_width) if projector else None
-
-    @property
-    def mean(self) -> tuple[float, float, float]:
-        """What is subtracted from images in [0, 1] to normalise them."""
-        return ENCODERS[self.backbone_name].mean
-
-    @property
-    def std(self) -> tuple[float, float, float]:
-        """What divides the rest."""
-        return ENCODERS[self.backbone_name].std
 
     @property
     def stride(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..methods import METHODS, Method, Setting
+from ..methods import Method, Setting
 from ..models import build_network
 from ..recipe import Recipe
 
@@ -50,4 +50,4 @@ def build_method(recipe: Recipe, classes: int) -> Method:
         unlabeled_batch=recipe.unlabeled_batch,
         emulate_processes=recipe.emulate_processes,
     )
-    return METHODS[type(recipe.method)](recipe.method, setting)
+    return recipe.method_class(recipe.method, setting)

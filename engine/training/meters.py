@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
 
 from ...pipelines.batch import Batch
-from ..methods import METHODS
 from ..recipe import Recipe
 from .nvml import Gpu
 
@@ -18,24 +17,23 @@ from .nvml import Gpu
 class Meters:
     """Losses, summed on the device and read once a log line; time and memory."""
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        views = {"none": 0, "plain": 1, "pair": 2, "mixed": 2}[METHODS[type(recipe.method)].views.unlabeled]
-        self.images_a_step = recipe.batch + views * recipe.unlabeled_batch
-        self.recipe, self.device = recipe, device
+    def __init__(self, recipe: Recipe, device: torch.device, clock: Callable[[], float] = time.perf_counter):
+        self.images_a_step = recipe.batch + recipe.views.windows * recipe.unlabeled_batch
+        self.recipe, self.device, self.clock = recipe, device, clock
         self.gpu = Gpu(device)
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._steps = 0
         self._waited = self._all_waited = self._all_seconds = 0.0
         self._all_steps = 0
-        self._mark = time.perf_counter()
+        self._mark = self.clock()
         self._spent = 0.0
         self._first = True
 
     def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; the time spent waiting for them counts as data wait, but for the first one's."""
         while True:
-            began = time.perf_counter()
+            began = self.clock()
             try:
                 batch = next(batches)
             except StopIteration:
@@ -44,17 +42,17 @@ class Meters:
                 self._first = False
                 self.resume()
             else:
-                self._waited += time.perf_counter() - began
+                self._waited += self.clock() - began
             yield batch
 
     def pause(self) -> None:
         """What follows, until `resume`, is no training and does not count."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self._spent += time.perf_counter() - self._mark
+        self._spent += self.clock() - self._mark
 
     def resume(self) -> None:
-        self._mark = time.perf_counter()
+        self._mark = self.clock()
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         for name, loss in losses.items():
@@ -104,6 +102,7 @@ class Meters:
 
 
 def describe(line: dict[str, Any], steps: int) -> str:
+    """The log line of a run of so many steps in words."""
     losses = "  ".join(f"{name.removeprefix('loss/')} {v:.4f}" for name, v in line.items() if name.startswith("loss"))
     eta = timedelta(seconds=round(line["eta_s"]))
     gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""

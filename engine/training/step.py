@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
-from ..device import LOW, set_precision
+from ..device import Precision
 from ..methods import Method
 from ..recipe import Recipe
 from .build import parameter_groups
@@ -18,16 +18,12 @@ from .build import parameter_groups
 class Step:
     """`step(batch, k)` makes optimizer step k of the recipe's schedule and returns the losses as device scalars."""
 
-    def __init__(self, recipe: Recipe, method: Method, device: torch.device, precision: str):
-        self.recipe, self.method, self.device = recipe, method, device
-        self.low = LOW.get(precision)
-        set_precision(precision, device)
-        self.optimizer = _optimizer(recipe, parameter_groups(recipe, method), device)
+    def __init__(self, recipe: Recipe, method: Method, precision: Precision):
+        self.recipe, self.method, self.precision = recipe, method, precision
+        precision.allow_tf32()
+        self.optimizer = _optimizer(recipe, parameter_groups(recipe, method), precision.device)
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-    def autocast(self):
-        return torch.autocast(self.device.type, self.low) if self.low else nullcontext()
+        self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
 
     def lr(self, step: int) -> float:
         """Of the heads at a step, without warm-up; 0 after the last one."""
@@ -36,7 +32,7 @@ class Step:
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * self.recipe.lr_factor(step)
-        with self.autocast():
+        with self.precision.autocast():
             losses = self.method.losses(batch, step / self.recipe.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses["loss"]).backward()
@@ -62,9 +58,7 @@ def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torc
     try:
         from apex.optimizers import FusedSGD
     except ImportError:
-        import importlib.util
-
-        found = importlib.util.find_spec("apex") is not None
+        found = find_spec("apex") is not None
         what = "the package called apex is not NVIDIA's (PyPI's is an unrelated one)" if found else "apex is missing"
         raise UsageError(f"--optimizer apex_fused_sgd: {what}; {source}") from None
     return FusedSGD(groups, lr=recipe.lr, momentum=recipe.momentum)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.batch import Batch, Labeled, Mixed, Pair, Plain
 
-METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CROP, CLASSES, BATCH = 32, 3, 2
 
 # So that tests can map a function over the tensors of a batch.
@@ -48,7 +46,7 @@ def tiny(tmp_path: Path) -> Callable[..., Recipe]:
             "split": "draw:1/2@0",
             "out": tmp_path / "run",
         }
-        return replace(load_recipe(f"{method}_voc"), **(small | changes))
+        return load_recipe(f"{method}_voc").replace(**(small | changes))
 
     return build
 

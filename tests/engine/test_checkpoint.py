@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semiseg.engine.checkpoint import find, load_network, save_network
+from semiseg.engine.checkpoint import find, header_of, load_network, save_network
+from semiseg.engine.evaluation.scores import normalised
 from semiseg.engine.models import build_network
+from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.state import load_state, save_state
 from semiseg.pipelines.errors import UsageError
 
@@ -19,15 +27,21 @@ def saved(tiny, tmp_path):
     recipe = tiny("cac", data=tmp_path)
     network = build_network("cac", "resnet18", 3, head_width=16, projector=True)
     path = tmp_path / "best.safetensors"
-    save_network(path, network, recipe, CLASSES, PALETTE, step=7, miou=0.25)
+    header = header_of(recipe, network, CLASSES, PALETTE, step=7, miou=0.25)
+    save_network(path, network, header, recipe)
     return path, network, recipe
 
 
-def test_a_checkpoint_holds_network_recipe_classes_and_palette(saved):
+def test_a_checkpoint_holds_the_network_and_what_its_use_needs(saved):
     path, network, recipe = saved
     loaded = load_network(path)
-    assert (loaded.recipe, loaded.classes, loaded.palette) == (recipe, CLASSES, PALETTE)
-    assert (loaded.step, loaded.miou) == (7, 0.25)
+    header = loaded.header
+    assert (header.network, header.backbone, header.head_width) == ("cac", "resnet18", 16)
+    assert (header.classes, header.palette, header.step, header.miou) == (CLASSES, PALETTE, 7, 0.25)
+    assert (header.mean, header.std) == (network.mean, network.std)
+    assert header.evaluation == recipe.protocol()
+    assert (header.layout, header.data) == ("voc", str(recipe.runtime.data))
+    assert Recipe.from_dict(loaded.recipe) == recipe
     assert not loaded.network.training
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(loaded.network.state_dict()[name], tensor)
@@ -66,3 +80,66 @@ def test_state_survives_and_damage_is_named(tmp_path):
         load_state(tmp_path / "state.pt")
     with pytest.raises(UsageError, match="does not exist"):
         load_state(tmp_path / "none.pt")
+
+
+OLD = sorted((Path(__file__).parent / "checkpoints").glob("*.json"))
+
+
+@pytest.fixture(params=OLD, ids=[path.stem for path in OLD])
+def old_file(request, tmp_path):
+    """A file as it was written before headers, with tensors that fit, and its network."""
+    metadata = json.loads(request.param.read_text())
+    recipe = json.loads(metadata["recipe"])
+    torch.manual_seed(0)
+    network = build_network(
+        recipe["network"],
+        recipe["backbone"],
+        len(json.loads(metadata["classes"])),
+        head_width=recipe["head_width"],
+        projector=recipe["method"]["type"] == "CacConfig",
+    ).eval()
+    path = tmp_path / "old.safetensors"
+    save_file(network.state_dict(), path, metadata)
+    return path, network, recipe
+
+
+def test_files_of_version_1_are_read(old_file):
+    path, network, recipe = old_file
+    loaded = load_network(path)
+    header = loaded.header
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(x), network(x))
+    expected = {
+        "cac_shapes": (("whole", 64, 1.0), "shapes", None, 7, "disk"),
+        "cutmix_cps_voc": (("cps-slide", 64, 64 / 512), "voc", "/data/VOC2012", 7, "disk"),
+    }[recipe["name"]]
+    evaluation = header.evaluation
+    got = (evaluation.name, evaluation.window, evaluation.scale), header.layout, header.data
+    assert (*got, len(header.classes), header.classes[1]) == expected
+    assert header.files == dict.fromkeys(("images", "masks", "classes", "train_list", "val_list"))
+    assert loaded.recipe["name"] == recipe["name"]
+
+
+def test_a_renamed_field_makes_no_file_unreadable(saved):
+    """The recipe is for the record: nothing of it is read; and the header is read as far as it is known."""
+    path, network, _ = saved
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    header, recipe = json.loads(metadata["header"]), json.loads(metadata["recipe"])
+    recipe["windows"] = recipe.pop("crop")
+    header["colour_space"] = header["evaluation"]["tiles"] = "new"
+    save_file(network.state_dict(), path, metadata | {"header": json.dumps(header), "recipe": json.dumps(recipe)})
+    loaded = load_network(path)
+    assert loaded.header.evaluation.window == 32
+    assert loaded.recipe["windows"] == 32
+
+
+def test_a_network_is_given_images_as_in_its_training(saved):
+    """Whatever the encoder's row says by now."""
+    path, network, recipe = saved
+    header = replace(header_of(recipe, network, CLASSES, PALETTE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    save_network(path, network, header, recipe)
+    loaded = load_network(path).network
+    white = normalised(loaded, np.full((1, 2, 2, 3), 255, np.uint8), torch.device("cpu"))
+    torch.testing.assert_close(white, torch.full((1, 3, 2, 2), 2.0))

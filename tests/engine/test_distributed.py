@@ -81,7 +81,7 @@ def run(program: str, model: nn.Module, batches: list, folder: Path) -> list:
         subprocess.Popen([*command, str(rank), str(WORLD), str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1"})
         for rank in range(WORLD)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * WORLD
+    assert [process.wait(timeout=600) for process in processes] == [0] * WORLD
     return [torch.load(folder / f"result{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.device import Precision
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.batch import Batch, Mixed, Plain
@@ -236,7 +237,7 @@ def engine(tiny) -> Callable[..., Step]:
         with torch.no_grad():
             for network in method.networks().values():
                 network.classifier.weight *= 3
-        return Step(recipe, method, torch.device("cpu"), "fp32")
+        return Step(recipe, method, Precision("fp32", torch.device("cpu")))
 
     return build
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
-from semiseg.engine.recipe import Evaluation, Recipe
+from semiseg.engine.protocol import Evaluation
+from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation
 
@@ -34,21 +33,21 @@ from semiseg.pipelines.views import Augmentation
     ],
 )
 def test_check_names_the_field_and_the_fix(tmp_path, changes, said):
-    recipe = replace(load_recipe("cac_voc"), data=tmp_path)
+    recipe = load_recipe("cac_voc").replace(data=tmp_path)
     recipe.check()
     with pytest.raises(UsageError, match=said):
-        replace(recipe, **changes).check()
+        recipe.replace(**changes).check()
 
 
 def test_data_is_needed_but_for_a_dry_run_and_for_shapes():
     with pytest.raises(UsageError, match="--data"):
         load_recipe("cac_voc").check()
-    replace(load_recipe("cac_voc"), dry_run=True).check()
+    load_recipe("cac_voc").replace(dry_run=True).check()
     load_recipe("cac_shapes").check()
 
 
 def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
-    recipe = replace(load_recipe("cutmix_cps_cityscapes"), data=tmp_path, init=tmp_path / "a", seed=7)
+    recipe = load_recipe("cutmix_cps_cityscapes").replace(data=tmp_path, init=tmp_path / "a", seed=7)
     values = recipe.to_dict()
     assert Recipe.from_dict(values) == recipe
     assert type(Recipe.from_dict(values).method).__name__ == "CutMixCpsConfig"
@@ -59,17 +58,59 @@ def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
 
 
 def test_unlabelled_images_follow_the_batch():
-    assert replace(load_recipe("cac_voc"), batch=4).unlabeled_batch == 4
+    assert load_recipe("cac_voc").replace(batch=4).unlabeled_batch == 4
 
 
 def test_images_are_evaluated_at_the_scale_of_training():
-    voc, own = load_recipe("cac_voc").evaluation, load_recipe("cac_folder").evaluation
-    assert voc.scale_of(375, 500, 320) == 1
-    assert voc.scale_of(375, 500, 128) == pytest.approx(0.4)
-    assert own.scale_of(3000, 4000, 320) == pytest.approx(0.1)
-    cps = load_recipe("cps_voc")
-    assert cps.evaluation.scale_of(375, 500, 512) == 1
-    assert cps.evaluation.scale_of(375, 500, 128) == pytest.approx(cps.crop / cps.labeled.native_crop / 4)
-    assert Evaluation(scale=0.5, native_crop=320).scale_of(375, 500, 320) == 0.5
-    assert Evaluation().describe(96) == "whole"
-    assert Evaluation(protocol="slide").describe(96) == "slide 96"
+    voc, own, cps = (load_recipe(name).evaluation for name in ("cac_voc", "cac_folder", "cps_voc"))
+    assert voc.resolve(320).scales_of(375, 500) == (1.0,)
+    assert voc.resolve(128).scales_of(375, 500) == (pytest.approx(0.4),)
+    assert own.resolve(320).scales_of(3000, 4000) == (pytest.approx(0.1),)
+    assert cps.resolve(512).scales_of(375, 500) == (1.0,)
+    assert cps.resolve(128).scales_of(375, 500) == (0.25,)
+    assert Evaluation(scale=0.5, native_crop=320, scales=(1.0, 2.0)).resolve(320).scales_of(375, 500) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        (Evaluation(), "whole"),
+        (Evaluation(protocol="slide"), "slide 96"),
+        (Evaluation(protocol="slide", window=64, flip=True), "slide 64, flip"),
+        (Evaluation(native_crop=192), "whole, scale 0.5"),
+        (Evaluation(long_side=1.25, scales=(0.5, 1.0)), "whole, long side 120, scales 0.5 1"),
+        (
+            Evaluation(protocol="cac-whole", absent="skip", background=False),
+            "cac-whole, absent classes skip, without background",
+        ),
+    ],
+)
+def test_a_protocol_is_told_in_a_few_words(evaluation, words):
+    assert str(evaluation.resolve(96)) == words
+
+
+def test_all_faults_are_told_together(tmp_path):
+    recipe = load_recipe("cac_voc").replace(data=tmp_path, crop=50, batch=1, lr=-1.0, threads=-1)
+    with pytest.raises(UsageError) as refused:
+        recipe.check()
+    said = str(refused.value)
+    assert said.startswith("4 faults: (1) ")
+    assert all(field in said for field in ("--crop", "--batch", "--lr", "--threads"))
+
+
+def test_files_before_the_sections_are_read(tmp_path):
+    """Recipes were one level, and a method was known by the name of its settings' class."""
+    recipe = load_recipe("cac_voc").replace(data=tmp_path, device="cpu", log_every=3)
+    values = recipe.to_dict()
+    assert values["device"] == "cpu"
+    assert "runtime" not in values
+    values["method"]["type"] = "CacConfig"
+    assert Recipe.from_dict(values) == recipe
+
+
+def test_what_a_resume_may_change_decides_nothing(tmp_path):
+    recipe = load_recipe("cac_voc")
+    moved = recipe.replace(data=tmp_path, out=tmp_path, device="cuda", precision="bf16", weights="none", log_every=1)
+    assert moved.decisive() == recipe.decisive()
+    for change in ({"crop": 336}, {"seed": 1}, {"split": "all"}, {"decay": "weights"}):
+        assert recipe.replace(**change).decisive() != recipe.decisive()

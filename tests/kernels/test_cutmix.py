@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import box_mask, cutmix, reference
@@ -28,7 +28,7 @@ def toggled(boxes, height, width):
     return mask
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(box_lists)
 def test_boxes_toggle_in_turn(device, boxes):
     tensor = torch.tensor(boxes, dtype=torch.int32, device=device).view(len(boxes), -1, 4)

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import directional_contrast, reference
@@ -91,7 +91,7 @@ def test_double_precision_is_the_published_formula(temperature):
     assert ours[3].abs().sum() > 0
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(
     rows=st.integers(0, 40),
     bank=st.integers(0, 70),

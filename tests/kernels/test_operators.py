@@ -214,7 +214,7 @@ def test_the_host_never_waits(name):
 def test_works_with_torch_and_numpy_only():
     code = """
 import sys
-for name in ("triton", "torchvision", "cv2", "PIL"):
+for name in ("triton", "torchvision", "cv2", "PIL", "tyro", "rich", "nvidia"):
     sys.modules[name] = None
 import torch
 import semiseg.kernels as kernels

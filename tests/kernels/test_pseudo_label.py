@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import box_mask, mixed_pseudo_label, pseudo_label
@@ -46,7 +46,7 @@ def test_argmax_and_probability_at_full_size(size, align_corners, device, dtype)
     check(label, confidence, upsampled(logits, size, align_corners))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 3),
     classes=st.integers(1, 7),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import upsample_confusion
@@ -33,7 +33,7 @@ def problem(batch=2, classes=5, low=(6, 7), full=(21, 25), ignored=0.2, seed=0, 
     return logits, target
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 2),
     classes=st.integers(1, 6),

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import _dispatch, reference, upsample_cross_entropy, upsample_ohem_cross_entropy
@@ -101,7 +101,7 @@ def test_deterministic_gradient_has_the_same_bits_in_every_run(reduction, device
         assert torch.equal(one, three)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES)
 @given(
     batch=st.integers(1, 3),
     classes=st.integers(1, 6),

@@ -19,11 +19,12 @@ import torch
 from PIL import Image
 
 from semiseg.engine.data import prepare_manifest
+from semiseg.engine.device import Precision
 from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling
 from semiseg.engine.evaluation.scores import batches, evaluate, evaluate_each, own_share
 from semiseg.engine.models import build_network
-from semiseg.engine.recipe import Evaluation
+from semiseg.engine.protocol import Evaluation, Protocol
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.decode import COLOUR, read
@@ -33,7 +34,12 @@ CLASSES = ("ground", "car", "tree", "sky", "sea")
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SIZES = [(33, 47), (64, 64), (100, 37), (33, 47), (9, 90), (64, 64), (48, 48)]
 WINDOW = 48
+FP32 = Precision("fp32", CPU)
 REAL = "SEMISEG_TEST_DATA"
+
+
+def protocol_of(name: str = "whole", crop: int = WINDOW, **settings) -> Protocol:
+    return Evaluation(protocol=name, **settings).resolve(crop)
 
 
 # ---- the reference: images (3, H, W) and logits (C, h, w), all float64; `network` maps the one to the other
@@ -98,21 +104,21 @@ def slide_by_hand(network, image: np.ndarray, size: tuple[int, int], window: int
     return total if (height, width) == size else resized(total, size, aligned=False)
 
 
-def predicted_by_hand(network, record: Record, evaluation: Evaluation) -> np.ndarray:
+def predicted_by_hand(network, record: Record, protocol: Protocol) -> np.ndarray:
     """Class indices of one image, from its file on."""
     image = ((np.asarray(Image.open(record.image)) / 255 - MEAN) / STD).transpose(2, 0, 1)
     size = image.shape[1:]
     logits = 0
-    for scale in evaluation.scales:
+    for scale in protocol.scales:
         scaled = image
         if scale != 1:
             smaller = tuple(8 * max(round(side * scale / 8), 1) for side in size)
             scaled = resized(image, smaller, aligned=False, antialias=True)
-        if "whole" in evaluation.protocol:
-            logits = logits + whole_by_hand(network, scaled, size, evaluation.flip)
+        if "whole" in protocol.name:
+            logits = logits + whole_by_hand(network, scaled, size, protocol.flip)
         else:
-            published = evaluation.protocol == "cps-slide"
-            logits = logits + slide_by_hand(network, scaled, size, evaluation.window, evaluation.flip, published)
+            published = protocol.name == "cps-slide"
+            logits = logits + slide_by_hand(network, scaled, size, protocol.window, protocol.flip, published)
     return logits.argmax(0)
 
 
@@ -123,9 +129,9 @@ def counted_by_hand(predicted: np.ndarray, record: Record, classes: int) -> np.n
     return counts
 
 
-def by_hand(network, records: list[Record], evaluation: Evaluation) -> np.ndarray:
+def by_hand(network, records: list[Record], protocol: Protocol) -> np.ndarray:
     """The confusion matrix."""
-    return sum(counted_by_hand(predicted_by_hand(network, one, evaluation), one, len(CLASSES)) for one in records)
+    return sum(counted_by_hand(predicted_by_hand(network, one, protocol), one, len(CLASSES)) for one in records)
 
 
 # ---- networks whose logits the reference can compute
@@ -133,6 +139,8 @@ def by_hand(network, records: list[Record], evaluation: Evaluation) -> np.ndarra
 
 class Given(torch.nn.Module):
     """Logits looked up in a table by the image's own values: every fourth pixel's red and green."""
+
+    mean, std = tuple(MEAN), tuple(STD)
 
     def __init__(self):
         super().__init__()
@@ -149,6 +157,8 @@ class Given(torch.nn.Module):
 
 class Convolution(torch.nn.Module):
     """A fixed 7x7 convolution of stride 4 with zeros around the image: logits depend on the position in the window."""
+
+    mean, std = tuple(MEAN), tuple(STD)
 
     def __init__(self, dtype: torch.dtype):
         super().__init__()
@@ -188,44 +198,44 @@ PROTOCOLS = ("whole", "cac-whole", "slide", "cps-slide")
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("network", [Given(), Convolution(torch.float64)], ids=["given", "convolution"])
 def test_on_identical_logits_counts_are_equal(records, network, flip):
-    evaluations = [Evaluation(protocol=name, window=WINDOW, batch=3, flip=flip) for name in PROTOCOLS]
-    scores = evaluate_each(network, records, CLASSES, evaluations, crop=WINDOW, device=CPU)
-    for evaluation, score in zip(evaluations, scores, strict=True):
-        expected = by_hand(network.reference, records, evaluation)
-        np.testing.assert_array_equal(score.confusion, expected, evaluation.protocol)
+    protocols = [protocol_of(name, batch=3, flip=flip) for name in PROTOCOLS]
+    scores = evaluate_each(network, records, CLASSES, protocols, precision=FP32)
+    for protocol, score in zip(protocols, scores, strict=True):
+        expected = by_hand(network.reference, records, protocol)
+        np.testing.assert_array_equal(score.confusion, expected, protocol.name)
     assert (scores[0].confusion != scores[2].confusion).any()
     assert (scores[2].confusion != scores[3].confusion).any()  # the two paddings of a narrow image
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("scales", [(0.5, 1.0, 1.5), (0.75,)])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_several_scales(records, protocol, scales, flip):
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_several_scales(records, name, scales, flip):
     network = Convolution(torch.float64)
-    evaluation = Evaluation(protocol=protocol, window=WINDOW, scales=scales, flip=flip)
-    score = evaluate(network, records, CLASSES, evaluation, crop=WINDOW, device=CPU)
-    expected = by_hand(network.reference, records, evaluation)
+    protocol = protocol_of(name, scales=scales, flip=flip)
+    score = evaluate(network, records, CLASSES, protocol, precision=FP32)
+    expected = by_hand(network.reference, records, protocol)
     # The engine resizes images in float32, which may turn one close decision: it leaves one class and enters another.
     assert np.abs(score.confusion - expected).sum() <= 2
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_in_single_precision_one_pixel_in_100_000_may_differ(tmp_path, protocol):
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_in_single_precision_one_pixel_in_100_000_may_differ(tmp_path, name):
     records = make_records(tmp_path, [(300, 413), (256, 400)])  # 181,000 pixels that are not void
-    evaluation = Evaluation(protocol=protocol, window=150)
+    protocol = protocol_of(name, window=150)
     network = Convolution(torch.float32)
-    score = evaluate(network, records, CLASSES, evaluation, crop=WINDOW, device=CPU)
-    expected = by_hand(network.reference, records, evaluation)
+    score = evaluate(network, records, CLASSES, protocol, precision=FP32)
+    expected = by_hand(network.reference, records, protocol)
     assert np.abs(score.confusion - expected).sum() <= 2
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_predictions_are_what_is_counted(records, protocol):
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_predictions_are_what_is_counted(records, name):
     network = Convolution(torch.float64)
-    evaluation = Evaluation(protocol=protocol, window=WINDOW, scale=0.75, flip=True)
-    for images, targets in batches(records, 2, CPU):
-        predicted = full_logits(network, images, evaluation, WINDOW).argmax(1)
-        counts = confusion(network, images, targets, len(CLASSES), evaluation, WINDOW)
+    protocol = protocol_of(name, scale=0.75, flip=True)
+    for images, targets in batches(network, records, 2, CPU):
+        predicted = full_logits(network, images, protocol).argmax(1)
+        counts = confusion(network, images, targets, len(CLASSES), protocol)
         assert predicted.shape == targets.shape
         for truth in range(len(CLASSES)):
             assert counts[truth].tolist() == predicted[targets == truth].bincount(minlength=len(CLASSES)).tolist()
@@ -233,13 +243,13 @@ def test_predictions_are_what_is_counted(records, protocol):
 
 def test_windows_of_the_published_programs():
     def corners(height, width, crop):
-        return tiling(Evaluation(protocol="cps-slide"), height, width, crop).corners
+        return tiling(protocol_of("cps-slide", crop), height, width).corners
 
     assert corners(1024, 2048, 800) == tuple((y, x) for y in (0, 224) for x in (0, 534, 1068, 1248))
     assert corners(375, 500, 512) == ((0, 0),)
-    assert tiling(Evaluation(protocol="cps-slide"), 375, 500, 512).padding == (6, 6, 68, 69)
+    assert tiling(protocol_of("cps-slide", 512), 375, 500).padding == (6, 6, 68, 69)
     assert starts(1024, 512) == [0, 342, 512]
-    assert tiling(Evaluation(protocol="cac-whole"), 375, 500, 320).padding == (0, 4, 0, 1)
+    assert tiling(protocol_of("cac-whole", 320), 375, 500).padding == (0, 4, 0, 1)
 
 
 class Counting(Convolution):
@@ -257,7 +267,7 @@ class Counting(Convolution):
 def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
     records = make_records(tmp_path, [(64, 64)] * 3 + [(40, 40)] * 6)
     network = Counting()
-    evaluate(network, records, CLASSES, Evaluation(protocol="cps-slide", batch=4), crop=48, device=CPU)
+    evaluate(network, records, CLASSES, protocol_of("cps-slide", batch=4), precision=FP32)
     assert sorted(network.sizes) == [2, 4, 4, 4, 4]  # six small images; three times two by two windows
 
 
@@ -265,7 +275,7 @@ def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
 def test_two_processes_count_each_image_once(tmp_path, count):
     """With one image the second process has nothing to do and still gets the scores."""
     records = make_records(tmp_path, SIZES[:count])
-    alone = evaluate(Convolution(torch.float64), records, CLASSES, Evaluation(), crop=WINDOW, device=CPU)
+    alone = evaluate(Convolution(torch.float64), records, CLASSES, protocol_of(), precision=FP32)
     script = f"""
 import importlib.util, json, sys, torch
 from pathlib import Path
@@ -277,7 +287,7 @@ dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=in
 records = here.make_records(Path({str(tmp_path)!r}) / sys.argv[1], here.SIZES[:{count}])
 own = [record.id for record in here.own_share(records)]
 scores = here.evaluate(
-    here.Convolution(torch.float64), records, here.CLASSES, here.Evaluation(), crop=here.WINDOW, device=here.CPU
+    here.Convolution(torch.float64), records, here.CLASSES, here.protocol_of(), precision=here.FP32
 )
 print(json.dumps([own, scores.confusion.tolist()]))
 dist.destroy_process_group()
@@ -287,7 +297,7 @@ dist.destroy_process_group()
         (tmp_path / rank).mkdir()
         command = [sys.executable, "-c", script, rank]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    shares, counts = zip(*(json.loads(process.communicate(timeout=100)[0]) for process in processes), strict=True)
+    shares, counts = zip(*(json.loads(process.communicate(timeout=600)[0]) for process in processes), strict=True)
     assert sorted(shares[0] + shares[1]) == [record.id for record in records]
     assert counts[0] == counts[1] == alone.confusion.tolist()
 
@@ -308,9 +318,8 @@ def test_on_real_photographs_one_pixel_in_100_000_may_differ(tmp_path, monkeypat
     records = [manifest.records[dataset.val[index].id] for index in chosen]
     torch.manual_seed(0)
     network = build_network("cac", "resnet18", len(dataset.classes), head_width=64)
-    evaluations = [Evaluation(protocol="cac-whole")]
-    evaluations += [Evaluation(protocol="cps-slide", window=window) for window in (512, 320)]
-    scores = evaluate_each(network, records, dataset.classes, evaluations, crop=320, device=CPU)
+    protocols = [protocol_of("cac-whole", 320), protocol_of("cps-slide", 512), protocol_of("cps-slide", 320)]
+    scores = evaluate_each(network, records, dataset.classes, protocols, precision=FP32)
 
     exact = build_network("cac", "resnet18", len(dataset.classes), head_width=64).double().eval()
     exact.load_state_dict(network.state_dict())
@@ -319,17 +328,17 @@ def test_on_real_photographs_one_pixel_in_100_000_may_differ(tmp_path, monkeypat
     def reference(image: np.ndarray) -> np.ndarray:
         return exact(torch.from_numpy(image.copy())[None])[0].numpy()
 
-    for evaluation, score in zip(evaluations, scores, strict=True):
+    for protocol, score in zip(protocols, scores, strict=True):
         expected, differing, pixels = 0, 0, 0
         for record in records:
-            wanted = predicted_by_hand(reference, record, evaluation)
+            wanted = predicted_by_hand(reference, record, protocol)
             expected = expected + counted_by_hand(wanted, record, len(dataset.classes))
-            found = segment(network, read(record.image, COLOUR), evaluation, 320, CPU)
+            found = segment(network, read(record.image, COLOUR), protocol, FP32)
             differing, pixels = differing + (found != wanted).sum(), pixels + wanted.size
         moved = np.abs(score.confusion - expected).sum() / 2
         classes = np.count_nonzero(score.confusion.sum(0))
         print(
-            f"{dataset.root.name}, {evaluation.describe(320)}: {len(records)} images, {classes} classes predicted, "
+            f"{dataset.root.name}, {protocol}: {len(records)} images, {classes} classes predicted, "
             f"{differing} of {pixels} pixels differ, {moved:g} of {expected.sum()} counted ones moved"
         )
         assert score.confusion.sum() == expected.sum()

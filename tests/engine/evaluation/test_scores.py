@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,19 +13,21 @@ import torch
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from semiseg.engine.checkpoint import save_network
+from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.commands.main import main
+from semiseg.engine.device import Precision
+from semiseg.engine.evaluation import scores as judging
 from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.scores import Scores, batches, evaluate, evaluate_each
 from semiseg.engine.models import build_network
-from semiseg.engine.recipe import Evaluation
+from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training import trainer
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.decode import COLOUR, LABEL, read
-from semiseg.pipelines.errors import UsageError
 
 CLASSES = ("ground", "car", "tree", "sky")
 CPU = torch.device("cpu")
+FP32 = Precision("fp32", CPU)
 
 
 @pytest.fixture
@@ -54,13 +55,13 @@ def network():
 
 @pytest.mark.parametrize("protocol", ["whole", "cac-whole", "slide", "cps-slide"])
 def test_scores_agree_with_torchmetrics(records, network, protocol):
-    evaluation = Evaluation(protocol=protocol, window=32, batch=2)
-    scores = evaluate(network, records, CLASSES, evaluation, crop=32, device=CPU)
+    judged = Evaluation(protocol=protocol, window=32, batch=2).resolve(32)
+    scores = evaluate(network, records, CLASSES, judged, precision=FP32)
     assert network.training
     macro, each = (MulticlassJaccardIndex(len(CLASSES), ignore_index=255, average=how) for how in ("macro", "none"))
     right = valid = 0
     for record in records:
-        predicted = segment(network, read(record.image, COLOUR), evaluation, 32, CPU)
+        predicted = segment(network, read(record.image, COLOUR), judged, FP32)
         truth = read(record.mask, LABEL)
         for metric in (macro, each):
             metric.update(torch.from_numpy(predicted)[None], torch.from_numpy(truth).long()[None])
@@ -97,7 +98,8 @@ def test_without_anything_to_judge_there_is_no_miou():
 
 def test_conventions_follow_the_protocol_unless_they_are_given(records, network):
     evaluations = [Evaluation(protocol="cac-whole"), Evaluation(), Evaluation(absent="zero", background=False)]
-    published, own, given = evaluate_each(network, records, CLASSES, evaluations, crop=32, device=CPU)
+    protocols = [evaluation.resolve(32) for evaluation in evaluations]
+    published, own, given = evaluate_each(network, records, CLASSES, protocols, precision=FP32)
     np.testing.assert_array_equal(published.confusion, own.confusion)
     first, *others, _ = own.iou.values()
     assert published.miou == pytest.approx((first + sum(others)) / 4)
@@ -107,35 +109,31 @@ def test_conventions_follow_the_protocol_unless_they_are_given(records, network)
 
 def test_several_protocols_take_one_pass_and_score_as_one_by_one(records, network, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "semiseg.engine.evaluation.scores.read", lambda path, *more: seen.append(path) or read(path, *more)
-    )
+    monkeypatch.setattr(judging, "read", lambda path, *more: seen.append(path) or read(path, *more))
     evaluations = [Evaluation(protocol="cac-whole", batch=3), Evaluation(protocol="cps-slide", window=32, flip=True)]
-    together = evaluate_each(network, records, CLASSES, evaluations, crop=32, device=CPU)
+    protocols = [evaluation.resolve(32) for evaluation in evaluations]
+    together = evaluate_each(network, records, CLASSES, protocols, precision=FP32)
     assert len(seen) == len(set(seen)) == 2 * len(records)
-    for evaluation, scores in zip(evaluations, together, strict=True):
-        alone = evaluate(network, records, CLASSES, evaluation, crop=32, device=CPU)
+    for protocol, scores in zip(protocols, together, strict=True):
+        alone = evaluate(network, records, CLASSES, protocol, precision=FP32)
         np.testing.assert_array_equal(scores.confusion, alone.confusion)
 
 
-def test_images_of_equal_size_come_together(records):
-    shapes = [tuple(images.shape) for images, _ in batches(records, 2, CPU)]
+def test_images_of_equal_size_come_together(records, network):
+    shapes = [tuple(images.shape) for images, _ in batches(network, records, 2, CPU)]
     assert sorted(shapes) == [(1, 3, 40, 56), (2, 3, 33, 47), (2, 3, 40, 56)]
 
 
-def test_autocast_is_used(records, network):
-    entered = []
-
-    def autocast():
-        entered.append(True)
-        return nullcontext()
-
-    evaluate(network, records[:1], CLASSES, Evaluation(), crop=32, device=CPU, autocast=autocast)
-    assert entered
+def test_the_network_computes_in_the_precision_that_is_asked_for(records, network):
+    seen = []
+    network.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    for name in ("fp32", "bf16"):
+        evaluate(network, records[:1], CLASSES, Evaluation().resolve(32), precision=Precision(name, CPU))
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_cac_compares_scores_rounded_to_three_decimals():
-    published, own = Evaluation(protocol="cac-whole"), Evaluation()
+    published, own = Evaluation(protocol="cac-whole").resolve(32), Evaluation().resolve(32)
     assert own.prefers(0.70049, 0.7004)
     assert not published.prefers(0.70049, 0.7004)
     assert published.prefers(0.7006, 0.7004)
@@ -147,7 +145,7 @@ def test_cac_compares_scores_rounded_to_three_decimals():
 def test_a_run_selects_its_best_by_the_protocol(tiny, voc_root, monkeypatch, protocol, best):
     hits = iter([70_040, 70_049, 70_030])
 
-    def evaluate(network, records, classes, evaluation, **options):
+    def evaluate(network, records, classes, protocol, **options):
         counts = np.zeros((len(classes), len(classes)), np.int64)
         hit = next(hits)
         counts[:2, 1] = 100_000 - hit, hit  # the IoU of class 1 is hit / 100,000
@@ -164,7 +162,8 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
     recipe = tiny("cac", data=voc_root(), evaluation=Evaluation())
     network = build_network("cac", "resnet18", len(classes), head_width=16)
     palette = tuple((index, index, index) for index in range(len(classes)))
-    save_network(tmp_path / "a.safetensors", network, recipe, classes, palette, step=1, miou=0.5)
+    header = header_of(recipe, network, classes, palette, step=1, miou=0.5)
+    save_network(tmp_path / "a.safetensors", network, header, recipe)
 
     def scores(*options: str) -> dict:
         command = ["semiseg", "evaluate", str(tmp_path / "a.safetensors"), "--device", "cpu", "--json", *options]
@@ -190,5 +189,5 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
 def test_scales_that_make_no_sense_are_refused(scales):
-    with pytest.raises(UsageError, match=r"--evaluation\.scales: must be numbers above 0"):
-        Evaluation(scales=scales).check()
+    (fault,) = Evaluation(scales=scales).faults()
+    assert fault.startswith("--evaluation.scales: must be numbers above 0")

@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
+from semiseg.engine import checkpoint as checkpoints
+from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
-from semiseg.engine.evaluation.protocols import upsampled
+from semiseg.engine.evaluation.protocols import full_logits, upsampled
 from semiseg.engine.models import build_network, from_published, published_program
 from semiseg.pipelines.errors import UsageError
 
@@ -339,13 +341,15 @@ def test_predict_takes_a_published_file(semiseg, cac_file, voc_root, tmp_path):
     mask = np.asarray(Image.open(tmp_path / "seen/masks/2007_000001.png"))
     assert mask.shape == (40, 56)
     checkpoint = load_network(cac_file)
-    assert checkpoint.recipe.evaluation.protocol == "cac-whole"
+    assert str(checkpoint.header.evaluation) == "cac-whole"
     x = (np.asarray(Image.open(image), np.float32) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     with torch.no_grad():
-        logits = upsampled(checkpoint.network(torch.from_numpy(x).float().permute(2, 0, 1)[None]), (40, 56))
+        logits = full_logits(
+            checkpoint.network, torch.from_numpy(x).float().permute(2, 0, 1)[None], checkpoint.header.evaluation
+        )
     assert (mask == logits[0].argmax(0).numpy()).mean() > 0.99
     colours = np.asarray(Image.open(tmp_path / "seen/colours/2007_000001.png").convert("RGB"))
-    assert (colours == np.array(checkpoint.palette)[mask]).all()
+    assert (colours == np.array(checkpoint.header.palette)[mask]).all()
 
 
 def test_train_starts_from_a_published_file(semiseg, cac_file, voc_root, tmp_path):
@@ -378,8 +382,8 @@ def test_the_layout_says_how_a_published_file_is_evaluated(tmp_path, monkeypatch
         (Cac, 4, None, "cac_folder"),
     ):
         state = empty(kind, "resnet101", classes).state_dict()
-        monkeypatch.setattr("semiseg.engine.checkpoint.read_state_dict", lambda path, state=state: state)
-        checkpoint = load_network(path, layout)
-        assert checkpoint.recipe.name == recipe
-        assert (checkpoint.recipe.backbone, checkpoint.recipe.head_width) == ("resnet101", 256)
-        assert len(checkpoint.classes) == len(checkpoint.palette) == classes
+        monkeypatch.setattr(checkpoints, "read_state_dict", lambda path, state=state: state)
+        header = load_network(path, layout).header
+        assert header.evaluation == load_recipe(recipe).as_published().protocol()
+        assert (header.backbone, header.head_width) == ("resnet101", 256)
+        assert len(header.classes) == len(header.palette) == classes

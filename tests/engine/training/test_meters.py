@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-import pytest
 import torch
 
 from semiseg.engine.training.meters import Meters, describe
@@ -23,19 +20,29 @@ def test_a_term_that_begins_late_is_averaged_over_its_own_steps(tiny):
 
 
 def test_waiting_for_data_counts_and_evaluation_does_not(tiny):
-    def slow():
+    now = 0.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def batches():
+        spend(7)  # the first batch: the pipeline starts
         yield 0
-        time.sleep(0.05)
+        spend(3)
         yield 1
 
-    meters = Meters(tiny("supervised", steps=4), CPU)
-    for _ in meters.waited(slow()):
+    meters = Meters(tiny("supervised", steps=4), CPU, clock=lambda: now)
+    for _ in meters.waited(batches()):
+        spend(1)
         meters.add({"loss": torch.tensor(1.0)})
     meters.pause()
-    time.sleep(0.3)
+    spend(100)  # an evaluation
     meters.resume()
     line = meters.read(2, 0.01)
-    assert line["data_wait_pct"] > 50
-    assert line["images_per_s"] == pytest.approx(4 / 0.05, rel=0.5)
-    assert line["compute_images_per_s"] > line["images_per_s"]
-    assert "ETA" in describe(line, 4)
+    assert line["data_wait_pct"] == 60  # 3 of 1 + 3 + 1 seconds
+    assert line["images_per_s"] == 2 * 2 / 5
+    assert line["compute_images_per_s"] == 2 * 2 / 2
+    assert line["eta_s"] == 5
+    assert "ETA 0:00:05" in describe(line, 4)
+    assert (meters.images_per_s, meters.data_wait_pct) == (4 / 5, 60)

@@ -7,14 +7,15 @@ import sys
 import pytest
 import torch
 
-from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.device import Precision, resolve_device, resolve_precision
 from semiseg.engine.hyperparameters import hyperparameters
+from semiseg.engine.methods import METHODS
 from semiseg.engine.training.build import build_method, parameter_groups
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
 
-METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 CPU = torch.device("cpu")
+FP32 = Precision("fp32", CPU)
 
 
 def three_losses(recipe, random_batch, precision: str = "fp32", compiled: bool = False) -> list[float]:
@@ -25,8 +26,8 @@ def three_losses(recipe, random_batch, precision: str = "fp32", compiled: bool =
             module.p = 0.0
     if compiled:
         for network in method.networks().values():
-            network.compile()
-    step = Step(recipe, method, CPU, precision)
+            network.compile(backend="aot_eager")
+    step = Step(recipe, method, Precision(precision, CPU))
     batches = [random_batch(method.views.unlabeled, seed) for seed in range(3)]
     return [float(step(batch, k)["loss"]) for k, batch in enumerate(batches)]
 
@@ -41,6 +42,7 @@ def test_bf16_stays_close_to_fp32(tiny, random_batch, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_compiled_stays_close_to_plain(tiny, random_batch, name):
+    """Traced forward and backward; test_trainer.py has a run with generated code."""
     recipe = tiny(name, steps=30)
     plain, fused = three_losses(recipe, random_batch), three_losses(recipe, random_batch, compiled=True)
     assert fused[0] == pytest.approx(plain[0], rel=1e-4)
@@ -63,7 +65,7 @@ def test_a_step_on_the_kernels_is_the_step_on_their_definitions(tiny, random_bat
             method.config.threshold, method.config.start = 0.0, 0.0
         before = [parameter.detach().clone() for parameter in method.parameters()]
         torch.manual_seed(1)  # the same dropout
-        losses = Step(recipe, method, CPU, "fp32")(random_batch(method.views.unlabeled), 0)
+        losses = Step(recipe, method, FP32)(random_batch(method.views.unlabeled), 0)
         changes = [parameter.detach() - start for parameter, start in zip(method.parameters(), before)]
         return {key: float(value) for key, value in losses.items()}, changes
 
@@ -80,7 +82,7 @@ def test_a_step_on_the_kernels_is_the_step_on_their_definitions(tiny, random_bat
 
 def test_learning_rate_falls_poly_to_zero(tiny, random_batch):
     recipe = tiny("supervised", steps=10)
-    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    step = Step(recipe, build_method(recipe, 3).train(), FP32)
     assert step.lr(0) == recipe.lr
     assert step.lr(5) == pytest.approx(recipe.lr * 0.5**0.9)
     assert step.lr(10) == 0
@@ -102,7 +104,7 @@ def test_cac_groups_backbone_at_a_tenth_and_decay_on_everything(tiny):
 
 def test_fused_sgd_takes_the_projector_that_starts_later(tiny, random_batch):
     recipe = tiny("cac", steps=10)
-    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    step = Step(recipe, build_method(recipe, 3).train(), FP32)
     for group in step.optimizer.param_groups:
         group["fused"] = True
     step.method.config.threshold = 0.0
@@ -132,7 +134,7 @@ def test_hyperparameters_count_every_parameter(tiny):
 def test_a_step_lowers_the_loss_on_its_own_batch(tiny, random_batch):
     torch.manual_seed(0)
     recipe = tiny("supervised", steps=100, network="cps")
-    step = Step(recipe, build_method(recipe, 3).train(), CPU, "fp32")
+    step = Step(recipe, build_method(recipe, 3).train(), FP32)
     batch = random_batch("none")
     losses = [float(step(batch, k)["loss"]) for k in range(12)]
     assert losses[-1] < 0.9 * losses[0]
@@ -141,7 +143,7 @@ def test_a_step_lowers_the_loss_on_its_own_batch(tiny, random_batch):
 def test_apex_names_the_cure(tiny):
     recipe = tiny("supervised", optimizer="apex_fused_sgd")
     with pytest.raises(UsageError, match="apex_fused_sgd"):
-        Step(recipe, build_method(recipe, 3), CPU, "fp32")
+        Step(recipe, build_method(recipe, 3), FP32)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -151,7 +153,7 @@ def test_cuda_without_a_gpu_is_refused():
 
 
 def test_auto_precision_and_devices():
-    assert resolve_precision("auto", CPU) == "fp32"
+    assert resolve_precision("auto", CPU) == FP32
     with pytest.raises(UsageError, match="tf32"):
         resolve_precision("tf32", CPU)
     with pytest.raises(UsageError, match="--device"):
@@ -167,7 +169,7 @@ def test_no_host_sync_on_a_gpu(tiny, random_batch, name):
     recipe = tiny(name, device="cuda")
     device = torch.device("cuda")
     method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()
-    step = Step(recipe, method, device, "bf16")
+    step = Step(recipe, method, Precision("bf16", device))
     batch = pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), random_batch(method.views.unlabeled))
     step(batch, 1)
     torch.cuda.set_sync_debug_mode("error")

@@ -9,20 +9,16 @@ import pytest
 import torch
 
 from semiseg.engine.checkpoint import load_network
-from semiseg.engine.evaluation.inference import evaluate_checkpoint, predict_folder
-from semiseg.engine.recipe import Files
-from semiseg.engine.report import write_report
-from semiseg.engine.training.trainer import Trainer
+from semiseg.engine.evaluation.inference import evaluate, predict
+from semiseg.engine.methods import METHODS
+from semiseg.engine.protocol import Evaluation
+from semiseg.engine.training.trainer import Stopped, Trainer
 from semiseg.pipelines.errors import UsageError
-
-METHODS = ("supervised", "cac", "cps", "cutmix_cps")
-PLAIN = {"protocol": None, "window": None, "device": "cpu", "precision": "auto"}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_leaves_log_checkpoints_and_result(tiny, voc_root, method):
     result = Trainer(tiny(method, data=voc_root())).train()
-    assert 0 <= result.last <= result.best <= 1
     assert (result.labeled, result.unlabeled) == (3, 0 if method == "supervised" else 3)
     lines = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "loss" in line]
@@ -30,18 +26,34 @@ def test_a_run_leaves_log_checkpoints_and_result(tiny, voc_root, method):
     wanted = {"loss", "loss/supervised", "lr", "images_per_s", "data_wait_pct", "memory_gib", "eta_s"}
     wanted |= {"cac": {"loss/contrastive"}, "supervised": set()}.get(method, {"loss/cps"})
     assert wanted <= set(trained[-1])
-    assert lines[-1]["val/miou"] == pytest.approx(result.last)
+    assert lines[-1]["val/miou"] == result.last == result.best
     for name in ("recipe.json", "environment.json", "result.json", "checkpoints/best.safetensors"):
         assert (result.out / name).is_file()
     assert list((result.out / "tensorboard").iterdir())
     assert not list(result.out.rglob("*.part"))
 
 
+def test_best_and_last_are_scores_of_the_log_and_have_checkpoints_of_their_own(tiny, voc_root):
+    root = voc_root()
+    (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(4)))  # few: scores are not all 0
+    recipe = tiny("supervised", data=root, network="cps", steps=6, eval_every=1, lr=0.3)
+    result = Trainer(recipe.replace(evaluation=Evaluation())).train()
+    lines = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    scores = [line["val/miou"] for line in lines if "val/miou" in line]
+    assert len(scores) == 6
+    assert max(scores) > min(scores)
+    assert (result.best, result.last) == (max(scores), scores[-1])
+    assert result.best_step == 1 + scores.index(max(scores))
+    for name, step in (("best", result.best_step), ("last", 6)):
+        saved = load_network(result.out / f"checkpoints/{name}.safetensors").header
+        assert (saved.step, saved.miou) == (step, scores[step - 1])
+
+
 def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
     root = voc_root()
     result = Trainer(tiny("cps", data=root)).train()
-    scores, document = evaluate_checkpoint(result.out, None, Files(), batch=None, **PLAIN)
-    assert scores.miou == pytest.approx(result.best, abs=1e-6)
+    document = evaluate(result.out, device="cpu")
+    assert document["miou"] == pytest.approx(result.best, abs=1e-6)
     assert document["images"] == 3
     assert set(document) == {"miou", "iou", "pixel_accuracy", "protocol", "images"}
 
@@ -49,7 +61,7 @@ def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
 def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
     root = voc_root()
     result = Trainer(tiny("supervised", data=root)).train()
-    folder, count = predict_folder(result.out, root / "JPEGImages", None, **PLAIN)
+    folder, count = predict(result.out, root / "JPEGImages", device="cpu")
     assert (folder, count) == (result.out / "predictions", 9)
     for kind, mode in (("masks", "L"), ("colours", "RGB"), ("overlays", "RGB")):
         from PIL import Image
@@ -58,22 +70,20 @@ def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
         assert (picture.mode, picture.size) == (mode, (56, 40))
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, number):
     """Stopped after step 2 of 4, it ends with the weights of a run that was never stopped."""
     root = voc_root()
     recipe = {"data": root, "steps": 4, "eval_every": 2}
     whole = Trainer(tiny("cac", **recipe, out=root / "whole")).train()
 
-    first = Trainer(tiny("cac", **recipe, out=root / "halves"))
-    evaluate = first._evaluate
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating"):
+            signal.raise_signal(number)
 
-    def stop(done):
-        signal.raise_signal(signal.SIGINT)
-        return evaluate(done)
-
-    monkeypatch.setattr(first, "_evaluate", stop)
-    with pytest.raises(UsageError, match="--resume"):
-        first.train()
+    with pytest.raises(Stopped, match=r"after step 2; .*--resume") as stopped:
+        Trainer(tiny("cac", **recipe, out=root / "halves"), stop).train()
+    assert stopped.value.signal == number
     second = Trainer(tiny("cac", **recipe, out=root / "halves", resume=True))
     assert second.first == 2
     halves = second.train()
@@ -115,25 +125,33 @@ def test_init_starts_from_a_checkpoint(tiny, voc_root):
         Trainer(tiny("cps", data=root, init=result.out, out=root / "third", head_width=24))
 
 
-def test_the_report_is_one_file_with_curves_classes_and_pictures(tiny, voc_root):
-    result = Trainer(tiny("cps", data=voc_root())).train()
-    page = write_report(result.out).read_text()
-    assert page.count("<svg") == 2
-    assert page.count("data:image/png;base64,") == 3
-    assert "aeroplane" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+def losses_of(recipe) -> list[float]:
+    """Of every step of a whole run."""
+    lines = (Trainer(recipe).train().out / "log.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
 def test_memory_formats_agree(tiny, voc_root):
     root = voc_root()
-    losses = []
-    for channels_last in (True, False):
-        out = root / f"{channels_last}"
-        Trainer(tiny("supervised", data=root, network="cps", channels_last=channels_last, out=out)).train()
-        losses.append(json.loads((out / "log.jsonl").read_text().splitlines()[0])["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    recipe = tiny("supervised", data=root, network="cps", steps=1)
+    last, first = (
+        losses_of(recipe.replace(channels_last=channels_last, out=root / f"{channels_last}"))
+        for channels_last in (True, False)
+    )
+    assert last == pytest.approx(first, rel=1e-4)
+
+
+def test_a_compiled_run_has_the_losses_of_a_plain_one(tiny, voc_root):
+    """With the network that has no dropout: compiled code draws other random numbers."""
+    root = voc_root()
+    recipe = tiny("supervised", data=root, network="cps")
+    torch.compiler.reset()
+    with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="compil"):
+        Trainer(recipe.replace(compile=True, out=root / "refused")).train()  # so it does compile
+    plain = losses_of(recipe.replace(out=root / "plain"))
+    fused = losses_of(recipe.replace(compile=True, out=root / "fused"))
+    assert fused[0] == pytest.approx(plain[0], rel=1e-4)
+    assert fused == pytest.approx(plain, rel=0.02)  # steps carry roundings on
 
 
 def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path):
@@ -143,7 +161,7 @@ def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path)
     (tmp_path / "mine").mkdir()
     for name in ("a.jpg", "a.png", "b.jpg"):
         Image.new("RGB", (40, 30)).save(tmp_path / "mine" / name)
-    folder, count = predict_folder(result.out, tmp_path / "mine", tmp_path / "mine" / "out", **PLAIN)
+    folder, count = predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")
     assert count == 3
     assert sorted(path.name for path in (folder / "masks").iterdir()) == ["a.jpg.png", "a.png.png", "b.png"]
-    assert predict_folder(result.out, tmp_path / "mine", tmp_path / "mine" / "out", **PLAIN)[1] == 3
+    assert predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")[1] == 3

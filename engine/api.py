@@ -1,0 +1,32 @@
+"""The library from Python: train a recipe, score and use what came of it. Nothing is printed; a listener is told.
+
+from semiseg.engine import evaluate, load_recipe, predict, train
+
+recipe = load_recipe("cac_voc").replace(data="VOCdevkit", steps=1000)
+result = train(recipe, on_event=lambda event: print(event.text))
+scores = evaluate(result.out)
+"""
+
+from __future__ import annotations
+
+from .catalogue import load_recipe
+from .checkpoint import load_network
+from .evaluation.inference import evaluate, predict
+from .events import Event, Listener, silent
+from .recipe import Recipe
+from .report import write_report, write_samples
+from .training.trainer import Result, Stopped, Trainer
+
+__all__ = ["Event", "Recipe", "Result", "Stopped", "evaluate", "load_network", "load_recipe", "predict", "train"]
+
+
+def train(recipe: Recipe, on_event: Listener = silent) -> Result:
+    """Trains a recipe, evaluates it and leaves a run's folder (`result.out`) with report.html.
+
+    Raises UsageError, before anything is written, for whatever a user can mend; Stopped after a signal, all saved.
+    """
+    trainer = Trainer(recipe, on_event)
+    result = trainer.train()
+    write_samples(trainer.run, trainer.data.val, trainer.device)
+    write_report(result.out)
+    return result

@@ -1,0 +1,60 @@
+"""`semiseg evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import api, console
+from ..evaluation.scores import percent
+from ..protocol import Absent, ProtocolName
+from .options import Flat, Judging, Positional, Running, Source, emit
+
+
+def evaluate(
+    checkpoint: Positional[Path],
+    /,
+    *,
+    source: Flat[Source] = Source(),
+    protocol: tuple[ProtocolName, ...] | None = None,
+    judging: Flat[Judging] = Judging(),
+    absent: Absent | None = None,
+    background: bool = True,
+    batch: int | None = None,
+    running: Flat[Running] = Running(),
+) -> None:
+    """Score a checkpoint on a validation set.
+
+    Args:
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
+            also as --init FILE.
+        source: Which data set.
+        protocol: One or several, from one pass over the data: whole, slide, cac-whole, cps-slide (default: the
+            recipe's).
+        judging: How the network looks at images.
+        absent: IoU of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
+        background: Whether class 0 counts in the mean.
+        batch: Images or windows evaluated together.
+        running: Where the network computes, and what is printed.
+    """
+    with console.listening() as listener:
+        shown = api.evaluate(
+            checkpoint,
+            source.data,
+            layout=source.layout,
+            files=asdict(source.files),
+            protocol=protocol,
+            device=running.device,
+            precision=running.precision,
+            on_event=listener,
+            absent=absent,
+            background=None if background else False,
+            batch=batch,
+            **judging.settings(),
+        )
+    for scores in shown.get("protocols", {shown["protocol"]: shown}).values():
+        rows = [[name, percent(iou)] for name, iou in scores["iou"].items()]
+        console.table(f"{checkpoint}: IoU %, {scores['protocol']}, {scores['images']} images", ["class", "IoU %"], rows)
+        console.say(f"mIoU {percent(scores['miou'])} %, pixel accuracy {percent(scores['pixel_accuracy'])} %")
+    if running.json:
+        emit(shown)

@@ -1,0 +1,80 @@
+"""What several commands ask for in the same words, and what they print."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from ...pipelines.datasets import find_dataset
+from ...pipelines.datasets.dataset import Dataset
+from ...pipelines.datasets.layouts import LAYOUTS
+from ...pipelines.errors import UsageError
+from ..device import PrecisionName
+from ..recipe import Files, LayoutName
+
+T = TypeVar("T")
+Positional = tyro.conf.Positional
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""Options whose flags stand beside a command's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which data set."""
+
+    layout: LayoutName | None = None
+    """How the data set is laid out (default with a checkpoint: as the one that it was trained on; for a published file
+    by its number of classes: 21 voc, 19 cityscapes, else folder)."""
+    data: Path | None = None
+    """Root of the data set (default with a checkpoint: the one that it was trained on)."""
+    files: Files = field(default_factory=Files)
+    """Where the files are, when the layout does not say it."""
+
+    def arguments(self) -> dict[str, Any]:
+        """As `find_dataset` takes them. Raises UsageError where the layout is not said, or the root is missing."""
+        if self.layout is None:
+            raise UsageError(f"--layout: say how the data set is laid out: {', '.join(LAYOUTS)}")
+        if self.data is None and LAYOUTS[self.layout].needs_root:
+            raise UsageError(f"--data: say where the {self.layout} data set is")
+        return {"layout": self.layout, "root": self.data, **asdict(self.files)}
+
+    def find(self) -> Dataset:
+        """The data set as it lies on disk. Raises UsageError where there is none."""
+        return find_dataset(**self.arguments())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a network looks at images."""
+
+    window: int | None = None
+    """Side of the sliding windows (default: the recipe's)."""
+    scales: tuple[float, ...] | None = None
+    """Scales whose logits are added, e.g. 0.5 1 1.5 (default: the recipe's)."""
+    flip: bool = False
+    """Add the logits of mirrored images."""
+
+    def settings(self) -> dict[str, Any]:
+        """As fields of a protocol; None where the recipe's hold."""
+        return {"window": self.window, "scales": self.scales, "flip": self.flip or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """Where a network computes, and what is printed."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: PrecisionName = "auto"
+    """Of the network."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+def emit(document: Any) -> None:
+    """The one JSON document of `--json`."""
+    print(json.dumps(document))

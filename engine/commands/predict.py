@@ -1,0 +1,51 @@
+"""`semiseg predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import api, console
+from ..protocol import ProtocolName
+from ..recipe import LayoutName
+from .options import Flat, Judging, Positional, Running, emit
+
+
+def predict(
+    checkpoint: Positional[Path],
+    images: Positional[Path],
+    /,
+    *,
+    layout: LayoutName | None = None,
+    out: Path | None = None,
+    protocol: ProtocolName | None = None,
+    judging: Flat[Judging] = Judging(),
+    running: Flat[Running] = Running(),
+) -> None:
+    """Segment a folder of images: index masks, coloured masks and overlays.
+
+    Args:
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
+            also as --init FILE.
+        images: A folder of images, or one image.
+        layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
+            classes: 21 voc, 19 cityscapes, else folder).
+        out: Folder for masks/, colours/ and overlays/ (default: predictions/ beside the checkpoint's run).
+        protocol: whole, slide, cac-whole or cps-slide (default: the recipe's).
+        judging: How the network looks at images.
+        running: Where the network computes, and what is printed.
+    """
+    with console.listening() as listener:
+        folder, count = api.predict(
+            checkpoint,
+            images,
+            out,
+            layout=layout,
+            protocol=protocol,
+            device=running.device,
+            precision=running.precision,
+            on_event=listener,
+            **judging.settings(),
+        )
+    console.say(f"{count} images: {folder}/masks, {folder}/colours, {folder}/overlays")
+    if running.json:
+        emit({"out": str(folder), "images": count})

@@ -1,0 +1,38 @@
+"""`semiseg prepare`."""
+
+from __future__ import annotations
+
+from .. import console
+from ..data import prepare_manifest
+from .options import Flat, Source, emit
+
+
+def prepare(*, source: Flat[Source] = Source(), json: bool = False) -> None:
+    """Check a data set by decoding everything once, and convert its masks into the cache.
+
+    Args:
+        source: Which data set.
+        json: Print one JSON document.
+    """
+    dataset = source.find()
+    with console.listening() as listener:
+        done = prepare_manifest(dataset, listener)
+    histogram = dict(zip(dataset.classes, done.histogram, strict=True))
+    labeled = sum(sample.mask is not None for sample in dataset.train)
+    if json:
+        emit(
+            dict(
+                folder=str(done.folder),
+                train=len(dataset.train),
+                masks=labeled,
+                val=len(dataset.val),
+                classes=list(dataset.classes),
+                histogram=histogram,
+            )
+        )
+        return
+    total = max(sum(done.histogram), 1)
+    rows = [[name, f"{count}", f"{100 * count / total:.2f}"] for name, count in histogram.items()]
+    console.table(f"{dataset.root}: pixels of the training masks", ["class", "pixels", "%"], rows)
+    console.say(f"{len(dataset.train)} training images ({labeled} with masks), {len(dataset.val)} validation images")
+    console.say(f"prepared in {done.folder}")

@@ -1,0 +1,43 @@
+"""The table of a run's settings, beside those of the published program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import console
+from ..hyperparameters import settings
+from ..recipe import Recipe
+
+
+def show_settings(recipe: Recipe, default: Recipe, classes: int | None) -> None:
+    """The effective values beside those of the published program; a star marks where they differ."""
+    ours, theirs = settings(recipe, classes), {}
+    columns = ["", "effective"]
+    if default.published:
+        # Parameters are counted on the run's network: that it is another one is said once.
+        theirs = settings(default.as_published().replace(network=recipe.network), classes)
+        theirs |= {"network": default.as_published().network}
+        columns.append(f"published ({default.published})")
+    rows = []
+    for name, value in ours.items():
+        mark = " *" if theirs and theirs.get(name) != value else ""
+        rows.append([name, f"{_shown(value)}{mark}", _shown(theirs[name]) if name in theirs else ""])
+    console.table(f"{default.name}", columns, [row[: len(columns)] for row in rows])
+    if recipe.batch != default.batch:
+        console.say(scaling(recipe, default))
+
+
+def scaling(recipe: Recipe, default: Recipe) -> str:
+    """What another batch than the recipe's has changed, and what it has not."""
+    ratio = f"{recipe.batch}/{default.batch}"
+    steps = round(recipe.steps * default.batch / recipe.batch)
+    unchanged = f"steps and weight decay as they are (--steps {steps} shows as many images as with {default.batch})"
+    if recipe.lr == default.lr * recipe.batch / default.batch:
+        return f"batch: {ratio} of the recipe's, lr scaled alike to {recipe.lr:g} (--scale-lr none: not), {unchanged}"
+    return f"batch: {ratio} of the recipe's, lr {recipe.lr:g} not scaled with it, {unchanged}"
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "default", False: "false", True: "true"}[value]
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

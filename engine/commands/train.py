@@ -1,0 +1,80 @@
+"""`semiseg train RECIPE`, which is what a recipe script runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import tyro
+
+from ...pipelines.datasets.splits import check_spec
+from .. import api, console
+from ..data import locate
+from ..events import Event
+from ..hyperparameters import hyperparameters
+from ..recipe import Recipe
+from .options import emit
+from .table import show_settings
+
+
+def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
+    """Trains a recipe with the settings of the command line over it. Raises UsageError, and Stopped after a signal."""
+    recipe, default = parse(build, arguments)
+    recipe.check()
+    if recipe.runtime.dry_run:
+        dry_run(recipe, default)
+        return
+    lr_said = any(argument.partition("=")[0] == "--lr" for argument in arguments)
+    with console.listening() as listener:
+
+        def show(event: Event) -> None:
+            if event.kind == "ready":
+                show_settings(recipe, default, event.values["classes"])
+            listener(event)
+            if event.kind == "ready" and recipe.weights == "none" and default.published and not lr_said:
+                console.say(
+                    f"weights: none; the published --lr {recipe.lr:g} is for ImageNet weights, a larger one may do "
+                    "better"
+                )
+
+        result = api.train(recipe, show)
+    report = result.out / "report.html"
+    console.say(
+        f"mIoU best {100 * result.best:.2f} % (step {result.best_step}), last {100 * result.last:.2f} %   "
+        f"{result.images_per_s:.1f} images/s, data wait {result.data_wait_pct:.0f} %   {result.seconds:.0f} s"
+    )
+    console.say(f"report: {report}")
+    if recipe.runtime.json:
+        emit(result.to_dict() | {"report": str(report)})
+
+
+def dry_run(recipe: Recipe, default: Recipe) -> None:
+    """Prints what would be trained."""
+    classes = len(locate(recipe).classes) if recipe.runtime.data else None
+    if not recipe.runtime.json:
+        show_settings(recipe, default, classes)
+        return
+    published = default.replace(network=recipe.network)
+    published = hyperparameters(published, classes) if default.published else None
+    emit({"effective": hyperparameters(recipe, classes), "published": published})
+
+
+def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, Recipe]:
+    """The recipe that a command line asks for, and the one that it departs from.
+
+    What it leaves open may hang on what it says: the steps on --split, lr on --batch, the switches on --fidelity. So
+    it is read once for those, and then over defaults that go with them.
+    """
+
+    def read(default: Recipe) -> Recipe:
+        program = f"semiseg train {default.name}"
+        return tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name)
+
+    said = read(build())
+    check_spec(said.split, said.layout)
+    known = inspect.signature(build).parameters
+    original = build(**{name: getattr(said, name) for name in ("split", "backbone") if name in known})
+    default = original.as_published() if said.fidelity == "published" else original
+    if said.scale_lr == "linear" and said.batch != default.batch:
+        default = default.replace(lr=default.lr * said.batch / default.batch)
+    return (said if default == build() else read(default)), original

@@ -1,0 +1,34 @@
+"""What a long call tells its caller while it works. The library prints nothing; the command line shows events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened.
+
+    note: `text` says what was decided or done. ready: a run is about to start, `values` has its facts. progress: `done`
+    of `total` of the work that `text` names. log: `values` is a log line of the run, `text` the same for a person.
+    """
+
+    kind: Literal["note", "ready", "progress", "log"]
+    text: str
+    done: int = 0
+    total: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """The listener that shows nothing."""
+
+
+def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
+    """`progress(done, total)`, told to the listener as progress of `work`."""
+    return lambda done, total: listener(Event("progress", work, done, total))

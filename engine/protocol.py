@@ -1,0 +1,144 @@
+"""How a network is judged: the settings of a recipe, and the protocol that they come to once the crop is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ..pipelines.errors import require
+
+Absent = Literal["zero", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convention:
+    """What sets one protocol apart from another."""
+
+    windows: bool
+    """Whether images are seen in windows; else in one piece."""
+    absent: Absent = "skip"
+    """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing."""
+    decimals: int | None = None
+    """Scores are compared rounded to so many decimals: of those that agree so far the earliest is the best."""
+    summed: bool = False
+    """Whether the logits of overlapping windows are added, and not averaged."""
+
+
+PROTOCOLS = {
+    "whole": Convention(windows=False),
+    "slide": Convention(windows=True),
+    "cac-whole": Convention(windows=False, absent="zero", decimals=3),
+    "cps-slide": Convention(windows=True, summed=True),
+}
+ProtocolName = Literal[tuple(PROTOCOLS)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How images are judged, in pixels."""
+
+    name: str
+    """Of PROTOCOLS."""
+    window: int
+    """Side of the sliding windows."""
+    scale: float = 1.0
+    """Resizes images before they are evaluated."""
+    long_side: float | None = None
+    """Images are resized to this long side instead."""
+    scales: tuple[float, ...] = (1.0,)
+    """Scales, on top of the above, whose logits are added."""
+    flip: bool = False
+    """Whether the logits of mirrored images are added."""
+    absent: Absent | None = None
+    """Overrides the convention for absent classes."""
+    background: bool = True
+    """Whether class 0 counts in the mean."""
+    batch: int = 8
+    """Images or windows evaluated together."""
+
+    def faults(self, prefix: str = "--", least: int = 1) -> Iterator[str]:
+        """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
+        yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
+        yield from require(self.window >= least, f"{prefix}window", f"must be at least {least}", self.window)
+        positive = bool(self.scales) and min(self.scales) > 0
+        yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
+
+    @property
+    def convention(self) -> Convention:
+        return PROTOCOLS[self.name]
+
+    @property
+    def absent_class(self) -> Absent:
+        """The convention in force for absent classes."""
+        return self.absent or self.convention.absent
+
+    def prefers(self, miou: float, best: float) -> bool:
+        """Whether a score replaces the best before it, by the protocol's convention."""
+        decimals = self.convention.decimals
+        return miou > best if decimals is None else round(miou, decimals) > round(best, decimals)
+
+    def scales_of(self, height: int, width: int) -> tuple[float, ...]:
+        """The factors by which an image of this size is resized, one after the other."""
+        base = self.scale if self.long_side is None else self.long_side / max(height, width)
+        return tuple(base * scale for scale in self.scales)
+
+    def __str__(self) -> str:
+        """The protocol in a few words: with its window, and with whatever is not its default."""
+        words = [f"{self.name} {self.window}" if self.convention.windows else self.name]
+        if self.long_side is not None:
+            words.append(f"long side {round(self.long_side)}")
+        elif self.scale != 1:
+            words.append(f"scale {self.scale:g}")
+        if self.scales != (1.0,):
+            words.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
+        words += ["flip"] * self.flip
+        if self.absent:
+            words.append(f"absent classes {self.absent}")
+        words += ["without background"] * (not self.background)
+        return ", ".join(words)
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """How a network is judged."""
+
+    protocol: ProtocolName = "whole"
+    """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits averaged;
+    cac-whole and cps-slide: the same with all conventions of the published programs."""
+    window: int | None = None
+    """Pixels (default: the crop). Windows lie two thirds of it apart."""
+    scale: float | None = None
+    """Resizes images before they are evaluated (default: so that they look as in training, see the two below)."""
+    native_crop: int | None = None
+    """The crop with which training sees images at about their own size: they are resized by crop / native_crop."""
+    long_side: float | None = None
+    """Images are resized to this long side, in sides of the crop."""
+    scales: tuple[float, ...] = (1.0,)
+    """Scales, on top of the above, whose logits are added."""
+    flip: bool = False
+    """Whether the logits of mirrored images are added."""
+    absent: Absent | None = None
+    """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing (default: zero for
+    cac-whole, skip for the others)."""
+    background: bool = True
+    """Whether class 0 counts in the mean."""
+    batch: int = 8
+    """Images (whole) or windows (slide) evaluated together."""
+
+    def resolve(self, crop: int) -> Protocol:
+        """The protocol for a network that was trained on windows of `crop` pixels."""
+        long_side = None if self.scale is not None or self.long_side is None else self.long_side * crop
+        scale = self.scale
+        if scale is None:
+            scale = crop / self.native_crop if self.native_crop and long_side is None else 1.0
+        same = {name: getattr(self, name) for name in ("scales", "flip", "absent", "background", "batch")}
+        return Protocol(name=self.protocol, window=self.window or crop, scale=scale, long_side=long_side, **same)
+
+    def faults(self, prefix: str = "--evaluation.", least: int = 1) -> Iterator[str]:
+        """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
+        for name in ("scale", "native_crop", "long_side"):
+            value = getattr(self, name)
+            field = f"{prefix}{name.replace('_', '-')}"
+            yield from require(value is None or value > 0, field, "must be more than 0", value)
+        yield from self.resolve(self.window or least).faults(prefix, least)

@@ -1,0 +1,49 @@
+"""The library from Python: silent, told to a listener, and the same files as from the shell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import semiseg.engine
+from semiseg.engine import evaluate, load_network, load_recipe, predict, train
+from semiseg.engine.recipe import Recipe
+
+
+def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, capfd):
+    events = []
+    root = voc_root()
+    result = train(tiny("cps", data=str(root), out=str(root / "run")), on_event=events.append)
+    assert capfd.readouterr() == ("", "")
+    page = (result.out / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert page.count("data:image/png;base64,") == 3
+    assert "aeroplane" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    kinds = [event.kind for event in events]
+    assert kinds.count("ready") == 1
+    assert kinds.index("ready") < kinds.index("log")
+    assert [event.done for event in events if event.kind == "log"] == [1, 2, 3]
+    assert [event.total for event in events if event.text == "evaluating"] == [3]
+
+
+def test_a_run_is_scored_and_used_by_its_path(tiny, voc_root, capfd):
+    root = voc_root()
+    out = str(train(tiny("supervised", data=root)).out)
+    checkpoint = load_network(out)
+    assert (checkpoint.header.layout, len(checkpoint.header.classes)) == ("voc", 21)
+    assert evaluate(out, device="cpu")["miou"] == pytest.approx(checkpoint.header.miou, abs=1e-6)
+    folder, count = predict(out, str(root / "JPEGImages"), str(root / "seen"), device="cpu")
+    assert (folder, count) == (root / "seen", 9)
+    assert np.asarray(Image.open(folder / "masks/2007_000001.png")).shape == (40, 56)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_exported_is_what_is_there():
+    assert isinstance(load_recipe("cac_voc"), Recipe)
+    assert sorted(semiseg.engine.__all__) == ["evaluate", "load_network", "load_recipe", "predict", "train"]
+    with pytest.raises(AttributeError, match="no attribute 'tune'"):
+        semiseg.engine.tune  # noqa: B018
