@@ -18,10 +18,15 @@ demo: setup
 compare: setup
 	$(BIN)/python recipes/compare_shapes.py --precision bf16
 
-# The second run gives the Triton kernels the CPU's tensors, in Triton's interpreter.
+# A process for each core, up to 8: each holds torch, and one thread of it. The tests of a file stay in one process, where
+# they share what is expensive, and files start in their order, in which the long ones are not the last. The second run
+# gives the Triton kernels the CPU's tensors, in Triton's interpreter.
+test: export OMP_NUM_THREADS = 1
+test: PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	--benchmark-disable
 test: setup
-	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels tests/engine/training/test_step.py -k "kernels"
+	$(PYTEST)
+	TRITON_INTERPRET=1 $(PYTEST) tests/kernels tests/engine/training/test_step.py -k "kernels"
 
 lint: setup
 	$(BIN)/ruff check .

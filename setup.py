@@ -18,7 +18,7 @@ TRAIN = [
     "nvidia-ml-py>=12",
     "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'",
 ]
-DEV = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100", "torchmetrics>=1.4", "ruff>=0.9"]
+DEV = ["pytest>=8", "pytest-benchmark>=5", "pytest-xdist>=3.6", "hypothesis>=6.100", "torchmetrics>=1.4", "ruff>=0.9"]
 
 setup(
     name="semiseg",

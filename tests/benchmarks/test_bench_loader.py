@@ -10,7 +10,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "bench_loader.py"
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_json_is_all_of_stdout_and_compares_the_three_loaders(voc_root) -> None:
@@ -23,8 +23,9 @@ def test_json_is_all_of_stdout_and_compares_the_three_loaders(voc_root) -> None:
         assert result[name]["pairs_per_s"] > 0
     for name in ("host", "dali"):
         for kind, key in (("labeled", "labeled_images_per_s"), ("pairs", "pairs_per_s")):
-            expected = result[name][key] / result["plain"][key]
-            assert result["ratio_to_plain"][name][kind] == pytest.approx(expected, rel=0.02)
+            own, plain = result[name][key], result["plain"][key]
+            rounding = 0.005 + own / plain * 0.051 * (1 / own + 1 / plain)  # of the ratio, and of the rates, one digit
+            assert result["ratio_to_plain"][name][kind] == pytest.approx(own / plain, abs=rounding)
     assert result["settings"]["images"] == 9
     assert result["environment"]["packages"]["torch"]
     assert result["environment"]["cores"] >= 1
