@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,7 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
         network=network.architecture,
         backbone=network.backbone_name,
         head_width=network.head_width,
-        classes=known if named else tuple(f"class {index}" for index in range(count)),
+        classes=known if named else made_up(count),
         palette=LAYOUTS[layout].palette if named else voc_colours(count),
         mean=network.mean,
         std=network.std,
@@ -199,6 +200,31 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
         layout=layout,
     )
     return Checkpoint(network, header)
+
+
+def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[int, ...]:
+    """For each class of the network its place in a data set's classes: by name, or by number where the network's names
+    are made up, as a published file's are. Raises UsageError, which begins with `where`, for other classes."""
+    if len(header.classes) != len(classes):
+        raise UsageError(
+            f"{where}: trained on {len(header.classes)} classes, the data set has {len(classes)}; pass the data or the "
+            "class list it was trained with"
+        )
+    known = {name: place for place, name in enumerate(classes)}
+    if header.classes == made_up(len(classes)):
+        return tuple(range(len(classes)))
+    if strangers := [name for name in header.classes if name not in known]:
+        new = next(name for name in classes if name not in header.classes)
+        raise UsageError(
+            f"{where}: the class {strangers[0]!r} it was trained on is not one of the data set, which has {new!r}; "
+            "pass the data or the class list it was trained with"
+        )
+    return tuple(known[name] for name in header.classes)
+
+
+def made_up(count: int) -> tuple[str, ...]:
+    """The names of classes that a published file does not name."""
+    return tuple(f"class {index}" for index in range(count))
 
 
 def find(path: Path | str) -> Path:

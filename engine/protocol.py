@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -74,7 +75,10 @@ class Protocol:
         return self.absent or self.convention.absent
 
     def prefers(self, miou: float, best: float) -> bool:
-        """Whether a score replaces the best before it, by the protocol's convention."""
+        """Whether a score replaces the best before it, by the protocol's convention; what is no number never does, and
+        gives way to any."""
+        if not math.isfinite(miou) or not math.isfinite(best):
+            return math.isfinite(miou)
         decimals = self.convention.decimals
         return miou > best if decimals is None else round(miou, decimals) > round(best, decimals)
 

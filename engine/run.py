@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..pipelines.cores import cores
 from ..pipelines.errors import UsageError
 
 PACKAGES = (
@@ -103,6 +105,18 @@ class Run:
             self._events.close()
 
 
+def claim_folder(folder: Path) -> Path:
+    """The folder, made new, or else the first of FOLDER-2, FOLDER-3, … that is: two runs never get the same one."""
+    create_folder(folder.parent)
+    for number in itertools.count(1):
+        claimed = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            claimed.mkdir()
+            return claimed
+        except FileExistsError:
+            continue
+
+
 def create_folder(folder: Path) -> None:
     """The folder and those above it, where they are missing. Raises UsageError where it cannot be written into."""
     try:
@@ -132,7 +146,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpu": device,
         "packages": versions,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .batch import Windows
+from .cores import cores
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read, unreadable
 from .errors import UsageError
@@ -50,7 +51,7 @@ class DaliBackend:
                 "or take --backend host"
             )
         self.images, self.masks, self.sizes, self.device_id = images, masks, sizes, device_id
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or cores()
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""

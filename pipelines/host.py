@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from .batch import Windows
+from .cores import cores
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Stream
@@ -29,7 +29,7 @@ class HostBackend:
     def __init__(self, images: Sequence[Path], masks: Sequence[Path | None], sizes: np.ndarray, *, threads: int = 0):
         cv2.setNumThreads(1)  # the pool is the parallelism
         self.images, self.masks, self.sizes = images, masks, sizes
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or cores()
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""

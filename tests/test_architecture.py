@@ -27,7 +27,7 @@ ROOMS = ("kernels", "pipelines", "engine", "recipes")
 """The lowest first."""
 ORDERS = {
     "pipelines": """
-        errors
+        errors | cores
         cache
         datasets/dataset
         datasets/files

@@ -16,7 +16,7 @@ from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
 from ...pipelines.decode import COLOUR, read
 from ...pipelines.errors import UsageError, refuse
-from ..checkpoint import Checkpoint, find, load_network
+from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import prepare_manifest
 from ..device import Precision, resolve_device, resolve_precision
 from ..events import Event, Listener, progress_of, silent
@@ -46,18 +46,14 @@ def evaluate(
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training). protocol: names of PROTOCOLS; of several, all from one pass over the data, the document is the first
     one's and has all under "protocols", by name. settings: other fields of `Protocol`; what is None is as in training.
-    Raises UsageError where the class list of the data is not the checkpoint's.
+    Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     header = loaded.header
     if not any((files or {}).values()) and layout in (None, header.layout):
         files = header.files
     dataset = find_dataset(layout or header.layout, data or header.data, **(files or {}))
-    if len(dataset.classes) != len(header.classes):
-        raise UsageError(
-            f"{checkpoint}: trained on {len(header.classes)} classes, the data set {dataset.root} has "
-            f"{len(dataset.classes)}; pass the data or the class list it was trained with"
-        )
+    places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [_protocol(loaded, name=name, **settings) for name in names]
     manifest = prepare_manifest(dataset, on_event)
@@ -70,6 +66,9 @@ def evaluate(
         precision=computing,
         on_progress=progress_of("evaluating", on_event),
     )
+    # Rows are the data set's classes and columns the network's, which may have the same in another order.
+    classes = tuple(dataset.classes[place] for place in places)
+    scores = [replace(one, confusion=one.confusion[list(places)], classes=classes) for one in scores]
     documents = {
         name: {
             "miou": finite(score.miou),

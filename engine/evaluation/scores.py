@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...kernels import photometric
+from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import Record
 from ...pipelines.decode import COLOUR, LABEL, read
 from ..device import Precision
@@ -149,7 +149,7 @@ def batches(
         images, targets = task.result()
         return normalised(network, images, device), torch.from_numpy(targets).to(device)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         waiting: list[Future] = []
         for group in groups:
             waiting.append(pool.submit(load, group))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -59,6 +60,10 @@ class Meters:
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
+
+    def diverged(self) -> bool:
+        """Whether a loss since the last log line is not finite. Reads the device."""
+        return any(not math.isfinite(float(total)) for total in self._sums.values())
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""

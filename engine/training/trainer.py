@@ -20,7 +20,7 @@ from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.errors import UsageError
 from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
-from ..checkpoint import header_of, load_network, save_network
+from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import prepare_data
 from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import Scores, evaluate, finite
@@ -28,7 +28,7 @@ from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
 from ..models import Network, load_backbone
 from ..recipe import Recipe
-from ..run import Run
+from ..run import Run, claim_folder
 from .build import build_method
 from .meters import Meters, describe
 from .state import load_state, save_state
@@ -75,6 +75,16 @@ class Result:
         return plain
 
 
+def _difference(what: str, before: list[str], now: list[str]) -> str:
+    """The first difference of two lists in words."""
+    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    if gone or new:
+        told = [f"{len(names)} {how} ({names[0]} for one)" for names, how in ((gone, "gone"), (new, "new")) if names]
+        return f"{what}: {', '.join(told)}"
+    place = next(place for place, (one, other) in enumerate(zip(before, now)) if one != other)
+    return f"{what}: number {place} was {before[place]} and is {now[place]}"
+
+
 class Trainer:
     """One run of a recipe. Everything that a user can get wrong is checked before anything is written."""
 
@@ -86,7 +96,7 @@ class Trainer:
         runtime = recipe.runtime
         self.folder = Path(runtime.out or f"runs/{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         if not runtime.resume:
-            Run.check(self.folder)
+            Run.check(self.folder if runtime.out else self.folder.parent)
         self.device = resolve_device(runtime.device)
         self.precision = resolve_precision(runtime.precision, self.device)
         self.data = prepare_data(recipe, on_event)
@@ -121,11 +131,12 @@ class Trainer:
 
     def _initialise(self, network: Network) -> None:
         checkpoint = load_network(self.recipe.init, self.recipe.layout)
-        header, classes = checkpoint.header, self.data.dataset.classes
-        if len(header.classes) != len(classes):
+        header = checkpoint.header
+        places = match_classes(header, self.data.dataset.classes, f"--init: {self.recipe.init}")
+        if list(places) != sorted(places):
             raise UsageError(
-                f"--init: {self.recipe.init} was trained on {len(header.classes)} classes, "
-                f"the data set has {len(classes)}; pass a checkpoint or a class list that fits"
+                f"--init: {self.recipe.init} has the same classes in another order ({', '.join(header.classes)}); "
+                "write the class list in that order"
             )
         state = checkpoint.network.state_dict()
         wanted = network.state_dict()
@@ -139,21 +150,30 @@ class Trainer:
         network.load_state_dict(state, strict=False)
 
     def _created(self) -> Run:
+        if self.recipe.runtime.out is None:
+            self.folder = claim_folder(self.folder)
         run = Run.create(self.folder, self.recipe.to_dict())
-        run.write_json("split.json", asdict(self.data.split))
+        run.write_json("split.json", self._images())
         return run
 
+    def _images(self) -> dict[str, Any]:
+        """The images and classes of the run, which must be the same when it goes on."""
+        dataset = self.data.dataset
+        return asdict(self.data.split) | {"val": [one.id for one in dataset.val], "classes": list(dataset.classes)}
+
     def _resumed(self) -> Run:
-        recipe, split = self.recipe, self.data.split
+        recipe = self.recipe
         run = Run.open(self.folder)
         before, now = Recipe.from_dict(run.recipe).decisive(), recipe.decisive()
         for name, value in before.items():
             if value != now[name]:
                 raise UsageError(f"--resume: {name} was {value} in {self.folder} and is {now[name]} now")
-        if run.read_json("split.json")["checksum"] != split.checksum:
-            raise UsageError(
-                f"--resume: split {recipe.split} means other images than in {self.folder}; the data has changed"
-            )
+        had, has = run.read_json("split.json"), self._images()
+        for what in ("labeled", "unlabeled", "val", "classes"):
+            # Runs of earlier versions recorded less.
+            if what in had and list(had[what]) != list(has[what]):
+                changed = _difference(what, had[what], has[what])
+                raise UsageError(f"--resume: the data has changed since {self.folder} began: {changed}")
         state = load_state(run.checkpoints / "last.state.pt")
         if state["steps_done"] == recipe.steps and (run.folder / "result.json").exists():
             raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
@@ -192,9 +212,16 @@ class Trainer:
                 for step, batch in enumerate(meters.waited(iter(loader)), self.first):
                     meters.add(self.step(batch, step))
                     done = step + 1
+                    evaluated = done % every == 0 or done == recipe.steps
+                    # A loss is read with the log, and before anything is saved: nowhere does a step wait for it.
+                    if (evaluated or signals) and meters.diverged():
+                        raise self._diverged(done)
                     if done % runtime.log_every == 0 or done == recipe.steps:
-                        self._log(meters.read(done, self.step.lr(step)))
-                    if done % every == 0 or done == recipe.steps:
+                        line = meters.read(done, self.step.lr(step))
+                        self._log(line)
+                        if not math.isfinite(line["loss"]):
+                            raise self._diverged(done)
+                    if evaluated:
                         meters.pause()
                         scores = self._evaluate(done)
                         self.seconds = time.perf_counter() - began
@@ -247,9 +274,22 @@ class Trainer:
         self._note(f"step {done}/{self.recipe.steps}  val mIoU {100 * scores.miou:.2f} %{best}")
         return scores
 
+    def _diverged(self, done: int) -> UsageError:
+        last = self.run.checkpoints / "last.safetensors"
+        saved = f"the last good checkpoint is {last}" if last.exists() else "nothing has been saved"
+        return UsageError(
+            f"step {done}: the loss is not finite; {saved}. Lower --lr (is {self.recipe.lr:g}), or pass --precision "
+            "fp32 or --weights imagenet"
+        )
+
     def _save(self, done: int, miou: float) -> None:
+        if not math.isfinite(miou):
+            raise UsageError(
+                f"step {done}: mIoU is not a number, because no pixel of the validation masks counts; "
+                "look at them with `semiseg doctor`"
+            )
         names = ["last"]
-        if self.recipe.protocol().prefers(miou, self.best) or self.best_step < 0:
+        if self.recipe.protocol().prefers(miou, self.best):
             self.best, self.best_step = miou, done
             names.append("best")
         network, dataset = self.method.predictor(), self.data.dataset

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..cache import cache_root
+from ..cores import cores
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Remap, Sample
 
@@ -172,7 +173,7 @@ def survey_files(
         else:
             pending.append((path, inspect, id))
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+    with ThreadPoolExecutor(workers or cores()) as threads:
         results = threads.map(lambda task: task[1](task[0], task[2], folder), pending)
         for done, ((path, *_), result) in enumerate(zip(pending, results), 1):
             if isinstance(result, Fault):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import signal
+import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.methods import METHODS
 from semiseg.engine.protocol import Evaluation
+from semiseg.engine.training.state import load_state
 from semiseg.engine.training.trainer import Stopped, Trainer
 from semiseg.pipelines.errors import UsageError
 
@@ -165,3 +171,92 @@ def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path)
     assert count == 3
     assert sorted(path.name for path in (folder / "masks").iterdir()) == ["a.jpg.png", "a.png.png", "b.png"]
     assert predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")[1] == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, voc_root):
+    root = voc_root()
+    recipe = tiny("supervised", data=root, network="cps", steps=8, eval_every=2, log_every=50, batch=2)
+
+    trainer = Trainer(recipe)
+    steps = itertools.count(1)
+
+    def poison(module, _):
+        if module.training and next(steps) == 3:
+            with torch.no_grad():
+                trainer.method.network.classifier.bias[0] = math.nan
+
+    trainer.method.network.backbone.register_forward_pre_hook(poison)
+    with pytest.raises(UsageError, match=r"step 4: the loss is not finite; the last good checkpoint is .*last"):
+        trainer.train()
+    saved = load_network(trainer.folder / "checkpoints/last.safetensors")
+    assert saved.header.step == 2
+    assert all(tensor.isfinite().all() for tensor in saved.network.state_dict().values())
+    assert load_state(trainer.folder / "checkpoints/last.state.pt")["steps_done"] == 2
+
+
+def test_a_loss_that_is_no_number_is_told_with_the_log_too(tiny, voc_root):
+    trainer = Trainer(tiny("supervised", data=voc_root(), steps=8, eval_every=8, lr=1e18, backbone_lr=1.0))
+    with pytest.raises(UsageError, match=r"step [2-7]: the loss is not finite; nothing has been saved. Lower --lr"):
+        trainer.train()
+
+
+def test_an_miou_that_is_no_number_stops_the_run(tiny, folder_root):
+    root = folder_root()
+    for name in ("a006", "a007"):  # those of val.txt
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(root / f"masks/{name}.png")
+    recipe = tiny("supervised", layout="folder", data=root)
+    with pytest.raises(UsageError, match="no pixel of the validation masks counts"):
+        Trainer(recipe).train()
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tiny, voc_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda form: "20260101-120000")
+    recipe = tiny("supervised", data=voc_root(), out=None)
+    folders = [Trainer(recipe).folder.name for _ in range(3)]
+    assert folders == [f"supervised_voc-20260101-120000{tail}" for tail in ("", "-2", "-3")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: (root / "classes.txt").write_text("car\nground\ntree\n"), "classes: number 0 was ground"),
+        (lambda root: (root / "images/a011.jpg").unlink(), "unlabeled: 1 gone .a011 for one"),
+        (lambda root: (root / "val.txt").write_text("a007\n"), "unlabeled: 1 new|val: 1 gone"),
+    ],
+)
+def test_data_that_changed_since_the_run_began_are_refused(tiny, folder_root, change, said):
+    root = folder_root()
+    recipe = tiny("cps", layout="folder", data=root, split="draw:4@0")
+    Trainer(recipe)
+    change(root)
+    with pytest.raises(UsageError, match=rf"--resume: the data has changed since .*{said}"):
+        Trainer(recipe.replace(resume=True))
+
+
+def test_init_of_other_classes_is_refused(tiny, folder_root):
+    root = folder_root()
+    recipe = tiny("supervised", layout="folder", data=root)
+    out = Trainer(recipe).train().out
+    for text, said in (
+        ("car\nground\ntree\n", "in another order"),
+        ("ground\ncar\nbush\n", "'tree' it was trained on"),
+    ):
+        (root / "classes.txt").write_text(text)
+        with pytest.raises(UsageError, match=said):
+            Trainer(recipe.replace(init=out, out=root / "second"))
+
+
+def test_a_checkpoint_is_scored_by_the_names_of_its_classes(tiny, folder_root):
+    root, other = folder_root(), folder_root(root="other")
+    recipe = tiny("supervised", layout="folder", data=root, steps=6, network="cps", lr=0.3)
+    out = Trainer(recipe).train().out
+    (other / "classes.txt").write_text("tree\nground\ncar\n")
+    for mask in (other / "masks").iterdir():
+        Image.fromarray(np.array([1, 2, 0], np.uint8)[np.asarray(Image.open(mask))]).save(mask)
+    first, second = (evaluate(out, data, device="cpu") for data in (root, other))
+    assert first == second
+    assert len({round(iou, 6) for iou in first["iou"].values()}) > 1
+    (other / "classes.txt").write_text("tree\nground\nbus\n")
+    with pytest.raises(UsageError, match="the class 'car' it was trained on"):
+        evaluate(out, other, device="cpu")
