@@ -62,6 +62,10 @@ class Protocol:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
         yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
         yield from require(self.window >= least, f"{prefix}window", f"must be at least {least}", self.window)
+        for name in ("scale", "long_side"):
+            value = getattr(self, name)
+            field = f"{prefix}{name.replace('_', '-')}"
+            yield from require(value is None or value > 0, field, "must be more than 0", value)
         positive = bool(self.scales) and min(self.scales) > 0
         yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
 
@@ -135,14 +139,20 @@ class Evaluation:
         long_side = None if self.scale is not None or self.long_side is None else self.long_side * crop
         scale = self.scale
         if scale is None:
-            scale = crop / self.native_crop if self.native_crop and long_side is None else 1.0
+            native = self.native_crop or 0
+            scale = crop / native if native > 0 and long_side is None else 1.0
         same = {name: getattr(self, name) for name in ("scales", "flip", "absent", "background", "batch")}
-        return Protocol(name=self.protocol, window=self.window or crop, scale=scale, long_side=long_side, **same)
+        return Protocol(
+            name=self.protocol,
+            window=crop if self.window is None else self.window,
+            scale=scale,
+            long_side=long_side,
+            **same,
+        )
 
     def faults(self, prefix: str = "--evaluation.", least: int = 1) -> Iterator[str]:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
-        for name in ("scale", "native_crop", "long_side"):
-            value = getattr(self, name)
-            field = f"{prefix}{name.replace('_', '-')}"
-            yield from require(value is None or value > 0, field, "must be more than 0", value)
-        yield from self.resolve(self.window or least).faults(prefix, least)
+        native = self.native_crop
+        yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
+        # The default window is the crop, which is checked by itself; a scale that follows from it is above 0.
+        yield from self.resolve(least).faults(prefix, least)

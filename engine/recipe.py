@@ -263,8 +263,9 @@ class Recipe:
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with other values; like flags, those of the runtime are named without it."""
-        runtime = {name: changes.pop(name) for name in changes.keys() & RUNTIME}
-        return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, **runtime), **changes)
+        own = {name: changes.pop(name) for name in changes.keys() & RUNTIME}
+        runtime = dataclasses.replace(changes.pop("runtime", self.runtime), **own)
+        return dataclasses.replace(self, runtime=runtime, **changes)
 
     def decisive(self) -> dict[str, Any]:
         """What must not change when a run goes on; it brings its own weights, and labels decide nothing."""

@@ -147,6 +147,8 @@ def _ready(path: Path | str, layout: str | None, device: str, precision: str) ->
 def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     """The protocol of the training, but for the settings that are given. Raises UsageError for those without sense."""
     given = {name: value for name, value in settings.items() if value is not None}
+    if "scale" in given:  # whoever asks for a scale wants it instead of the training's long side
+        given = {"long_side": None} | given
     protocol = replace(checkpoint.header.evaluation, **given)
     refuse(protocol.faults(least=ENCODERS[checkpoint.header.backbone].multiple))
     return protocol

@@ -8,7 +8,9 @@ from PIL import Image
 
 import semiseg.engine
 from semiseg.engine import evaluate, load_network, load_recipe, predict, train
+from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
+from semiseg.pipelines.errors import UsageError
 
 
 def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, capfd):
@@ -36,10 +38,18 @@ def test_a_run_is_scored_and_used_by_its_path(tiny, voc_root, capfd):
     checkpoint = load_network(out)
     assert (checkpoint.header.layout, len(checkpoint.header.classes)) == ("voc", 21)
     assert evaluate(out, device="cpu")["miou"] == pytest.approx(checkpoint.header.miou, abs=1e-6)
+    with pytest.raises(UsageError, match="--scale: must be more than 0"):
+        evaluate(out, device="cpu", scale=0)
     folder, count = predict(out, str(root / "JPEGImages"), str(root / "seen"), device="cpu")
     assert (folder, count) == (root / "seen", 9)
     assert np.asarray(Image.open(folder / "masks/2007_000001.png")).shape == (40, 56)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_scale_that_is_asked_for_takes_the_place_of_the_long_side(tiny, voc_root):
+    out = train(tiny("supervised", data=voc_root(), evaluation=Evaluation(long_side=1.25))).out
+    assert evaluate(out, device="cpu")["protocol"] == "whole, long side 40"
+    assert evaluate(out, device="cpu", scale=0.5)["protocol"] == "whole, scale 0.5"
 
 
 def test_what_is_exported_is_what_is_there():

@@ -8,7 +8,7 @@ from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.protocol import Evaluation
-from semiseg.engine.recipe import Recipe
+from semiseg.engine.recipe import Recipe, Runtime
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation
 
@@ -23,6 +23,9 @@ from semiseg.pipelines.views import Augmentation
         ({"labeled": Augmentation(range=(2.0, 1.0))}, "--labeled.range"),
         ({"unlabeled": Augmentation(flip=2.0)}, "--unlabeled.flip"),
         ({"evaluation": Evaluation(batch=0)}, "--evaluation.batch"),
+        ({"evaluation": Evaluation(window=0)}, "--evaluation.window.*at least 16"),
+        ({"evaluation": Evaluation(native_crop=0)}, "--evaluation.native-crop"),
+        ({"evaluation": Evaluation(long_side=-1.0)}, "--evaluation.long-side"),
         ({"method": CacConfig(bank_steps=0)}, "--method.bank-steps"),
         ({"method": CpsConfig(ohem=-1.0)}, "--method.ohem"),
         ({"steps": 0}, "--steps"),
@@ -106,6 +109,11 @@ def test_files_before_the_sections_are_read(tmp_path):
     assert "runtime" not in values
     values["method"]["type"] = "CacConfig"
     assert Recipe.from_dict(values) == recipe
+
+
+def test_a_runtime_and_a_value_of_it_are_replaced_together(tmp_path):
+    recipe = load_recipe("cac_voc").replace(runtime=Runtime(device="cpu", log_every=3), data=tmp_path)
+    assert recipe.runtime == Runtime(device="cpu", log_every=3, data=tmp_path)
 
 
 def test_what_a_resume_may_change_decides_nothing(tmp_path):
