@@ -62,10 +62,7 @@ class Protocol:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
         yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
         yield from require(self.window >= least, f"{prefix}window", f"must be at least {least}", self.window)
-        for name in ("scale", "long_side"):
-            value = getattr(self, name)
-            field = f"{prefix}{name.replace('_', '-')}"
-            yield from require(value is None or value > 0, field, "must be more than 0", value)
+        yield from require(self.scale > 0, f"{prefix}scale", "must be more than 0", self.scale)
         positive = bool(self.scales) and min(self.scales) > 0
         yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
 
@@ -152,7 +149,9 @@ class Evaluation:
 
     def faults(self, prefix: str = "--evaluation.", least: int = 1) -> Iterator[str]:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
-        native = self.native_crop
-        yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
+        for name in ("native_crop", "long_side"):
+            value = getattr(self, name)
+            field = f"{prefix}{name.replace('_', '-')}"
+            yield from require(value is None or value > 0, field, "must be more than 0", value)
         # The default window is the crop, which is checked by itself; a scale that follows from it is above 0.
         yield from self.resolve(least).faults(prefix, least)

@@ -1,41 +1,9 @@
 import pytest
 
 from semiseg.pipelines.datasets import shapes
-from semiseg.pipelines.datasets.files import files_by_stem, read_classes, voc_colours
+from semiseg.pipelines.datasets.files import files_by_stem
 from semiseg.pipelines.datasets.layouts import LAYOUTS, find_dataset
 from semiseg.pipelines.errors import UsageError
-
-
-def test_voc_colours():
-    colours = voc_colours(256)
-    assert colours[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-    assert colours[20] == (0, 64, 128)
-    assert colours[255] == (224, 224, 192)  # the border of the palette masks
-    assert len(set(colours)) == 256
-
-
-def test_class_list(tmp_path):
-    path = tmp_path / "classes.txt"
-    path.write_bytes("\ufeffsky\r\n\r\ntraffic light\t#FA00b4\r\nroad \r\n".encode())
-    names, colours = read_classes(path)
-    assert names == ("sky", "traffic light", "road")
-    assert colours == ((0, 0, 0), (250, 0, 180), (0, 128, 0))
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("sky\n", "names 1 classes"),
-        ("sky\nsky\n", "line 2: the class 'sky' stands there twice"),
-        ("sky\ncar\tred\n", "line 2: 'red' is not a colour"),
-        ("\n".join(map(str, range(256))), "names 256 classes"),
-    ],
-)
-def test_bad_class_lists(tmp_path, text, what):
-    path = tmp_path / "classes.txt"
-    path.write_text(text)
-    with pytest.raises(UsageError, match=what):
-        read_classes(path)
 
 
 def test_files_by_stem_nests_skips_and_refuses_twins(tmp_path):
