@@ -13,6 +13,11 @@ from .lists import Entry, Names, read_ids_present, read_list
 
 IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
 MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
+PARTS = {
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What folders directly below the images' mean; any other is part of the training pool."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
 
@@ -30,7 +35,8 @@ def find(
 
     `train.txt` names the training pool (otherwise every image that is not for validation), `val.txt` the validation
     images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Without
-    a validation list a tenth of the masked images is held out, the same in every run.
+    a validation list the folder `images/val` is it, and without either a tenth of the masked images is held out, the
+    same in every run. What lies in `images/test` is left alone, unless a list names it.
     """
     image_folder = _folder(root, images, IMAGE_FOLDERS)
     mask_folder = _folder(root, masks, MASK_FOLDERS)
@@ -48,24 +54,34 @@ def find(
     for id, sample in val.items():
         if sample.mask is None:
             raise UsageError(f"the validation image {id} of {val_list} has no mask: add it or take the line out")
+    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.all if "/" in id}
+    if not val_list:
+        val = {id: samples.all[id] for id, part in parts.items() if part == "val" and samples.all[id].mask}
+    by_folder = bool(val) and not val_list
     if train_list:
         pool = samples.from_list(train_list)
         if both := pool.keys() & val.keys():
-            raise UsageError(f"{min(both)} is in {train_list} and in {val_list}: take it out of one of them")
+            other = val_list or f"the validation folder of {image_folder}"
+            raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
     else:
         pool = {id: sample for id, sample in samples.all.items() if id not in val}
     orphans = samples.orphans()
+    notes = [f"{len(val)} images of {image_folder}/val are for validation"] if by_folder else []
+    # Images of the validation folder without a mask are no training data either.
+    apart = ("test", "val") if by_folder else ("test",)
+    aside = {id for id, part in parts.items() if part in apart} - val.keys()
+    if left := len(aside - pool.keys() if train_list else aside):
+        notes.append(f"{left} images of folders for testing or validation are left alone")
     if (root / "test.txt").is_file():
-        aside = read_ids_present(root / "test.txt", samples.names) - val.keys()
-        for id in aside - pool.keys() if train_list else aside:
-            pool.pop(id, None)
-            samples.all.pop(id)
+        aside |= read_ids_present(root / "test.txt", samples.names) - val.keys()
+    for id in aside - pool.keys() if train_list else aside:
+        pool.pop(id, None)
+        samples.all.pop(id)
 
     masked = sorted(id for id, sample in pool.items() if sample.mask)
     if not masked:
         raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples))
-    notes = []
-    if not val_list:
+    if not val:
         count = max(2, len(masked) // HELD_OUT)
         if len(masked) <= count:
             raise UsageError(f"{root} has {len(masked)} images with masks and no val.txt: add masks, or write val.txt")
@@ -83,7 +99,7 @@ def find(
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(samples.all[id] for id in sorted(samples.all.keys() - pool.keys() - val.keys())),
         pool_listed=train_list is not None,
-        held_out=not val_list,
+        held_out=not val_list and not by_folder,
         notes=tuple(notes),
     )
 

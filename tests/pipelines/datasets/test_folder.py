@@ -119,3 +119,37 @@ def test_gaps_are_named(folder_root, damage, what):
     damage(root)
     with pytest.raises(UsageError, match=what):
         find_dataset("folder", root)
+
+
+@pytest.mark.parametrize(("val", "test"), [("val", "test"), ("Validation", "Testing"), ("valid", "test")])
+def test_folders_for_validation_and_testing_mean_what_they_say(folder_root, val, test):
+    root = folder_root(masked=8, bare=4, val=0)
+    parts = {"train": range(4), val: [*range(4, 7), 8], test: [7, 9]}  # 8 and 9 have no mask
+    for part, numbers in parts.items():
+        for kind, suffix in (("images", ".jpg"), ("masks", ".png")):
+            (root / kind / part).mkdir()
+            for number in numbers:
+                path = root / kind / f"a{number:03d}{suffix}"
+                if path.exists():
+                    path.rename(root / kind / part / path.name)
+    found = find_dataset("folder", root)
+    assert [sample.id for sample in found.val] == [f"{val}/a{number:03d}" for number in (4, 5, 6)]
+    ids = [sample.id for sample in (*found.train, *found.extra)]
+    assert ids == ["a010", "a011", *(f"train/a{number:03d}" for number in range(4))]
+    assert not found.held_out
+    assert any("3 images" in note and "validation" in note for note in found.notes)
+    assert any("3 images" in note and "left alone" in note for note in found.notes)
+
+
+def test_lists_win_over_folders(folder_root):
+    root = folder_root(masked=8, bare=0, val=0)
+    for kind in ("images", "masks"):
+        (root / kind / "test").mkdir()
+        (root / kind / "val").mkdir()
+    for number, part in ((6, "test"), (7, "val")):
+        (root / f"images/a{number:03d}.jpg").rename(root / f"images/{part}/a{number:03d}.jpg")
+        (root / f"masks/a{number:03d}.png").rename(root / f"masks/{part}/a{number:03d}.png")
+    (root / "val.txt").write_text("a000\ntest/a006\n")
+    found = find_dataset("folder", root)
+    assert [sample.id for sample in found.val] == ["a000", "test/a006"]
+    assert "val/a007" in [sample.id for sample in found.train]
