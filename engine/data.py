@@ -54,7 +54,10 @@ def prepare_manifest(dataset: Dataset, on_event: Listener = silent) -> Manifest:
             announced = True
         on_event(Event("progress", "preparing", done, total))
 
-    return prepare(dataset, on_progress=show)
+    manifest = prepare(dataset, on_progress=show)
+    for note in manifest.notes:
+        on_event(Event("note", f"data: {note}"))
+    return manifest
 
 
 def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:

@@ -48,7 +48,8 @@ def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> 
     chosen = np.unique(np.linspace(0, len(records) - 1, SAMPLES).round().astype(int))
     for number in chosen:
         record = records[number]
-        image, truth = read(record.image, COLOUR), read(record.mask, LABEL)
+        size = record.height, record.width
+        image, truth = read(record.image, COLOUR, size), read(record.mask, LABEL, size)
         predicted = segment(checkpoint.network, image, checkpoint.header.evaluation, Precision("fp32", device))
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
         gap = np.full((image.shape[0], 6, 3), 255, np.uint8)

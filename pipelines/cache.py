@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import UsageError
 
@@ -15,3 +19,20 @@ def cache_root() -> Path:
         return Path(own or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / ("" if own else "semiseg")
     except RuntimeError:
         raise UsageError("the cache: this user has no home folder; set SEMISEG_CACHE to a folder of its own") from None
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write beside the target and rename, so that no reader and no other process ever sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{threading.get_ident()}-")
+        try:
+            with open(handle, "wb") as file:
+                write(file)
+            os.replace(partial, path)
+        except BaseException:
+            os.unlink(partial)
+            raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"cannot write to the cache {path.parent} ({reason}): set SEMISEG_CACHE elsewhere") from None

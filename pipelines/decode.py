@@ -1,26 +1,96 @@
-"""Files to pixels: one decoder for training, evaluation and prediction."""
+"""Files to pixels: one decoder for training, evaluation and prediction.
+
+What was prepared is decoded as it is stored; any other picture is decoded as preparation would make it: upright, 8-bit
+RGB. Both decode the same file to the same pixels.
+"""
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from .errors import UsageError
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""All that is opened, whatever a file's name says: some of Pillow's other formats start programs."""
+MAX_PIXELS = 2**30
+"""Of a picture: OpenCV's limit, which is checked before anything is decoded."""
+LEAST_16_BIT = 2**14
+"""A picture of 16 bits whose values all lie below holds fewer bits: its upper eight would be nearly black."""
+UPRIGHT = 1
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, 3),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
+"""Stored pixels to upright ones, by orientation."""
+_BACK = {6: 8, 8: 6}
+"""All other turns are their own inverse."""
+
+Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS stands for it: Pillow's limit lies below what aerial images have
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, which is not used
+
+
+class Refusal(Exception):
+    """A file that cannot be used: `kind` groups like ones, `text` continues its name, `cure` is the way out."""
+
+    def __init__(self, kind: str, text: str, cure: str):
+        super().__init__(f"{text}: {cure}")
+        self.kind, self.text, self.cure = kind, text, cure
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture."""
+
+    pixels: np.ndarray
+    """(H, W, 3) uint8 RGB, upright."""
+    orientation: int
+    """The tag: how the file is stored."""
+    plain: bool
+    """Whether every decoder reads the file's stored pixels alike: 8-bit RGB in JPEG or PNG."""
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The pixels as the file has them."""
+        return turned(self.pixels, _BACK.get(self.orientation, self.orientation))
 
 
 def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarray:
-    """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for."""
+    """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for.
+
+    With a size, or of a mask, the file is one that was prepared; a picture without a size may be any.
+    """
     try:
         encoded = np.fromfile(path, np.uint8)
     except OSError as error:
         raise unreadable(path, error) from None
-    decoded = cv2.imdecode(encoded, flags) if encoded.size else None
+    if size is None and flags == COLOUR:
+        try:
+            return decode_picture(encoded.tobytes()).pixels
+        except Exception as error:
+            raise UsageError(f"{path} {refusal(error)}") from None
+    try:
+        decoded = cv2.imdecode(encoded, flags) if encoded.size else None
+    except cv2.error:  # its own limit of pixels, which the environment may lower
+        decoded = None
     if decoded is None:
         raise UsageError(f"{path}: cannot be decoded any more; run `semiseg doctor` and mend or remove it")
     (height, width), (h, w) = decoded.shape[:2], decoded.shape[:2] if size is None else size
@@ -32,3 +102,123 @@ def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarra
 def unreadable(path: Path, error: OSError) -> UsageError:
     """What to raise for a file that was there when it was prepared."""
     return UsageError(f"{path}: cannot be read ({error.strerror}); restore it or run `semiseg prepare`")
+
+
+def refusal(error: Exception) -> Refusal:
+    """What an error of a decoder means. Decoders raise what they like for broken files."""
+    if isinstance(error, Refusal):
+        return error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if "cannot identify image file" in reason:
+        reason = f"not an image of {', '.join(FORMATS)}"
+    return Refusal("unreadable", f"cannot be decoded ({reason})", "replace the file or take it out of the data set")
+
+
+def decode_picture(data: bytes) -> Picture:
+    """A picture from the bytes of its file. Raises `Refusal`, or what decoders raise."""
+    with open_image(data) as image:
+        orientation = orientation_of(image)
+        plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG") and "transparency" not in image.info
+        if plain and bit_depth(image, data) == 8:
+            if image.format != "PNG":
+                # Decoded small, for the sake of what Pillow minds and OpenCV may not: a file that ends too early.
+                image.draft("RGB", (1, 1))
+                image.load()
+            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True)
+        image.load()
+        pixels = _rgb(image, data)
+        # Pillow turns TIFF by itself.
+        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """A file, identified and not yet decoded. Raises `Refusal` for one that is too large or plainly damaged."""
+    image = Image.open(BytesIO(data), formats=_formats())
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Refusal("large", f"is {width}x{height}, more than {MAX_PIXELS} pixels", "cut it into tiles")
+    if image.format == "PNG":
+        _check_chunks(memoryview(data))
+    return image
+
+
+def decoded(data: bytes, flags: int) -> np.ndarray:
+    """What training will decode. Raises ValueError where it could not."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ValueError("damaged")
+    return pixels
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The tag of an image, before it is loaded; 1 (upright) where it has none or nonsense."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, UPRIGHT)
+    except Exception:  # a broken tag spoils no pixel
+        return UPRIGHT
+    return value if value in _TURNS else UPRIGHT
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels as viewers show them."""
+    return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
+
+
+def png_header(data: bytes) -> tuple[int, int]:
+    """Bit depth and colour type (0 gray, 2 RGB, 3 palette, 4 and 6 with alpha) from the IHDR chunk."""
+    return data[24], data[25]
+
+
+def bit_depth(image: Image.Image, data: bytes) -> int:
+    """Bits of a channel in the file; Pillow may have kept the upper eight of them."""
+    if image.format == "PNG":
+        return png_header(data)[0]
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(258, 1)
+        return max(bits) if isinstance(bits, tuple) else bits
+    return 8
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # older Pillows know fewer
+
+
+def _check_chunks(data: memoryview) -> None:
+    """A PNG's chunks, up to its end. Pillow forgives checksums and a missing end, other decoders do not."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            raise ValueError("truncated")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise ValueError("truncated")
+        critical = not kind[0] & 32
+        if critical and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise ValueError(f"damaged: wrong checksum in {kind.decode('ascii', 'replace')}")
+        at = end
+
+
+def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
+    """The loaded image as 8-bit RGB. Of 16 bits the upper eight are kept, as PNG decoders do."""
+    if image.mode == "F":
+        raise _too_deep("holds fractions (32-bit float), whose range is not known")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        least, most = int(values.min()), int(values.max())
+        if least < 0 or most > 2**16 - 1 or 0 < most < LEAST_16_BIT:
+            raise _too_deep(f"holds values from {least} to {most}, which are not those of a 16-bit picture")
+        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
+    pixels = np.asarray(image.convert("RGB"))
+    if bit_depth(image, data) > 8 and (most := int(pixels.max())) < LEAST_16_BIT >> 8:
+        whole = None if most else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if whole is None or whole[..., :3].any():
+            raise _too_deep(f"holds values below {(most + 1) << 8}, which are not those of a 16-bit picture")
+    return pixels
+
+
+def _too_deep(text: str) -> Refusal:
+    cure = "convert all pictures to 8 bits with one range that you choose, those of prediction too"
+    return Refusal("depth", text, cure)

@@ -29,6 +29,7 @@ ORDERS = {
     "pipelines": """
         errors | cores
         cache
+        decode
         datasets/dataset
         datasets/files
         datasets/lists
@@ -38,6 +39,8 @@ ORDERS = {
         datasets/folder
         datasets/shapes
         datasets/layouts
+        datasets/masks
+        datasets/survey
         datasets/manifest
         datasets/doctor
         datasets/__init__
@@ -46,7 +49,6 @@ ORDERS = {
         order
         plan
         batch
-        decode
         host | dali | resident
         backends
         loader

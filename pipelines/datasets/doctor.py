@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Sample
 from .layouts import find_dataset
-from .manifest import UPRIGHT, Survey, label_counts, survey_files
 from .splits import Split, resolve_split
+from .survey import IMAGES, MASKS, Survey, marked_by_ignore, survey_files
 
 TINY = 64
 """Images with a side of fewer pixels are reported."""
@@ -106,7 +106,7 @@ def diagnose(
     findings = [
         *_faults(survey),
         *_split_findings(dataset, split, lists, survey),
-        *_pool(dataset),
+        *_pool(dataset, survey),
         *_labels(dataset, train, val),
         *_images(dataset, survey),
     ]
@@ -142,10 +142,10 @@ class _Counts:
     """Over the masks of some samples, by label value, (256,): pixels, and images that have any."""
 
     def __init__(self, samples: tuple[Sample, ...], survey: Survey):
-        self.pixels = label_counts(samples, survey.facts)
+        self.pixels = survey.counts(samples)
         self.images = np.zeros(256, np.int64)
         for sample in samples:
-            if sample.mask and (facts := survey.facts.get(str(sample.mask))):
+            if sample.mask and (facts := survey.mask(sample)):
                 self.images[[int(value) for value in facts.counts]] += 1
 
 
@@ -162,13 +162,16 @@ def _faults(survey: Survey) -> Iterator[Finding]:
         "colours": "masks with several channels",
         "lossy": "masks saved with losses",
         "binary": "masks that mark the second class by 255",
+        "palette": "indexed masks with palettes that disagree",
+        "depth": "images of more than 8 bits that do not use their range",
+        "large": "files of too many pixels",
     }
     by_kind = defaultdict(list)
     for fault in survey.faults:
         by_kind[fault.kind].append(fault)
     for kind, faults in by_kind.items():
         details = tuple(f"{fault.path} {fault.text}" for fault in faults)
-        number = "" if kind == "binary" else f"{len(faults)} "
+        number = "" if kind in ("binary", "palette") else f"{len(faults)} "
         yield Finding("error", f"{number}{titles[kind]}", faults[0].cure, details)
 
 
@@ -186,15 +189,19 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
         cure = "label fewer of them or add images without masks"
         yield Finding("warning", f"split {split.name} leaves no unlabelled images", cure)
     chosen = set(split.labeled)
-    pixels = label_counts((sample for sample in dataset.train if sample.id in chosen), survey.facts)
+    labeled = [sample for sample in dataset.train if sample.id in chosen]
+    if (sample := marked_by_ignore(labeled, survey)) and not marked_by_ignore(dataset.train, survey):
+        text = f"the labelled masks of {split.name} hold nothing but 0 and 255, {sample.mask} for one"
+        yield Finding("error", text, "255 means ignore: write the index of the class where it marks objects")
+    pixels = survey.counts(labeled)
     absent = tuple(name for name, count in zip(dataset.classes, pixels) if not count)
     if absent:
         text = f"{len(absent)} classes occur in none of the labelled images of {split.name}"
         yield Finding("warning", text, "draw with another seed, or label images that show them", absent)
 
 
-def _pool(dataset: Dataset) -> Iterator[Finding]:
-    for note in dataset.notes:
+def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
+    for note in (*dataset.notes, *survey.notes):
         yield Finding("warning", *_text_and_cure(UsageError(note)))
     bare = [sample.id for sample in dataset.train if sample.mask is None]
     if bare:
@@ -225,25 +232,18 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
 def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
     parts = {"train": dataset.train, "val": dataset.val, "extra": dataset.extra}
     samples = [sample for part in parts.values() for sample in part]
-    images = {s.id: facts for s in samples if (facts := survey.facts.get(str(s.image)))}
+    images = {s.id: facts for s in samples if (facts := survey.image(s))}
     if images:
         heights, widths = ([getattr(facts, side) for facts in images.values()] for side in ("height", "width"))
         yield Finding("ok", f"images are {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high")
-    turned = tuple(id for id, facts in images.items() if facts.orientation != UPRIGHT)
-    if turned:
-        text = f"{len(turned)} images carry an EXIF orientation; they are used as stored, not turned"
-        yield Finding("warning", text, "turn the pixels and drop the tag if the masks are upright", turned)
     tiny = tuple(id for id, facts in images.items() if min(facts.height, facts.width) < TINY)
     if tiny:
         text = f"{len(tiny)} images have a side below {TINY} pixels"
         yield Finding("warning", text, "crops of them are mostly padding, leave them out", tiny)
-    for what, paths in (
-        ("images", [s.image for s in samples]),
-        ("masks", [s.mask for s in samples if s.mask]),
-    ):
-        converted = sum(survey.facts[str(path)].copy is not None for path in paths if str(path) in survey.facts)
+    for what in (IMAGES, MASKS):
+        converted = sum(facts.copy is not None for (role, _), facts in survey.facts.items() if role == what)
         if converted:
-            form = "8-bit RGB" if what == "images" else "8-bit gray class indices"
+            form = "8-bit RGB" if what == IMAGES else "8-bit gray class indices"
             yield Finding("ok", f"{converted} {what} will be converted to {form} in the cache when they are prepared")
     validation = {images[sample.id].hash: sample.id for sample in dataset.val if sample.id in images}
     leaks = tuple(

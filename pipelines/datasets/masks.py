@@ -1,0 +1,178 @@
+"""A mask from its file: class indices, and the colours that an indexed one shows them in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..decode import LABEL, UPRIGHT, Refusal, decoded, open_image, orientation_of, png_header, turned
+from .dataset import IGNORE, Colour, Dataset, Remap
+
+LOSSLESS_TIFF = (
+    "raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits",
+    "tiff_raw_16", "lzma", "zstd",
+)  # fmt: skip
+"""Compressions that keep values, by Pillow's names."""
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+VOID = (224, 224, 192)
+"""The colour of ignored pixels in the VOC devkit's palette."""
+_ANEW = "export it anew as PNG, with the class index of each pixel: converting this file keeps the changed values"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A decoded mask."""
+
+    values: np.ndarray
+    """(H, W) uint8, upright, as the file has them: a palette is not looked up."""
+    plain: bool
+    """Whether every decoder reads the file so: an 8-bit gray PNG without an orientation."""
+    palette: tuple[Colour, ...] = ()
+    """Of an indexed mask; black and white of one with a single bit."""
+    bits: bool = False
+    """Whether the palette is that of a single bit: nobody chose its colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """An indexed mask among others: the colours of the indices that it uses, and a name for its whole palette."""
+
+    path: Path
+    colours: Mapping[int, Colour]
+    palette: str
+
+
+def decode_mask(data: bytes) -> Mask:
+    """A mask from the bytes of its file. Raises `Refusal`, or what decoders raise."""
+    with open_image(data) as image:
+        if container := _lossy(image, data):
+            raise Refusal("lossy", f"is {container}, which changes label values", _ANEW)
+        orientation = orientation_of(image)
+        if image.format == "PNG" and png_header(data) == (8, 0) and "transparency" not in image.info:
+            return Mask(turned(decoded(data, LABEL), orientation), orientation == UPRIGHT)
+        image.load()
+        if len(image.getbands()) > 1:
+            text = f"has {len(image.getbands())} channels ({image.mode}) where a mask has one"
+            raise Refusal("colours", text, _channel_cure(image))
+        values = _indices(image, data)
+        if image.format != "TIFF":  # which Pillow turns by itself
+            values = turned(values, orientation)
+        if image.mode == "1":
+            return Mask(values, False, (BLACK, WHITE), True)
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+        return Mask(values, False, tuple(zip(*[iter(palette or ())] * 3)))
+
+
+def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
+    """The first two masks whose palettes contradict each other, and how: one index in two colours, or one colour at
+    two indices. A palette may hold a colour twice, and 255 is ignored in whatever colour."""
+    by_index: dict[int, Indexed] = {}
+    by_colour: dict[Colour, tuple[int, Indexed]] = {}
+    for mask in masks:
+        shown = list(mask.colours.values())
+        for index, colour in mask.colours.items():
+            other = by_index.setdefault(index, mask)
+            if index != IGNORE and other.colours[index] != colour:
+                return mask, other, f"shows {index} as {_hex(colour)} but {{}} as {_hex(other.colours[index])}"
+            if shown.count(colour) > 1:
+                continue
+            place, other = by_colour.setdefault(colour, (index, mask))
+            if place != index and other.palette != mask.palette:
+                return mask, other, f"has {_hex(colour)} as {index} but {{}} as {place}"
+    return None
+
+
+def by_colour(mask: Indexed, classes: tuple[Colour, ...]) -> Remap | None:
+    """How the indices of a mask become those of the classes whose colours they show; None where one is no class's,
+    or that of two."""
+    known = {VOID: IGNORE} | {colour: value for value, colour in enumerate(classes)}
+    table = np.full(256, IGNORE, np.uint8)
+    for index, colour in mask.colours.items():
+        value = known.get(colour, IGNORE if index == IGNORE else None)
+        if value is None or classes.count(colour) > 1:
+            return None
+        table[index] = value
+    name = hashlib.blake2b(table.tobytes(), digest_size=6).hexdigest()
+    return Remap(
+        name=f"colours-{name}",
+        values="indices of palettes that differ",
+        reason="each colour is a class's",
+        table=table.tobytes(),
+        largest=IGNORE,
+        cure="",
+    )
+
+
+def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed, str] | None:
+    """The first mask that shows a class in the colour that the class list states for another one."""
+    for mask in masks:
+        for index, colour in mask.colours.items():
+            if colour in dataset.palette and index < dataset.num_classes and dataset.palette[index] != colour:
+                named = dataset.classes[dataset.palette.index(colour)]
+                return mask, f"shows {index} in the colour of {named} in the class list of {dataset.root}"
+    return None
+
+
+def inverted(masks: Iterable[Indexed], dataset: Dataset) -> Iterator[str]:
+    """Black and white masks whose first colour is white."""
+    white = [mask for mask in masks if mask.colours.get(0) == WHITE and mask.colours.get(1, BLACK) == BLACK]
+    if white:
+        first, second = dataset.classes[:2]
+        yield (
+            f"{len(white)} black and white masks, {white[0].path} for one, have white as 0: white is taken for "
+            f"{first}, black for {second}"
+        )
+
+
+def _hex(colour: Colour) -> str:
+    return f"#{bytes(colour).hex()}"
+
+
+def _lossy(image: Image.Image, data: bytes) -> str:
+    """What in the container may have changed values, in words; nothing where none has."""
+    if image.format in ("JPEG", "MPO"):
+        return "a JPEG file"
+    if image.format in ("JPEG2000", "AVIF"):
+        return f"a {image.format} file"
+    if image.format == "WEBP" and b"VP8 " in data:
+        return "a WebP file with losses"
+    compression = image.info.get("compression", "raw")
+    if image.format == "TIFF" and compression not in LOSSLESS_TIFF:
+        return f"a TIFF file compressed by {compression}"
+    return ""
+
+
+def _indices(image: Image.Image, data: bytes) -> np.ndarray:
+    """The stored values of a one-channel image. Raises `Refusal` for those that are none of 0 to 255."""
+    values = np.asarray(image)
+    if image.format == "PNG":
+        depth, colour_type = png_header(data)
+        if colour_type == 0 and depth in (2, 4):  # Pillow stretches these to 0..255
+            values = values // (255 // (2**depth - 1))
+    if values.dtype.kind == "f":
+        odd = np.unique(values[~(np.isfinite(values) & (values == np.rint(values)))])
+        if odd.size:
+            text = f"has label values {_listed(odd.tolist())}, which are no whole numbers"
+            cure = "export it anew with class indices; rounding would make up classes"
+            raise Refusal("values", text, cure)
+    if values.size and (values.min() < 0 or values.max() > IGNORE):
+        wrong = [int(value) for value in np.unique(values) if not 0 <= value <= IGNORE]
+        text = f"has label values {_listed(wrong)}, which no class has"
+        raise Refusal("values", text, "masks hold class indices from 0 and 255 for ignore")
+    return values.astype(np.uint8)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
+
+
+def _channel_cure(image: Image.Image) -> str:
+    first, *others = (np.asarray(band) for band in image.convert("RGB").split())
+    if all(np.array_equal(first, other) for other in others):
+        return "its colours are gray, so save one channel as 8-bit gray PNG"
+    return "convert colours to class indices (8-bit gray or palette PNG)"

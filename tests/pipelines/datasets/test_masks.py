@@ -1,0 +1,227 @@
+"""Masks as people bring them: palettes in any order, 255 for a class, fractions, losses, a mask as picture."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.pipelines.datasets import find_dataset, prepare, seen
+from semiseg.pipelines.datasets.doctor import diagnose
+from semiseg.pipelines.datasets.files import voc_colours
+from semiseg.pipelines.errors import UsageError
+
+VALUES = np.arange(40 * 48, dtype=np.uint8).reshape(40, 48) % 3
+COLOURS = ((0, 0, 0), (200, 0, 0), (0, 0, 200))
+ORDERS = {"a000": (0, 2, 1), "a001": (0, 1, 2), "a002": (2, 1, 0)}
+
+
+def indexed(path, values, order, colours=COLOURS):
+    """The same picture for the eye, whatever the order of its palette."""
+    image = Image.fromarray(np.argsort(order).astype(np.uint8)[values], "P")
+    image.putpalette([channel for index in order for channel in colours[index]])
+    image.save(path)
+
+
+@pytest.fixture
+def root(folder_root):
+    root = folder_root()
+    (root / "classes.txt").write_text("ground\ncar\ntree\n")
+    return root
+
+
+def run(root, **options):
+    return prepare(find_dataset("folder", root, **options))
+
+
+def masks_of(root, make):
+    for path in sorted((root / "masks").iterdir()):
+        path.unlink()
+        make(path)
+
+
+@pytest.mark.parametrize("mistaken", [False, True])
+def test_a_file_is_a_picture_and_a_mask_at_once(root, mistaken):
+    masks_of(root, lambda path: indexed(path, VALUES, (0, 1, 2)))
+    if mistaken:
+        with pytest.raises(UsageError):  # pictures are no masks, but the masks were looked at as pictures
+            run(root, images="masks", masks="images")
+        manifest = run(root)
+    else:
+        shutil.move(root / "masks", root / "images/masks")
+        manifest = run(root, masks="images/masks")
+        as_picture, _ = seen(manifest, "masks/a000")
+        assert np.array_equal(as_picture, np.array(COLOURS, np.uint8)[VALUES])
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.histogram == tuple(6 * np.bincount(VALUES.ravel()))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_palettes_that_disagree_are_read_by_the_colours_of_the_classes(root, suffix):
+    (root / "classes.txt").write_text("ground\t#000000\ncar\t#c80000\ntree\t#0000c8\n")
+    masks_of(root, lambda path: indexed(path.with_suffix(suffix), VALUES, ORDERS.get(path.stem, (0, 1, 2))))
+    manifest = run(root)
+    for id in ("a000", "a001", "a002", "a006"):
+        assert np.array_equal(seen(manifest, id)[1], VALUES), id
+    assert manifest.histogram == tuple(6 * np.bincount(VALUES.ravel()))
+    assert any("all 8 indexed masks are read by their colours" in note for note in manifest.notes)
+    steps = []
+    again = prepare(find_dataset("folder", root), on_progress=lambda *step: steps.append(step))
+    assert again == manifest
+    assert steps == []
+    # Other colours are another mapping: what is in the cache does not stand for it.
+    (root / "classes.txt").write_text("ground\t#000000\ncar\t#0000c8\ntree\t#c80000\n")
+    assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
+
+
+def test_palettes_that_disagree_are_refused_where_colours_are_no_classes(root):
+    masks_of(root, lambda path: indexed(path, VALUES, ORDERS.get(path.stem, (0, 1, 2))))
+    with pytest.raises(
+        UsageError, match=r"a001\.png shows 1 as #c80000 but .*a000\.png as #0000c8: save all"
+    ) as raised:
+        run(root)
+    assert "\n" not in str(raised.value)
+    assert not diagnose(find_dataset("folder", root)).ok
+
+
+def test_a_colour_in_two_places_is_a_contradiction_though_no_index_is(root):
+    def make(path):
+        first = path.stem == "a000"
+        image = Image.fromarray(np.where(VALUES == 1, 1 if first else 2, 0).astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 200, 0, 0] if first else [0, 0, 0, 9, 9, 9, 200, 0, 0])
+        image.save(path)
+
+    masks_of(root, make)
+    with pytest.raises(UsageError, match=r"a001\.png has #c80000 as 2 but .*a000\.png as 1"):
+        run(root)
+
+
+def test_one_palette_for_all_stays_as_it_is_whatever_its_colours(root):
+    masks_of(root, lambda path: indexed(path, VALUES, (0, 1, 2), ((9, 9, 9), (8, 200, 8), (1, 2, 3))))
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.notes == ()
+
+
+def test_palettes_against_the_class_list_are_read_by_colour_or_refused(root):
+    (root / "classes.txt").write_text("ground\t#000000\ncar\t#0000c8\ntree\t#c80000\n")
+    masks_of(root, lambda path: indexed(path, VALUES, (0, 1, 2)))
+    assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
+    (root / "classes.txt").write_text("ground\t#010101\ncar\t#0000c8\ntree\t#c80000\n")
+    with pytest.raises(UsageError, match=r"a000\.png shows 1 in the colour of tree in the class list"):
+        run(root)
+
+
+def test_black_and_white_in_either_order(folder_root):
+    root = folder_root()
+    (root / "classes.txt").write_text("ground\ncrack\n")
+    truth = (VALUES > 0).astype(np.uint8)
+    bw = ((0, 0, 0), (255, 255, 255))
+    masks_of(root, lambda path: indexed(path, truth, (1, 0) if path.stem == "a000" else (0, 1), bw))
+    with pytest.raises(UsageError, match=r"shows 0 as #000000 but .* as #ffffff"):
+        run(root)
+    (root / "classes.txt").write_text("ground\t#000000\ncrack\t#ffffff\n")
+    assert np.array_equal(seen(run(root), "a000")[1], truth)
+    (root / "classes.txt").write_text("ground\ncrack\n")
+    masks_of(root, lambda path: indexed(path, truth, (1, 0), bw))
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], 1 - truth)
+    assert any("white is taken for ground, black for crack" in note for note in manifest.notes)
+
+
+def test_the_published_palette_stays(voc_root):
+    home = voc_root()
+    colours = voc_colours(256)
+    for path in (home / "SegmentationClass").iterdir():
+        image = Image.open(path).copy()
+        image.putpalette([channel for colour in colours for channel in colour])
+        image.save(path)
+    manifest = prepare(find_dataset("voc", home))
+    assert manifest.notes == ()
+    assert np.array_equal(seen(manifest, "2007_000001")[1], np.asarray(Image.open(path.with_name("2007_000001.png"))))
+
+
+def as_255(path):
+    mask = np.asarray(Image.open(path)).copy()
+    mask[mask == 1] = 255
+    Image.fromarray(mask).save(path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "chosen", "refused", "says"),
+    [
+        (2, range(6), True, "training masks mark car by 255"),
+        (2, range(3), False, "3 of 6 training masks hold nothing but 0 and 255"),
+        (2, range(5), False, "5 of 6 training masks hold nothing but 0 and 255"),
+        (2, (6, 7), True, "validation masks mark car by 255"),
+        (2, (6,), False, "1 of 2 validation masks hold nothing but 0 and 255"),
+        (3, range(8), False, "car occurs in no training mask while 6 of 6 hold 255"),
+    ],
+)
+def test_a_class_written_as_255_is_named(root, classes, chosen, refused, says):
+    (root / "classes.txt").write_text("\n".join(("ground", "car", "tree")[:classes]))
+    for number in range(8):
+        path = root / f"masks/a00{number}.png"
+        Image.fromarray(VALUES % classes).save(path)
+        if number in chosen:
+            as_255(path)
+    if refused:
+        with pytest.raises(UsageError, match=says):
+            run(root)
+    else:
+        assert any(says in note for note in run(root).notes)
+    findings = diagnose(find_dataset("folder", root)).to_dict()["findings"]
+    assert any(says in f"{f['text']} {f['details']}" and f["level"] != "ok" for f in findings)
+
+
+def test_a_split_whose_labelled_masks_alone_hold_255(root, monkeypatch):
+    (root / "classes.txt").write_text("ground\ncar\n")
+    for number in range(8):
+        path = root / f"masks/a00{number}.png"
+        Image.fromarray(VALUES % 2).save(path)
+        if number < 2:
+            as_255(path)
+    (root / "few.txt").write_text("a000\na001\n")
+    monkeypatch.chdir(root)
+    report = diagnose(find_dataset("folder", root), split="few.txt")
+    assert not report.ok
+    assert any("the labelled masks of few" in f.text for f in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(0.5, "0.5, which are no whole numbers"), (np.nan, "nan, which are no whole"), (-1, "-1, which no class has")],
+)
+def test_float_masks_hold_whole_numbers(root, value, says):
+    path = root / "masks/a000.tif"
+    path.with_suffix(".png").unlink()
+    values = VALUES.astype(np.float32)
+    Image.fromarray(values).save(path)
+    assert np.array_equal(seen(run(root), "a000")[1], VALUES)
+    values[3, 3] = value
+    Image.fromarray(values).save(path)
+    with pytest.raises(UsageError, match=rf"a000\.tif has label values {says}"):
+        run(root)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "says"),
+    [
+        (".tif", {"compression": "jpeg"}, "a TIFF file compressed by jpeg"),
+        (".webp", {"quality": 80}, "a WebP file with losses"),
+        (".png", {"format": "JPEG2000"}, "a JPEG2000 file"),
+        (".png", {"format": "JPEG"}, "a JPEG file"),
+    ],
+)
+def test_containers_with_losses_are_refused_and_not_to_be_converted(root, suffix, options, says):
+    path = root / "masks/a000.png"
+    path.unlink()
+    Image.fromarray(VALUES).save(path.with_suffix(suffix), **options)
+    with pytest.raises(UsageError, match=f"is {says}, which changes label values: export it anew.*keeps the changed"):
+        run(root)
+
+
+def test_lossless_tiff_stays(root):
+    (root / "masks/a000.png").unlink()
+    Image.fromarray(VALUES).save(root / "masks/a000.tif", compression="tiff_lzw")
+    assert np.array_equal(seen(run(root), "a000")[1], VALUES)
