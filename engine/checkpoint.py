@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..pipelines.datasets.files import voc_colours
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError
+from .disk import whole
 from .methods.programs import PROGRAMS
 from .models import ENCODERS, Network, build_network, from_published, published_program, read_state_dict
 from .protocol import Evaluation, Protocol
@@ -99,9 +99,8 @@ def save_network(path: Path, network: Network, header: Header, recipe: Recipe) -
     """Writes the file whole or not at all."""
     metadata = {"format": FORMAT, "header": json.dumps(plain(header)), "recipe": json.dumps(recipe.to_dict())}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    draft = path.with_suffix(".part")
-    save_file(state, draft, metadata)
-    os.replace(draft, path)
+    with whole(path) as draft:
+        save_file(state, draft, metadata)
 
 
 def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
@@ -203,7 +202,7 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
 
 
 def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[int, ...]:
-    """For each class of the network its place in a data set's classes: by name, or by number where the network's names
+    """For each class of the network its place in a data set's classes: by name, or by number where the names of either
     are made up, as a published file's are. Raises UsageError, which begins with `where`, for other classes."""
     if len(header.classes) != len(classes):
         raise UsageError(
@@ -211,7 +210,7 @@ def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[i
             "class list it was trained with"
         )
     known = {name: place for place, name in enumerate(classes)}
-    if header.classes == made_up(len(classes)):
+    if made_up(len(classes)) in (header.classes, tuple(classes)):
         return tuple(range(len(classes)))
     if strangers := [name for name in header.classes if name not in known]:
         new = next(name for name in classes if name not in header.classes)

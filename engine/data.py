@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from ..pipelines.cache import cache_root
@@ -68,4 +69,19 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
     for note in split.notes:
         on_event(Event("note", f"split: {note}"))
-    return Data(prepare_manifest(dataset, on_event), split)
+    data = Data(prepare_manifest(dataset, on_event), split)
+    for note in unseen_classes(data):
+        on_event(Event("note", f"classes: {note}"))
+    return data
+
+
+def unseen_classes(data: Data) -> Iterator[str]:
+    """Of the classes that cannot be learnt from the split, or cannot be judged by the validation set: a line each."""
+    for ids, where, so in (
+        (data.split.labeled, "labelled image of the split", "nothing teaches them"),
+        ([record.id for record in data.val], "validation mask", "their IoU says nothing"),
+    ):
+        counts = data.manifest.counts(ids)
+        unseen = [name for name, pixels in zip(data.dataset.classes, counts, strict=True) if not pixels]
+        if unseen:
+            yield f"in no {where}, {so}: {', '.join(unseen)}"

@@ -71,6 +71,10 @@ class Runtime:
     """Go on with the run in --out."""
     log_every: int = 10
     """Steps between log lines."""
+    on_nan: Literal["stop", "ignore"] = "stop"
+    """What a loss, a weight or a validation mIoU that is not finite does; they are looked at with each log line and
+    before each checkpoint, because to look takes time. stop: ends the run, the checkpoints before it stay; ignore:
+    nothing."""
     dry_run: bool = False
     """Print what would be trained, and stop."""
     json: bool = False

@@ -5,25 +5,30 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..pipelines.datasets.manifest import Record
 from ..pipelines.decode import COLOUR, LABEL, read
 from .checkpoint import Header, load_network
 from .device import Precision
+from .disk import whole, writing
 from .evaluation.inference import segment
 from .evaluation.scores import percent
 from .hyperparameters import flatten, hyperparameters
 from .pictures import coloured
+from .protocol import Protocol
 from .recipe import Recipe
 from .run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLES = 6
 STYLE = """
@@ -54,7 +59,10 @@ def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> 
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
         gap = np.full((image.shape[0], 6, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])
-        Image.fromarray(picture).save(folder / f"{record.id.replace('/', '_')}.png")
+        path = folder / f"{record.id}.png"  # ids of images in nested folders have slashes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            Image.fromarray(picture).save(path)
 
 
 def write_report(folder: Path) -> Path:
@@ -63,14 +71,16 @@ def write_report(folder: Path) -> Path:
     recipe = Recipe.from_dict(run.recipe)
     header = load_network(folder).header
     path = folder / "report.html"
-    path.write_text(_page(run, recipe, header, run.log), encoding="utf-8")
+    page = _page(run, recipe, header, run.log)
+    with whole(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path
 
 
 def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]]) -> str:
     scored = [line for line in lines if "val/miou" in line]
     trained = [line for line in lines if "loss" in line]
-    best = max(scored, key=lambda line: line["val/miou"] or 0.0)
+    best = best_of(scored, recipe.protocol())
     tiles = {
         "mIoU best": f"{percent(best['val/miou'])} %",
         "at step": f"{best['step']}",
@@ -106,8 +116,17 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
     return "\n".join(parts)
 
 
+def best_of(scored: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, Any]:
+    """The log line of the evaluation whose network is the best checkpoint; the last one where none gave a number."""
+    best: dict[str, Any] = {}
+    for line in scored:
+        if line["val/miou"] is not None and protocol.prefers(line["val/miou"], best.get("val/miou", math.nan)):
+            best = line
+    return best or scored[-1]
+
+
 def _curves(trained: list[dict], scored: list[dict]) -> str:
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = _figure(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name in sorted({name for line in trained for name in line if name.startswith("loss")}):
         points = [(line["step"], line[name]) for line in trained if line.get(name) is not None]
@@ -124,7 +143,7 @@ def _curves(trained: list[dict], scored: list[dict]) -> str:
 
 
 def _speed(trained: list[dict]) -> str:
-    figure = Figure(figsize=(11, 2.8), layout="constrained")
+    figure = _figure(figsize=(11, 2.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     steps = [line["step"] for line in trained]
     left.plot(steps, [line["images_per_s"] for line in trained], label="total", linewidth=1)
@@ -137,6 +156,12 @@ def _speed(trained: list[dict]) -> str:
     right.plot(steps, [line["memory_gib"] for line in trained], linewidth=1)
     right.set(title="peak memory, GiB", xlabel="step", ylim=(0, None))
     return _svg(figure)
+
+
+def _figure(**options: Any) -> Figure:
+    from matplotlib.figure import Figure  # which nothing but a report needs
+
+    return Figure(**options)
 
 
 def _svg(figure: Figure) -> str:
@@ -165,9 +190,11 @@ def _samples(run: Run, header: Header) -> str:
         for name, colour in zip(header.classes, header.palette, strict=True)
     )
     pictures = []
-    for path in sorted((run.folder / "samples").glob("*.png")):
+    folder = run.folder / "samples"
+    for path in sorted(folder.rglob("*.png")):
         data = base64.b64encode(path.read_bytes()).decode()
-        pictures.append(f"<p>{html.escape(path.stem)}<img alt='' src='data:image/png;base64,{data}'></p>")
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        pictures.append(f"<p>{html.escape(name)}<img alt='' src='data:image/png;base64,{data}'></p>")
     return f"<p class='legend'>{legend}</p><div class='samples'>{''.join(pictures)}</div>"
 
 

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 
 from ..pipelines.cores import cores
-from ..pipelines.errors import UsageError
+from ..pipelines.errors import UsageError, refuse
+from .disk import whole, writing
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
@@ -84,37 +86,29 @@ class Run:
     def write(self, line: dict[str, Any]) -> None:
         """Appends a log line; its numbers also become TensorBoard scalars."""
         line = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
-        with (self.folder / "log.jsonl").open("a") as file:
+        path = self.folder / "log.jsonl"
+        with writing(path), path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter
+        with writing(self.folder / "tensorboard"):
+            if self._events is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(self.folder / "tensorboard")
-        for name, value in line.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self._events.add_scalar(name, value, line["step"])
+                self._events = SummaryWriter(self.folder / "tensorboard")
+            for name, value in line.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._events.add_scalar(name, value, line["step"])
 
     def read_json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
 
     def write_json(self, name: str, value: Any) -> None:
-        (self.folder / name).write_text(json.dumps(value, indent=1))
+        with whole(self.folder / name) as draft:
+            draft.write_text(json.dumps(value, indent=1))
 
     def close(self) -> None:
         if self._events is not None:
-            self._events.close()
-
-
-def claim_folder(folder: Path) -> Path:
-    """The folder, made new, or else the first of FOLDER-2, FOLDER-3, … that is: two runs never get the same one."""
-    create_folder(folder.parent)
-    for number in itertools.count(1):
-        claimed = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            claimed.mkdir()
-            return claimed
-        except FileExistsError:
-            continue
+            with suppress(OSError):  # what a full disk does not take has been told by then
+                self._events.close()
 
 
 def create_folder(folder: Path) -> None:
@@ -125,6 +119,33 @@ def create_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None
+
+
+def create_new(folder: Path) -> Path:
+    """A folder of this name that was not there before. Of runs that ask for one name at the same time each gets a
+    folder of its own: with -2, -3 and so on behind the name."""
+    create_folder(folder.parent)
+    for number in itertools.count(1):
+        own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            own.mkdir()
+        except FileExistsError:
+            continue
+        return own
+
+
+def require_packages() -> None:
+    """Raises UsageError where a package is missing or broken that a run would ask for only later."""
+    faults = []
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        faults.append(f"tensorboard: the log needs it ({error}); run `pip install tensorboard`")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        faults.append(f"matplotlib: the report needs it ({error}); run `pip install matplotlib`")
+    refuse(faults)
 
 
 def _order(line: dict[str, Any]) -> tuple[int, bool]:

@@ -56,7 +56,7 @@ ORDERS = {
     """,
     "engine": """
         events
-        console | pictures | device | distributed
+        console | pictures | device | distributed | disk
         models/state_dict
         models/encoders/encoder
         models/encoders/*

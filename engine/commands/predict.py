@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from .. import api, console
@@ -23,6 +24,8 @@ def predict(
 ) -> None:
     """Segment a folder of images: index masks, coloured masks and overlays.
 
+    Exits with 3 where some of the files cannot be read; they are listed, and all others are done.
+
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
             also as --init FILE.
@@ -35,7 +38,7 @@ def predict(
         running: Where the network computes, and what is printed.
     """
     with console.listening() as listener:
-        folder, count = api.predict(
+        done = api.predict(
             checkpoint,
             images,
             out,
@@ -46,6 +49,11 @@ def predict(
             on_event=listener,
             **judging.settings(),
         )
-    console.say(f"{count} images: {folder}/masks, {folder}/colours, {folder}/overlays")
+    folder = done.out
+    console.say(f"{done.images} images: {folder}/masks, {folder}/colours, {folder}/overlays")
+    for reason in done.failed.values():
+        print(f"semiseg: {reason}", file=sys.stderr)
     if running.json:
-        emit({"out": str(folder), "images": count})
+        emit({"out": str(folder), "images": done.images, "failed": [str(path) for path in done.failed]})
+    if done.failed:
+        sys.exit(3)

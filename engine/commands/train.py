@@ -10,6 +10,7 @@ import tyro
 from ...pipelines.datasets.splits import check_spec
 from .. import api, console
 from ..data import locate
+from ..evaluation.scores import finite, percent
 from ..events import Event
 from ..hyperparameters import hyperparameters
 from ..recipe import Recipe
@@ -39,8 +40,9 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
 
         result = api.train(recipe, show)
     report = result.out / "report.html"
+    best, last = (percent(finite(score)) for score in (result.best, result.last))
     console.say(
-        f"mIoU best {100 * result.best:.2f} % (step {result.best_step}), last {100 * result.last:.2f} %   "
+        f"mIoU best {best} % (step {result.best_step}), last {last} %   "
         f"{result.images_per_s:.1f} images/s, data wait {result.data_wait_pct:.0f} %   {result.seconds:.0f} s"
     )
     console.say(f"report: {report}")

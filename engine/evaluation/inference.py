@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import prepare_manifest
 from ..device import Precision, resolve_device, resolve_precision
+from ..disk import writing
 from ..events import Event, Listener, progress_of, silent
 from ..models import ENCODERS, Network, evaluating
 from ..pictures import coloured, overlay
@@ -26,6 +27,20 @@ from ..protocol import Protocol
 from ..run import create_folder
 from .protocols import full_logits
 from .scores import evaluate_each, finite, normalised
+
+HIDDEN = (".", "__MACOSX")
+"""Files and folders whose names begin so are passed over."""
+
+
+class Predictions(NamedTuple):
+    """What `predict` has done."""
+
+    out: Path
+    """The folder of masks/, colours/ and overlays/."""
+    images: int
+    """Those that were predicted."""
+    failed: dict[Path, str]
+    """Files that could not be read, and why."""
 
 
 def evaluate(
@@ -93,9 +108,9 @@ def predict(
     precision: str = "auto",
     on_event: Listener = silent,
     **settings: Any,
-) -> tuple[Path, int]:
+) -> Predictions:
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
-    (default: predictions/ beside the checkpoint's run); returns the folder and the number of images.
+    (default: predictions/ beside the checkpoint's run). A file that cannot be read does not stop the others.
 
     checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`.
     """
@@ -104,29 +119,33 @@ def predict(
     if out is None:
         out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
     out = Path(out)
-    sources = [source for source in _images(images) if out not in source.parents]
-    stems = Counter(source.with_suffix("") for source in sources)
+    written = out.resolve()  # one folder has many spellings
+    sources = [source for source in _images(images) if written not in source.resolve().parents]
     chosen = _protocol(loaded, name=protocol, **settings)
     for kind in ("masks", "colours", "overlays"):
         create_folder(out / kind)
     home = images if images.is_dir() else images.parent
-    for done, source in enumerate(sources, 1):
-        image = read(source, COLOUR)
-        mask = segment(loaded.network, image, chosen, computing)
-        name = source.relative_to(home)
-        # Two images that differ by their extension alone keep it.
-        alone = stems[source.with_suffix("")] == 1
-        name = name.with_suffix(".png") if alone else name.with_name(f"{name.name}.png")
-        pictures = {
-            "masks": mask,
-            "colours": coloured(mask, loaded.header.palette),
-            "overlays": overlay(image, mask, loaded.header.palette),
-        }
-        for kind, picture in pictures.items():
-            (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(out / kind / name)
+    names = _names([source.relative_to(home) for source in sources])
+    failed: dict[Path, str] = {}
+    for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
+        try:
+            image = read(source, COLOUR)
+        except UsageError as error:
+            failed[source] = str(error)
+        else:
+            mask = segment(loaded.network, image, chosen, computing)
+            pictures = {
+                "masks": mask,
+                "colours": coloured(mask, loaded.header.palette),
+                "overlays": overlay(image, mask, loaded.header.palette),
+            }
+            for kind, picture in pictures.items():
+                path = out / kind / name
+                with writing(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(picture).save(path)
         on_event(Event("progress", "predicting", done, len(sources)))
-    return out, len(sources)
+    return Predictions(out, len(sources) - len(failed), failed)
 
 
 def segment(network: Network, image: np.ndarray, protocol: Protocol, precision: Precision) -> np.ndarray:
@@ -154,10 +173,22 @@ def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     return protocol
 
 
+def _names(images: Sequence[Path]) -> list[Path]:
+    """A name for the pictures of each image, all different: its own as a PNG; with its extension too where it is
+    shared, and everywhere where even that would give a name to two."""
+    short = [image.with_suffix(".png") for image in images]
+    long = [image.with_name(f"{image.name}.png") for image in images]
+    shared = Counter(short)
+    names = [one if shared[one] == 1 else other for one, other in zip(short, long, strict=True)]
+    return names if len(set(names)) == len(names) else long
+
+
 def _images(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
+    found = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES] if path.is_dir() else []
+    # As in training: what a file manager or an editor has left there is no picture.
+    found = sorted(p for p in found if not any(part.startswith(HIDDEN) for part in p.relative_to(path).parts))
     if not found:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UsageError(f"{path}: no images there ({known}); pass a folder of images or one image")

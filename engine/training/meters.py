@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -61,9 +60,9 @@ class Meters:
             self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
 
-    def diverged(self) -> bool:
-        """Whether a loss since the last log line is not finite. Reads the device."""
-        return any(not math.isfinite(float(total)) for total in self._sums.values())
+    def loss(self) -> float:
+        """The sum of the losses since the last log line, read from the device; 0 after no step."""
+        return float(self._sums.get("loss", 0.0))
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""

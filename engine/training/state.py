@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...pipelines.errors import UsageError
+from ..disk import whole
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Writes the file whole or not at all."""
-    draft = path.with_suffix(".part")
-    torch.save(state, draft)
-    os.replace(draft, path)
+    with whole(path) as draft:
+        torch.save(state, draft)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -22,17 +22,20 @@ from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
 from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import prepare_data
-from ..device import resolve_device, resolve_precision
-from ..evaluation.scores import Scores, evaluate, finite
+from ..device import LOW, resolve_device, resolve_precision
+from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
 from ..models import Network, load_backbone
 from ..recipe import Recipe
-from ..run import Run, claim_folder
+from ..run import Run, create_new, require_packages
 from .build import build_method
 from .meters import Meters, describe
 from .state import load_state, save_state
 from .step import Step
+
+RUNS = Path("runs")
+"""Where the folders of runs are that ask for none."""
 
 
 class Stopped(Exception):
@@ -55,8 +58,9 @@ class Result:
     unlabeled: int
     steps: int
     best: float
-    """mIoU in [0, 1] of the best evaluation."""
+    """mIoU in [0, 1] of the best evaluation; NaN where none gave a number."""
     best_step: int
+    """-1 where none gave a number."""
     last: float
     """mIoU of the last evaluation."""
     iou: dict[str, float]
@@ -75,16 +79,6 @@ class Result:
         return plain
 
 
-def _difference(what: str, before: list[str], now: list[str]) -> str:
-    """The first difference of two lists in words."""
-    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    if gone or new:
-        told = [f"{len(names)} {how} ({names[0]} for one)" for names, how in ((gone, "gone"), (new, "new")) if names]
-        return f"{what}: {', '.join(told)}"
-    place = next(place for place, (one, other) in enumerate(zip(before, now)) if one != other)
-    return f"{what}: number {place} was {before[place]} and is {now[place]}"
-
-
 class Trainer:
     """One run of a recipe. Everything that a user can get wrong is checked before anything is written."""
 
@@ -94,9 +88,10 @@ class Trainer:
             raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
         self.recipe, self.on_event = recipe, on_event
         runtime = recipe.runtime
-        self.folder = Path(runtime.out or f"runs/{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        self.folder = Path(runtime.out or RUNS)
         if not runtime.resume:
-            Run.check(self.folder if runtime.out else self.folder.parent)
+            Run.check(self.folder)
+        require_packages()
         self.device = resolve_device(runtime.device)
         self.precision = resolve_precision(runtime.precision, self.device)
         self.data = prepare_data(recipe, on_event)
@@ -107,7 +102,7 @@ class Trainer:
         labeled = len(self.data.labeled)
         self.planner = Planner(sizes_of(records), range(labeled), range(labeled, len(records)), recipe.drawing())
         self.backend = open_backend(runtime.backend, records, self.device, runtime.threads)
-        self.first, self.best, self.best_step = 0, -math.inf, -1
+        self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds = 0.0
         self.run = self._resumed() if runtime.resume else self._created()
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
@@ -151,15 +146,10 @@ class Trainer:
 
     def _created(self) -> Run:
         if self.recipe.runtime.out is None:
-            self.folder = claim_folder(self.folder)
+            self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         run = Run.create(self.folder, self.recipe.to_dict())
-        run.write_json("split.json", self._images())
+        run.write_json("split.json", asdict(self.data.split) | self._identity())
         return run
-
-    def _images(self) -> dict[str, Any]:
-        """The images and classes of the run, which must be the same when it goes on."""
-        dataset = self.data.dataset
-        return asdict(self.data.split) | {"val": [one.id for one in dataset.val], "classes": list(dataset.classes)}
 
     def _resumed(self) -> Run:
         recipe = self.recipe
@@ -168,12 +158,7 @@ class Trainer:
         for name, value in before.items():
             if value != now[name]:
                 raise UsageError(f"--resume: {name} was {value} in {self.folder} and is {now[name]} now")
-        had, has = run.read_json("split.json"), self._images()
-        for what in ("labeled", "unlabeled", "val", "classes"):
-            # Runs of earlier versions recorded less.
-            if what in had and list(had[what]) != list(has[what]):
-                changed = _difference(what, had[what], has[what])
-                raise UsageError(f"--resume: the data has changed since {self.folder} began: {changed}")
+        self._require_same_data(run.read_json("split.json"))
         state = load_state(run.checkpoints / "last.state.pt")
         if state["steps_done"] == recipe.steps and (run.folder / "result.json").exists():
             raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
@@ -186,6 +171,33 @@ class Trainer:
         self.seconds = state["seconds"]
         self._note(f"going on with {self.folder} at step {self.first}")
         return run
+
+    def _identity(self) -> dict[str, list[str]]:
+        """What of the data must not change when a run goes on, by the words of a message; order counts."""
+        split = self.data.split
+        return {
+            "labeled": list(split.labeled),
+            "unlabeled": list(split.unlabeled),
+            "val": [record.id for record in self.data.val],
+            "classes": list(self.data.dataset.classes),
+        }
+
+    def _require_same_data(self, before: dict[str, Any]) -> None:
+        """Raises UsageError where the data is not that with which the run began; `before` is its split.json, which
+        older runs wrote without validation images and classes."""
+        words = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
+        for name, now in self._identity().items():
+            was = before.get(name, now)
+            unused = name == "unlabeled" and not self.recipe.views.windows
+            if was == now or unused:
+                continue
+            gone, new = ([one for one in these if one not in those] for these, those in ((was, now), (now, was)))
+            told = (("gone", gone), ("new", new))
+            changed = [f"{len(names)} are {how}, {names[0]} for one" for how, names in told if names]
+            raise UsageError(
+                f"--resume: the {words.get(name, name)} are not those with which {self.folder} began "
+                f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
+            )
 
     def _described(self) -> str:
         data, split = self.data, self.data.split
@@ -212,23 +224,20 @@ class Trainer:
                 for step, batch in enumerate(meters.waited(iter(loader)), self.first):
                     meters.add(self.step(batch, step))
                     done = step + 1
-                    evaluated = done % every == 0 or done == recipe.steps
-                    # A loss is read with the log, and before anything is saved: nowhere does a step wait for it.
-                    if (evaluated or signals) and meters.diverged():
-                        raise self._diverged(done)
                     if done % runtime.log_every == 0 or done == recipe.steps:
                         line = meters.read(done, self.step.lr(step))
                         self._log(line)
-                        if not math.isfinite(line["loss"]):
-                            raise self._diverged(done)
-                    if evaluated:
+                        self._require_finite("the loss", line["loss"], done)
+                    if done % every == 0 or done == recipe.steps:
                         meters.pause()
+                        self._require_finite("the loss or a weight", meters.loss() + self._largest_weight(), done)
                         scores = self._evaluate(done)
                         self.seconds = time.perf_counter() - began
                         self._save(done, scores.miou)
                         meters.resume()
                     if signals:
                         self.seconds = time.perf_counter() - began
+                        self._require_finite("the loss or a weight", meters.loss() + self._largest_weight(), done)
                         self._save_state(done)
                         raise Stopped(signals[0], f"stopped after step {done}; go on with --out {self.folder} --resume")
             if scores is None:  # it was stopped after its last step, before the evaluation
@@ -259,6 +268,23 @@ class Trainer:
         steps = self.recipe.steps
         self.on_event(Event("log", describe(line, steps), line["step"], steps, line))
 
+    def _require_finite(self, what: str, value: float, done: int) -> None:
+        """Raises UsageError for a value that shows that training has diverged, unless that is to be ignored."""
+        if math.isfinite(value) or self.recipe.runtime.on_nan == "ignore":
+            return
+        kept = self.run.checkpoints / "last.safetensors"
+        cure = " or with --precision fp32" if self.precision.name in LOW else ""
+        raise UsageError(
+            f"--lr: {what} is not finite any more at step {done}: train again with less than {self.recipe.lr:g}{cure}, "
+            "look at the data with `semiseg doctor`, or go on regardless with --on-nan ignore; "
+            f"{f'{kept} is from before' if kept.exists() else 'no checkpoint was saved before'}"
+        )
+
+    def _largest_weight(self) -> float:
+        """The largest magnitude among the method's parameters and buffers, NaN where one is NaN."""
+        values = [value for value in self.method.state_dict().values() if value.is_floating_point()]
+        return float(torch.stack([value.abs().max().float() for value in values]).max())
+
     def _evaluate(self, done: int) -> Scores:
         scores = evaluate(
             self.method.predictor(),
@@ -271,23 +297,15 @@ class Trainer:
         line = {"step": done, "val/miou": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
         self.run.write(line | {f"val/iou/{name}": iou for name, iou in scores.iou.items()})
         best = " (best)" if self.recipe.protocol().prefers(scores.miou, self.best) else ""
-        self._note(f"step {done}/{self.recipe.steps}  val mIoU {100 * scores.miou:.2f} %{best}")
+        self._note(f"step {done}/{self.recipe.steps}  val mIoU {percent(finite(scores.miou))} %{best}")
+        if math.isnan(scores.miou) and self.recipe.runtime.on_nan == "stop":
+            raise UsageError(
+                "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
+                "validation masks (`semiseg doctor` counts their classes) or go on without scores by --on-nan ignore"
+            )
         return scores
 
-    def _diverged(self, done: int) -> UsageError:
-        last = self.run.checkpoints / "last.safetensors"
-        saved = f"the last good checkpoint is {last}" if last.exists() else "nothing has been saved"
-        return UsageError(
-            f"step {done}: the loss is not finite; {saved}. Lower --lr (is {self.recipe.lr:g}), or pass --precision "
-            "fp32 or --weights imagenet"
-        )
-
     def _save(self, done: int, miou: float) -> None:
-        if not math.isfinite(miou):
-            raise UsageError(
-                f"step {done}: mIoU is not a number, because no pixel of the validation masks counts; "
-                "look at them with `semiseg doctor`"
-            )
         names = ["last"]
         if self.recipe.protocol().prefers(miou, self.best):
             self.best, self.best_step = miou, done

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,16 @@ class Manifest:
     """Pixels of each class over all masks of the training pool."""
     ignored: int
     """Ignored pixels of the same masks."""
+    survey: Survey = field(repr=False, compare=False)
+    """The facts of all files."""
     notes: tuple[str, ...] = ()
     """What was decided about the files, one line each, for the log."""
+
+    def counts(self, ids: Iterable[str]) -> tuple[int, ...]:
+        """Pixels of each class over the masks of these samples."""
+        dataset, ids = self.dataset, set(ids)
+        samples = (s for s in (*dataset.train, *dataset.val, *dataset.extra) if s.id in ids)
+        return tuple(int(pixels) for pixels in self.survey.counts(samples)[: dataset.num_classes])
 
 
 def prepare(
@@ -84,6 +92,7 @@ def prepare(
         records={s.id: _record(s, survey, folder) for s in (*dataset.train, *dataset.val, *dataset.extra)},
         histogram=tuple(int(n) for n in counts[: dataset.num_classes]),
         ignored=int(counts[IGNORE]),
+        survey=survey,
         notes=tuple(survey.notes),
     )
 

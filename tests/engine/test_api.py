@@ -12,6 +12,8 @@ from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.errors import UsageError
 
+SMALL = {"backbone": "resnet18", "head_width": 16, "weights": "none", "crop": 32, "batch": 2, "steps": 2, "threads": 1}
+
 
 def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, capfd):
     events = []
@@ -40,7 +42,7 @@ def test_a_run_is_scored_and_used_by_its_path(tiny, voc_root, capfd):
     assert evaluate(out, device="cpu")["miou"] == pytest.approx(checkpoint.header.miou, abs=1e-6)
     with pytest.raises(UsageError, match="--scale: must be more than 0"):
         evaluate(out, device="cpu", scale=0)
-    folder, count = predict(out, str(root / "JPEGImages"), str(root / "seen"), device="cpu")
+    folder, count, _ = predict(out, str(root / "JPEGImages"), str(root / "seen"), device="cpu")
     assert (folder, count) == (root / "seen", 9)
     assert np.asarray(Image.open(folder / "masks/2007_000001.png")).shape == (40, 56)
     assert capfd.readouterr() == ("", "")
@@ -50,6 +52,23 @@ def test_a_scale_that_is_asked_for_takes_the_place_of_the_long_side(tiny, voc_ro
     out = train(tiny("supervised", data=voc_root(), evaluation=Evaluation(long_side=1.25))).out
     assert evaluate(out, device="cpu")["protocol"] == "whole, long side 40"
     assert evaluate(out, device="cpu", scale=0.5)["protocol"] == "whole, scale 0.5"
+
+
+def test_samples_of_nested_folders_keep_their_names(folder_root):
+    root = folder_root(masked=8, val=0)
+    for folder in ("images", "masks"):
+        for number, file in enumerate(sorted((root / folder).iterdir())):
+            place = root / folder / ("b" if number % 2 else "a") / file.name
+            place.parent.mkdir(exist_ok=True)
+            file.rename(place)
+    (root / "val.txt").write_text("a/a000\nb/a001\n")
+    recipe = load_recipe("supervised_folder").replace(**SMALL, device="cpu", data=root)
+    out = train(recipe.replace(out=root / "run")).out
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("samples/**/*.png")) == [
+        "samples/a/a000.png",
+        "samples/b/a001.png",
+    ]
+    assert "<p>b/a001<img" in (out / "report.html").read_text()
 
 
 def test_what_is_exported_is_what_is_there():

@@ -56,7 +56,7 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path):
     code, text, _ = semiseg(
         "predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--json", "--device", "cpu"
     )
-    assert json.loads(text) == {"out": str(tmp_path / "seen"), "images": 9}
+    assert json.loads(text) == {"out": str(tmp_path / "seen"), "images": 9, "failed": []}
     assert len(list((tmp_path / "seen/overlays").iterdir())) == 9
 
     (out / "report.html").unlink()
@@ -212,6 +212,36 @@ def test_predict_on_an_empty_folder(refused, semiseg, voc_root, tmp_path):
     assert semiseg(*train(voc_root(), "--out", tmp_path / "run"))[0] == 0
     (tmp_path / "empty").mkdir()
     assert "no images" in refused("predict", tmp_path / "run", tmp_path / "empty", "--device", "cpu")
+
+
+def test_a_bad_file_stops_no_other(semiseg, voc_root, tmp_path):
+    root = voc_root()
+    assert semiseg(*train(root, "--out", tmp_path / "run"))[0] == 0
+    images = root / "JPEGImages"
+    (images / "2007_000002.jpg").write_bytes(b"no picture")
+    (images / "._2007_000003.jpg").write_bytes(b"a file manager's")
+    for _ in range(2):
+        command = ["predict", tmp_path / "run", images, "--out", images / "../JPEGImages/out", "--device", "cpu"]
+        code, text, err = semiseg(*command, "--json")
+        assert code == 3
+        assert "2007_000002.jpg cannot be decoded" in err
+        done = json.loads(text)
+        assert (done["images"], done["failed"]) == (8, [str(images / "2007_000002.jpg")])
+        assert len(list((images / "out/masks").iterdir())) == 8
+
+
+def test_init_from_other_classes_than_the_checkpoints(refused, semiseg, folder_root, tmp_path):
+    small = [*SMALL, "--out", tmp_path / "run"]
+    root = folder_root()
+    assert semiseg("train", "supervised_folder", "--data", root, *small)[0] == 0
+    command = ["train", "supervised_folder", "--data", root, "--init", tmp_path / "run", *SMALL]
+    command += ["--out", tmp_path / "second"]
+    (root / "classes.txt").write_text("ground\ntree\ncar\n")
+    assert "in another order (ground, car, tree)" in refused(*command)
+    (root / "classes.txt").write_text("ground\ncar\nbush\n")
+    assert "the class 'tree' it was trained on" in refused(*command)
+    (root / "classes.txt").write_text("class 0\nclass 1\nclass 2\n")
+    assert semiseg(*command)[0] == 0
 
 
 @pytest.fixture

@@ -139,6 +139,10 @@ def test_cac_compares_scores_rounded_to_three_decimals():
     assert published.prefers(0.7006, 0.7004)
     assert not published.prefers(0.7, 0.7)
     assert published.prefers(0.0, -math.inf)
+    for protocol in (own, published):
+        assert protocol.prefers(0.0, math.nan)
+        assert not protocol.prefers(math.nan, 0.0)
+        assert not protocol.prefers(math.nan, math.nan)
 
 
 @pytest.mark.parametrize(("protocol", "best"), [("cac-whole", 1), ("whole", 2)])

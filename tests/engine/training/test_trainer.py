@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -15,8 +14,11 @@ from PIL import Image
 
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.evaluation.inference import evaluate, predict
+from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
 from semiseg.engine.protocol import Evaluation
+from semiseg.engine.report import write_report
+from semiseg.engine.training import trainer as trainer_module
 from semiseg.engine.training.state import load_state
 from semiseg.engine.training.trainer import Stopped, Trainer
 from semiseg.pipelines.errors import UsageError
@@ -51,8 +53,8 @@ def test_best_and_last_are_scores_of_the_log_and_have_checkpoints_of_their_own(t
     assert (result.best, result.last) == (max(scores), scores[-1])
     assert result.best_step == 1 + scores.index(max(scores))
     for name, step in (("best", result.best_step), ("last", 6)):
-        saved = load_network(result.out / f"checkpoints/{name}.safetensors").header
-        assert (saved.step, saved.miou) == (step, scores[step - 1])
+        saved = load_network(result.out / f"checkpoints/{name}.safetensors")
+        assert (saved.header.step, saved.header.miou) == (step, scores[step - 1])
 
 
 def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
@@ -67,7 +69,7 @@ def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
 def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
     root = voc_root()
     result = Trainer(tiny("supervised", data=root)).train()
-    folder, count = predict(result.out, root / "JPEGImages", device="cpu")
+    folder, count, _ = predict(result.out, root / "JPEGImages", device="cpu")
     assert (folder, count) == (result.out / "predictions", 9)
     for kind, mode in (("masks", "L"), ("colours", "RGB"), ("overlays", "RGB")):
         from PIL import Image
@@ -167,84 +169,133 @@ def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path)
     (tmp_path / "mine").mkdir()
     for name in ("a.jpg", "a.png", "b.jpg"):
         Image.new("RGB", (40, 30)).save(tmp_path / "mine" / name)
-    folder, count = predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")
+    folder, count, _ = predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")
     assert count == 3
     assert sorted(path.name for path in (folder / "masks").iterdir()) == ["a.jpg.png", "a.png.png", "b.png"]
     assert predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")[1] == 3
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, voc_root):
-    root = voc_root()
-    recipe = tiny("supervised", data=root, network="cps", steps=8, eval_every=2, log_every=50, batch=2)
-
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(tiny, voc_root, monkeypatch, log_every):
+    """Found at a log line or, where there is none, before the next checkpoint."""
+    recipe = tiny("supervised", data=voc_root(), steps=6, eval_every=2, log_every=log_every)
     trainer = Trainer(recipe)
-    steps = itertools.count(1)
+    losses = trainer.method.losses
 
-    def poison(module, _):
-        if module.training and next(steps) == 3:
-            with torch.no_grad():
-                trainer.method.network.classifier.bias[0] = math.nan
+    def diverging(batch, progress):
+        return {name: loss * (math.nan if progress >= 0.5 else 1) for name, loss in losses(batch, progress).items()}
 
-    trainer.method.network.backbone.register_forward_pre_hook(poison)
-    with pytest.raises(UsageError, match=r"step 4: the loss is not finite; the last good checkpoint is .*last"):
+    monkeypatch.setattr(trainer.method, "losses", diverging)
+    with pytest.raises(UsageError, match=r"^--lr: the loss.* not finite.*--on-nan ignore; .*last.safetensors is from"):
         trainer.train()
-    saved = load_network(trainer.folder / "checkpoints/last.safetensors")
-    assert saved.header.step == 2
-    assert all(tensor.isfinite().all() for tensor in saved.network.state_dict().values())
+    for name in ("best", "last"):
+        saved = load_network(trainer.folder / f"checkpoints/{name}.safetensors")
+        assert saved.header.step == 2
+        assert all(value.isfinite().all() for value in saved.network.state_dict().values())
     assert load_state(trainer.folder / "checkpoints/last.state.pt")["steps_done"] == 2
 
 
-def test_a_loss_that_is_no_number_is_told_with_the_log_too(tiny, voc_root):
-    trainer = Trainer(tiny("supervised", data=voc_root(), steps=8, eval_every=8, lr=1e18, backbone_lr=1.0))
-    with pytest.raises(UsageError, match=r"step [2-7]: the loss is not finite; nothing has been saved. Lower --lr"):
+def test_a_run_whose_weights_overflow_saves_nothing(tiny, voc_root):
+    """The loss is that before the step which broke the weights."""
+    trainer = Trainer(tiny("supervised", data=voc_root(), steps=2, eval_every=1, lr=1e38, backbone_lr=1.0))
+    with pytest.raises(UsageError, match=r"not finite any more at step [12].*no checkpoint was saved before"):
         trainer.train()
+    assert not list(trainer.run.checkpoints.iterdir())
 
 
-def test_an_miou_that_is_no_number_stops_the_run(tiny, folder_root):
-    root = folder_root()
-    for name in ("a006", "a007"):  # those of val.txt
-        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(root / f"masks/{name}.png")
-    recipe = tiny("supervised", layout="folder", data=root)
-    with pytest.raises(UsageError, match="no pixel of the validation masks counts"):
-        Trainer(recipe).train()
+def test_a_run_goes_on_regardless_where_that_is_asked_for(tiny, voc_root):
+    recipe = tiny("supervised", data=voc_root(), lr=1e38, backbone_lr=1.0, on_nan="ignore")
+    assert Trainer(recipe).train().steps == 3
 
 
-def test_runs_of_the_same_second_have_folders_of_their_own(tiny, voc_root, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(time, "strftime", lambda form: "20260101-120000")
-    recipe = tiny("supervised", data=voc_root(), out=None)
-    folders = [Trainer(recipe).folder.name for _ in range(3)]
-    assert folders == [f"supervised_voc-20260101-120000{tail}" for tail in ("", "-2", "-3")]
+def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch):
+    scores = iter([math.nan, 0.3, math.nan, 0.2])
+
+    def evaluate(network, records, classes, protocol, **options):
+        score, counts = next(scores), np.zeros((len(classes), len(classes)), np.int64)
+        if score == score:
+            counts[1, :2] = 10 * (1 - score), 10 * score
+        return Scores(counts, classes, background=False)
+
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+    recipe = tiny("supervised", data=voc_root(), steps=4, eval_every=1, on_nan="ignore")
+    result = Trainer(recipe).train()
+    assert (result.best, result.best_step, result.last) == (0.3, 2, 0.2)
+    assert load_network(result.out).header.step == 2
+    assert "30.00 %" in write_report(result.out).read_text()
+    scores = iter([math.nan])
+    with pytest.raises(UsageError, match="validation: mIoU is no number"):
+        Trainer(recipe.replace(on_nan="stop", out=result.out.parent / "stops")).train()
+
+
+def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
+    monkeypatch.setattr(
+        trainer_module, "evaluate", lambda network, records, classes, *_, **__: Scores(np.zeros((21, 21), int), classes)
+    )
+    result = Trainer(tiny("supervised", data=voc_root(), on_nan="ignore")).train()
+    assert (result.to_dict()["best"], result.best_step) == (None, -1)
+    assert load_network(result.out).header.step == 3
+    assert write_report(result.out).is_file()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("method", "change", "said"),
     [
-        (lambda root: (root / "classes.txt").write_text("car\nground\ntree\n"), "classes: number 0 was ground"),
-        (lambda root: (root / "images/a011.jpg").unlink(), "unlabeled: 1 gone .a011 for one"),
-        (lambda root: (root / "val.txt").write_text("a007\n"), "unlabeled: 1 new|val: 1 gone"),
+        ("cps", "classes.txt", r"the classes are not those .*their order is another"),
+        ("cps", "unlabelled", r"the unlabelled images are not those .*1 are new, b000 for one"),
+        ("cps", "val.txt", r"the validation images are not those .*1 are gone, a006 for one"),
+        ("supervised", "unlabelled", None),
     ],
 )
-def test_data_that_changed_since_the_run_began_are_refused(tiny, folder_root, change, said):
+def test_resume_refuses_data_that_changed(tiny, folder_root, method, change, said):
     root = folder_root()
-    recipe = tiny("cps", layout="folder", data=root, split="draw:4@0")
-    Trainer(recipe)
-    change(root)
-    with pytest.raises(UsageError, match=rf"--resume: the data has changed since .*{said}"):
+    recipe = tiny(method, layout="folder", split="all", data=root)
+    Trainer(recipe).train()
+    (recipe.runtime.out / "result.json").unlink()
+    if change == "classes.txt":
+        (root / change).write_text("ground\ntree\ncar\n")
+    elif change == "val.txt":
+        (root / change).write_text("a007\n")
+        (root / "masks/a006.png").unlink()
+        (root / "images/a006.jpg").unlink()
+    else:
+        shutil.copy(root / "images/a000.jpg", root / "images/b000.jpg")
+    if said is None:
+        Trainer(recipe.replace(resume=True))
+        return
+    with pytest.raises(UsageError, match=rf"^--resume: {said}.*start a new run"):
         Trainer(recipe.replace(resume=True))
 
 
-def test_init_of_other_classes_is_refused(tiny, folder_root):
+def test_classes_that_nothing_teaches_or_judges_are_told_at_the_start(tiny, folder_root):
     root = folder_root()
-    recipe = tiny("supervised", layout="folder", data=root)
-    out = Trainer(recipe).train().out
-    for text, said in (
-        ("car\nground\ntree\n", "in another order"),
-        ("ground\ncar\nbush\n", "'tree' it was trained on"),
-    ):
-        (root / "classes.txt").write_text(text)
-        with pytest.raises(UsageError, match=said):
-            Trainer(recipe.replace(init=out, out=root / "second"))
+    for number in (6, 7):  # the validation images
+        mask = np.asarray(Image.open(root / f"masks/a{number:03d}.png")).copy()
+        mask[mask == 2] = 0
+        Image.fromarray(mask).save(root / f"masks/a{number:03d}.png")
+    mask = np.asarray(Image.open(root / "masks/a000.png")).copy()
+    Image.fromarray(np.where(mask == 1, 0, mask)).save(root / "masks/a000.png")
+    (root / "labelled.txt").write_text("a000\n")
+    notes = []
+    recipe = tiny("supervised", layout="folder", split=str(root / "labelled.txt"), data=root)
+    trainer = Trainer(recipe, lambda event: notes.append(event.text) if event.kind == "note" else None)
+    assert [note for note in notes if note.startswith("classes: ")] == [
+        "classes: in no labelled image of the split, nothing teaches them: car",
+        "classes: in no validation mask, their IoU says nothing: tree",
+    ]
+    masks = [np.asarray(Image.open(root / f"masks/a{number:03d}.png")) for number in (0, 6)]
+    counts = tuple(sum(int((mask == value).sum()) for mask in masks) for value in range(3))
+    assert trainer.data.manifest.counts(["a000", "a006"]) == counts
+
+
+def test_no_two_predictions_have_one_name(tiny, voc_root, tmp_path):
+    result = Trainer(tiny("supervised", data=voc_root())).train()
+    (tmp_path / "mine").mkdir()
+    for name in ("x.jpg", "x.png", "x.jpg.png", "y.png"):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "mine" / name)
+    done = predict(result.out, tmp_path / "mine", device="cpu")
+    written = sorted(path.name for path in (done.out / "masks").iterdir())
+    assert written == ["x.jpg.png", "x.jpg.png.png", "x.png.png", "y.png.png"]
 
 
 def test_a_checkpoint_is_scored_by_the_names_of_its_classes(tiny, folder_root):

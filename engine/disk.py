@@ -1,0 +1,44 @@
+"""Files of a run, written so that a full disk costs nothing that was there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ..pipelines.errors import UsageError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft to write into, which becomes the file at the end: it is there whole, or as it was before.
+
+    Raises UsageError where it cannot be written.
+    """
+    draft = path.with_name(f"{path.name}.part")
+    with writing(path):
+        try:
+            yield draft
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What is written inside to the file raises UsageError where the disk does not take it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    # Full disks are RuntimeErrors of torch and errors of safetensors without a number.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"--out: cannot write {path} ({reason}); free space on its disk, or take another folder; a run that has "
+            "saved a checkpoint goes on from it with --resume"
+        ) from None
