@@ -125,7 +125,7 @@ def decode_picture(data: bytes) -> Picture:
                 image.draft("RGB", (1, 1))
                 image.load()
             return Picture(turned(decoded(data, COLOUR), orientation), orientation, True)
-        image.load()
+        load(image, data)
         pixels = _rgb(image, data)
         # Pillow turns TIFF by itself.
         return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False)
@@ -140,6 +140,14 @@ def open_image(data: bytes) -> Image.Image:
     if image.format == "PNG":
         _check_chunks(memoryview(data))
     return image
+
+
+def load(image: Image.Image, data: bytes) -> None:
+    """Decode an opened file with Pillow. Raises ValueError for a PNG whose rows are not all there, which Pillow forgives
+    and OpenCV does not."""
+    image.load()
+    if image.format == "PNG":
+        decoded(data, cv2.IMREAD_UNCHANGED)
 
 
 def decoded(data: bytes, flags: int) -> np.ndarray:

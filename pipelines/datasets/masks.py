@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..decode import LABEL, UPRIGHT, Refusal, decoded, open_image, orientation_of, png_header, turned
+from ..decode import LABEL, UPRIGHT, Refusal, decoded, load, open_image, orientation_of, png_header, turned
 from .dataset import IGNORE, Colour, Dataset, Remap
 
 LOSSLESS_TIFF = (
@@ -55,7 +55,7 @@ def decode_mask(data: bytes) -> Mask:
         orientation = orientation_of(image)
         if image.format == "PNG" and png_header(data) == (8, 0) and "transparency" not in image.info:
             return Mask(turned(decoded(data, LABEL), orientation), orientation == UPRIGHT)
-        image.load()
+        load(image, data)
         if len(image.getbands()) > 1:
             text = f"has {len(image.getbands())} channels ({image.mode}) where a mask has one"
             raise Refusal("colours", text, _channel_cure(image))

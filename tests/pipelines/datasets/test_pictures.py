@@ -1,0 +1,236 @@
+"""Pictures as people bring them: turned, of many bits, misnamed, damaged; predicted from as trained with."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.pipelines import decode
+from semiseg.pipelines.datasets import find_dataset, prepare, seen
+from semiseg.pipelines.datasets.doctor import diagnose
+from semiseg.pipelines.decode import COLOUR, read
+from semiseg.pipelines.errors import UsageError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""Upright to stored."""
+
+
+@pytest.fixture
+def root(folder_root):
+    return folder_root()
+
+
+def run(root):
+    return prepare(find_dataset("folder", root))
+
+
+def photograph(path, orientation, upright=PIXELS, mode="RGB", **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(upright).convert(mode).transpose(STORED[orientation]).save(path, exif=exif, **options)
+
+
+def agrees(manifest, id, path):
+    """The picture that training sees, which prediction sees too."""
+    picture, _ = seen(manifest, id)
+    assert np.array_equal(read(path, COLOUR), picture)
+    assert (manifest.records[id].height, manifest.records[id].width) == picture.shape[:2]
+    return picture
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_pictures_are_turned_upright_as_their_masks_are(root, orientation, suffix):
+    (root / "images/a000.jpg").unlink()
+    path = root / f"images/a000{suffix}"
+    photograph(path, orientation, **({"lossless": True} if suffix == ".webp" else {}))
+    manifest = run(root)
+    assert np.array_equal(agrees(manifest, "a000", path), PIXELS)
+    (note,) = manifest.notes
+    assert "1 images carry an EXIF orientation" in note
+    assert "1 are turned upright" in note
+    assert ("would fit either way" in note) == (orientation < 5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_photographs_are_turned_alike_in_training_and_prediction(root, mode):
+    path = root / "images/phone.jpg"
+    photograph(path, 6, mode=mode)
+    picture = agrees(run(root), "phone", path)
+    stored = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert picture.shape == PIXELS.shape
+    assert np.abs(np.rot90(stored, 3) - picture).max() <= 2  # two decoders of JPEG
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_masks_that_fit_the_stored_picture_alone_keep_it(root, mode, suffix):
+    (root / "images/a000.jpg").unlink()
+    path = root / f"images/a000{suffix}"
+    upright = np.ascontiguousarray(np.rot90(PIXELS, 3))
+    photograph(path, 6, upright, mode)
+    photograph(root / "images/a001.jpg", 3)
+    manifest = run(root)
+    picture, mask = seen(manifest, "a000")
+    assert picture.shape[:2] == mask.shape == (40, 48)
+    assert np.array_equal(picture, np.asarray(Image.fromarray(PIXELS).convert(mode).convert("RGB")))
+    # What could be meant either way follows the others.
+    assert manifest.records["a001"].image == root / "images/a001.jpg"
+    assert "2 are used as they are stored" in manifest.notes[0]
+
+
+def test_a_mask_on_its_side_is_not_to_be_resized(root):
+    Image.fromarray(PIXELS.swapaxes(0, 1).copy()).save(root / "images/a000.jpg")
+    with pytest.raises(UsageError, match=r"a000\.png is 48x40 but .* 40x48: one of them lies on its side"):
+        run(root)
+
+
+def test_masks_with_an_orientation_are_turned_too(root):
+    values = PIXELS[..., 0] % 3
+    photograph(root / "masks/a000.png", 6, values, "L")
+    assert np.array_equal(seen(run(root), "a000")[1], values)
+
+
+GRAY = PIXELS[..., 0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_that_are_used_keep_their_upper_eight(root, suffix):
+    path = root / f"images/deep{suffix}"
+    Image.fromarray(GRAY.astype(np.uint16) * 257).save(path)
+    assert np.array_equal(agrees(run(root), "deep", path), np.dstack([GRAY] * 3))
+    Image.fromarray(np.zeros((40, 48), np.uint16)).save(path)
+    assert not agrees(run(root), "deep", path).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("deep.png", GRAY.astype(np.uint16) * 16, "holds values from 0 to 4080"),
+        ("deep.tif", GRAY.astype(np.uint16) * 16, "holds values from 0 to 4080"),
+        ("deep.tif", GRAY.astype(np.int32), "holds values from 0 to 255"),
+        ("deep.tif", GRAY.astype(np.int32) - 9, "holds values from -9 to"),
+        ("deep.tif", (GRAY / 255).astype(np.float32), "holds fractions"),
+    ],
+)
+def test_other_depths_are_refused_alike_everywhere(root, name, values, says):
+    path = root / "images" / name
+    Image.fromarray(values).save(path)
+    for act in (lambda: run(root), lambda: read(path, COLOUR)):
+        with pytest.raises(UsageError, match=f"{name} {says}.*: convert all pictures to 8 bits") as raised:
+            act()
+        assert "\n" not in str(raised.value)
+    assert any("more than 8 bits" in f.text for f in diagnose(find_dataset("folder", root)).findings)
+
+
+def rgb16(path, values):
+    """A 16-bit RGB PNG, which Pillow does not write."""
+    rows = np.hstack([np.zeros((40, 1), np.uint8), values.astype(">u2").view(np.uint8).reshape(40, -1)]).tobytes()
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 48, 40, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    body = b"".join(struct.pack(">I", len(c)) + t + c + struct.pack(">I", zlib.crc32(t + c)) for t, c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def test_16_bits_of_three_channels(root):
+    path = root / "images/deep.png"
+    rgb16(path, PIXELS.astype(np.uint16) * 256 + 7)
+    assert np.array_equal(agrees(run(root), "deep", path), PIXELS)
+    for scale in (1, 16):
+        rgb16(path, PIXELS.astype(np.uint16) * scale)
+        with pytest.raises(UsageError, match=r"deep\.png holds values below"):
+            run(root)
+    rgb16(path, PIXELS.astype(np.uint16) * 0)
+    assert not agrees(run(root), "deep", path).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("L", "JPEG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "WEBP"), ("RGB", "BMP"),
+     ("RGB", "JPEG2000"), ("RGB", "PPM"), ("RGB", "PNG"), ("RGB", "JPEG")],
+)  # fmt: skip
+def test_one_picture_in_training_and_prediction_whatever_the_format(root, mode, form):
+    path = root / "images/other.jpg"
+    Image.fromarray(PIXELS).convert(mode).save(path, form)
+    agrees(run(root), "other", path)
+
+
+@pytest.mark.parametrize("form", ["EPS", "ICO", "TGA", "PCX"])
+def test_formats_without_a_name_here_are_not_opened(root, form):
+    path = root / "images/other.jpg"
+    Image.fromarray(PIXELS).save(path, form)
+    for act in (lambda: run(root), lambda: read(path, COLOUR)):
+        with pytest.raises(UsageError, match=r"cannot be decoded \(not an image of AVIF, BMP"):
+            act()
+
+
+def without_end(data):
+    return data[:-12]
+
+
+def wrong_checksum(data):
+    at = data.index(b"IDAT")
+    end = at + 4 + int.from_bytes(data[at - 4 : at], "big")
+    return data[:end] + bytes([data[end] ^ 255]) + data[end + 1 :]
+
+
+def half_the_rows(data):
+    """With right checksums and an end."""
+    at = data.index(b"IDAT")
+    rows = zlib.decompressobj().decompress(data[at + 4 :])
+    body = zlib.compress(rows[: len(rows) // 2])
+    chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    return data[: at - 4] + chunk + data[-12:]
+
+
+@pytest.mark.parametrize("damage", [without_end, wrong_checksum, half_the_rows])
+@pytest.mark.parametrize("file", ["images/other.png", "images/gray.png", "masks/a000.png", "masks/a001.png"])
+def test_damaged_pngs_are_refused_as_training_would(root, damage, file):
+    path = root / file
+    pixels = PIXELS if "other" in file else GRAY % 3
+    image = Image.fromarray(pixels)
+    (image.quantize(3) if "a001" in file else image).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match=rf"{path.name} cannot be decoded"):
+        run(root)
+    assert not diagnose(find_dataset("folder", root)).ok
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.9])
+def test_photographs_that_end_early_are_refused(root, keep):
+    path = root / "images/a000.jpg"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    for act in (lambda: run(root), lambda: read(path, COLOUR)):
+        with pytest.raises(UsageError, match=r"a000\.jpg cannot be decoded"):
+            act()
+
+
+def test_pictures_that_are_too_large_are_refused_by_their_header(root, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_PIXELS", 40 * 48)
+    run(root)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 40 * 48 - 1)
+    Image.fromarray(PIXELS).save(root / "images/a000.png")
+    (root / "images/a000.jpg").unlink()
+    with pytest.raises(UsageError, match=r"a000\.png is 48x40, more than 1919 pixels: cut it into tiles"):
+        run(root)
+
+
+def test_large_pictures_are_taken_without_a_word(root, recwarn):
+    Image.new("1", (9600, 9600)).save(root / "images/ortho.png")
+    assert run(root).records["ortho"].height == 9600
+    assert not [w for w in recwarn if "PIL" in w.filename]
