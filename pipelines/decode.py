@@ -143,8 +143,8 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def load(image: Image.Image, data: bytes) -> None:
-    """Decode an opened file with Pillow. Raises ValueError for a PNG whose rows are not all there, which Pillow forgives
-    and OpenCV does not."""
+    """Decode an opened file with Pillow. Raises ValueError for a PNG whose rows are not all there, which Pillow
+    forgives and OpenCV does not."""
     image.load()
     if image.format == "PNG":
         decoded(data, cv2.IMREAD_UNCHANGED)
