@@ -287,7 +287,9 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
         cure = f"save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb: {strange}"
         survey.faults.append(Fault("palette", mask.path, text, f"{cure} shows one that no class has)"))
         return []
-    survey.notes.append(f"{mask.path} {text}: all {len(masks)} indexed masks are read by their colours")
+    survey.notes.append(
+        f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
+    )
     return [
         _Task(RECOLOURED, mask.path, partial(_inspect_mask, id=found[path][0].id, remap=remap), remap.name)
         for path, mask in masks.items()
