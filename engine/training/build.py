@@ -1,11 +1,17 @@
-"""A recipe's method with its networks, and their parameters in groups for the optimizer."""
+"""What a recipe trains: its method with networks, their parameters in groups for the optimizer, and its batches."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
+from ...pipelines.backends import open_backend
+from ...pipelines.datasets.manifest import sizes_of
+from ...pipelines.loader import Loader
+from ...pipelines.plan import Planner
+from ..data import Data
 from ..methods import Method, Setting
 from ..models import build_network
 from ..recipe import Recipe
@@ -51,3 +57,19 @@ def build_method(recipe: Recipe, classes: int) -> Method:
         emulate_processes=recipe.emulate_processes,
     )
     return recipe.method_class(recipe.method, setting)
+
+
+def open_loader(recipe: Recipe, data: Data, device: torch.device, first: int = 0) -> Loader:
+    """The batches of the steps from `first` to the recipe's last, made from when the first one is asked for."""
+    records, labeled = [*data.labeled, *data.unlabeled], len(data.labeled)
+    encoder, runtime = recipe.encoder, recipe.runtime
+    return Loader(
+        Planner(sizes_of(records), range(labeled), range(labeled, len(records)), recipe.drawing()),
+        open_backend(runtime.backend, records, device, runtime.threads),
+        device,
+        first,
+        recipe.steps,
+        mean=encoder.mean,
+        std=encoder.std,
+        channels_last=runtime.channels_last,
+    )

@@ -15,11 +15,7 @@ from typing import Any
 
 import torch
 
-from ...pipelines.backends import open_backend
-from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.errors import UsageError
-from ...pipelines.loader import Loader
-from ...pipelines.plan import Planner
 from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import prepare_data
 from ..device import LOW, resolve_device, resolve_precision
@@ -29,7 +25,7 @@ from ..methods import Method
 from ..models import Network, load_backbone
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
-from .build import build_method
+from .build import build_method, open_loader
 from .meters import Meters, describe
 from .state import load_state, save_state
 from .step import Step
@@ -98,13 +94,11 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.method = self._method()
         self.step = Step(recipe, self.method, self.precision)
-        records = [*self.data.labeled, *self.data.unlabeled]
-        labeled = len(self.data.labeled)
-        self.planner = Planner(sizes_of(records), range(labeled), range(labeled, len(records)), recipe.drawing())
-        self.backend = open_backend(runtime.backend, records, self.device, runtime.threads)
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds = 0.0
-        self.run = self._resumed() if runtime.resume else self._created()
+        run = self._resumed() if runtime.resume else None
+        self.loader = open_loader(recipe, self.data, self.device, self.first)
+        self.run = run or self._created()
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
 
     def _method(self) -> Method:
@@ -205,7 +199,7 @@ class Trainer:
             f"data: {data.dataset.root} ({self.recipe.layout}), split {split.name} [{split.checksum}]: "
             f"{len(split.labeled)} labelled, {len(split.unlabeled)} unlabelled, {len(data.val)} validation images, "
             f"{len(data.dataset.classes)} classes\n"
-            f"device: {self.device}, {self.precision.name}, {type(self.backend).__name__}; run: {self.folder}"
+            f"device: {self.device}, {self.precision.name}, {type(self.loader.backend).__name__}; run: {self.folder}"
         )
 
     def _note(self, text: str) -> None:
@@ -218,10 +212,9 @@ class Trainer:
         meters = Meters(recipe, self.device)
         scores: Scores | None = None
         began = time.perf_counter() - self.seconds
-        loader = self._loader()
         try:
             with self._stoppable() as signals:
-                for step, batch in enumerate(meters.waited(iter(loader)), self.first):
+                for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
                     done = step + 1
                     if done % runtime.log_every == 0 or done == recipe.steps:
@@ -244,24 +237,11 @@ class Trainer:
                 scores = self._evaluate(self.first)
                 self._save(self.first, scores.miou)
         finally:
-            loader.close()
+            self.loader.close()
             self.run.close()
         result = self._result(scores, meters, time.perf_counter() - began)
         self.run.write_json("result.json", result.to_dict())
         return result
-
-    def _loader(self) -> Loader:
-        encoder, runtime = self.recipe.encoder, self.recipe.runtime
-        return Loader(
-            self.planner,
-            self.backend,
-            self.device,
-            self.first,
-            self.recipe.steps,
-            mean=encoder.mean,
-            std=encoder.std,
-            channels_last=runtime.channels_last,
-        )
 
     def _log(self, line: dict[str, Any]) -> None:
         self.run.write(line)

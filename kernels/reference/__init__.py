@@ -8,6 +8,7 @@ from .directional_contrast import affordable_rows, directional_contrast
 from .photometric import photometric
 from .pseudo_label import mixed_pseudo_label, pseudo_label
 from .upsample_confusion import upsample_confusion
+from .upsample_conv2d import upsample_conv2d
 from .upsample_cross_entropy import upsample_cross_entropy, upsample_ohem_cross_entropy
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "photometric",
     "pseudo_label",
     "upsample_confusion",
+    "upsample_conv2d",
     "upsample_cross_entropy",
     "upsample_ohem_cross_entropy",
 ]

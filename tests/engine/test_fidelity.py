@@ -208,7 +208,7 @@ def test_defaults_follow_the_split_and_the_backbone(dry_run):
 def test_published_trains(tiny, voc_root, name):
     recipe = tiny(name, data=voc_root(), batch=4).as_published()
     trainer = Trainer(recipe)
-    drawing = trainer.planner.drawing
+    drawing = trainer.loader.planner.drawing
     assert (drawing.sampling, drawing.labeled, drawing.unlabeled) == (recipe.sampling, recipe.labeled, recipe.unlabeled)
     result = trainer.train()
     assert result.steps == 3

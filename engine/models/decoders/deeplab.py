@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....kernels import upsample_conv2d
 from ....pipelines.errors import UsageError
 from ..encoders.resnet import conv
 
@@ -76,9 +77,15 @@ class DeepLabDecoder(nn.Module):
         )
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        # The first convolution of the upsampled map and the low-level features, concatenated, is the sum of its two
+        # parts, of which the upsampled one costs least before it is upsampled.
+        convolution, *others = self.refine
+        of_high, of_low = convolution.weight.split([high.shape[1], convolution.in_channels - high.shape[1]], dim=1)
         low = self.reduce(low)
-        high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=True)
-        return self.refine(torch.cat([high, low], 1))
+        y = F.conv2d(low, of_low, padding=1) + upsample_conv2d(high, of_high, low.shape[-2:])
+        for module in others:
+            y = module(y)
+        return y
 
 
 def _atrous_convolutions(inputs: int, width: int) -> list[nn.Conv2d]:

@@ -1,0 +1,150 @@
+"""Training images a second, end to end from the files: this project against the published way.
+
+    python benchmarks/bench_step.py --data VOC_ROOT --method cac [--backbone resnet18] [--crop 320] [--batch 2]
+        [--precision fp32] [--backend auto] [--rounds 5] [--steps 3] [--json]
+
+Both train the same network on the same images with the same batch. They take turns in one process, with as many
+threads for the network and as many for the input each; rates are medians over the rounds, the ratio is the median of
+the ratios within a round. What is prepared ahead while the other one trains is used up before the clock starts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from json import dumps
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from published_way import PublishedWay
+from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.data import Data, prepare_data
+from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.methods import METHODS
+from semiseg.engine.models import ENCODERS
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.run import environment
+from semiseg.engine.training.build import build_method, open_loader
+from semiseg.engine.training.step import Step
+from semiseg.pipelines.cores import cores
+from semiseg.pipelines.errors import UsageError
+
+AHEAD = 4
+"""Batches that the input may have ready when its turn comes."""
+
+
+def main(
+    data: Path,
+    method: Literal[tuple(METHODS)] = "cac",
+    backbone: Literal[tuple(ENCODERS)] = "resnet18",
+    crop: int = 320,
+    batch: int = 2,
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    rounds: int = 5,
+    steps: int = 3,
+    json: bool = False,
+) -> None:
+    """Compare training as it is here with the published way.
+
+    Args:
+        data: any root of Pascal VOC 2012.
+        method: what is trained.
+        backbone: of the network.
+        crop: pixels, side of the windows.
+        batch: labelled images a step, and as many unlabelled ones (pairs, mixed images).
+        precision: of this project; the published way is float32.
+        backend: input pipeline of this project.
+        device: auto, cpu, cuda or cuda:N.
+        threads: of the input (0: one a core).
+        rounds: how often the two take turns.
+        steps: timed steps of a turn.
+        json: print one JSON document instead of a table.
+    """
+    where, threads = resolve_device(device), threads or cores()
+    recipe = load_recipe(f"{method}_voc").replace(
+        backbone=backbone,
+        **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/8@0", "data": data, "device": device},
+        **{"precision": precision, "backend": backend, "threads": threads, "steps": 100_000},
+    )
+    if method == "cac":
+        recipe.method.start = 0.0
+    recipe.check()
+    prepared = prepare_data(recipe)
+    images = recipe.batch + recipe.views.windows * recipe.unlabeled_batch
+    ways = {
+        "published_way": published_steps(recipe, prepared, where, threads),
+        "ours": our_steps(recipe, prepared, where),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number, (name, step) in itertools.product(range(rounds), ways.items()):
+        for _ in range(AHEAD if number else 1):
+            next(step)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+        start = time.perf_counter()
+        for _ in range(steps):
+            next(step)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+        rates[name].append(steps * images / (time.perf_counter() - start))
+        print(f"round {number + 1}: {name} {rates[name][-1]:.3f} images/s", file=sys.stderr)
+    for step in ways.values():
+        step.close()
+    result: dict[str, Any] = {name: {"images_per_s": round(median(values), 4)} for name, values in rates.items()}
+    result["ratio"] = round(median(own / base for own, base in zip(rates["ours"], rates["published_way"])), 3)
+    result["rounds"] = {name: [round(rate, 4) for rate in values] for name, values in rates.items()}
+    result["settings"] = {
+        **{"method": method, "backbone": backbone, "crop": crop, "batch": batch, "images_a_step": images},
+        **{"precision": resolve_precision(precision, where).name, "backend": backend, "device": str(where)},
+        **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
+    }
+    result["environment"] = environment()
+    if json:
+        print(dumps(result, indent=1))
+        return
+    table = Table("way", "training images/s", "ratio")
+    table.add_row("published", f"{result['published_way']['images_per_s']:.3f}", "1.00")
+    table.add_row("ours", f"{result['ours']['images_per_s']:.3f}", f"{result['ratio']:.2f}")
+    Console().print(table)
+
+
+def published_steps(recipe: Recipe, data: Data, device: torch.device, workers: int) -> Iterator[None]:
+    torch.manual_seed(0)
+    way = PublishedWay(recipe, len(data.dataset.classes)).to(device)
+    for batches in zip(*way.loaders(data.labeled, data.unlabeled, workers)):
+        way.step(*batches)
+        yield
+
+
+def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None]:
+    torch.manual_seed(0)
+    method = build_method(recipe, len(data.dataset.classes)).to(device)
+    if recipe.runtime.channels_last:
+        method.to(memory_format=torch.channels_last)
+    step = Step(recipe, method.train(), resolve_precision(recipe.runtime.precision, device))
+    loader = open_loader(recipe, data, device)
+    try:
+        for number, batch in enumerate(loader):
+            step(batch, number)
+            yield
+    finally:
+        loader.close()
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
