@@ -77,7 +77,24 @@ class Mixed:
     """(B, n, 4) int32: y0, x0, y1, x1 of the boxes that show `image2`."""
 
 
-Unlabeled = TypeVar("Unlabeled", bound=Plain | Pair | Mixed | None)
+@dataclass(frozen=True, slots=True)
+class WeakStrong:
+    """One window of each image in a weak and several strong colourings, to be mixed with a partner's. Of the N windows
+    the first B are trained on; the others, if there are any, are windows that serve as partners alone."""
+
+    weak: Tensor
+    """(N, 3, S, S)"""
+    strong: tuple[Tensor, ...]
+    """k tensors (N, 3, S, S), not mixed yet."""
+    boxes: Tensor
+    """(k, B, 1, 4) int32: y0, x0, y1, x1 of the box that shows the partner in each strong view; empty where none."""
+    partner: Tensor
+    """(B,) int64: the window that each image is mixed with, as an index into the N."""
+    valid: Tensor
+    """(N, 4) int32: y0, x0, y1, x1 of the part of each window that shows its image; the rest is padding."""
+
+
+Unlabeled = TypeVar("Unlabeled", bound=Plain | Pair | Mixed | WeakStrong | None)
 
 
 @dataclass(frozen=True, slots=True)
