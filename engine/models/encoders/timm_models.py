@@ -78,7 +78,7 @@ def _timm(name: str) -> ModuleType:
         near = get_close_matches(model, timm.list_models(), 3)
         hint = f"; did you mean {', '.join(PREFIX + each for each in near)}?" if near else ""
         raise UsageError(f"backbone {PREFIX}{name}: timm {timm.__version__} has no model {model!r}{hint}")
-    tags = [each.partition(".")[2] for each in timm.list_pretrained(model, include_tags=True)]
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(model)]
     if tag and tag not in tags:
         raise UsageError(
             f"backbone {PREFIX}{name}: timm {timm.__version__} has no weights {tag!r} of {model}, but "
