@@ -60,7 +60,8 @@ class Runtime:
     threads: int = 0
     """Threads of the input pipeline (0: one a core)."""
     precision: PrecisionName = "auto"
-    """Of matrix products and convolutions; auto: bf16 on a GPU that has it, else fp32."""
+    """Of matrix products and convolutions; auto: bf16 on a GPU or processor that has it (AVX-512 BF16, AMX),
+    else fp32."""
     channels_last: bool = True
     """Memory format of networks and images."""
     compile: bool = False
@@ -76,6 +77,8 @@ class Runtime:
     """What a loss, a weight or a validation mIoU that is not finite does; they are looked at with each log line and
     before each checkpoint, because to look takes time. stop: ends the run, the checkpoints before it stay; ignore:
     nothing."""
+    profile: bool = False
+    """Write a trace of steps 6 to 10 into the run's folder, and print what took longest in them."""
     dry_run: bool = False
     """Print what would be trained, and stop."""
     json: bool = False

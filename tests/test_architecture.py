@@ -82,6 +82,7 @@ ORDERS = {
         training/nvml
         training/build
         training/step
+        training/forecast | training/profiling
         training/meters
         training/state
         training/trainer

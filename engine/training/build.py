@@ -21,17 +21,11 @@ def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
     """Groups for the optimizer: params, name, lr, weight_decay."""
     groups = []
     for branch, network in method.networks().items():
-        # Fused SGD wants all momenta of a group or none, and CAC's projector starts later than the rest of the head.
-        projector = [] if network.projector is None else list(network.projector.parameters())
-        own = {id(parameter) for parameter in projector}
         parts = {
             "backbone": (list(network.backbone_parameters()), recipe.lr * recipe.backbone_lr),
-            "head": ([p for p in network.head_parameters() if id(p) not in own], recipe.lr),
-            "projector": (projector, recipe.lr),
+            "head": (list(network.head_parameters()), recipe.lr),
         }
         for part, (parameters, lr) in parts.items():
-            if not parameters:
-                continue
             name = f"{branch}.{part}"
             if recipe.decay == "all":
                 groups.append({"name": name, "params": parameters, "lr": lr, "weight_decay": recipe.weight_decay})

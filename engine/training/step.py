@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
@@ -21,8 +22,15 @@ class Step:
     def __init__(self, recipe: Recipe, method: Method, precision: Precision):
         self.recipe, self.method, self.precision = recipe, method, precision
         precision.allow_tf32()
-        self.optimizer = _optimizer(recipe, parameter_groups(recipe, method), precision.device)
-        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        groups = parameter_groups(recipe, method)
+        # On the device and changed in place, so that a captured step reads the schedule and not a constant. A GPU's
+        # fused step reads single precision.
+        exactness = torch.float32 if precision.device.type == "cuda" else torch.float64
+        self.base_lr = torch.tensor([group["lr"] for group in groups], dtype=exactness, device=precision.device)
+        self.group_lr = self.base_lr.clone()
+        self.rates = self.group_lr.unbind()
+        self.optimizer = _optimizer(recipe, groups, precision.device)
+        self._own_rates()
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
 
     def lr(self, step: int) -> float:
@@ -30,28 +38,47 @@ class Step:
         return self.recipe.lr * self.recipe.lr_factor(step)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
-            group["lr"] = base * self.recipe.lr_factor(step)
-        with self.precision.autocast():
+        torch.mul(self.base_lr, self.recipe.lr_factor(step), out=self.group_lr)
+        if self.recipe.optimizer == "apex_fused_sgd":  # takes numbers only
+            for group, lr in zip(self.optimizer.param_groups, self.group_lr.tolist(), strict=True):
+                group["lr"] = lr
+        with record_function("losses"), self.precision.autocast():
             losses = self.method.losses(batch, step / self.recipe.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["loss"]).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        with record_function("gradients"):
+            self.scaler.scale(losses["loss"]).backward()
+        with record_function("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def state_dict(self) -> dict:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Raises UsageError where the state is of other parameters."""
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise UsageError(f"--resume: the optimizer's state does not fit ({error}); start a new run") from None
+        self._own_rates()
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+    def _own_rates(self) -> None:
+        """The groups' learning rates are those of `group_lr`, also after loading, which brings others."""
+        for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = lr
 
 
 def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, fused=device.type == "cuda")
+        optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, fused=True)
+        # The fused step allocates momenta and leaves them as they are where gradients overflow.
+        for group in groups if recipe.momentum else ():
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
     if device.type != "cuda":
         raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")

@@ -87,7 +87,7 @@ def test_learning_rate_falls_poly_to_zero(tiny, random_batch):
     assert step.lr(5) == pytest.approx(recipe.lr * 0.5**0.9)
     assert step.lr(10) == 0
     step(random_batch("none"), 5)
-    backbone, head = (group["lr"] for group in step.optimizer.param_groups)
+    backbone, head = (float(group["lr"]) for group in step.optimizer.param_groups)
     assert head == pytest.approx(step.lr(5))
     assert backbone == pytest.approx(step.lr(5) / 10)
 
@@ -98,19 +98,52 @@ def test_cac_groups_backbone_at_a_tenth_and_decay_on_everything(tiny):
     assert [(g["name"], g["lr"], g["weight_decay"]) for g in groups] == [
         ("network.backbone", pytest.approx(0.001), 1e-4),
         ("network.head", 0.01, 1e-4),
-        ("network.projector", 0.01, 1e-4),
     ]
 
 
-def test_fused_sgd_takes_the_projector_that_starts_later(tiny, random_batch):
+def test_a_step_that_overflows_leaves_momenta_of_zero(tiny, random_batch):
+    """The gradient scaler skips it; the fused step would go on with whatever its memory held."""
+    recipe = tiny("cac", steps=10)
+    step = Step(recipe, build_method(recipe, 3).train(), Precision("fp16", CPU))
+    before = [parameter.detach().clone() for parameter in step.method.parameters()]
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    step(random_batch("pair"), 0)
+    assert step.scaler.get_scale() == 2.0**99
+    momenta = [state["momentum_buffer"] for state in step.optimizer.state.values()]
+    assert len(momenta) == len(before)
+    assert not any(momentum.any() for momentum in momenta)
+    assert all(torch.equal(parameter, old) for parameter, old in zip(step.method.parameters(), before))
+
+
+def test_the_projector_that_starts_later_begins_at_rest(tiny, random_batch):
     recipe = tiny("cac", steps=10)
     step = Step(recipe, build_method(recipe, 3).train(), FP32)
-    for group in step.optimizer.param_groups:
-        group["fused"] = True
-    step.method.config.threshold = 0.0
-    for k in (0, 1, 2):
-        losses = step(random_batch("pair"), k)
+    step.method.config.threshold, step.method.config.start = 0.0, 0.15
+    projector = step.method.network.projector[2].weight
+    before = projector.detach().clone()
+    step(random_batch("pair"), 1)
+    assert torch.equal(projector, before)
+    losses = step(random_batch("pair"), 2)
     assert "contrastive" in losses
+    expected = before - step.lr(2) * (projector.grad + recipe.weight_decay * before)
+    torch.testing.assert_close(projector.detach(), expected)
+
+
+def test_a_state_that_is_loaded_leaves_the_learning_rates_where_a_captured_step_reads_them(tiny, random_batch):
+    recipe = tiny("supervised", steps=10)
+    step, other = (Step(recipe, build_method(recipe, 3).train(), FP32) for _ in range(2))
+    other(random_batch("none"), 3)
+    rates = [group["lr"] for group in step.optimizer.param_groups]
+    step.load_state_dict(other.state_dict())
+    step(random_batch("none"), 4)
+    assert all(group["lr"] is rate for group, rate in zip(step.optimizer.param_groups, rates))
+    assert [float(rate) for rate in rates] == pytest.approx([0.1 * step.lr(4), step.lr(4)])
+
+
+def test_a_state_of_other_parameters_is_refused_in_one_line(tiny):
+    steps = [Step(tiny(name), build_method(tiny(name), 3), FP32) for name in ("cps", "supervised")]
+    with pytest.raises(UsageError, match="--resume: the optimizer's state does not fit"):
+        steps[0].load_state_dict(steps[1].state_dict())
 
 
 def test_cps_groups_one_lr_and_decay_on_convolution_weights_alone(tiny):
@@ -152,8 +185,15 @@ def test_cuda_without_a_gpu_is_refused():
         resolve_device("cuda")
 
 
-def test_auto_precision_and_devices():
-    assert resolve_precision("auto", CPU) == FP32
+@pytest.mark.parametrize(
+    ("instructions", "chosen"), [({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")]
+)
+def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert resolve_precision("auto", CPU) == Precision(chosen, CPU)
+
+
+def test_wrong_devices_and_precisions_are_refused():
     with pytest.raises(UsageError, match="tf32"):
         resolve_precision("tf32", CPU)
     with pytest.raises(UsageError, match="--device"):
