@@ -264,7 +264,8 @@ def started(monkeypatch):
 
 def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
     assert semiseg("bench", "--data", tmp_path, "--rounds", "2")[0] == 0
-    loader, kernels = started
+    loader, step, kernels = started
+    assert step[0].endswith("bench_step.py")
     assert loader[0].endswith("bench_loader.py")
     assert loader[1:] == ["--data", str(tmp_path), "--rounds", "2"]
     assert kernels[:2] == ["-m", "pytest"]
@@ -272,7 +273,22 @@ def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
     names = [Path(argument).stem for argument in kernels if argument.endswith(".py")]
     assert "bench_cutmix" in names
     assert "bench_directional_contrast" in names
-    assert "bench_loader" not in names
+    assert not {"bench_loader", "bench_step"} & set(names)
+
+
+def test_bench_quick_takes_a_recipe_and_its_data(semiseg, started, tmp_path):
+    assert semiseg("bench", "--quick", "--recipe", "cac_voc", "--data", tmp_path)[0] == 0
+    assert started[0][1:] == ["--recipe", "cac_voc", "--data", str(tmp_path)]
+
+
+def test_bench_compare_takes_two_results(refused, semiseg, started):
+    assert "BASE and NEW" in refused("bench", "compare", "one.json")
+    assert semiseg("bench", "compare", "one.json", "two.json")[0] == 0
+    assert started[0][1:] == ["one.json", "two.json"]
+
+
+def test_bench_of_the_step_wants_data(refused):
+    assert "--data" in refused("bench", "step")
 
 
 def test_bench_of_one_kernel(semiseg, started):
