@@ -30,6 +30,7 @@ ORDERS = {
         errors | cores
         cache
         decode
+        watch
         datasets/dataset
         datasets/files
         datasets/lists
@@ -40,6 +41,7 @@ ORDERS = {
         datasets/shapes
         datasets/layouts
         datasets/masks
+        datasets/facts
         datasets/survey
         datasets/manifest
         datasets/doctor

@@ -3,12 +3,12 @@ differently is converted into the cache. Then masks are judged beside their pict
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,57 +18,11 @@ from ..cache import write_atomically
 from ..cores import cores
 from ..decode import UPRIGHT, Refusal, decode_picture, refusal
 from ..errors import UsageError
+from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
+from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .files import voc_colours
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted
-
-IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
-"""What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
-theirs is named by the `Remap`."""
-Key = tuple[str, str]
-"""What a file was decoded as, and its path: the same file may be a picture and a mask."""
-
-
-@dataclass(slots=True)
-class Facts:
-    """What decoding one file told."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    """Tells a file that was changed and given its old time again."""
-    hash: str
-    """blake2b of the file, 16 hex digits."""
-    height: int = 0
-    width: int = 0
-    """Upright."""
-    copy: str | None = None
-    """The converted file, relative to the cache folder. Its name has the hash of what it was made from, so that it is
-    never taken for the copy of another file."""
-    stored: str | None = None
-    """Of a turned picture that is not plain: the copy of it as it is stored."""
-    orientation: int = UPRIGHT
-    """The tag of a picture."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Of a mask: the pixels of each class index."""
-    colours: dict[str, str] = field(default_factory=dict)
-    """Of an indexed mask: the colour of each index that it uses, as hex digits."""
-    palette: str | None = None
-    """A name for the palette of an indexed mask."""
-    bits: bool = False
-    """Whether the mask has a single bit, whose colours nobody chose."""
-
-    @property
-    def mapping(self) -> str | None:
-        """The name of the `Remap` that a mask's values went through."""
-        folder = (self.copy or MASKS).partition("/")[0]
-        return None if folder in (IMAGES, MASKS) else folder
-
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Height and width of a picture before it is turned."""
-        size = self.height, self.width
-        return size[::-1] if self.orientation > 4 else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +79,12 @@ class Survey:
 class _Task:
     role: str
     path: Path
-    inspect: Callable[[Path, Path | None], Facts]
+    inspect: Callable[[Facts, bytes, Path | None], Facts]
     mapping: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.role, str(self.path)
 
 
 def survey_files(
@@ -169,6 +127,13 @@ def _decode(
     workers: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
+    def vouched(task: _Task) -> Facts | None:
+        """What is known of the file, if the cache has the copies that belong to it."""
+        old = known.get(task.key)
+        if old is None or old.mapping != task.mapping:
+            return None
+        return old if folder is None or all(copy.lies_in(folder) for copy in old.copies) else None
+
     pending: list[_Task] = []
     for task in tasks:
         try:
@@ -177,20 +142,19 @@ def _decode(
             text = f"cannot be read ({error.strerror})"
             survey.faults.append(Fault("unreadable", task.path, text, "restore the file"))
             continue
-        old = known.get((task.role, str(task.path)))
-        if (
-            old
-            and (old.size, old.mtime_ns, old.ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            and all(folder is None or os.path.exists(folder / copy) for copy in (old.copy, old.stored) if copy)
-            and old.mapping == task.mapping
-        ):
-            survey.facts[task.role, str(task.path)] = old
+        old = vouched(task)
+        if old and old.stamp == stamp_of(stat):
+            survey.facts[task.key] = old
         else:
             pending.append(task)
 
     def attempt(task: _Task) -> Facts | Fault:
         try:
-            return task.inspect(task.path, folder)
+            facts, data = _read(task.path)
+            old = vouched(task)
+            if old and old.hash == facts.hash:  # another date or owner changes no pixel
+                return replace(old, stamp=facts.stamp)
+            return task.inspect(facts, data, folder)
         except UsageError:  # of the cache
             raise
         except Exception as error:
@@ -202,7 +166,7 @@ def _decode(
             if isinstance(result, Fault):
                 survey.faults.append(result)
             else:
-                survey.facts[task.role, str(task.path)] = result
+                survey.facts[task.key] = result
             if on_progress:
                 on_progress(done, len(pending))
     survey.fresh += len(pending)
@@ -212,36 +176,31 @@ def _read(path: Path) -> tuple[Facts, bytes]:
     with open(path, "rb") as file:
         stat = os.fstat(file.fileno())
         data = file.read()
-    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-    return Facts(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest), data
+    return Facts(stamp_of(stat), hash_of(data)), data
 
 
-def _inspect_image(path: Path, folder: Path | None, *, id: str) -> Facts:
+def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str) -> Facts:
     """Decode an image. What all decoders read alike stays: upright 8-bit RGB in JPEG or PNG. The rest becomes an RGB
     PNG."""
-    facts, data = _read(path)
     picture = decode_picture(data)
     facts.height, facts.width = picture.pixels.shape[:2]
     facts.orientation = picture.orientation
     if picture.orientation != UPRIGHT or not picture.plain:
-        facts.copy = f"{IMAGES}/{id}-{facts.hash}.png"
-        _write_png(folder, facts.copy, picture.pixels)
+        facts.copy = _write_png(folder, f"{IMAGES}/{id}-{facts.hash}.png", picture.pixels)
     if picture.orientation != UPRIGHT and not picture.plain:
-        facts.stored = f"{IMAGES}/{id}-{facts.hash}-stored.png"
-        _write_png(folder, facts.stored, picture.stored)
+        facts.stored = _write_png(folder, f"{IMAGES}/{id}-{facts.hash}-stored.png", picture.stored)
     return facts
 
 
-def _inspect_mask(path: Path, folder: Path | None, *, id: str, remap: Remap | None) -> Facts:
+def _inspect_mask(facts: Facts, data: bytes, folder: Path | None, *, id: str, remap: Remap | None) -> Facts:
     """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one."""
-    facts, data = _read(path)
     mask = decode_mask(data)
     values, plain = mask.values, mask.plain
     facts.height, facts.width = values.shape
     if mask.palette and not remap:
         used = [value for value in np.unique(values).tolist() if value < len(mask.palette)]
         facts.colours = {str(value): bytes(mask.palette[value]).hex() for value in used}
-        facts.palette = hashlib.blake2b(bytes(sum(mask.palette, ())), digest_size=8).hexdigest()
+        facts.palette = hash_of(bytes(sum(mask.palette, ())))
         facts.bits = mask.bits
     if remap:
         largest = int(values[values != IGNORE].max(initial=0))
@@ -250,17 +209,18 @@ def _inspect_mask(path: Path, folder: Path | None, *, id: str, remap: Remap | No
             raise Refusal("values", text, remap.cure)
         values, plain = np.frombuffer(remap.table, np.uint8)[values], False
     if not plain:
-        facts.copy = f"{remap.name if remap else MASKS}/{id}-{facts.hash}.png"
-        _write_png(folder, facts.copy, values)
+        facts.copy = _write_png(folder, f"{remap.name if remap else MASKS}/{id}-{facts.hash}.png", values)
     pixels = np.bincount(values.ravel(), minlength=256)
     facts.counts = {str(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
     return facts
 
 
-def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> None:
+def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
+    encoded = BytesIO()
     if folder:
-        image = Image.fromarray(pixels)
-        write_atomically(folder / name, lambda file: image.save(file, "PNG", compress_level=1))
+        Image.fromarray(pixels).save(encoded, "PNG", compress_level=1)
+        write_atomically(folder / name, lambda file: file.write(encoded.getbuffer()))
+    return Copy(name, encoded.tell(), hash_of(encoded.getbuffer()))
 
 
 def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:

@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from semiseg.engine.evaluation import scores
+from semiseg.pipelines import loader
+
 SMALL = [
     *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
     *("--steps", "2", "--threads", "1", "--device", "cpu", "--backend", "host"),
@@ -279,3 +282,63 @@ def test_bench_of_one_kernel(semiseg, started):
 
 def test_bench_of_something_unknown(refused):
     assert "cutmix" in refused("bench", "cutmux")
+
+
+def test_a_file_that_changes_in_mid_run_ends_it_in_one_line(semiseg, folder_root, tmp_path, monkeypatch):
+    root, steps = folder_root(), []
+
+    def change(*arguments, **options):
+        steps.append(1)
+        if len(steps) == 2:
+            for path in (root / "masks").iterdir():
+                Image.fromarray(np.full((40, 48), 9, np.uint8)).save(path)
+        return collate(*arguments, **options)
+
+    collate = loader.collate
+    monkeypatch.setattr(loader, "collate", change)
+    command = train(root, "--out", tmp_path / "run", "--steps", "40", recipe="supervised_folder", split="all")
+    code, _, err = semiseg(*command)
+    assert code == 2
+    assert [line for line in err.splitlines() if "changed since it was prepared" in line] == err.splitlines()[-1:]
+
+
+def test_validation_masks_that_change_in_mid_run_are_named(semiseg, folder_root, tmp_path, monkeypatch):
+    root = folder_root()
+
+    def change(*arguments, **options):
+        for path in (root / "masks").iterdir():
+            Image.fromarray(np.full((40, 48), 9, np.uint8)).save(path)
+        return evaluate_each(*arguments, **options)
+
+    evaluate_each = scores.evaluate_each
+    monkeypatch.setattr(scores, "evaluate_each", change)
+    code, _, err = semiseg(*train(root, "--out", tmp_path / "run", recipe="supervised_folder", split="all"))
+    assert code == 2
+    assert "changed since it was prepared" in err.splitlines()[-1]
+
+
+def test_prepare_verify_reads_everything_again(semiseg, folder_root):
+    root = folder_root()
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(root / "images/scan.bmp")
+    prepare = ["prepare", "--layout", "folder", "--data", root, "--json"]
+    folder = Path(json.loads(semiseg(*prepare)[1])["folder"])
+    (copy,) = (folder / "images").iterdir()
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
+    notes = json.loads(semiseg(*prepare, "--verify")[1])["notes"]
+    assert "21 files were read again: 1 converted copies were damaged or missing and are made anew" in notes[-1]
+    assert copy.read_bytes() == whole
+    assert json.loads(semiseg(*prepare, "--verify")[1])["notes"] == ["21 files were read again: all are as they were"]
+    Image.fromarray(np.full((40, 48), 1, np.uint8)).save(root / "masks/a000.png")
+    notes = json.loads(semiseg(*prepare, "--verify")[1])["notes"]
+    assert "1 of them holds other bytes than when prepared last" in notes[-1]
+    assert "masks/a000.png for one" in notes[-1]
+
+
+def test_brackets_in_the_names_of_classes_are_no_markup(semiseg, folder_root):
+    root = folder_root()
+    (root / "classes.txt").write_text("[/b]\n[bold]x\nplain\\\n")
+    for command in ("prepare", "doctor"):
+        code, text, err = semiseg(command, "--layout", "folder", "--data", root)
+        assert code == 0, err
+        assert all(name in text for name in ("[/b]", "[bold]x", "plain\\"))

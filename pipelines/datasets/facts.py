@@ -1,0 +1,160 @@
+"""What is known of files that were decoded, and how it is kept from one preparation to the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ..cache import write_atomically
+from ..decode import UPRIGHT
+from ..watch import Mark, Stamp, hash_of
+
+VERSION = 3
+IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
+"""What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
+theirs is named by the `Remap`."""
+ROLES = IMAGES, MASKS, RECOLOURED
+Key = tuple[str, str]
+"""What a file was decoded as, and its path: the same file may be a picture and a mask."""
+
+_VALUES = {str(value) for value in range(256)}
+_COLOUR = re.compile("[0-9a-f]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A converted file."""
+
+    name: str
+    """Relative to the cache folder. It has the hash of what it was made from, so that it is never taken for the copy
+    of another file."""
+    size: int
+    """In bytes."""
+    hash: str
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(None, self.hash)
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether it is there and, as far as its size tells, whole."""
+        try:
+            return os.stat(folder / self.name).st_size == self.size
+        except OSError:
+            return False
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether it holds what was written."""
+        return self.lies_in(folder) and hash_of((folder / self.name).read_bytes()) == self.hash
+
+
+@dataclass(slots=True)
+class Facts:
+    """What decoding one file told."""
+
+    stamp: Stamp
+    hash: str
+    height: int = 0
+    width: int = 0
+    """Upright."""
+    copy: Copy | None = None
+    """The converted file, where there is one."""
+    stored: Copy | None = None
+    """Of a turned picture that is not plain: the copy of it as it is stored."""
+    orientation: int = UPRIGHT
+    """The tag of a picture."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Of a mask: the pixels of each class index."""
+    colours: dict[str, str] = field(default_factory=dict)
+    """Of an indexed mask: the colour of each index that it uses, as hex digits."""
+    palette: str | None = None
+    """A name for the palette of an indexed mask."""
+    bits: bool = False
+    """Whether the mask has a single bit, whose colours nobody chose."""
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.stamp, self.hash)
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        """In the cache."""
+        return tuple(copy for copy in (self.copy, self.stored) if copy)
+
+    @property
+    def mapping(self) -> str | None:
+        """The name of the `Remap` that a mask's values went through."""
+        folder = self.copy.name.partition("/")[0] if self.copy else MASKS
+        return None if folder in (IMAGES, MASKS) else folder
+
+    @property
+    def plausible(self) -> bool:
+        """Whether facts that were read from a file can be those of one: the names of copies lead nowhere else."""
+        names = [copy.name for copy in self.copies]
+        return (
+            min(self.height, self.width) > 0
+            and max(self.height, self.width) < 2**31
+            and 1 <= self.orientation <= 8
+            and all(os.path.normpath(name) == name and not name.startswith(("/", "..")) for name in names)
+            and all(key in _VALUES and pixels > 0 for key, pixels in self.counts.items())
+            and (not self.counts or sum(self.counts.values()) == self.height * self.width)
+            and all(key in _VALUES and _COLOUR.fullmatch(colour) for key, colour in self.colours.items())
+        )
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of a picture before it is turned."""
+        size = self.height, self.width
+        return size[::-1] if self.orientation > 4 else size
+
+
+def load_facts(path: Path) -> dict[Key, Facts]:
+    """The facts of the last manifest: none where it is missing, broken or of another version, and none of a file about
+    which it says what cannot be."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            return {}
+        files = [(role, name, one) for role in ROLES for name, one in content["files"].get(role, {}).items()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+    known = {}
+    for role, name, one in files:
+        try:
+            facts = _typed(Facts, one)
+        except (TypeError, ValueError):
+            continue
+        if facts.plausible:
+            known[role, name] = facts
+    return known
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """The value of type `kind` that JSON holds as `value`. Raises TypeError or ValueError where it is of another."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _typed(hints.get(name), one) for name, one in dict(value).items()})
+    if origin is UnionType:
+        return None if value is None else _typed(arguments[0], value)
+    if origin is tuple:
+        return tuple(_typed(one, part) for one, part in zip(arguments, value, strict=True))
+    if origin is dict:
+        return {_typed(arguments[0], key): _typed(arguments[1], one) for key, one in dict(value).items()}
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+def save_facts(path: Path, facts: dict[Key, Facts]) -> None:
+    """Writes the file whole or not at all."""
+    files: dict[str, dict[str, dict]] = {}
+    for (role, name), fact in facts.items():
+        files.setdefault(role, {})[name] = asdict(fact)
+    content = json.dumps({"version": VERSION, "files": files}, separators=(",", ":"))
+    write_atomically(path, lambda file: file.write(content.encode()))
