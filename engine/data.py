@@ -10,6 +10,7 @@ from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.splits import Split
+from ..pipelines.errors import refuse
 from .events import Event, Listener, silent
 from .recipe import Recipe
 
@@ -44,7 +45,9 @@ def locate(recipe: Recipe) -> Dataset:
 
 
 def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: bool = False) -> Manifest:
-    """The checked and converted data set; says so where files have to be read for it. verify: all are."""
+    """The checked and converted data set; says so where files have to be read for it. verify: all are.
+
+    Raises UsageError for faults, and for masks that contradict each other."""
     announced = False
 
     def show(done: int, total: int) -> None:
@@ -56,6 +59,7 @@ def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: b
         on_event(Event("progress", "preparing", done, total))
 
     manifest = prepare(dataset, verify=verify, on_progress=show)
+    refuse(manifest.doubts)
     for note in manifest.notes:
         on_event(Event("note", f"data: {note}"))
     return manifest

@@ -58,6 +58,9 @@ class Dataset:
     """Sorted by id, all with masks."""
     extra: tuple[Sample, ...] = ()
     """Further images that lie beside the pool: the unlabelled ones where a labelled list uses up the whole pool."""
+    stated: tuple[Colour | None, ...] = ()
+    """The colours that the data set's own class list gives, None for a class that it gives none; a mask's palette must
+    not say otherwise."""
     pool_listed: bool = True
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
     held_out: bool = False

@@ -167,7 +167,7 @@ def _faults(survey: Survey) -> Iterator[Finding]:
         "large": "files of too many pixels",
     }
     by_kind = defaultdict(list)
-    for fault in survey.faults:
+    for fault in (*survey.faults, *survey.doubts):
         by_kind[fault.kind].append(fault)
     for kind, faults in by_kind.items():
         details = tuple(f"{fault.path} {fault.text}" for fault in faults)

@@ -68,6 +68,9 @@ class Manifest:
     """The facts of all files."""
     notes: tuple[str, ...] = ()
     """What was decided about the files, one line each, for the log."""
+    doubts: tuple[str, ...] = ()
+    """What training and evaluation refuse although every file can be read and looked at, one line each: masks that
+    contradict each other, so that no index is sure to mean its class."""
 
     def counts(self, ids: Iterable[str]) -> tuple[int, ...]:
         """Pixels of each class over the masks of these samples."""
@@ -115,6 +118,7 @@ def prepare(
         ignored=int(counts[IGNORE]),
         survey=survey,
         notes=tuple(survey.notes),
+        doubts=tuple(map(str, survey.doubts)),
     )
 
 

@@ -21,7 +21,6 @@ from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
-from .files import voc_colours
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted
 
 
@@ -48,6 +47,8 @@ class Survey:
     stored: set[str] = field(default_factory=set)
     """Pictures with an orientation that are not turned."""
     notes: list[str] = field(default_factory=list)
+    doubts: list[Fault] = field(default_factory=list)
+    """Faults of no single file: every one can be looked at, but what they mean together somebody has to say."""
 
     def image(self, sample: Sample) -> Facts | None:
         """Of a sample's picture."""
@@ -225,7 +226,7 @@ def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
 
 def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     """What has to be read by colour: indexed masks whose palettes contradict each other, or the colours that the class
-    list states. A fault where a colour is no class's."""
+    list states. A doubt where a colour is no class's."""
     found = {str(s.mask): (s, facts) for s in _samples(dataset) if s.mask and (facts := survey.mask(s))}
     found = {path: (sample, facts) for path, (sample, facts) in found.items() if facts.palette}
     masks = {path: _indexed(sample.mask, facts) for path, (sample, facts) in found.items()}
@@ -233,11 +234,10 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     if not chosen <= {BLACK, WHITE}:  # the colours of single bits say something beside black and white alone
         masks = {path: mask for path, mask in masks.items() if not found[path][1].bits}
     against = clash(masks.values())
-    stated = dataset.palette != voc_colours(dataset.num_classes)
     if against:
         mask, other, how = against
         text = how.format(other.path)
-    elif stated and (wrong := against_classes(masks.values(), dataset)):
+    elif wrong := against_classes(masks.values(), dataset):
         mask, text = wrong
     else:
         survey.notes += inverted(masks.values(), dataset)
@@ -245,7 +245,7 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     remaps = {path: by_colour(mask, dataset.palette) for path, mask in masks.items()}
     if strange := next((path for path, remap in remaps.items() if remap is None), None):
         cure = f"save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb: {strange}"
-        survey.faults.append(Fault("palette", mask.path, text, f"{cure} shows one that no class has)"))
+        survey.doubts.append(Fault("palette", mask.path, text, f"{cure} shows one that no class has)"))
         return []
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
