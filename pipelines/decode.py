@@ -6,14 +6,16 @@ RGB. Both decode the same file to the same pixels.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -25,8 +27,6 @@ COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """All that is opened, whatever a file's name says: some of Pillow's other formats start programs."""
-MAX_PIXELS = 2**30
-"""Of a picture: OpenCV's limit, which is checked before anything is decoded."""
 LEAST_16_BIT = 2**14
 """A picture of 16 bits whose values all lie below holds fewer bits: its upper eight would be nearly black."""
 UPRIGHT = 1
@@ -44,7 +44,7 @@ _TURNS = {
 _BACK = {6: 8, 8: 6}
 """All other turns are their own inverse."""
 
-Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS stands for it: Pillow's limit lies below what aerial images have
+Image.MAX_IMAGE_PIXELS = None  # `Reading` has the limit: Pillow's lies below what aerial images have
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, which is not used
 
 
@@ -54,6 +54,43 @@ class Refusal(Exception):
     def __init__(self, kind: str, text: str, cure: str):
         super().__init__(f"{text}: {cure}")
         self.kind, self.text, self.cure = kind, text, cure
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read, in preparation and prediction alike. Raises UsageError for values without sense."""
+
+    orientation: Literal["upright", "ignore"] = "upright"
+    """What an orientation tag does: turns the pixels as viewers show them, or nothing."""
+    max_megapixels: float = 1074.0
+    """Files of more are refused by their header, whatever would decode them. The default is OpenCV's own limit, 2^30
+    pixels, rounded up."""
+
+    def __post_init__(self):
+        if self.orientation not in ("upright", "ignore"):
+            raise UsageError(f"--files.orientation: must be upright or ignore, is {self.orientation}")
+        if not 0 < self.max_megapixels < math.inf:
+            raise UsageError(f"--files.max-megapixels: must be above 0, is {self.max_megapixels}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Reading:
+        """What the options of a data set say of it; None is as good as left out."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: options[name] for name in names if options.get(name) is not None})
+
+    def is_large(self, width: int, height: int) -> bool:
+        return width * height > self.max_megapixels * 1e6
+
+    def check(self, width: int, height: int) -> None:
+        """Raises `Refusal` for a file that is too large."""
+        megapixels = width * height / 1e6
+        if self.is_large(width, height):
+            text = f"is {width}x{height}, {megapixels:.6g} megapixels where {self.max_megapixels:g} are the limit"
+            raise Refusal("large", text, f"cut it into tiles, or pass --files.max-megapixels {math.ceil(megapixels)}")
+
+
+READING = Reading()
+"""Unless somebody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +107,14 @@ class Picture:
     @property
     def stored(self) -> np.ndarray:
         """The pixels as the file has them."""
-        return turned(self.pixels, _BACK.get(self.orientation, self.orientation))
+        return turned_back(self.pixels, self.orientation)
 
 
-def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarray:
+def read(path: Path, flags: int, size: Sequence[int] | None = None, *, reading: Reading = READING) -> np.ndarray:
     """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for.
 
-    With a size, or of a mask, the file is one that was prepared; a picture without a size may be any.
+    With a size, or of a mask, the file is one that was prepared; a picture without a size may be any, and is read as
+    `reading` says.
     """
     try:
         encoded = np.fromfile(path, np.uint8)
@@ -84,12 +122,13 @@ def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarra
         raise unreadable(path, error) from None
     if size is None and flags == COLOUR:
         try:
-            return decode_picture(encoded.tobytes()).pixels
+            picture = decode_picture(encoded.tobytes(), reading)
+            return picture.pixels if reading.orientation == "upright" else picture.stored
         except Exception as error:
             raise UsageError(f"{path} {refusal(error)}") from None
     try:
         decoded = cv2.imdecode(encoded, flags) if encoded.size else None
-    except cv2.error:  # its own limit of pixels, which the environment may lower
+    except cv2.error:
         decoded = None
     if decoded is None:
         raise UsageError(f"{path}: cannot be decoded any more; run `semiseg doctor` and mend or remove it")
@@ -114,9 +153,9 @@ def refusal(error: Exception) -> Refusal:
     return Refusal("unreadable", f"cannot be decoded ({reason})", "replace the file or take it out of the data set")
 
 
-def decode_picture(data: bytes) -> Picture:
+def decode_picture(data: bytes, reading: Reading = READING) -> Picture:
     """A picture from the bytes of its file. Raises `Refusal`, or what decoders raise."""
-    with open_image(data) as image:
+    with open_image(data, reading) as image:
         orientation = orientation_of(image)
         plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG") and "transparency" not in image.info
         if plain and bit_depth(image, data) == 8:
@@ -131,12 +170,10 @@ def decode_picture(data: bytes) -> Picture:
         return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False)
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, reading: Reading) -> Image.Image:
     """A file, identified and not yet decoded. Raises `Refusal` for one that is too large or plainly damaged."""
     image = Image.open(BytesIO(data), formats=_formats())
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise Refusal("large", f"is {width}x{height}, more than {MAX_PIXELS} pixels", "cut it into tiles")
+    reading.check(*image.size)
     if image.format == "PNG":
         _check_chunks(memoryview(data))
     return image
@@ -170,6 +207,11 @@ def orientation_of(image: Image.Image) -> int:
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels as viewers show them."""
     return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
+
+
+def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Upright pixels as the file has them."""
+    return turned(pixels, _BACK.get(orientation, orientation))
 
 
 def png_header(data: bytes) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
-from ...pipelines.decode import COLOUR, read
+from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import prepare_manifest
@@ -104,6 +104,7 @@ def predict(
     *,
     layout: str | None = None,
     protocol: str | None = None,
+    files: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: str = "auto",
     on_event: Listener = silent,
@@ -112,7 +113,8 @@ def predict(
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
     (default: predictions/ beside the checkpoint's run). A file that cannot be read does not stop the others.
 
-    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`.
+    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
+    `max_megapixels` of `find_dataset` where they are not to be as in training.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     images, file = Path(images), find(checkpoint)
@@ -122,6 +124,8 @@ def predict(
     written = out.resolve()  # one folder has many spellings
     sources = [source for source in _images(images) if written not in source.resolve().parents]
     chosen = _protocol(loaded, name=protocol, **settings)
+    said = {name: value for name, value in (files or {}).items() if value is not None}
+    reading = Reading.of(loaded.header.files | said)
     for kind in ("masks", "colours", "overlays"):
         create_folder(out / kind)
     home = images if images.is_dir() else images.parent
@@ -129,7 +133,7 @@ def predict(
     failed: dict[Path, str] = {}
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
-            image = read(source, COLOUR)
+            image = read(source, COLOUR, reading=reading)
         except UsageError as error:
             failed[source] = str(error)
         else:

@@ -65,9 +65,9 @@ class Facts:
     copy: Copy | None = None
     """The converted file, where there is one."""
     stored: Copy | None = None
-    """Of a turned picture that is not plain: the copy of it as it is stored."""
+    """Of a turned file that is not plain: the copy of it as it is stored."""
     orientation: int = UPRIGHT
-    """The tag of a picture."""
+    """The tag."""
     counts: dict[str, int] = field(default_factory=dict)
     """Of a mask: the pixels of each class index."""
     colours: dict[str, str] = field(default_factory=dict)
@@ -106,11 +106,14 @@ class Facts:
             and all(key in _VALUES and _COLOUR.fullmatch(colour) for key, colour in self.colours.items())
         )
 
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Height and width of a picture before it is turned."""
+    def size(self, as_stored: bool) -> tuple[int, int]:
+        """Height and width, upright or before the file is turned."""
         size = self.height, self.width
-        return size[::-1] if self.orientation > 4 else size
+        return size[::-1] if as_stored and self.orientation > 4 else size
+
+    def used(self, as_stored: bool) -> Copy | None:
+        """The converted file that is used, None for the file itself."""
+        return self.stored if as_stored and self.orientation != UPRIGHT else self.copy
 
 
 def load_facts(path: Path) -> dict[Key, Facts]:

@@ -149,9 +149,8 @@ def _differs(before: Facts | None, now: Facts) -> bool:
 
 def _record(sample: Sample, survey: Survey, folder: Path) -> Record:
     image, mask = survey.image(sample), survey.mask(sample) if sample.mask else None
-    copy = image.stored if str(sample.image) in survey.stored else image.copy
-    copied = mask and mask.copy
-    height, width = survey.size(sample)
+    copy, (height, width) = survey.used(sample.image, image)
+    copied = mask and survey.used(sample.mask, mask)[0]
     return Record(
         id=sample.id,
         image=folder / copy.name if copy else sample.image,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..cache import write_atomically
 from ..cores import cores
-from ..decode import UPRIGHT, Refusal, decode_picture, refusal
+from ..decode import UPRIGHT, Reading, Refusal, decode_picture, refusal
 from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
@@ -45,7 +45,7 @@ class Survey:
     faults: list[Fault]
     fresh: int
     stored: set[str] = field(default_factory=set)
-    """Pictures with an orientation that are not turned."""
+    """Files with an orientation that are not turned."""
     notes: list[str] = field(default_factory=list)
     doubts: list[Fault] = field(default_factory=list)
     """Faults of no single file: every one can be looked at, but what they mean together somebody has to say."""
@@ -59,12 +59,10 @@ class Survey:
         path = str(sample.mask)
         return self.facts.get((RECOLOURED, path)) or self.facts.get((MASKS, path))
 
-    def size(self, sample: Sample) -> tuple[int, int] | None:
-        """Height and width of a sample's picture, as it is used."""
-        facts = self.image(sample)
-        if facts is None:
-            return None
-        return facts.stored_size if str(sample.image) in self.stored else (facts.height, facts.width)
+    def used(self, path: Path, facts: Facts) -> tuple[Copy | None, tuple[int, int]]:
+        """What is used of a file: the converted one, None for itself, and its height and width."""
+        as_stored = str(path) in self.stored
+        return facts.used(as_stored), facts.size(as_stored)
 
     def counts(self, samples: Iterable[Sample]) -> np.ndarray:
         """Pixels of each label value, (256,) int64, over the masks of the samples."""
@@ -99,9 +97,9 @@ def survey_files(
     """Decode every file of a data set that `known` does not vouch for. Converted copies are written below `folder`;
     without one nothing is written."""
     survey = Survey({}, [], 0)
-    _decode(survey, _tasks(dataset), known or {}, folder, workers, on_progress)
+    _decode(survey, _tasks(dataset), dataset.reading, known or {}, folder, workers, on_progress)
     again = _palettes(survey, dataset)
-    _decode(survey, again, known or {}, folder, workers, on_progress)
+    _decode(survey, again, dataset.reading, known or {}, folder, workers, on_progress)
     _turn(survey, dataset)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
@@ -114,15 +112,16 @@ def _samples(dataset: Dataset) -> tuple[Sample, ...]:
 
 def _tasks(dataset: Dataset) -> Iterator[_Task]:
     for sample in _samples(dataset):
-        yield _Task(IMAGES, sample.image, partial(_inspect_image, id=sample.id))
+        yield _Task(IMAGES, sample.image, partial(_inspect_image, id=sample.id, reading=dataset.reading))
         if sample.mask:
-            inspect = partial(_inspect_mask, id=sample.id, remap=sample.remap)
+            inspect = partial(_inspect_mask, id=sample.id, remap=sample.remap, reading=dataset.reading)
             yield _Task(MASKS, sample.mask, inspect, sample.remap and sample.remap.name)
 
 
 def _decode(
     survey: Survey,
     tasks: Iterable[_Task],
+    reading: Reading,
     known: dict[Key, Facts],
     folder: Path | None,
     workers: int | None,
@@ -131,7 +130,7 @@ def _decode(
     def vouched(task: _Task) -> Facts | None:
         """What is known of the file, if the cache has the copies that belong to it."""
         old = known.get(task.key)
-        if old is None or old.mapping != task.mapping:
+        if old is None or old.mapping != task.mapping or reading.is_large(old.width, old.height):
             return None
         return old if folder is None or all(copy.lies_in(folder) for copy in old.copies) else None
 
@@ -180,24 +179,24 @@ def _read(path: Path) -> tuple[Facts, bytes]:
     return Facts(stamp_of(stat), hash_of(data)), data
 
 
-def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str) -> Facts:
+def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, reading: Reading) -> Facts:
     """Decode an image. What all decoders read alike stays: upright 8-bit RGB in JPEG or PNG. The rest becomes an RGB
     PNG."""
-    picture = decode_picture(data)
+    picture = decode_picture(data, reading)
     facts.height, facts.width = picture.pixels.shape[:2]
     facts.orientation = picture.orientation
-    if picture.orientation != UPRIGHT or not picture.plain:
-        facts.copy = _write_png(folder, f"{IMAGES}/{id}-{facts.hash}.png", picture.pixels)
-    if picture.orientation != UPRIGHT and not picture.plain:
-        facts.stored = _write_png(folder, f"{IMAGES}/{id}-{facts.hash}-stored.png", picture.stored)
+    _convert(facts, folder, f"{IMAGES}/{id}", picture.pixels, None if picture.plain else picture.stored)
     return facts
 
 
-def _inspect_mask(facts: Facts, data: bytes, folder: Path | None, *, id: str, remap: Remap | None) -> Facts:
+def _inspect_mask(
+    facts: Facts, data: bytes, folder: Path | None, *, id: str, remap: Remap | None, reading: Reading
+) -> Facts:
     """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one."""
-    mask = decode_mask(data)
-    values, plain = mask.values, mask.plain
+    mask = decode_mask(data, reading)
+    values, stored = mask.values, None if mask.plain else mask.stored
     facts.height, facts.width = values.shape
+    facts.orientation = mask.orientation
     if mask.palette and not remap:
         used = [value for value in np.unique(values).tolist() if value < len(mask.palette)]
         facts.colours = {str(value): bytes(mask.palette[value]).hex() for value in used}
@@ -208,12 +207,22 @@ def _inspect_mask(facts: Facts, data: bytes, folder: Path | None, *, id: str, re
         if largest > remap.largest:
             text = f"has the value {largest} but {remap.values} end at {remap.largest}"
             raise Refusal("values", text, remap.cure)
-        values, plain = np.frombuffer(remap.table, np.uint8)[values], False
-    if not plain:
-        facts.copy = _write_png(folder, f"{remap.name if remap else MASKS}/{id}-{facts.hash}.png", values)
+        table = np.frombuffer(remap.table, np.uint8)
+        values, stored = table[values], table[mask.stored]
+    _convert(facts, folder, f"{remap.name if remap else MASKS}/{id}", values, stored)
     pixels = np.bincount(values.ravel(), minlength=256)
     facts.counts = {str(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
     return facts
+
+
+def _convert(facts: Facts, folder: Path | None, name: str, upright: np.ndarray, stored: np.ndarray | None) -> None:
+    """Copies of a file that is turned, or that decoders read differently, as it is upright and as it is stored; no
+    `stored` where the file itself will do for that."""
+    turned = facts.orientation != UPRIGHT
+    if turned or stored is not None:
+        facts.copy = _write_png(folder, f"{name}-{facts.hash}.png", upright)
+    if turned and stored is not None:
+        facts.stored = _write_png(folder, f"{name}-{facts.hash}-stored.png", stored)
 
 
 def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
@@ -250,8 +259,9 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
     )
+    inspect = partial(_inspect_mask, reading=dataset.reading)
     return [
-        _Task(RECOLOURED, mask.path, partial(_inspect_mask, id=found[path][0].id, remap=remap), remap.name)
+        _Task(RECOLOURED, mask.path, partial(inspect, id=found[path][0].id, remap=remap), remap.name)
         for path, mask in masks.items()
         if (remap := remaps[path])
     ]
@@ -263,28 +273,39 @@ def _indexed(path: Path, facts: Facts) -> Indexed:
 
 
 def _turn(survey: Survey, dataset: Dataset) -> None:
-    """Whether pictures with an orientation are turned upright, as viewers show them, or used as they are stored: what
-    their masks fit. Where these fit both, the other masks of the data set say it, and else they are turned."""
-    tagged = [(s, facts) for s in _samples(dataset) if (facts := survey.image(s)) and facts.orientation != UPRIGHT]
+    """Which files with an orientation are used as they are stored: all if the user says so, else pictures whose masks
+    fit nothing else. The others are turned upright, as viewers show them."""
+    files = {key: facts for key, facts in survey.facts.items() if facts.orientation != UPRIGHT}
+    tagged = [sample for sample in _samples(dataset) if (IMAGES, str(sample.image)) in files]
+    if dataset.reading.orientation == "ignore":
+        survey.stored = {path for _, path in files}
+        if tagged:
+            note = "all are used as they are stored (--files.orientation ignore)"
+            survey.notes.append(f"{_tags(tagged)}; {note}")
+        return
+    stored, both = [], []
+    for sample in tagged:
+        image, mask = survey.image(sample), survey.mask(sample) if sample.mask else None
+        fits = [mask is not None and mask.size(False) == image.size(as_stored) for as_stored in (False, True)]
+        if all(fits):
+            both.append(sample)
+        elif fits[1]:
+            stored.append(sample)
+    survey.stored = {str(sample.image) for sample in stored}
     if not tagged:
         return
-    upright, stored, both = [], [], []
-    for sample, facts in tagged:
-        mask = survey.mask(sample) if sample.mask else None
-        size = mask and (mask.height, mask.width)
-        fits = [size == one for one in ((facts.height, facts.width), facts.stored_size)]
-        if mask and any(fits):
-            (both if all(fits) else upright if fits[0] else stored).append(sample)
-    as_stored = [*stored, *(both if stored and not upright else ())]
-    survey.stored = {str(sample.image) for sample in as_stored}
-    note = f"{len(tagged)} images carry an EXIF orientation, {tagged[0][0].image} for one"
-    if turns := len(tagged) - len(as_stored):
+    note = _tags(tagged)
+    if turns := len(tagged) - len(stored):
         note += f"; {turns} are turned upright, as viewers show them"
-    if as_stored:
-        note += f"; {len(as_stored)} are used as they are stored, because masks fit them so"
     if both:
-        note += f"; {len(both)} masks would fit either way: check that they are {'stored' if as_stored else 'upright'}"
-    survey.notes.append(note)
+        note += f", though {len(both)} masks would fit either way, {both[0].mask} for one"
+    if stored:
+        note += f"; {len(stored)} are used as they are stored, because masks fit them so, {stored[0].mask} for one"
+    survey.notes.append(f"{note} (--files.orientation ignore: no picture is turned)")
+
+
+def _tags(tagged: list[Sample]) -> str:
+    return f"{len(tagged)} images carry an EXIF orientation, {tagged[0].image} for one"
 
 
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
@@ -294,9 +315,10 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
         mask = survey.mask(sample) if sample.mask else None
         if mask is None:
             continue
-        size, own = survey.size(sample), (mask.height, mask.width)
+        image, (_, own) = survey.image(sample), survey.used(sample.mask, mask)
+        size = image and survey.used(sample.image, image)[1]
         if size and size != own:
-            text = f"is {mask.width}x{mask.height} but its image {sample.image} is {size[1]}x{size[0]}"
+            text = f"is {own[1]}x{own[0]} but its image {sample.image} is {size[1]}x{size[0]}"
             cure = "make them the same size, resizing masks by nearest neighbour"
             if size == own[::-1]:
                 cure = "one of them lies on its side, so turn that one; resizing would put labels in wrong places"

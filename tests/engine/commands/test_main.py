@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -342,3 +343,28 @@ def test_brackets_in_the_names_of_classes_are_no_markup(semiseg, folder_root):
         code, text, err = semiseg(command, "--layout", "folder", "--data", root)
         assert code == 0, err
         assert all(name in text for name in ("[/b]", "[bold]x", "plain\\"))
+
+
+def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tmp_path):
+    root, out = folder_root(), tmp_path / "run"
+    new, exif = tmp_path / "new", Image.Exif()
+    exif[0x0112] = 6
+    new.mkdir()
+    Image.fromarray(np.zeros((48, 40, 3), np.uint8)).save(new / "phone.jpg", exif=exif)
+    shutil.copy(new / "phone.jpg", root / "images")
+    code, text, err = semiseg(
+        *train(root, "--out", out, "--files.orientation", "ignore", recipe="supervised_folder", split="all")
+    )
+    assert code == 0, err
+    assert "all are used as they are stored" in text + err
+    assert json.loads((out / "recipe.json").read_text())["files"]["orientation"] == "ignore"
+
+    def predicted(*more):
+        semiseg("predict", out, new, "--out", tmp_path / "seen", "--device", "cpu", *more)
+        return Image.open(tmp_path / "seen/masks/phone.png").size
+
+    assert predicted() == (40, 48)
+    assert predicted("--files.orientation", "upright") == (48, 40)
+    code, _, err = semiseg("predict", out, new, "--device", "cpu", "--files.max-megapixels", "0.001")
+    assert code == 3
+    assert "phone.jpg is 40x48, 0.00192 megapixels where 0.001 are the limit" in err
