@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ..pipelines.errors import UsageError
+from ..pipelines.memory import free_memory
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,3 +58,16 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if name == "auto":
         name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Precision(name, device)
+
+
+def free_memory_of(device: torch.device) -> int | None:
+    """Bytes that may still be taken there; None where it is not known."""
+    if device.type != "cuda":
+        return free_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is not enough memory; on the CPU torch has no type for it."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)

@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import UsageError
+from .memory import free_memory
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -29,6 +30,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 """All that is opened, whatever a file's name says: some of Pillow's other formats start programs."""
 LEAST_16_BIT = 2**14
 """A picture of 16 bits whose values all lie below holds fewer bits: its upper eight would be nearly black."""
+LARGE = 64
+"""Megapixels from which on a file's memory is worth a thought."""
 UPRIGHT = 1
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
@@ -81,12 +84,21 @@ class Reading:
     def is_large(self, width: int, height: int) -> bool:
         return width * height > self.max_megapixels * 1e6
 
+    def at_most(self, megapixels: float) -> Reading:
+        """The same with a limit that is no higher."""
+        return replace(self, max_megapixels=min(self.max_megapixels, megapixels))
+
     def check(self, width: int, height: int) -> None:
-        """Raises `Refusal` for a file that is too large."""
+        """Raises `Refusal` for a file that is too large for the limit, or for the memory that is free."""
         megapixels = width * height / 1e6
         if self.is_large(width, height):
             text = f"is {width}x{height}, {megapixels:.6g} megapixels where {self.max_megapixels:g} are the limit"
             raise Refusal("large", text, f"cut it into tiles, or pass --files.max-megapixels {math.ceil(megapixels)}")
+        free, needed = free_memory() if megapixels > LARGE else None, 4e6 * megapixels
+        if free is not None and needed > free:
+            needs = f"needs more than {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
+            text = f"is {width}x{height} and {needs}"
+            raise Refusal("large", text, "cut it into tiles")
 
 
 READING = Reading()

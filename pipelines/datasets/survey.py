@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image
 
 from ..cache import write_atomically
 from ..cores import cores
-from ..decode import UPRIGHT, Reading, Refusal, decode_picture, refusal
+from ..decode import LARGE, UPRIGHT, Reading, Refusal, decode_picture, refusal
 from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
@@ -78,7 +79,8 @@ class Survey:
 class _Task:
     role: str
     path: Path
-    inspect: Callable[[Facts, bytes, Path | None], Facts]
+    inspect: Callable[..., Facts]
+    """Of the file's stamp and hash, its bytes, the cache folder and how files are read."""
     mapping: str | None = None
 
     @property
@@ -112,9 +114,9 @@ def _samples(dataset: Dataset) -> tuple[Sample, ...]:
 
 def _tasks(dataset: Dataset) -> Iterator[_Task]:
     for sample in _samples(dataset):
-        yield _Task(IMAGES, sample.image, partial(_inspect_image, id=sample.id, reading=dataset.reading))
+        yield _Task(IMAGES, sample.image, partial(_inspect_image, id=sample.id))
         if sample.mask:
-            inspect = partial(_inspect_mask, id=sample.id, remap=sample.remap, reading=dataset.reading)
+            inspect = partial(_inspect_mask, id=sample.id, remap=sample.remap)
             yield _Task(MASKS, sample.mask, inspect, sample.remap and sample.remap.name)
 
 
@@ -148,13 +150,21 @@ def _decode(
         else:
             pending.append(task)
 
+    alone = Lock()
+
     def attempt(task: _Task) -> Facts | Fault:
         try:
             facts, data = _read(task.path)
             old = vouched(task)
             if old and old.hash == facts.hash:  # another date or owner changes no pixel
                 return replace(old, stamp=facts.stamp)
-            return task.inspect(facts, data, folder)
+            try:
+                return task.inspect(facts, data, folder, reading=reading.at_most(LARGE))
+            except Refusal as why:
+                if why.kind != "large":
+                    raise
+            with alone:  # several of these at a time would not fit into the memory
+                return task.inspect(facts, data, folder, reading=reading)
         except UsageError:  # of the cache
             raise
         except Exception as error:
@@ -259,9 +269,8 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
     )
-    inspect = partial(_inspect_mask, reading=dataset.reading)
     return [
-        _Task(RECOLOURED, mask.path, partial(inspect, id=found[path][0].id, remap=remap), remap.name)
+        _Task(RECOLOURED, mask.path, partial(_inspect_mask, id=found[path][0].id, remap=remap), remap.name)
         for path, mask in masks.items()
         if (remap := remaps[path])
     ]

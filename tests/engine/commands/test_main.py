@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semiseg.engine.evaluation import scores
+from semiseg.engine.evaluation import inference, scores
 from semiseg.pipelines import loader
 
 SMALL = [
@@ -368,3 +368,35 @@ def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tm
     code, _, err = semiseg("predict", out, new, "--device", "cpu", "--files.max-megapixels", "0.001")
     assert code == 3
     assert "phone.jpg is 40x48, 0.00192 megapixels where 0.001 are the limit" in err
+
+
+@pytest.mark.parametrize("error", [None, MemoryError(), RuntimeError("[enforce fail] not enough memory: you tried")])
+def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
+    semiseg, folder_root, tmp_path, monkeypatch, error
+):
+    root, out, new = folder_root(), tmp_path / "run", tmp_path / "new"
+    semiseg(*train(root, "--out", out, "--evaluation.scale", "1", recipe="supervised_folder", split="all"))
+    new.mkdir()
+    Image.new("RGB", (320, 320)).save(new / "large.png")
+    Image.new("RGB", (32, 32)).save(new / "small.png")
+
+    def segment(network, image, *rest):
+        if len(image) > 32 and error:
+            raise error
+        return whole(network, image, *rest)
+
+    whole = inference.segment
+    monkeypatch.setattr(inference, "segment", segment)
+    monkeypatch.setattr(inference, "free_memory_of", lambda device: 10_000_000)
+    protocol = ["--protocol", "slide"] if error else []
+    code, text, err = semiseg("predict", out, new, "--device", "cpu", "--json", *protocol)
+    assert code == 3
+    assert json.loads(text)["failed"] == [str(new / "large.png")]
+    assert (out / "predictions/masks/small.png").is_file()
+    (line,) = [line for line in err.splitlines() if "GiB" in line]
+    assert "large.png: is 320x320, for which " in line
+    assert line.endswith("cut it into tiles")
+    assert ("pass --protocol slide --window" in line) == (error is None)
+    if error is None:
+        code, _, err = semiseg("predict", out, new, "--device", "cpu", "--protocol", "slide", "--window", "32")
+        assert code == 0, err

@@ -4,13 +4,17 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg.pipelines.datasets import find_dataset, prepare, seen
+from semiseg.pipelines import decode
+from semiseg.pipelines.datasets import find_dataset, prepare, seen, survey
 from semiseg.pipelines.datasets.doctor import diagnose
 from semiseg.pipelines.decode import COLOUR, Reading, read
 from semiseg.pipelines.errors import UsageError
@@ -314,3 +318,35 @@ def test_large_pictures_are_taken_without_a_word(root, recwarn):
     Image.new("1", (9600, 9600)).save(root / "images/ortho.png")
     assert run(root).records["ortho"].height == 9600
     assert not [w for w in recwarn if "PIL" in w.filename]
+
+
+def test_large_files_are_decoded_one_at_a_time(root, monkeypatch):
+    at_once, most, lock = [], [], threading.Lock()
+
+    def decode(data, reading):
+        reading.check(*Image.open(BytesIO(data)).size)
+        with lock:
+            at_once.append(1)
+            most.append(len(at_once))
+        time.sleep(0.01)
+        with lock:
+            at_once.pop()
+        return decode_picture(data, reading)
+
+    decode_picture = survey.decode_picture
+    monkeypatch.setattr(survey, "decode_picture", decode)
+    prepare(find_dataset("folder", root), workers=4)
+    assert max(most) > 1
+    most.clear()
+    monkeypatch.setattr(survey, "LARGE", 1e-6)
+    assert len(prepare(find_dataset("folder", root), workers=4, verify=True).records) == 12
+    assert max(most) == 1
+
+
+def test_a_file_that_does_not_fit_into_the_memory_is_refused(root, monkeypatch):
+    Image.new("1", (9600, 9600)).save(root / "images/ortho.png")
+    monkeypatch.setattr(decode, "free_memory", lambda: 2**28)
+    with pytest.raises(
+        UsageError, match=r"ortho\.png is 9600x9600 and needs more than 0\.3 GiB of memory, 0\.2 are free"
+    ):
+        run(root)
