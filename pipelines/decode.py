@@ -33,7 +33,7 @@ LEAST_16_BIT = 2**14
 LARGE = 64
 """Megapixels from which on a file's memory is worth a thought."""
 UPRIGHT = 1
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _SUBFILE_TAG = 274, 254
 _TURNS = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -115,6 +115,8 @@ class Picture:
     """The tag: how the file is stored."""
     plain: bool
     """Whether every decoder reads the file's stored pixels alike: 8-bit RGB in JPEG or PNG."""
+    first: bool = False
+    """Whether it is the first of several in its file: pages, or frames of an animation."""
 
     @property
     def stored(self) -> np.ndarray:
@@ -168,18 +170,18 @@ def refusal(error: Exception) -> Refusal:
 def decode_picture(data: bytes, reading: Reading = READING) -> Picture:
     """A picture from the bytes of its file. Raises `Refusal`, or what decoders raise."""
     with open_image(data, reading) as image:
-        orientation = orientation_of(image)
+        orientation, first = orientation_of(image), holds_several(image)
         plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG") and "transparency" not in image.info
         if plain and bit_depth(image, data) == 8:
             if image.format != "PNG":
                 # Decoded small, for the sake of what Pillow minds and OpenCV may not: a file that ends too early.
                 image.draft("RGB", (1, 1))
                 image.load()
-            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True)
+            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True, first)
         load(image, data)
         pixels = _rgb(image, data)
         # Pillow turns TIFF by itself.
-        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False)
+        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False, first)
 
 
 def open_image(data: bytes, reading: Reading) -> Image.Image:
@@ -188,6 +190,8 @@ def open_image(data: bytes, reading: Reading) -> Image.Image:
     reading.check(*image.size)
     if image.format == "PNG":
         _check_chunks(memoryview(data))
+    if image.format in ("JPEG", "MPO"):
+        _check_markers(data)
     return image
 
 
@@ -214,6 +218,21 @@ def orientation_of(image: Image.Image) -> int:
     except Exception:  # a broken tag spoils no pixel
         return UPRIGHT
     return value if value in _TURNS else UPRIGHT
+
+
+def holds_several(image: Image.Image) -> bool:
+    """Whether a file holds further pages or frames: not the smaller copies in a TIFF, nor what phones put behind a
+    photograph."""
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    several = False
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        several |= not image.tag_v2.get(_SUBFILE_TAG, 0) & 1
+    image.seek(0)
+    return several
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -261,6 +280,34 @@ def _check_chunks(data: memoryview) -> None:
         if critical and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise ValueError(f"damaged: wrong checksum in {kind.decode('ascii', 'replace')}")
         at = end
+
+
+def _check_markers(data: bytes) -> None:
+    """A JPEG's segments and the markers among its pixels, up to the end of the image. Decoders pass over what does not
+    belong there with gray or shifted blocks. Damage that looks like other pixels cannot be told from them."""
+    values = np.frombuffer(data, np.uint8)
+    # Among pixels 255 is followed by 0; before a marker it may be repeated.
+    before = np.flatnonzero(values[:-1] == 255)
+    codes = values[before + 1]
+    found = (codes != 0) & (codes != 255)
+    end, restarts, number = 2, False, 0
+    for place, code in zip((before[found] + 2).tolist(), codes[found].tolist(), strict=True):
+        if place - 2 < end:  # within a segment
+            continue
+        if code == 0xD9:  # the end; cameras put other pictures behind it
+            return
+        if 0xD0 <= code <= 0xD7:
+            if not restarts or code != 0xD0 + number % 8:
+                raise ValueError(f"damaged: unexpected restart before byte {place}")
+            number += 1
+        elif 0xC0 <= code <= 0xFE and code != 0xD8:
+            length = int.from_bytes(data[place : place + 2], "big")
+            if code == 0xDD:
+                restarts = data[place + 2 : place + 4] != b"\0\0"
+            number, end = 0, place + length
+        else:
+            raise ValueError(f"damaged: unexpected marker before byte {place}")
+    raise ValueError("truncated")
 
 
 def _rgb(image: Image.Image, data: bytes) -> np.ndarray:

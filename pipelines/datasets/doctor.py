@@ -161,6 +161,7 @@ def _faults(survey: Survey) -> Iterator[Finding]:
         "values": "masks with values outside the classes",
         "colours": "masks with several channels",
         "lossy": "masks saved with losses",
+        "pages": "masks in files of several pages or frames",
         "binary": "masks that mark the second class by 255",
         "palette": "indexed masks with palettes that disagree",
         "depth": "images of more than 8 bits that do not use their range",

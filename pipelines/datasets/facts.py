@@ -68,6 +68,8 @@ class Facts:
     """Of a turned file that is not plain: the copy of it as it is stored."""
     orientation: int = UPRIGHT
     """The tag."""
+    first: bool = False
+    """Whether a picture is the first of several pages or frames."""
     counts: dict[str, int] = field(default_factory=dict)
     """Of a mask: the pixels of each class index."""
     colours: dict[str, str] = field(default_factory=dict)

@@ -103,6 +103,7 @@ def survey_files(
     again = _palettes(survey, dataset)
     _decode(survey, again, dataset.reading, known or {}, folder, workers, on_progress)
     _turn(survey, dataset)
+    survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
     return survey
@@ -194,7 +195,7 @@ def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, r
     PNG."""
     picture = decode_picture(data, reading)
     facts.height, facts.width = picture.pixels.shape[:2]
-    facts.orientation = picture.orientation
+    facts.orientation, facts.first = picture.orientation, picture.first
     _convert(facts, folder, f"{IMAGES}/{id}", picture.pixels, None if picture.plain else picture.stored)
     return facts
 
@@ -315,6 +316,12 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
 
 def _tags(tagged: list[Sample]) -> str:
     return f"{len(tagged)} images carry an EXIF orientation, {tagged[0].image} for one"
+
+
+def _pages(survey: Survey) -> Iterator[str]:
+    several = [path for (_, path), facts in survey.facts.items() if facts.first]
+    if several:
+        yield f"{len(several)} images hold several pages or frames, {several[0]} for one: the first of each is used"
 
 
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:

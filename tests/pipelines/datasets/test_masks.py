@@ -248,3 +248,28 @@ def test_lossless_tiff_stays(root):
     (root / "masks/a000.png").unlink()
     Image.fromarray(VALUES).save(root / "masks/a000.tif", compression="tiff_lzw")
     assert np.array_equal(seen(run(root), "a000")[1], VALUES)
+
+
+def several(path, first, others, **options):
+    first.save(path, save_all=True, append_images=others, **options)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".webp"])
+def test_masks_of_several_pages_are_refused(root, suffix):
+    (root / "masks/a000.png").unlink()
+    path, options = root / f"masks/a000{suffix}", {"lossless": True} if suffix == ".webp" else {}
+    several(path, Image.fromarray(VALUES), [Image.fromarray(2 - VALUES)], **options)
+    with pytest.raises(UsageError, match=r"a000\.\w+ holds several pages or frames, .*: save that one by itself"):
+        run(root)
+
+
+def test_smaller_copies_within_a_tiff_are_no_other_masks(root):
+    (root / "masks/a000.png").unlink()
+    path = root / "masks/a000.tif"
+    small = Image.fromarray(VALUES[::2, ::2].copy())
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    several(path, Image.fromarray(VALUES), [small], compression="tiff_lzw")
+    assert Image.open(path).n_frames == 2
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.notes == ()
