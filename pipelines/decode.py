@@ -93,7 +93,7 @@ class Reading:
         megapixels = width * height / 1e6
         if self.is_large(width, height):
             text = f"is {width}x{height}, {megapixels:.6g} megapixels where {self.max_megapixels:g} are the limit"
-            raise Refusal("large", text, f"cut it into tiles, or pass --files.max-megapixels {math.ceil(megapixels)}")
+            raise Refusal("large", text, "cut it into tiles, or raise --files.max-megapixels above that")
         free, needed = free_memory() if megapixels > LARGE else None, 4e6 * megapixels
         if free is not None and needed > free:
             needs = f"needs more than {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
