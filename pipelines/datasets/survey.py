@@ -4,6 +4,7 @@ differently is converted into the cache. Then masks are judged beside their pict
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -67,12 +68,12 @@ class Survey:
 
     def counts(self, samples: Iterable[Sample]) -> np.ndarray:
         """Pixels of each label value, (256,) int64, over the masks of the samples."""
-        counts = np.zeros(256, np.int64)
+        counts: Counter[str] = Counter()
         for sample in samples:
             if sample.mask and (known := self.mask(sample)):
                 for value, pixels in known.counts.items():
-                    counts[int(value)] += pixels
-        return counts
+                    counts[value] += pixels
+        return np.array([counts[str(value)] for value in range(256)], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
