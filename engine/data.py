@@ -10,6 +10,7 @@ from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.splits import Split
+from ..pipelines.errors import refuse
 from .events import Event, Listener, silent
 from .recipe import Recipe
 
@@ -43,19 +44,22 @@ def locate(recipe: Recipe) -> Dataset:
     return find_dataset(recipe.layout, recipe.runtime.data, **asdict(recipe.files))
 
 
-def prepare_manifest(dataset: Dataset, on_event: Listener = silent) -> Manifest:
-    """The checked and converted data set; says so where files have to be decoded for it."""
+def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: bool = False) -> Manifest:
+    """The checked and converted data set; says so where files have to be read for it. verify: all are.
+
+    Raises UsageError for faults, and for masks that contradict each other."""
     announced = False
 
     def show(done: int, total: int) -> None:
         nonlocal announced
         if not announced:
-            where = f"{total} new or changed files of {dataset.root}, into {cache_root()}"
+            where = f"{total} {'files' if verify else 'new or changed files'} of {dataset.root}, into {cache_root()}"
             on_event(Event("note", f"preparing: {where}"))
             announced = True
         on_event(Event("progress", "preparing", done, total))
 
-    manifest = prepare(dataset, on_progress=show)
+    manifest = prepare(dataset, verify=verify, on_progress=show)
+    refuse(manifest.doubts)
     for note in manifest.notes:
         on_event(Event("note", f"data: {note}"))
     return manifest

@@ -7,16 +7,17 @@ from ..data import prepare_manifest
 from .options import Flat, Source, emit
 
 
-def prepare(*, source: Flat[Source] = Source(), json: bool = False) -> None:
+def prepare(*, source: Flat[Source] = Source(), verify: bool = False, json: bool = False) -> None:
     """Check a data set by decoding everything once, and convert its masks into the cache.
 
     Args:
         source: Which data set.
+        verify: Read and decode every file again, whatever its date says, and make all that was converted anew.
         json: Print one JSON document.
     """
     dataset = source.find()
     with console.listening() as listener:
-        done = prepare_manifest(dataset, listener)
+        done = prepare_manifest(dataset, listener, verify=verify)
     histogram = dict(zip(dataset.classes, done.histogram, strict=True))
     labeled = sum(sample.mask is not None for sample in dataset.train)
     if json:
@@ -28,6 +29,7 @@ def prepare(*, source: Flat[Source] = Source(), json: bool = False) -> None:
                 val=len(dataset.val),
                 classes=list(dataset.classes),
                 histogram=histogram,
+                notes=list(done.notes),
             )
         )
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,18 +14,18 @@ from PIL import Image
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
-from ...pipelines.decode import COLOUR, read
+from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import prepare_manifest
-from ..device import Precision, resolve_device, resolve_precision
+from ..device import Precision, free_memory_of, out_of_memory, resolve_device, resolve_precision
 from ..disk import writing
 from ..events import Event, Listener, progress_of, silent
 from ..models import ENCODERS, Network, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
 from ..run import create_folder
-from .protocols import full_logits
+from .protocols import full_logits, memory_of
 from .scores import evaluate_each, finite, normalised
 
 HIDDEN = (".", "__MACOSX")
@@ -104,6 +104,7 @@ def predict(
     *,
     layout: str | None = None,
     protocol: str | None = None,
+    files: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: str = "auto",
     on_event: Listener = silent,
@@ -112,7 +113,8 @@ def predict(
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
     (default: predictions/ beside the checkpoint's run). A file that cannot be read does not stop the others.
 
-    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`.
+    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
+    `max_megapixels` of `find_dataset` where they are not to be as in training.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     images, file = Path(images), find(checkpoint)
@@ -122,6 +124,8 @@ def predict(
     written = out.resolve()  # one folder has many spellings
     sources = [source for source in _images(images) if written not in source.resolve().parents]
     chosen = _protocol(loaded, name=protocol, **settings)
+    said = {name: value for name, value in (files or {}).items() if value is not None}
+    reading = Reading.of(loaded.header.files | said)
     for kind in ("masks", "colours", "overlays"):
         create_folder(out / kind)
     home = images if images.is_dir() else images.parent
@@ -129,11 +133,11 @@ def predict(
     failed: dict[Path, str] = {}
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
-            image = read(source, COLOUR)
+            image = read(source, COLOUR, reading=reading)
+            mask = _segmented(source, loaded, image, chosen, computing)
         except UsageError as error:
             failed[source] = str(error)
         else:
-            mask = segment(loaded.network, image, chosen, computing)
             pictures = {
                 "masks": mask,
                 "colours": coloured(mask, loaded.header.palette),
@@ -146,6 +150,28 @@ def predict(
                     Image.fromarray(picture).save(path)
         on_event(Event("progress", "predicting", done, len(sources)))
     return Predictions(out, len(sources) - len(failed), failed)
+
+
+def _segmented(
+    source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
+) -> np.ndarray:
+    """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
+    (height, width), classes = image.shape[:2], len(loaded.header.classes)
+    needed, free = memory_of(protocol, height, width, classes), free_memory_of(precision.device)
+    if free is None or needed <= free:
+        try:
+            return segment(loaded.network, image, protocol, precision)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+    slide = replace(protocol, name="slide")
+    helps = not protocol.convention.windows and memory_of(slide, height, width, classes) <= (free or 0)
+    cure = f"pass --protocol slide --window {protocol.window}, or " if helps else ""
+    room = "" if free is None else f" where {free / 2**30:.1f} are free"
+    raise UsageError(
+        f"{source}: is {width}x{height}, for which {protocol} needs more than {needed / 2**30:.1f} GiB of memory"
+        f"{room}; {cure}cut it into tiles"
+    )
 
 
 def segment(network: Network, image: np.ndarray, protocol: Protocol, precision: Precision) -> np.ndarray:

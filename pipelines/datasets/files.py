@@ -39,6 +39,18 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     VOC colour map.
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
     """
+    entries = _entries(path)
+    default = voc_colours(len(entries))
+    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
+
+
+def stated_colours(path: Path) -> tuple[Colour | None, ...]:
+    """The colour that a class list gives each class, None where it gives none. Raises UsageError as `read_classes`."""
+    return tuple(colour for _, _, colour in _entries(path))
+
+
+def _entries(path: Path) -> list[tuple[int, str, Colour | None]]:
+    """(line, name, colour) by label value."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -56,8 +68,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
         raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
     if not 2 <= len(entries) <= IGNORE:
         raise UsageError(f"{path} names {len(entries)} classes: 2 to {IGNORE} are possible, background included")
-    default = voc_colours(len(entries))
-    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
+    return entries
 
 
 def _valued(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str, None]] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .dataset import IMAGE_SUFFIXES, Dataset, Layout, Sample
-from .files import files_by_stem, read_classes
+from .files import files_by_stem, read_classes, stated_colours
 from .lists import Entry, Names, read_ids_present, read_list
 
 IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
@@ -98,6 +98,7 @@ def find(
         train=tuple(pool[id] for id in sorted(pool)),
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(samples.all[id] for id in sorted(samples.all.keys() - pool.keys() - val.keys())),
+        stated=stated_colours(class_list),
         pool_listed=train_list is not None,
         held_out=not val_list and not by_folder,
         notes=tuple(notes),

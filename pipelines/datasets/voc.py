@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .dataset import Dataset, Layout, Sample
-from .files import files_by_stem, first_folder, read_classes, voc_colours
+from .files import files_by_stem, first_folder, read_classes, stated_colours, voc_colours
 from .lists import Names, read_ids, read_ids_present
 
 CLASSES = (
@@ -86,6 +86,7 @@ def find(
         train=tuple(Sample(id, images[id], train_masks.get(id)) for id in sorted(pool)),
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
         extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - reserved)),
+        stated=stated_colours(own_classes) if own_classes else (),
     )
 
 
