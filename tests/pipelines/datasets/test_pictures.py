@@ -346,7 +346,5 @@ def test_large_files_are_decoded_one_at_a_time(root, monkeypatch):
 def test_a_file_that_does_not_fit_into_the_memory_is_refused(root, monkeypatch):
     Image.new("1", (9600, 9600)).save(root / "images/ortho.png")
     monkeypatch.setattr(decode, "free_memory", lambda: 2**28)
-    with pytest.raises(
-        UsageError, match=r"ortho\.png is 9600x9600 and needs more than 0\.3 GiB of memory, 0\.2 are"
-    ):
+    with pytest.raises(UsageError, match=r"ortho\.png is 9600x9600 and needs more than 0\.3 GiB of memory, 0\.2 are"):
         run(root)
