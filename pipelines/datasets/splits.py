@@ -84,7 +84,7 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
         if any(pool[id].mask is None for id in labeled):
             labeled = draw(masked, share, seed)
         return _split(spec, labeled, pool)
-    names = Names(sample.id for part in (dataset.train, dataset.extra, dataset.val) for sample in part)
+    names = Names.of((*dataset.train, *dataset.extra, *dataset.val))
     if spec in SPLITS:
         return _published_split(SPLITS[spec], dataset, names, lists)
     labeled_file, unlabeled_file = _files(spec)
@@ -153,7 +153,7 @@ def check_lists(
     Without one, ids are file names, as in the published lists. Raises UsageError for a file that cannot be read and for
     lists in which the same file name stands in several folders, which only a data set can tell apart.
     """
-    names = dataset and Names(s.id for part in (dataset.train, dataset.extra, dataset.val) for s in part)
+    names = dataset and Names.of((*dataset.train, *dataset.extra, *dataset.val))
     faults: list[ListFault] = []
 
     def read(path: Path) -> Counter[str]:

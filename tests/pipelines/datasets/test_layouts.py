@@ -1,7 +1,7 @@
 import pytest
 
 from semiseg.pipelines.datasets import shapes
-from semiseg.pipelines.datasets.files import files_by_stem
+from semiseg.pipelines.datasets.files import find_pictures
 from semiseg.pipelines.datasets.layouts import LAYOUTS, find_dataset
 from semiseg.pipelines.errors import UsageError
 
@@ -10,10 +10,10 @@ def test_files_by_stem_nests_skips_and_refuses_twins(tmp_path):
     for name in ("a.jpg", "day/b.PNG", "day/.hidden.png", "notes.txt", ".git/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert files_by_stem(tmp_path) == {"a": tmp_path / "a.jpg", "day/b": tmp_path / "day/b.PNG"}
+    assert find_pictures(tmp_path).by_stem() == {"a": tmp_path / "a.jpg", "day/b": tmp_path / "day/b.PNG"}
     (tmp_path / "a.png").touch()
     with pytest.raises(UsageError, match=r"holds both a\.jpg and a\.png"):
-        files_by_stem(tmp_path)
+        find_pictures(tmp_path).by_stem()
 
 
 @pytest.mark.parametrize(
