@@ -78,7 +78,7 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
     )
 
 
-LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE)
+LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
 
 
 def _samples(home: Path, part: str) -> dict[str, Sample]:

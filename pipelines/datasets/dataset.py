@@ -82,6 +82,8 @@ class Layout:
     """None where each data set has its own."""
     palette: tuple[Colour, ...] | None = None
     """One RGB colour a class."""
+    levels: tuple[str, ...] = ("",)
+    """Where the data set may lie under the root that a user passes."""
     needs_root: bool = True
     """Whether the user has to say where the data set is; if not, it is made there."""
 

@@ -323,13 +323,6 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def located(given: str | Path, root: Path) -> Path:
-    """Where a file or folder is that a user names: below the root, or else below the working folder; what is in neither
-    is looked for below the root."""
-    below, here = root / Path(given).expanduser(), Path(given).expanduser().absolute()
-    return here if not below.exists() and here.exists() else below
-
-
 def first_folder(candidates: Iterable[Path], has: str) -> Path | None:
     """The first candidate that has a folder of that name."""
     return next((folder for folder in candidates if (folder / has).is_dir()), None)

@@ -15,7 +15,6 @@ from .files import (
     check_name,
     composed,
     find_pictures,
-    located,
     masks_beside,
     read_classes,
     stem_of,
@@ -255,10 +254,9 @@ class _Samples:
 
 def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | None:
     if chosen is not None:
-        folder = located(chosen, root)
-        if not folder.is_dir():
-            raise UsageError(f"the folder {folder} does not exist: correct --files.images or --files.masks")
-        return folder
+        if not (root / chosen).is_dir():
+            raise UsageError(f"the folder {root / chosen} does not exist: correct --files.images or --files.masks")
+        return root / chosen
     return next((root / name for name in usual if (root / name).is_dir()), None)
 
 

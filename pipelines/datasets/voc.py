@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .dataset import Dataset, Layout, Sample
-from .files import find_pictures, first_folder, located, read_classes, voc_colours
+from .files import find_pictures, first_folder, read_classes, voc_colours
 from .lists import Names, read_ids, read_ids_present
 
 CLASSES = (
@@ -40,11 +40,10 @@ def find(
     images = found.by_stem()
     if not images:
         raise UsageError(f"{home / 'JPEGImages'} holds no images: unpack VOCtrainval_11-May-2012.tar there")
-    if masks and not located(masks, home).is_dir():
+    if masks and not (home / masks).is_dir():
         raise UsageError(f"the mask folder {home / masks} does not exist: leave out --files.masks or correct it")
     with_sbd = (home / "SegmentationClassAug").is_dir()
-    usual = home / ("SegmentationClassAug" if with_sbd else "SegmentationClass")
-    mask_folder = located(masks, home) if masks else usual
+    mask_folder = home / (masks or ("SegmentationClassAug" if with_sbd else "SegmentationClass"))
     if not mask_folder.is_dir():
         raise UsageError(f"{home} has neither SegmentationClassAug nor SegmentationClass: add the masks")
     masks_found = find_pictures(mask_folder)
@@ -96,4 +95,4 @@ def find(
     )
 
 
-LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE)
+LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
