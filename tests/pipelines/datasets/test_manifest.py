@@ -208,10 +208,6 @@ FAULTS = {
         r"a001\.jpg cannot be decoded \(not an image of AVIF, BMP, .*WEBP\)",
     ),
     "empty": (lambda root: (root / "images/a001.jpg").write_bytes(b""), r"a001\.jpg cannot be decoded"),
-    "dead link": (
-        lambda root: (root / "images/link.jpg").symlink_to("nowhere.jpg"),
-        r"link\.jpg cannot be read \(No such file or directory\)",
-    ),
     "size": (lambda root: write_mask(root, VALUES[:-1]), r"a001\.png is 48x39 but its image .*a001\.jpg is 48x40"),
     "RGB": (
         lambda root: write_mask(root, rgb(40, 48)),
