@@ -96,17 +96,17 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     VOC colour map.
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
     """
-    entries = _entries(path)
+    entries = _listed_classes(path)
     default = voc_colours(len(entries))
     return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
 
 
 def stated_colours(path: Path) -> tuple[Colour | None, ...]:
     """The colour that a class list gives each class, None where it gives none. Raises UsageError as `read_classes`."""
-    return tuple(colour for _, _, colour in _entries(path))
+    return tuple(colour for _, _, colour in _listed_classes(path))
 
 
-def _entries(path: Path) -> list[tuple[int, str, Colour | None]]:
+def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     """(line, name, colour) by label value."""
     lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "class list"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
