@@ -25,6 +25,8 @@ from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, dec
 IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
 """What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
 theirs is named by the `Remap`."""
+LONGEST_NAME = 200
+"""Bytes of a file's name to which an end may be added: file systems take 255."""
 Key = tuple[str, str]
 """What a file was decoded as, and its path: the same file may be a picture and a mask."""
 
@@ -224,10 +226,10 @@ def _inspect_image(path: Path, folder: Path | None, *, id: str) -> Facts:
     facts.height, facts.width = picture.pixels.shape[:2]
     facts.orientation = picture.orientation
     if picture.orientation != UPRIGHT or not picture.plain:
-        facts.copy = f"{IMAGES}/{id}-{facts.hash}.png"
+        facts.copy = _copy_of(id, IMAGES, f"{facts.hash}.png")
         _write_png(folder, facts.copy, picture.pixels)
     if picture.orientation != UPRIGHT and not picture.plain:
-        facts.stored = f"{IMAGES}/{id}-{facts.hash}-stored.png"
+        facts.stored = _copy_of(id, IMAGES, f"{facts.hash}-stored.png")
         _write_png(folder, facts.stored, picture.stored)
     return facts
 
@@ -250,11 +252,19 @@ def _inspect_mask(path: Path, folder: Path | None, *, id: str, remap: Remap | No
             raise Refusal("values", text, remap.cure)
         values, plain = np.frombuffer(remap.table, np.uint8)[values], False
     if not plain:
-        facts.copy = f"{remap.name if remap else MASKS}/{id}-{facts.hash}.png"
+        facts.copy = _copy_of(id, remap.name if remap else MASKS, f"{facts.hash}.png")
         _write_png(folder, facts.copy, values)
     pixels = np.bincount(values.ravel(), minlength=256)
     facts.counts = {str(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
     return facts
+
+
+def _copy_of(id: str, folder: str, end: str) -> str:
+    """The name of a converted file; names too long for file systems with an end become their checksum."""
+    place, _, name = f"{folder}/{id}".rpartition("/")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    return f"{place}/{name}-{end}"
 
 
 def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from semiseg.pipelines.cache import cache_root
 from semiseg.pipelines.datasets.layouts import find_dataset
-from semiseg.pipelines.datasets.manifest import prepare
+from semiseg.pipelines.datasets.manifest import prepare, seen
 from semiseg.pipelines.errors import UsageError
 
 
@@ -307,3 +307,18 @@ def test_relative_roots_share_the_manifest(own, monkeypatch):
     steps = []
     prepare(find_dataset("folder", Path(own.root.name)), on_progress=lambda *step: steps.append(step))
     assert steps == []
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "é" * 125, "day/" + "y" * 251])
+def test_copies_of_files_with_long_names(folder_root, name):
+    root = folder_root(masked=4, bare=0, val=0)
+    for kind, old, suffix in (("images", ".jpg", ".bmp"), ("masks", ".png", ".gif")):
+        (root / kind / name).parent.mkdir(exist_ok=True)
+        with Image.open(root / kind / f"a000{old}") as picture:
+            picture.save(root / kind / f"{name}{suffix}")
+        (root / kind / f"a000{old}").unlink()
+    manifest = prepare(find_dataset("folder", root))
+    record = manifest.records[name]
+    assert record.image.is_relative_to(manifest.folder)
+    assert np.array_equal(seen(manifest, name)[0], np.asarray(Image.open(root / f"images/{name}.bmp")))
+    assert np.array_equal(seen(manifest, name)[1], np.asarray(Image.open(root / f"masks/{name}.gif")))
