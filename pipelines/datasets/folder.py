@@ -15,7 +15,7 @@ from .files import (
     check_name,
     composed,
     find_pictures,
-    masks_beside,
+    masks_among,
     read_classes,
     stem_of,
 )
@@ -50,7 +50,7 @@ def find(
     They are no images.
     """
     image_folder = _folder(root, images, IMAGE_FOLDERS)
-    mask_folder = _folder(root, masks, MASK_FOLDERS) or _nested_masks(image_folder)
+    mask_folder = _folder(root, masks, MASK_FOLDERS)
     train_list = train_list or _existing(root / "train.txt")
     val_list = val_list or _existing(root / "val.txt")
     if image_folder is None and train_list is None:
@@ -86,8 +86,8 @@ def find(
     aside = {id for id, part in parts.items() if part in apart} - val.keys()
     if left := len(aside - pool.keys() if train_list else aside):
         notes.append(f"{left} images of folders for testing or validation are left alone")
-    if (root / "test.txt").is_file():
-        named, lost = read_ids_present(root / "test.txt", samples.names)
+    if test_list := _existing(root / "test.txt"):
+        named, lost = read_ids_present(test_list, samples.names)
         notes += lost
         aside |= (named & samples.all.keys()) - val.keys()
     for id in aside - pool.keys() if train_list else aside:
@@ -131,17 +131,17 @@ class _Samples:
         apart = [masks] if images and masks and not images.samefile(masks) else []
         self.found = find_pictures(images, apart=apart) if images else Pictures(root)
         self.masks_found = find_pictures(masks, apart=[images] if images and apart else ()) if masks else None
-        beside = masks_beside(self.found.names)
+        among = masks_among(self.found.names)
         self.doubtful: dict[str, tuple[str, str]] = {}
         """Two masks that lie beside an image, by its id."""
         if apart:
             self.masks = self.masks_found.by_stem()
             # What has a mask of its own is a picture, whatever it is called.
-            beside = {mask: image for mask, image in beside.items() if stem_of(mask) not in self.masks}
+            among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
         else:
-            self.masks = self._of_pairs(beside)
-        self.by_pairs = not apart and bool(beside)
-        self.beside = {stem_of(mask) for mask in beside}
+            self.masks = self._of_pairs(among)
+        self.by_pairs = not apart and bool(among)
+        self.among = {stem_of(mask) for mask in among}
         """Ids of what seems to be a mask among the images."""
         found = self.found.by_stem()
         self.all = {id: Sample(id, path, self.masks.get(id)) for id, path in found.items()}
@@ -186,7 +186,7 @@ class _Samples:
     def settled(self) -> list[str]:
         """Takes the masks out of the images, when all lists were read. The notes about it and about the folders."""
         named = {id for path in self.masks_listed if (id := self.ids.get(path))}
-        among = sorted(((self.beside | named) - self.listed) & self.all.keys())
+        among = sorted(((self.among | named) - self.listed) & self.all.keys())
         if unclear := [id for id in self.doubtful if self.all[id].mask is None]:
             one, other = self.doubtful[min(unclear)]
             raise UsageError(
@@ -197,7 +197,7 @@ class _Samples:
             del self.all[id]
         notes = [*self.found.notes(), *(self.masks_found.notes("PNG") if self.masks_found else ()), *self.lost]
         if among:
-            used = "are masks beside their images" if self.by_pairs else "are masks, not images"
+            used = "are the masks of others there" if self.by_pairs else "are masks, not images"
             notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
         return notes
 
@@ -206,10 +206,12 @@ class _Samples:
         used = {sample.mask for sample in self.all.values()}
         return {id for id, path in self.masks.items() if path not in used}
 
-    def _of_pairs(self, beside: dict[str, str]) -> dict[str, Path]:
-        """The masks beside their images, by the id of the image; where there are two for one, neither."""
+    def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:
+        """The masks among the images, by the id of the image; where there are two for one, neither."""
         masks: dict[str, Path] = {}
-        for mask, image in beside.items():
+        for mask, image in among.items():
+            if image is None:
+                continue
             id = stem_of(image)
             if id in masks or id in self.doubtful:
                 self.doubtful.setdefault(id, (str(masks.pop(id).relative_to(self.found.folder)), mask))
@@ -260,18 +262,8 @@ def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | No
     return next((root / name for name in usual if (root / name).is_dir()), None)
 
 
-def _nested_masks(images: Path | None) -> Path | None:
-    """A folder for masks among the images, if masks of some of them lie in it."""
-    for folder in (images / name for name in MASK_FOLDERS) if images else ():
-        if folder.is_dir() and not find_pictures(images, apart=[folder]).by_stem().keys().isdisjoint(
-            find_pictures(folder).by_stem()
-        ):
-            return folder
-    return None
-
-
 def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    return path if os.path.lexists(path) else None  # a link to nothing is to be read, and refused
 
 
 def _hash(id: str) -> bytes:
