@@ -240,7 +240,7 @@ def find_pictures(
             elif not entry.is_file():
                 found.odd.append(relative)
             else:
-                check_name(relative)
+                check_name(entry.path)
                 found.names.append(relative)
 
     home = folder.resolve()
@@ -277,7 +277,7 @@ def check_name(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"the name {os.fsencode(name)!r} is not UTF-8: rename the file, or its folder") from None
+        raise UsageError(f"the name {os.fsencode(name)!r} is not UTF-8: rename the file or its folder") from None
 
 
 def composed(text: str) -> str:

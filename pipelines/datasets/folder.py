@@ -134,13 +134,14 @@ class _Samples:
         among = masks_among(self.found.names)
         self.doubtful: dict[str, tuple[str, str]] = {}
         """Two masks that lie beside an image, by its id."""
-        if apart:
+        if apart and (self.masks_found.names or self.masks_found.others):
+            self.by_pairs = False
             self.masks = self.masks_found.by_stem()
             # What has a mask of its own is a picture, whatever it is called.
             among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
         else:
+            self.by_pairs = bool(among)
             self.masks = self._of_pairs(among)
-        self.by_pairs = not apart and bool(among)
         self.among = {stem_of(mask) for mask in among}
         """Ids of what seems to be a mask among the images."""
         found = self.found.by_stem()

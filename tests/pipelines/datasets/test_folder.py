@@ -350,3 +350,11 @@ def test_a_list_that_cannot_be_read_is_not_passed_over(folder_root, name):
     os.mkfifo(root / name)
     with pytest.raises(UsageError, match=f"the list .*{name} is no file"):
         find_dataset("folder", root)
+
+
+def test_an_empty_folder_for_masks_is_none(folder_root):
+    root = folder_root(masked=8, bare=4, val=0)
+    masks_beside(root)
+    (root / "masks").mkdir()
+    masks, ids, _ = used(find_dataset("folder", root))
+    assert (sorted(masks), ids) == (IDS[:8], IDS)
