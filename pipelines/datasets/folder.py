@@ -67,7 +67,7 @@ def find(
         if sample.mask is None:
             raise UsageError(f"the validation image {id} of {val_list} has no mask: add it or take the line out")
     notes = samples.settled()
-    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.all if "/" in id}
+    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.in_folder() if "/" in id}
     if not val_list:
         val = {id: samples.all[id] for id, part in parts.items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
@@ -128,13 +128,15 @@ class _Samples:
 
     def __init__(self, root: Path, images: Path | None, masks: Path | None):
         self.root, self.images = root, images
-        apart = [masks] if images and masks and not images.samefile(masks) else []
-        self.found = find_pictures(images, apart=apart) if images else Pictures(root)
-        self.masks_found = find_pictures(masks, apart=[images] if images and apart else ()) if masks else None
+        if images and masks and images.samefile(masks):
+            masks = None
+        folders = [folder for folder in (images, masks) if folder]
+        self.found = find_pictures(images, apart=folders[1:]) if images else Pictures(root)
+        self.masks_found = find_pictures(masks, apart=folders[:-1]) if masks else None
         among = masks_among(self.found.names)
         self.doubtful: dict[str, tuple[str, str]] = {}
         """Two masks that lie beside an image, by its id."""
-        if apart and (self.masks_found.names or self.masks_found.others):
+        if self.masks_found and (self.masks_found.names or self.masks_found.others):
             self.by_pairs = False
             self.masks = self.masks_found.by_stem()
             # What has a mask of its own is a picture, whatever it is called.
@@ -202,6 +204,10 @@ class _Samples:
             notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
         return notes
 
+    def in_folder(self) -> list[str]:
+        """The ids of the images that lie in the folder for images."""
+        return [id for id in self.ids.values() if id in self.all]
+
     def orphans(self) -> set[str]:
         """The masks that belong to no image, by their relative path without extension."""
         used = {sample.mask for sample in self.all.values()}
@@ -226,7 +232,8 @@ class _Samples:
         for place in (self.root / relative, listed_in.parent / relative, Path(text)):
             if id := self.ids.get(composed(os.path.normpath(place))):
                 return self.all[id]
-        if "/" in relative and (sample := self._from_path(text, listed_in)):
+        # Before what is only called so; but of a path to another disk the name counts, be the file there or not.
+        if "/" in relative and os.path.isfile(self.root / relative) and (sample := self._from_path(text, listed_in)):
             return sample
         if id := self.names.match(text):
             return self.all[id]

@@ -358,3 +358,18 @@ def test_an_empty_folder_for_masks_is_none(folder_root):
     (root / "masks").mkdir()
     masks, ids, _ = used(find_dataset("folder", root))
     assert (sorted(masks), ids) == (IDS[:8], IDS)
+
+
+def test_lists_alone_name_folders_as_they_like(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    (root / "images").rename(root / "val")
+    (root / "train.txt").write_text("".join(f"val/{id}.jpg masks/{id}.png\n" for id in IDS[:4]))
+    dataset = find_dataset("folder", root)
+    assert (len(dataset.train), len(dataset.val), dataset.held_out) == (2, 2, True)
+
+
+def test_a_list_of_another_copy_of_the_data_means_this_one(folder_root):
+    old, root = folder_root(masked=4, bare=0, val=0, root="old"), folder_root(masked=4, bare=0, val=0)
+    (root / "val.txt").write_text(f"{old}/images/a001.jpg\n")
+    (sample,) = find_dataset("folder", root).val
+    assert (sample.image, sample.mask) == (root / "images/a001.jpg", root / "masks/a001.png")
