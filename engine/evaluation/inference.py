@@ -16,7 +16,7 @@ from PIL import Image
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
-from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, masks_beside, masks_in_folders
+from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, masks_among
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
@@ -247,7 +247,7 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
         raise UsageError(f"{path}: no images there ({known}); pass a folder of images or one image")
     # A folder of results is one of pictures, too, for who wants these predicted; but not those in `out`.
     found = find_pictures(path, apart=[out / kind for kind in PREDICTED], results=True)
-    masks = {*masks_beside(found.names), *masks_in_folders(found.names)}
+    masks = masks_among(found.names)
     notes = list(found.notes())
     if masks:
         notes.append(f"{len(masks)} pictures in {path} are masks of others, {min(masks)} for one: they are passed over")

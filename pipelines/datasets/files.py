@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,7 +251,7 @@ def find_pictures(
             elif not entry.is_file():
                 found.odd.append(relative)
             else:
-                check_name(relative)
+                check_name(entry.path)
                 found.names.append(relative)
 
     home = folder.resolve()
@@ -259,30 +259,27 @@ def find_pictures(
     return found
 
 
-def masks_beside(names: Iterable[str]) -> dict[str, str]:
-    """Of names of pictures, those that are masks of others beside them: `p_mask.png` -> `p.jpg`, where there is one."""
+def masks_among(names: Iterable[str]) -> dict[str, str | None]:
+    """Of names of pictures, those that are masks, each with the one that it is the mask of.
+
+    That is `p_mask.png` where there is `p.jpg`, and a folder for masks where one in it is called like a picture beside
+    the folder, or in a folder for images beside it; others in such a folder are masks of None.
+    """
     by_stem = {stem_of(name): name for name in names}
-    masks = {}
+    masks: dict[str, str | None] = {}
+    folders: dict[str, dict[str, str | None]] = defaultdict(dict)
     for stem, name in by_stem.items():
-        found = MASK_TAIL.fullmatch(stem)
-        if found and found["of"] in by_stem:
-            masks[name] = by_stem[found["of"]]
-    return masks
-
-
-def masks_in_folders(names: Iterable[str]) -> set[str]:
-    """Of names of pictures, those in a folder for masks that has a picture of the same name beside it or in a folder
-    for images beside it."""
-    stems = {stem_of(name): name for name in names}
-    masks = set()
-    for stem, name in stems.items():
         parts = stem.split("/")
-        for place, part in enumerate(parts[:-1]):
-            if part in MASK_FOLDERS:
-                rest = parts[place + 1 :]
-                homes = (parts[:place], *([*parts[:place], images] for images in IMAGE_FOLDERS))
-                if any("/".join((*home, *rest)) in stems for home in homes):
-                    masks.add(name)
+        place = next((place for place, part in enumerate(parts[:-1]) if part in MASK_FOLDERS), None)
+        if place is not None:
+            homes = (parts[:place], *([*parts[:place], folder] for folder in IMAGE_FOLDERS))
+            called_so = (by_stem.get("/".join((*home, *parts[place + 1 :]))) for home in homes)
+            folders["/".join(parts[: place + 1])][name] = next(filter(None, called_so), None)
+        elif (found := MASK_TAIL.fullmatch(stem)) and found["of"] in by_stem:
+            masks[name] = by_stem[found["of"]]
+    for folder in folders.values():
+        if any(folder.values()):
+            masks |= folder
     return masks
 
 
@@ -291,7 +288,7 @@ def check_name(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"the name {os.fsencode(name)!r} is not UTF-8: rename the file, or its folder") from None
+        raise UsageError(f"the name {os.fsencode(name)!r} is not UTF-8: rename the file or its folder") from None
 
 
 def composed(text: str) -> str:

@@ -15,7 +15,7 @@ from .files import (
     check_name,
     composed,
     find_pictures,
-    masks_beside,
+    masks_among,
     read_classes,
     stated_colours,
     stem_of,
@@ -51,7 +51,7 @@ def find(
     They are no images.
     """
     image_folder = _folder(root, images, IMAGE_FOLDERS)
-    mask_folder = _folder(root, masks, MASK_FOLDERS) or _nested_masks(image_folder)
+    mask_folder = _folder(root, masks, MASK_FOLDERS)
     train_list = train_list or _existing(root / "train.txt")
     val_list = val_list or _existing(root / "val.txt")
     if image_folder is None and train_list is None:
@@ -68,7 +68,7 @@ def find(
         if sample.mask is None:
             raise UsageError(f"the validation image {id} of {val_list} has no mask: add it or take the line out")
     notes = samples.settled()
-    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.all if "/" in id}
+    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.in_folder() if "/" in id}
     if not val_list:
         val = {id: samples.all[id] for id, part in parts.items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
@@ -87,8 +87,8 @@ def find(
     aside = {id for id, part in parts.items() if part in apart} - val.keys()
     if left := len(aside - pool.keys() if train_list else aside):
         notes.append(f"{left} images of folders for testing or validation are left alone")
-    if (root / "test.txt").is_file():
-        named, lost = read_ids_present(root / "test.txt", samples.names)
+    if test_list := _existing(root / "test.txt"):
+        named, lost = read_ids_present(test_list, samples.names)
         notes += lost
         aside |= (named & samples.all.keys()) - val.keys()
     for id in aside - pool.keys() if train_list else aside:
@@ -130,20 +130,23 @@ class _Samples:
 
     def __init__(self, root: Path, images: Path | None, masks: Path | None):
         self.root, self.images = root, images
-        apart = [masks] if images and masks and not images.samefile(masks) else []
-        self.found = find_pictures(images, apart=apart) if images else Pictures(root)
-        self.masks_found = find_pictures(masks, apart=[images] if images and apart else ()) if masks else None
-        beside = masks_beside(self.found.names)
+        if images and masks and images.samefile(masks):
+            masks = None
+        folders = [folder for folder in (images, masks) if folder]
+        self.found = find_pictures(images, apart=folders[1:]) if images else Pictures(root)
+        self.masks_found = find_pictures(masks, apart=folders[:-1]) if masks else None
+        among = masks_among(self.found.names)
         self.doubtful: dict[str, tuple[str, str]] = {}
         """Two masks that lie beside an image, by its id."""
-        if apart:
+        if self.masks_found and (self.masks_found.names or self.masks_found.others):
+            self.by_pairs = False
             self.masks = self.masks_found.by_stem()
             # What has a mask of its own is a picture, whatever it is called.
-            beside = {mask: image for mask, image in beside.items() if stem_of(mask) not in self.masks}
+            among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
         else:
-            self.masks = self._of_pairs(beside)
-        self.by_pairs = not apart and bool(beside)
-        self.beside = {stem_of(mask) for mask in beside}
+            self.by_pairs = bool(among)
+            self.masks = self._of_pairs(among)
+        self.among = {stem_of(mask) for mask in among}
         """Ids of what seems to be a mask among the images."""
         found = self.found.by_stem()
         self.all = {id: Sample(id, path, self.masks.get(id)) for id, path in found.items()}
@@ -188,7 +191,7 @@ class _Samples:
     def settled(self) -> list[str]:
         """Takes the masks out of the images, when all lists were read. The notes about it and about the folders."""
         named = {id for path in self.masks_listed if (id := self.ids.get(path))}
-        among = sorted(((self.beside | named) - self.listed) & self.all.keys())
+        among = sorted(((self.among | named) - self.listed) & self.all.keys())
         if unclear := [id for id in self.doubtful if self.all[id].mask is None]:
             one, other = self.doubtful[min(unclear)]
             raise UsageError(
@@ -199,19 +202,25 @@ class _Samples:
             del self.all[id]
         notes = [*self.found.notes(), *(self.masks_found.notes("PNG") if self.masks_found else ()), *self.lost]
         if among:
-            used = "are masks beside their images" if self.by_pairs else "are masks, not images"
+            used = "are the masks of others there" if self.by_pairs else "are masks, not images"
             notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
         return notes
+
+    def in_folder(self) -> list[str]:
+        """The ids of the images that lie in the folder for images."""
+        return [id for id in self.ids.values() if id in self.all]
 
     def orphans(self) -> set[str]:
         """The masks that belong to no image, by their relative path without extension."""
         used = {sample.mask for sample in self.all.values()}
         return {id for id, path in self.masks.items() if path not in used}
 
-    def _of_pairs(self, beside: dict[str, str]) -> dict[str, Path]:
-        """The masks beside their images, by the id of the image; where there are two for one, neither."""
+    def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:
+        """The masks among the images, by the id of the image; where there are two for one, neither."""
         masks: dict[str, Path] = {}
-        for mask, image in beside.items():
+        for mask, image in among.items():
+            if image is None:
+                continue
             id = stem_of(image)
             if id in masks or id in self.doubtful:
                 self.doubtful.setdefault(id, (str(masks.pop(id).relative_to(self.found.folder)), mask))
@@ -225,7 +234,8 @@ class _Samples:
         for place in (self.root / relative, listed_in.parent / relative, Path(text)):
             if id := self.ids.get(composed(os.path.normpath(place))):
                 return self.all[id]
-        if "/" in relative and (sample := self._from_path(text, listed_in)):
+        # Before what is only called so; but of a path to another disk the name counts, be the file there or not.
+        if "/" in relative and os.path.isfile(self.root / relative) and (sample := self._from_path(text, listed_in)):
             return sample
         if id := self.names.match(text):
             return self.all[id]
@@ -262,18 +272,8 @@ def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | No
     return next((root / name for name in usual if (root / name).is_dir()), None)
 
 
-def _nested_masks(images: Path | None) -> Path | None:
-    """A folder for masks among the images, if masks of some of them lie in it."""
-    for folder in (images / name for name in MASK_FOLDERS) if images else ():
-        if folder.is_dir() and not find_pictures(images, apart=[folder]).by_stem().keys().isdisjoint(
-            find_pictures(folder).by_stem()
-        ):
-            return folder
-    return None
-
-
 def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    return path if os.path.lexists(path) else None  # a link to nothing is to be read, and refused
 
 
 def _hash(id: str) -> bytes:

@@ -163,7 +163,7 @@ def check_lists(
         for entry in read_list(path):
             id = names.match(entry.image) if names else plain_id(entry.image)
             if id is None:
-                unknown.add(entry.image)
+                unknown.add(shown(entry.image))
                 continue
             if names is None and said.setdefault(id, entry.image) != entry.image:
                 raise UsageError(

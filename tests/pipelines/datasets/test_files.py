@@ -7,8 +7,7 @@ import pytest
 
 from semiseg.pipelines.datasets.files import (
     find_pictures,
-    masks_beside,
-    masks_in_folders,
+    masks_among,
     read_classes,
     read_lines,
     voc_colours,
@@ -218,12 +217,14 @@ def test_a_usual_extension_wins_over_another(tmp_path):
 )
 def test_masks_beside_pictures(end):
     names = ["day/p.jpg", f"day/p{end}.png", f"q{end}.png", "street_label.jpg", f"p{end}.png"]
-    assert masks_beside(names) == {f"day/p{end}.png": "day/p.jpg"}
+    assert masks_among(names) == {f"day/p{end}.png": "day/p.jpg"}
 
 
 def test_masks_in_folders():
-    names = ["p.jpg", "masks/p.png", "a/images/q.jpg", "a/labels/q.png", "labels/bottle.jpg", "out/masks/p.png"]
-    assert masks_in_folders(names) == {"masks/p.png", "a/labels/q.png"}
+    names = ["p.jpg", "masks/p.png", "masks/x.png", "a/images/q.jpg", "a/labels/q.png", "b/labels/bottle.jpg"]
+    names += ["out/masks/p.png", "c/label/day/r.jpg", "c/day/r.jpg"]
+    pairs = {"masks/p.png": "p.jpg", "a/labels/q.png": "a/images/q.jpg", "c/label/day/r.jpg": "c/day/r.jpg"}
+    assert masks_among(names) == {"masks/x.png": None, **pairs}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 import shutil
 import unicodedata
 
@@ -198,7 +199,7 @@ def test_masks_beside_their_images_are_masks_where_there_is_no_folder(folder_roo
     assert masks == {id: root / f"images/{id}{tail}.png" for id in IDS[:8]}
     assert ids == IDS
     assert "8 pictures in" in notes
-    assert f"are masks beside their images, a000{tail} for one" in notes
+    assert f"are the masks of others there, a000{tail} for one" in notes
 
 
 def test_two_masks_beside_an_image_are_refused_unless_a_list_names_one(folder_root):
@@ -323,3 +324,52 @@ def test_images_that_are_not_read_are_counted(folder_root):
         image.rename(image.with_suffix(".heic"))
     with pytest.raises(UsageError, match=r"all images in .* are in formats that are not read \(5 .heic\)"):
         find_dataset("folder", root)
+
+
+def test_masks_in_a_folder_of_each_folder_of_images(folder_root):
+    root = folder_root(masked=8, bare=2, val=0)
+    for number in range(10):
+        day = root / f"images/day{number % 2}"
+        (day / "masks").mkdir(parents=True, exist_ok=True)
+        (root / f"images/a{number:03d}.jpg").rename(day / f"a{number:03d}.jpg")
+        if number < 8:
+            (root / f"masks/a{number:03d}.png").rename(day / f"masks/a{number:03d}.png")
+    (root / "masks").rmdir()
+    masks, ids, _ = used(find_dataset("folder", root))
+    assert masks == {f"day{n % 2}/a{n:03d}": root / f"images/day{n % 2}/masks/a{n:03d}.png" for n in range(8)}
+    assert len(ids) == 10
+
+
+@pytest.mark.parametrize("name", ["val.txt", "train.txt", "test.txt"])
+def test_a_list_that_cannot_be_read_is_not_passed_over(folder_root, name):
+    root = folder_root(val=0)
+    (root / name).symlink_to("nowhere")
+    with pytest.raises(UsageError, match=f"the list .*{name} does not exist"):
+        find_dataset("folder", root)
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    with pytest.raises(UsageError, match=f"the list .*{name} is no file"):
+        find_dataset("folder", root)
+
+
+def test_an_empty_folder_for_masks_is_none(folder_root):
+    root = folder_root(masked=8, bare=4, val=0)
+    masks_beside(root)
+    (root / "masks").mkdir()
+    masks, ids, _ = used(find_dataset("folder", root))
+    assert (sorted(masks), ids) == (IDS[:8], IDS)
+
+
+def test_lists_alone_name_folders_as_they_like(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    (root / "images").rename(root / "val")
+    (root / "train.txt").write_text("".join(f"val/{id}.jpg masks/{id}.png\n" for id in IDS[:4]))
+    dataset = find_dataset("folder", root)
+    assert (len(dataset.train), len(dataset.val), dataset.held_out) == (2, 2, True)
+
+
+def test_a_list_of_another_copy_of_the_data_means_this_one(folder_root):
+    old, root = folder_root(masked=4, bare=0, val=0, root="old"), folder_root(masked=4, bare=0, val=0)
+    (root / "val.txt").write_text(f"{old}/images/a001.jpg\n")
+    (sample,) = find_dataset("folder", root).val
+    assert (sample.image, sample.mask) == (root / "images/a001.jpg", root / "masks/a001.png")
