@@ -320,7 +320,7 @@ def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
         if least < 0 or most > 2**16 - 1 or 0 < most < LEAST_16_BIT:
             raise _too_deep(f"holds values from {least} to {most}, which are not those of a 16-bit picture")
         return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.array(image.convert("RGB"))  # writable, as torch wants it
     if bit_depth(image, data) > 8 and (most := int(pixels.max())) < LEAST_16_BIT >> 8:
         whole = None if most else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if whole is None or whole[..., :3].any():

@@ -422,3 +422,10 @@ def test_pictures_that_hold_no_numbers_are_refused(root, value):
     Image.fromarray(pixels).save(root / "images/deep.tif")
     with pytest.raises(UsageError, match=r"deep\.tif holds fractions"):
         run(root)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK"])
+def test_pictures_may_be_written_to(root, mode):
+    path = root / "images/other.tif"
+    Image.fromarray(PIXELS).convert(mode).save(path)
+    assert read(path, COLOUR).flags.writeable
