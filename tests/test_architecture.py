@@ -59,6 +59,7 @@ ORDERS = {
     "engine": """
         events
         console | pictures | device | distributed | disk
+        sheet
         models/state_dict
         models/encoders/encoder
         models/encoders/*

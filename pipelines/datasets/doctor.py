@@ -245,10 +245,13 @@ def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
         text = f"{len(tiny)} images have a side below {TINY} pixels"
         yield Finding("warning", text, "crops of them are mostly padding, leave them out", tiny)
     for what in (IMAGES, MASKS):
-        converted = sum(facts.copy is not None for (role, _), facts in survey.facts.items() if role == what)
+        copied = (path for (role, path), facts in survey.facts.items() if role == what and facts.copy)
+        converted = [Path(path).suffix.lower() for path in copied]
         if converted:
             form = "8-bit RGB" if what == IMAGES else "8-bit gray class indices"
-            yield Finding("ok", f"{converted} {what} will be converted to {form} in the cache when they are prepared")
+            kinds = ", ".join(sorted(set(converted)))
+            text = f"{len(converted)} {what} will be converted to {form} in the cache when they are prepared ({kinds})"
+            yield Finding("ok", text)
     validation = {images[sample.id].hash: sample.id for sample in dataset.val if sample.id in images}
     leaks = tuple(
         f"{sample.id} is {validation[images[sample.id].hash]}"

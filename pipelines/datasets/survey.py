@@ -3,6 +3,7 @@ differently is converted into the cache. Then masks are judged beside their pict
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,9 @@ from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted
+
+LONGEST_NAME = 200
+"""Bytes of a file's name to which an end may be added: file systems take 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +236,17 @@ def _convert(facts: Facts, folder: Path | None, name: str, upright: np.ndarray, 
     `stored` where the file itself will do for that."""
     turned = facts.orientation != UPRIGHT
     if turned or stored is not None:
-        facts.copy = _write_png(folder, f"{name}-{facts.hash}.png", upright)
+        facts.copy = _write_png(folder, _copy_of(name, f"{facts.hash}.png"), upright)
     if turned and stored is not None:
-        facts.stored = _write_png(folder, f"{name}-{facts.hash}-stored.png", stored)
+        facts.stored = _write_png(folder, _copy_of(name, f"{facts.hash}-stored.png"), stored)
+
+
+def _copy_of(path: str, end: str) -> str:
+    """The name of a converted file; names too long for file systems with an end become their checksum."""
+    place, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    return f"{place}/{name}-{end}"
 
 
 def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
