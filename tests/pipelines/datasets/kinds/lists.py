@@ -106,5 +106,7 @@ KINDS["classes-missing"] = Kind(lambda root: (root / "classes.txt").unlink(), re
 KINDS["classes-is-a-folder"] = Kind(
     lambda root: ((root / "classes.txt").unlink(), (root / "classes.txt").mkdir()), refused="classes.txt"
 )
-KINDS["classes-elsewhere"] = Kind(put("own/names.txt", "\n".join(CLASSES), "classes.txt"), options={"classes": "own/names.txt"})
+KINDS["classes-elsewhere"] = Kind(
+    put("own/names.txt", "\n".join(CLASSES), "classes.txt"), options={"classes": "own/names.txt"}
+)
 KINDS["classes-named-and-missing"] = Kind(lambda root: None, refused="q.txt", options={"classes": "q.txt"})

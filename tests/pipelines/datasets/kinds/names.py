@@ -111,16 +111,19 @@ def predictions(folder: str) -> Callable[[Path], None]:
     return steps(*(put(f"{folder}/{kind}/p0.png", PNG) for kind in ("masks", "colours", "overlays")))
 
 
-for images, masks in (("JPEGImages", "SegmentationClass"), ("imgs", "labels"), ("image", "annotations"), ("img", "mask")):
+for images, masks in (
+    ("JPEGImages", "SegmentationClass"),
+    ("imgs", "labels"),
+    ("image", "annotations"),
+    ("img", "mask"),
+):
     KINDS[f"folders-{images}"] = Kind(moved(("images", images), ("masks", masks)))
 KINDS["folders-named"] = Kind(
     moved(("images", "a/pictures"), ("masks", "b/truth")), options={"images": "a/pictures", "masks": "b/truth"}
 )
 KINDS["folders-absent"] = Kind(lambda root: shutil.rmtree(root / "images"), refused="--files.images")
 KINDS["folder-masks-absent"] = Kind(lambda root: shutil.rmtree(root / "masks"), refused="mask")
-KINDS["folder-images-empty"] = Kind(
-    lambda root: [path.unlink() for path in (root / "images").iterdir()], refused="p4"
-)
+KINDS["folder-images-empty"] = Kind(lambda root: [path.unlink() for path in (root / "images").iterdir()], refused="p4")
 KINDS["folder-masks-empty"] = Kind(lambda root: [p.unlink() for p in (root / "masks").iterdir()], refused="mask")
 KINDS["folder-named-like-a-picture"] = Kind(lambda root: (root / "images/z.jpg").mkdir())
 KINDS["folder-named-like-a-mask"] = Kind(lambda root: (root / "masks/p5.png").mkdir())
@@ -153,7 +156,8 @@ KINDS["images-in-the-masks-folder-too"] = Kind(
 )
 KINDS["predictions-among-the-images"] = Kind(predictions("images/predictions"), noted="predict")
 KINDS["run-among-the-images"] = Kind(
-    steps(put("images/run/recipe.json", "{}"), put("images/run/log.jsonl", ""), put("images/run/samples/p0.png", PNG)), noted="run"
+    steps(put("images/run/recipe.json", "{}"), put("images/run/log.jsonl", ""), put("images/run/samples/p0.png", PNG)),
+    noted="run",
 )
 
 
@@ -199,7 +203,9 @@ KINDS["link-folder"] = Kind(
 KINDS["link-file"] = Kind(steps(moved(("images/p0.png", "store/q.png")), link("images/p0.png", "../store/q.png")))
 KINDS["link-hard"] = Kind(lambda root: os.link(root / "images/p0.png", root / "copy.png"))
 KINDS["link-of-links"] = Kind(
-    steps(moved(("images/p0.png", "store/q.png")), link("store/r.png", "q.png"), link("images/p0.png", "../store/r.png"))
+    steps(
+        moved(("images/p0.png", "store/q.png")), link("store/r.png", "q.png"), link("images/p0.png", "../store/r.png")
+    )
 )
 for kind, to in {"itself": "circle", "here": ".", "above": "..", "root": "/"}.items():
     KINDS[f"link-to-{kind}"] = Kind(link("images/circle", to), refused="circle")
