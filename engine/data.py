@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
+from ..pipelines.datasets.layouts import absolute
 from ..pipelines.datasets.manifest import Manifest, Record
-from ..pipelines.datasets.splits import Split
+from ..pipelines.datasets.splits import Split, absolute_spec
 from ..pipelines.errors import refuse
 from .events import Event, Listener, silent
-from .recipe import Recipe
+from .recipe import Files, Recipe
+from .serial import plain, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,25 @@ class Data:
     @property
     def val(self) -> list[Record]:
         return [self.manifest.records[sample.id] for sample in self.dataset.val]
+
+
+def anchored(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths to its data, so that it means the same in any working folder."""
+    data = recipe.runtime.data and Path(recipe.runtime.data).expanduser().absolute()
+    files = plain(absolute(recipe.layout, data, asdict(recipe.files))) if data else {}
+    return recipe.replace(data=data, split=absolute_spec(recipe.split), files=typed(Files, plain(recipe.files) | files))
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """An anchored recipe with paths that stay the same where its data is moved: those of files from the root, and list
+    files by name; what is in them is compared by itself."""
+    data = str(recipe.runtime.data)
+    files = plain(recipe.files)
+    for name, value in files.items():
+        if isinstance(value, str) and os.path.isabs(value) and Path(value).is_relative_to(data):
+            files[name] = os.path.relpath(value, data)
+    split = ",".join(os.path.basename(part) if os.path.isabs(part) else part for part in recipe.split.split(","))
+    return recipe.replace(split=split, files=typed(Files, files))
 
 
 def locate(recipe: Recipe) -> Dataset:

@@ -33,7 +33,7 @@ LEAST_16_BIT = 2**14
 LARGE = 64
 """Megapixels from which on a file's memory is worth a thought."""
 UPRIGHT = 1
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _SUBFILE_TAG = 274, 254
 _TURNS = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -93,7 +93,7 @@ class Reading:
         megapixels = width * height / 1e6
         if self.is_large(width, height):
             text = f"is {width}x{height}, {megapixels:.6g} megapixels where {self.max_megapixels:g} are the limit"
-            raise Refusal("large", text, f"cut it into tiles, or pass --files.max-megapixels {math.ceil(megapixels)}")
+            raise Refusal("large", text, "cut it into tiles, or raise --files.max-megapixels above that")
         free, needed = free_memory() if megapixels > LARGE else None, 4e6 * megapixels
         if free is not None and needed > free:
             needs = f"needs more than {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
@@ -115,6 +115,8 @@ class Picture:
     """The tag: how the file is stored."""
     plain: bool
     """Whether every decoder reads the file's stored pixels alike: 8-bit RGB in JPEG or PNG."""
+    first: bool = False
+    """Whether it is the first of several in its file: pages, or frames of an animation."""
 
     @property
     def stored(self) -> np.ndarray:
@@ -168,18 +170,18 @@ def refusal(error: Exception) -> Refusal:
 def decode_picture(data: bytes, reading: Reading = READING) -> Picture:
     """A picture from the bytes of its file. Raises `Refusal`, or what decoders raise."""
     with open_image(data, reading) as image:
-        orientation = orientation_of(image)
+        orientation, first = orientation_of(image), holds_several(image)
         plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG") and "transparency" not in image.info
         if plain and bit_depth(image, data) == 8:
             if image.format != "PNG":
                 # Decoded small, for the sake of what Pillow minds and OpenCV may not: a file that ends too early.
                 image.draft("RGB", (1, 1))
                 image.load()
-            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True)
+            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True, first)
         load(image, data)
         pixels = _rgb(image, data)
         # Pillow turns TIFF by itself.
-        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False)
+        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False, first)
 
 
 def open_image(data: bytes, reading: Reading) -> Image.Image:
@@ -188,6 +190,8 @@ def open_image(data: bytes, reading: Reading) -> Image.Image:
     reading.check(*image.size)
     if image.format == "PNG":
         _check_chunks(memoryview(data))
+    if image.format in ("JPEG", "MPO"):
+        _check_markers(data)
     return image
 
 
@@ -214,6 +218,21 @@ def orientation_of(image: Image.Image) -> int:
     except Exception:  # a broken tag spoils no pixel
         return UPRIGHT
     return value if value in _TURNS else UPRIGHT
+
+
+def holds_several(image: Image.Image) -> bool:
+    """Whether a file holds further pages or frames: not the smaller copies in a TIFF, nor what phones put behind a
+    photograph."""
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    several = False
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        several |= not image.tag_v2.get(_SUBFILE_TAG, 0) & 1
+    image.seek(0)
+    return several
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -263,6 +282,34 @@ def _check_chunks(data: memoryview) -> None:
         at = end
 
 
+def _check_markers(data: bytes) -> None:
+    """A JPEG's segments and the markers among its pixels, up to the end of the image. Decoders pass over what does not
+    belong there with gray or shifted blocks. Damage that looks like other pixels cannot be told from them."""
+    values = np.frombuffer(data, np.uint8)
+    # Among pixels 255 is followed by 0; before a marker it may be repeated.
+    before = np.flatnonzero(values[:-1] == 255)
+    codes = values[before + 1]
+    found = (codes != 0) & (codes != 255)
+    end, restarts, number = 2, False, 0
+    for place, code in zip((before[found] + 2).tolist(), codes[found].tolist(), strict=True):
+        if place - 2 < end:  # within a segment
+            continue
+        if code == 0xD9:  # the end; cameras put other pictures behind it
+            return
+        if 0xD0 <= code <= 0xD7:
+            if not restarts or code != 0xD0 + number % 8:
+                raise ValueError(f"damaged: unexpected restart before byte {place}")
+            number += 1
+        elif 0xC0 <= code <= 0xFE and code != 0xD8:
+            length = int.from_bytes(data[place : place + 2], "big")
+            if code == 0xDD:
+                restarts = data[place + 2 : place + 4] != b"\0\0"
+            number, end = 0, place + length
+        else:
+            raise ValueError(f"damaged: unexpected marker before byte {place}")
+    raise ValueError("truncated")
+
+
 def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
     """The loaded image as 8-bit RGB. Of 16 bits the upper eight are kept, as PNG decoders do."""
     if image.mode == "F":
@@ -273,7 +320,7 @@ def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
         if least < 0 or most > 2**16 - 1 or 0 < most < LEAST_16_BIT:
             raise _too_deep(f"holds values from {least} to {most}, which are not those of a 16-bit picture")
         return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.array(image.convert("RGB"))  # writable, as torch wants it
     if bit_depth(image, data) > 8 and (most := int(pixels.max())) < LEAST_16_BIT >> 8:
         whole = None if most else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if whole is None or whole[..., :3].any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import console
 from ..data import prepare_manifest
+from ..events import Event
 from .options import Flat, Source, emit
 
 
@@ -17,6 +18,8 @@ def prepare(*, source: Flat[Source] = Source(), verify: bool = False, json: bool
     """
     dataset = source.find()
     with console.listening() as listener:
+        for note in dataset.notes:
+            listener(Event("note", f"data: {note}"))
         done = prepare_manifest(dataset, listener, verify=verify)
     histogram = dict(zip(dataset.classes, done.histogram, strict=True))
     labeled = sum(sample.mask is not None for sample in dataset.train)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ..decode import READING, Reading
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (*USUAL_SUFFIXES, ".jfif", ".jpe", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k")
+"""What pictures and masks are called; what a file is, its content says."""
 IGNORE = 255
 """The value of pixels that count nowhere, in masks and targets."""
 
@@ -87,6 +89,8 @@ class Layout:
     """None where each data set has its own."""
     palette: tuple[Colour, ...] | None = None
     """One RGB colour a class."""
+    levels: tuple[str, ...] = ("",)
+    """Where the data set may lie under the root that a user passes."""
     needs_root: bool = True
     """Whether the user has to say where the data set is; if not, it is made there."""
 

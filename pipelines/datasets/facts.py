@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any
 
 from ..cache import write_atomically
 from ..decode import UPRIGHT
@@ -22,6 +22,7 @@ ROLES = IMAGES, MASKS, RECOLOURED
 Key = tuple[str, str]
 """What a file was decoded as, and its path: the same file may be a picture and a mask."""
 
+_TYPES = (int,) * 6 + (str, bool, bool, dict, dict)
 _VALUES = {str(value) for value in range(256)}
 _COLOUR = re.compile("[0-9a-f]{6}")
 
@@ -44,7 +45,7 @@ class Copy:
     def lies_in(self, folder: Path) -> bool:
         """Whether it is there and, as far as its size tells, whole."""
         try:
-            return os.stat(folder / self.name).st_size == self.size
+            return os.stat(f"{folder}/{self.name}").st_size == self.size
         except OSError:
             return False
 
@@ -68,6 +69,8 @@ class Facts:
     """Of a turned file that is not plain: the copy of it as it is stored."""
     orientation: int = UPRIGHT
     """The tag."""
+    first: bool = False
+    """Whether a picture is the first of several pages or frames."""
     counts: dict[str, int] = field(default_factory=dict)
     """Of a mask: the pixels of each class index."""
     colours: dict[str, str] = field(default_factory=dict)
@@ -92,20 +95,6 @@ class Facts:
         folder = self.copy.name.partition("/")[0] if self.copy else MASKS
         return None if folder in (IMAGES, MASKS) else folder
 
-    @property
-    def plausible(self) -> bool:
-        """Whether facts that were read from a file can be those of one: the names of copies lead nowhere else."""
-        names = [copy.name for copy in self.copies]
-        return (
-            min(self.height, self.width) > 0
-            and max(self.height, self.width) < 2**31
-            and 1 <= self.orientation <= 8
-            and all(os.path.normpath(name) == name and not name.startswith(("/", "..")) for name in names)
-            and all(key in _VALUES and pixels > 0 for key, pixels in self.counts.items())
-            and (not self.counts or sum(self.counts.values()) == self.height * self.width)
-            and all(key in _VALUES and _COLOUR.fullmatch(colour) for key, colour in self.colours.items())
-        )
-
     def size(self, as_stored: bool) -> tuple[int, int]:
         """Height and width, upright or before the file is turned."""
         size = self.height, self.width
@@ -129,29 +118,44 @@ def load_facts(path: Path) -> dict[Key, Facts]:
     known = {}
     for role, name, one in files:
         try:
-            facts = _typed(Facts, one)
+            known[role, name] = _facts(one)
         except (TypeError, ValueError):
             continue
-        if facts.plausible:
-            known[role, name] = facts
     return known
 
 
-def _typed(kind: Any, value: Any) -> Any:
-    """The value of type `kind` that JSON holds as `value`. Raises TypeError or ValueError where it is of another."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: _typed(hints.get(name), one) for name, one in dict(value).items()})
-    if origin is UnionType:
-        return None if value is None else _typed(arguments[0], value)
-    if origin is tuple:
-        return tuple(_typed(one, part) for one, part in zip(arguments, value, strict=True))
-    if origin is dict:
-        return {_typed(arguments[0], key): _typed(arguments[1], one) for key, one in dict(value).items()}
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind}")
-    return value
+def _facts(values: dict[str, Any]) -> Facts:
+    """The facts that JSON holds. Raises TypeError or ValueError for what cannot be those of a file: the names of copies
+    lead nowhere but into the cache."""
+    facts = Facts(**values)
+    facts.stamp = tuple(facts.stamp)
+    if facts.copy is not None:
+        facts.copy = Copy(**facts.copy)
+    if facts.stored is not None:
+        facts.stored = Copy(**facts.stored)
+    sides, counts, colours = (facts.height, facts.width), facts.counts, facts.colours
+    plain = (*facts.stamp, *sides, facts.orientation, facts.hash, facts.first, facts.bits, counts, colours)
+    good = (
+        tuple(map(type, plain)) == _TYPES
+        and all(0 < side < 2**31 for side in sides)
+        and 1 <= facts.orientation <= 8
+        and type(facts.palette) in (str, NoneType)
+        and all(_is_plausible(copy) for copy in facts.copies)
+        and _VALUES.issuperset(counts)
+        and all(type(pixels) is int and pixels > 0 for pixels in counts.values())
+        and (not counts or sum(counts.values()) == facts.height * facts.width)
+        and _VALUES.issuperset(colours)
+        and all(_COLOUR.fullmatch(colour) for colour in colours.values())
+    )
+    if not good:
+        raise ValueError("not the facts of a file")
+    return facts
+
+
+def _is_plausible(copy: Copy) -> bool:
+    name = copy.name
+    typed = tuple(map(type, (name, copy.size, copy.hash))) == (str, int, str)
+    return typed and os.path.normpath(name) == name and not name.startswith(("/", ".."))
 
 
 def save_facts(path: Path, facts: dict[Key, Facts]) -> None:

@@ -16,6 +16,7 @@ from ..decode import (
     Reading,
     Refusal,
     decoded,
+    holds_several,
     load,
     open_image,
     orientation_of,
@@ -71,6 +72,9 @@ def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
     with open_image(data, reading) as image:
         if container := _lossy(image, data):
             raise Refusal("lossy", f"is {container}, which changes label values", _ANEW)
+        if holds_several(image):
+            text = "holds several pages or frames, of which one must be the mask"
+            raise Refusal("pages", text, "save that one by itself, as PNG")
         orientation = orientation_of(image)
         if image.format == "PNG" and png_header(data) == (8, 0) and "transparency" not in image.info:
             return Mask(turned(decoded(data, LABEL), orientation), orientation, True)

@@ -3,7 +3,9 @@ differently is converted into the cache. Then masks are judged beside their pict
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,6 +25,9 @@ from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted
+
+LONGEST_NAME = 200
+"""Bytes of a file's name to which an end may be added: file systems take 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,12 @@ class Survey:
 
     def counts(self, samples: Iterable[Sample]) -> np.ndarray:
         """Pixels of each label value, (256,) int64, over the masks of the samples."""
-        counts = np.zeros(256, np.int64)
+        counts: Counter[str] = Counter()
         for sample in samples:
             if sample.mask and (known := self.mask(sample)):
                 for value, pixels in known.counts.items():
-                    counts[int(value)] += pixels
-        return counts
+                    counts[value] += pixels
+        return np.array([counts[str(value)] for value in range(256)], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ def survey_files(
     again = _palettes(survey, dataset)
     _decode(survey, again, dataset.reading, known or {}, folder, workers, on_progress)
     _turn(survey, dataset)
+    survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
     return survey
@@ -194,7 +200,7 @@ def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, r
     PNG."""
     picture = decode_picture(data, reading)
     facts.height, facts.width = picture.pixels.shape[:2]
-    facts.orientation = picture.orientation
+    facts.orientation, facts.first = picture.orientation, picture.first
     _convert(facts, folder, f"{IMAGES}/{id}", picture.pixels, None if picture.plain else picture.stored)
     return facts
 
@@ -230,9 +236,17 @@ def _convert(facts: Facts, folder: Path | None, name: str, upright: np.ndarray, 
     `stored` where the file itself will do for that."""
     turned = facts.orientation != UPRIGHT
     if turned or stored is not None:
-        facts.copy = _write_png(folder, f"{name}-{facts.hash}.png", upright)
+        facts.copy = _write_png(folder, _copy_of(name, f"{facts.hash}.png"), upright)
     if turned and stored is not None:
-        facts.stored = _write_png(folder, f"{name}-{facts.hash}-stored.png", stored)
+        facts.stored = _write_png(folder, _copy_of(name, f"{facts.hash}-stored.png"), stored)
+
+
+def _copy_of(path: str, end: str) -> str:
+    """The name of a converted file; names too long for file systems with an end become their checksum."""
+    place, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    return f"{place}/{name}-{end}"
 
 
 def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
@@ -315,6 +329,12 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
 
 def _tags(tagged: list[Sample]) -> str:
     return f"{len(tagged)} images carry an EXIF orientation, {tagged[0].image} for one"
+
+
+def _pages(survey: Survey) -> Iterator[str]:
+    several = [path for (_, path), facts in survey.facts.items() if facts.first]
+    if several:
+        yield f"{len(several)} images hold several pages or frames, {several[0]} for one: the first of each is used"
 
 
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:

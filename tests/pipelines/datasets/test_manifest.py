@@ -208,10 +208,6 @@ FAULTS = {
         r"a001\.jpg cannot be decoded \(not an image of AVIF, BMP, .*WEBP\)",
     ),
     "empty": (lambda root: (root / "images/a001.jpg").write_bytes(b""), r"a001\.jpg cannot be decoded"),
-    "dead link": (
-        lambda root: (root / "images/link.jpg").symlink_to("nowhere.jpg"),
-        r"link\.jpg cannot be read \(No such file or directory\)",
-    ),
     "size": (lambda root: write_mask(root, VALUES[:-1]), r"a001\.png is 48x39 but its image .*a001\.jpg is 48x40"),
     "RGB": (
         lambda root: write_mask(root, rgb(40, 48)),
@@ -442,3 +438,18 @@ def test_a_manifest_nested_without_end_is_not_believed(own):
     first = own()
     (first.folder / "manifest.json").write_text("[" * 100_000)
     assert own() == first
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "é" * 125, "day/" + "y" * 251])
+def test_copies_of_files_with_long_names(folder_root, name):
+    root = folder_root(masked=4, bare=0, val=0)
+    for kind, old, suffix in (("images", ".jpg", ".bmp"), ("masks", ".png", ".gif")):
+        (root / kind / name).parent.mkdir(exist_ok=True)
+        with Image.open(root / kind / f"a000{old}") as picture:
+            picture.save(root / kind / f"{name}{suffix}")
+        (root / kind / f"a000{old}").unlink()
+    manifest = prepare(find_dataset("folder", root))
+    record = manifest.records[name]
+    assert record.image.is_relative_to(manifest.folder)
+    assert np.array_equal(seen(manifest, name)[0], np.asarray(Image.open(root / f"images/{name}.bmp")))
+    assert np.array_equal(seen(manifest, name)[1], np.asarray(Image.open(root / f"masks/{name}.gif")))

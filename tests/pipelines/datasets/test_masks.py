@@ -1,7 +1,6 @@
 """Masks as people bring them: palettes in any order, 255 for a class, fractions, losses, a mask as picture."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -61,12 +60,15 @@ def test_a_file_is_a_picture_and_a_mask_at_once(root, mistaken):
             run(root, images="masks", masks="images")
         manifest = run(root)
     else:
-        shutil.move(root / "masks", root / "images/masks")
-        manifest = run(root, masks="images/masks")
+        images = sorted((root / "images").iterdir())
+        (root / "train.txt").write_text("".join(f"images/{image.name}\n" for image in images[:4]) + "masks/a000.png\n")
+        (root / "val.txt").write_text("".join(f"images/{image.name}\n" for image in images[4:6]))
+        manifest = run(root)
         as_picture, _ = seen(manifest, "masks/a000")
         assert np.array_equal(as_picture, np.array(COLOURS, np.uint8)[VALUES])
     assert np.array_equal(seen(manifest, "a000")[1], VALUES)
-    assert manifest.histogram == tuple(6 * np.bincount(VALUES.ravel()))
+    labelled = sum(sample.mask is not None for sample in manifest.dataset.train)
+    assert manifest.histogram == tuple(labelled * np.bincount(VALUES.ravel()))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
@@ -248,3 +250,28 @@ def test_lossless_tiff_stays(root):
     (root / "masks/a000.png").unlink()
     Image.fromarray(VALUES).save(root / "masks/a000.tif", compression="tiff_lzw")
     assert np.array_equal(seen(run(root), "a000")[1], VALUES)
+
+
+def several(path, first, others, **options):
+    first.save(path, save_all=True, append_images=others, **options)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".webp"])
+def test_masks_of_several_pages_are_refused(root, suffix):
+    (root / "masks/a000.png").unlink()
+    path, options = root / f"masks/a000{suffix}", {"lossless": True} if suffix == ".webp" else {}
+    several(path, Image.fromarray(VALUES), [Image.fromarray(2 - VALUES)], **options)
+    with pytest.raises(UsageError, match=r"a000\.\w+ holds several pages or frames, .*: save that one by itself"):
+        run(root)
+
+
+def test_smaller_copies_within_a_tiff_are_no_other_masks(root):
+    (root / "masks/a000.png").unlink()
+    path = root / "masks/a000.tif"
+    small = Image.fromarray(VALUES[::2, ::2].copy())
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    several(path, Image.fromarray(VALUES), [small], compression="tiff_lzw")
+    assert Image.open(path).n_frames == 2
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.notes == ()

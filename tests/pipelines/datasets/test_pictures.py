@@ -265,6 +265,62 @@ def test_photographs_that_end_early_are_refused(root, keep):
             act()
 
 
+def within_pixels(data, part, bytes):
+    at = data.index(b"\xff\xda") + 14
+    at += int((len(data) - 2 - at) * part)
+    return data[:at] + bytes + data[at + len(bytes) :]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda data: within_pixels(data, 0.5, b"\xff\xd1"), "damaged: unexpected restart"),
+        (lambda data: within_pixels(data, 0.9, b"\xff\xff\xff\x4a"), "damaged: unexpected marker"),
+        (lambda data: within_pixels(data, 0.9, b"\xff\xd8"), "damaged: unexpected marker"),
+        (lambda data: data[:-2], "truncated"),
+        (lambda data: data[:-2] + bytes(2), "truncated"),
+    ],
+)
+def test_photographs_damaged_in_the_middle_are_refused(root, mode, damage, says):
+    path = root / "images/a000.jpg"
+    Image.fromarray(PIXELS).convert(mode).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    for act in (lambda: run(root), lambda: read(path, COLOUR)):
+        with pytest.raises(UsageError, match=rf"a000\.jpg cannot be decoded \(.*{says}"):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"), [(2, "unexpected restart"), (None, None)], ids=["a restart is lost", "all are there"]
+)
+def test_restarts_are_counted(root, lost, says):
+    path = root / "images/a000.jpg"
+    Image.fromarray(PIXELS).save(path, restart_marker_blocks=2)
+    data = path.read_bytes()
+    if lost is None:
+        assert data.count(b"\xff\xd3") > 0
+        agrees(run(root), "a000", path)
+        return
+    at = data.index(b"\xff\xd2", data.index(b"\xff\xda"))
+    path.write_bytes(data[:at] + data[at + 2 :])
+    with pytest.raises(UsageError, match=says):
+        run(root)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"progressive": True}, {"optimize": True}, {"comment": b"\xff\xd9\xff\xd0"}, {"restart_marker_rows": 1},
+     {"progressive": True, "restart_marker_blocks": 3}, {"format": "MPO", "save_all": True}],
+)  # fmt: skip
+@pytest.mark.parametrize("behind", [b"", b"\xff\xd8 another picture"])
+def test_whole_photographs_of_every_make_are_taken(root, options, behind):
+    path = root / "images/a000.jpg"
+    Image.fromarray(PIXELS).save(path, **options)
+    path.write_bytes(path.read_bytes() + behind)
+    agrees(run(root), "a000", path)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
 @pytest.mark.parametrize("folder", ["images", "masks"])
 def test_files_that_are_too_large_are_refused_by_their_header(root, folder, suffix):
@@ -273,7 +329,7 @@ def test_files_that_are_too_large_are_refused_by_their_header(root, folder, suff
     path = root / folder / f"a000{suffix}"
     Image.new("L", (96, 80)).save(path)
     limit = 40 * 48 / 1e6
-    says = rf"{path.name} is 96x80, 0.00768 megapixels where 0.00192 are the limit: cut it.* --files.max-megapixels 1"
+    says = rf"{path.name} is 96x80, 0.00768 megapixels where 0.00192 are the limit: cut .* raise --files.max-megapixels"
     for _ in range(2):
         with pytest.raises(UsageError, match=says):
             prepare(find_dataset("folder", root, max_megapixels=limit))
@@ -291,7 +347,7 @@ def test_the_header_alone_decides_on_size(root):
     data[16:24] = struct.pack(">II", 60000, 60000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
-    says = "a000.png is 60000x60000, 3600 megapixels where 1074 are the limit: .* pass --files.max-megapixels 3600"
+    says = "a000.png is 60000x60000, 3600 megapixels where 1074 are the limit: .* raise --files.max-megapixels above"
     for act in (lambda: run(root), lambda: read(path, COLOUR)):
         with pytest.raises(UsageError, match=says):
             act()
@@ -348,3 +404,28 @@ def test_a_file_that_does_not_fit_into_the_memory_is_refused(root, monkeypatch):
     monkeypatch.setattr(decode, "free_memory", lambda: 2**28)
     with pytest.raises(UsageError, match=r"ortho\.png is 9600x9600 and needs more than 0\.3 GiB of memory, 0\.2 are"):
         run(root)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".webp"])
+def test_of_several_pages_the_first_is_the_picture_and_a_note_says_so(root, suffix):
+    path = root / f"images/pages{suffix}"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(PIXELS).save(path, save_all=True, append_images=[Image.fromarray(255 - PIXELS)], **options)
+    manifest = run(root)
+    assert np.array_equal(agrees(manifest, "pages", path), PIXELS)
+    assert manifest.notes == (f"1 images hold several pages or frames, {path} for one: the first of each is used",)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pictures_that_hold_no_numbers_are_refused(root, value):
+    pixels = np.full((40, 48), value, np.float32)
+    Image.fromarray(pixels).save(root / "images/deep.tif")
+    with pytest.raises(UsageError, match=r"deep\.tif holds fractions"):
+        run(root)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK"])
+def test_pictures_may_be_written_to(root, mode):
+    path = root / "images/other.tif"
+    Image.fromarray(PIXELS).convert(mode).save(path)
+    assert read(path, COLOUR).flags.writeable
