@@ -217,7 +217,7 @@ KINDS["link-circle-of-two"] = Kind(
 for kind, to in {"dangling": "nowhere.png", "zero": "/dev/zero", "null": "/dev/null", "terminal": "/dev/tty"}.items():
     KINDS[f"link-{kind}"] = Kind(link("images/z.png", to), noted="z.png")
     KINDS[f"link-mask-{kind}"] = Kind(link("masks/p5.png", to))
-    KINDS[f"link-listed-{kind}"] = Kind(steps(link("images/z.png", to), put("val.txt", "z\n")), refused="z")
+    KINDS[f"link-listed-{kind}"] = Kind(steps(link("images/z.png", to), put("val.txt", "z\n")), refused="line 1")
 KINDS["fifo"] = Kind(fifo("images/z.png"), noted="z.png")
 KINDS["fifo-mask"] = Kind(fifo("masks/p5.png"))
 KINDS["fifo-listed"] = Kind(steps(fifo("images/z.png"), put("val.txt", "images/z.png\n")), refused="z.png")
