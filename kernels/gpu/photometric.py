@@ -85,7 +85,7 @@ def _transform(
             for offset in tl.static_range(-RADIUS, RADIUS + 1):
                 tap = tl.load(taps + (offset if offset > 0 else -offset))
                 column = _reflect(x + offset, width, RADIUS)
-                one_red, one_green, one_blue = _pixels(row + 3 * column, None, matrix, BLUR_LAST, COLOUR_BITS)
+                one_red, one_green, one_blue = _pixels(row + 3 * column, x < width, matrix, BLUR_LAST, COLOUR_BITS)
                 row_red += tap * one_red
                 row_green += tap * one_green
                 row_blue += tap * one_blue
