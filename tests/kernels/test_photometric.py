@@ -119,9 +119,8 @@ def test_taps_are_those_of_opencv() -> None:
     assert PLAIN.gaussian_taps(torch.tensor([1.1]), 2).tolist() == [[94, 63, 18]]
 
 
-@pytest.mark.parametrize("radius", [1, 6])
-@pytest.mark.parametrize("blur_last", [False, True])
-@pytest.mark.parametrize("size", [*SIZES, (33, 37)])
+@pytest.mark.parametrize(("radius", "blur_last"), [(6, True), (6, False), (1, True)])
+@pytest.mark.parametrize("size", [(18, 17), (1, 7)])
 @pytest.mark.usefixtures("library")
 def test_every_image_has_its_own_blur_before_or_after_colours(size, blur_last, radius, device):
     images, matrix, _ = problem(device, 4, *size)
