@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import photometric
-from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, Windows
+from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
 from .plan import Plan, View
 
 
@@ -104,20 +104,45 @@ def collate(
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
         return tensor.to(device, non_blocking=True) if tensor.device != device else tensor
 
-    def coloured(images: Tensor, view: View) -> Tensor:
-        image = photometric(send(images), send(view.matrix), send(view.blur), mean, std, dtype=dtype)
-        return image if channels_last else image.contiguous()
+    def coloured(windows: Tensor, view: View) -> list[Tensor]:
+        """The windows, sent once, in each of the view's colourings."""
+        windows, images = send(windows), []
+        by_mean = any(colouring.by_mean is not None for colouring in view.colourings)
+        colour = mean_colour(windows) if by_mean else None
+        for colouring in view.colourings:
+            matrix = send(colouring.matrix)
+            if colouring.by_mean is not None:
+                matrix = with_mean(matrix, send(colouring.by_mean), colour)
+            blurs = {"sigma": send(colouring.sigma), "radius": colouring.radius, "blur_last": colouring.blur_last}
+            images.append(photometric(windows, matrix, send(colouring.blur), mean, std, dtype=dtype, **blurs))
+        return images if channels_last else [image.contiguous() for image in images]
 
     target = windows.target.clone() if windows.target.device == device else send(windows.target)
-    labeled = Labeled(coloured(windows.labeled, plan.labeled.views[0]), target)
+    labeled = Labeled(*coloured(windows.labeled, plan.labeled.views[0]), target)
     views = [view for stream in plan.unlabeled for view in stream.views]
-    images = [coloured(image, view) for image, view in zip(windows.unlabeled, views, strict=True)]
+    images = [image for window, view in zip(windows.unlabeled, views, strict=True) for image in coloured(window, view)]
     if not images:
         return Batch(labeled)
     if plan.overlap is not None:
         overlap = (plan.overlap.corner1, plan.overlap.corner2, plan.overlap.extent)
         geometry = (send(part.astype(np.int32)) for part in overlap)
         return Batch(labeled, Pair(*images, *geometry, *(send(view.flip) for view in views)))
+    if plan.partner is not None:
+        weak, *strong = images
+        boxes = send(plan.boxes.swapaxes(0, 1)[:, :, None].copy())
+        valid = send(views[0].valid(plan.crop))
+        return Batch(labeled, WeakStrong(weak, tuple(strong), boxes, send(plan.partner), valid))
     if plan.boxes is not None:
         return Batch(labeled, Mixed(*images, send(plan.boxes)))
     return Batch(labeled, Plain(*images))
+
+
+def mean_colour(windows: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3) float64. Sums are of integers that floats hold: the same on every device."""
+    return windows.sum(1, dtype=torch.float32).sum(1, dtype=torch.float64) / (windows.shape[1] * windows.shape[2])
+
+
+def with_mean(matrix: Tensor, by_mean: Tensor, colour: Tensor) -> Tensor:
+    """Matrices (B, 3, 4) that also add `by_mean` (B, 3, 3) times the windows' mean colours (B, 3)."""
+    shift = matrix[:, :, 3:] + by_mean.double() @ colour[:, :, None]
+    return torch.cat([matrix[:, :, :3], shift.to(matrix.dtype)], 2)

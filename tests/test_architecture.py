@@ -48,7 +48,7 @@ ORDERS = {
         datasets/__init__
         views
         draws
-        order
+        order | boxes | colours
         plan
         batch
         host | dali | resident

@@ -65,7 +65,10 @@ for depth in (1, 2, 4, 8):
     values = TWO if depth == 1 else MASK
     colours = chunk(b"PLTE", bytes(sum(COLOURS[: 2 if depth == 1 else 3], ())))
     like(f"mask-palette-{depth}", png(packed(values, depth), WIDTH, HEIGHT, depth, 3, colours), values=values)
-like("mask-palette-clear", png(packed(MASK, 8), WIDTH, HEIGHT, 8, 3, chunk(b"PLTE", bytes(sum(COLOURS, ()))), chunk(b"tRNS", b"\0")))
+like(
+    "mask-palette-clear",
+    png(packed(MASK, 8), WIDTH, HEIGHT, 8, 3, chunk(b"PLTE", bytes(sum(COLOURS, ()))), chunk(b"tRNS", b"\0")),
+)
 like("mask-gray-clear", encoded(MASK, transparency=0))
 for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd"):
     like(f"mask-tiff-{compression}", encoded(MASK, "TIFF", compression=compression), ".tif")
@@ -135,10 +138,14 @@ KINDS["palette-bmp-and-png-disagree"] = Kind(
 )
 KINDS["palette-of-gray-levels"] = Kind(all_masks(lambda n, v: encoded(indexed(v, [(i, i, i) for i in range(256)]))))
 KINDS["palette-without-colours"] = Kind(all_masks(lambda n, v: encoded(indexed(v, [(9, 9, 9)] * 3))))
-for name, colours in {"black-and-white": [(0, 0, 0), (255, 255, 255)], "white-and-black": [(255, 255, 255), (0, 0, 0)]}.items():
+for name, colours in {
+    "black-and-white": [(0, 0, 0), (255, 255, 255)],
+    "white-and-black": [(255, 255, 255), (0, 0, 0)],
+}.items():
     KINDS[f"palette-{name}"] = Kind(
         steps(
-            all_masks(lambda n, v, colours=colours: encoded(indexed(v == 1, colours))), put("classes.txt", "ground\ncrack\n")
+            all_masks(lambda n, v, colours=colours: encoded(indexed(v == 1, colours))),
+            put("classes.txt", "ground\ncrack\n"),
         ),
         mask=TWO,
         noted="white is taken for ground" if name.startswith("white") else "",
@@ -152,7 +159,9 @@ unlike("mask-16-shifted", encoded(MASK.astype(np.uint16) * 257), "257")
 unlike("mask-negative", encoded(MASK.astype(np.int32) - 1, "TIFF"), "-1", ".tif")
 unlike("mask-fractions", encoded(MASK + np.float32(0.5), "TIFF"), "no whole numbers", ".tif")
 unlike("mask-nan", encoded(np.where(MASK == 1, np.nan, MASK).astype(np.float32), "TIFF"), "no whole numbers", ".tif")
-unlike("mask-infinite", encoded(np.where(MASK == 1, np.inf, MASK).astype(np.float32), "TIFF"), "no whole numbers", ".tif")
+unlike(
+    "mask-infinite", encoded(np.where(MASK == 1, np.inf, MASK).astype(np.float32), "TIFF"), "no whole numbers", ".tif"
+)
 unlike("mask-probabilities", encoded((MASK / 2).astype(np.float32), "TIFF"), "no whole numbers", ".tif")
 unlike("mask-rgb", encoded(np.array(COLOURS, np.uint8)[MASK]), "3 channels")
 unlike("mask-rgba", encoded(Image.fromarray(np.array(COLOURS, np.uint8)[MASK]), mode="RGBA"), "4 channels")
@@ -160,10 +169,13 @@ unlike("mask-gray-alpha", encoded(Image.fromarray(MASK), mode="LA"), "2 channels
 unlike("mask-rgb-of-indices", encoded(np.dstack([MASK] * 3)), "one channel")
 unlike("mask-webp-lossless", encoded(np.dstack([MASK] * 3), "WEBP", lossless=True), "channels", ".webp")
 unlike("mask-cmyk", encoded(Image.fromarray(np.dstack([MASK] * 3)), "TIFF", "CMYK"), "4 channels", ".tif")
-KINDS["masks-0-and-255"] = Kind(all_masks(lambda n, v: encoded(np.where(v == 1, 255, 0).astype(np.uint8))), refused="255")
+KINDS["masks-0-and-255"] = Kind(
+    all_masks(lambda n, v: encoded(np.where(v == 1, 255, 0).astype(np.uint8))), refused="255"
+)
 KINDS["masks-0-and-255-of-two"] = Kind(
     steps(
-        all_masks(lambda n, v: encoded(np.where(v == 1, 255, 0).astype(np.uint8))), put("classes.txt", "ground\ncrack\n")
+        all_masks(lambda n, v: encoded(np.where(v == 1, 255, 0).astype(np.uint8))),
+        put("classes.txt", "ground\ncrack\n"),
     ),
     refused="write 1 instead of 255",
 )
@@ -201,7 +213,11 @@ for share in (0, 0.1, 0.5, 0.9):
 unlike("mask-without-end", WHOLE[:-12], "cannot be decoded")
 unlike("mask-checksum", WHOLE[:-13] + b"\0" + WHOLE[-12:], "cannot be decoded")
 unlike("mask-half-the-rows", png(zlib.compress(bytes(20 * (1 + WIDTH))), WIDTH, HEIGHT, 8, 0), "cannot be decoded")
-unlike("mask-palette-half-the-rows", png(zlib.compress(bytes(20 * (1 + WIDTH))), WIDTH, HEIGHT, 8, 3, chunk(b"PLTE", bytes(9))), "cannot be decoded")
+unlike(
+    "mask-palette-half-the-rows",
+    png(zlib.compress(bytes(20 * (1 + WIDTH))), WIDTH, HEIGHT, 8, 3, chunk(b"PLTE", bytes(9))),
+    "cannot be decoded",
+)
 unlike("mask-text", b"0 0 0 1 1 1", "cannot be decoded")
 unlike("mask-json", b'{"shapes": []}', "cannot be decoded")
 unlike("mask-lfs-pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "cannot be decoded")
