@@ -56,7 +56,7 @@ class Held(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.most = 0
-        self._known: set[int] = set()
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -66,17 +66,15 @@ class Held(TorchDispatchMode):
         return result
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._known:
+        if storage in self._known:
             return
         size = storage.nbytes()
-        self._known.add(key)
+        self._known.add(storage)
         self.now += size
         self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._release, key, size)
+        weakref.finalize(storage, self._release, size)
 
-    def _release(self, key: int, size: int) -> None:
-        self._known.discard(key)
+    def _release(self, size: int) -> None:
         self.now -= size
 
 
