@@ -14,14 +14,6 @@ from kinds import KINDS, make
 from kinds.judge import apart, judged
 from kinds.kind import labels, picture
 
-NOT_YET = {
-    "masks-npy", "masks-exr", "images-heic-alone", "images-npy-alone",  # the line names a list instead of the suffix
-    "name-line-end",  # stands in two lines of doctor
-    "classes-json-lines", "classes-equals-shuffled",  # names that are none, or in another order
-    "classes-huge-value",
-}  # fmt: skip
-"""Kinds whose result is wrong, and known to be."""
-
 
 def test_every_kind_ends_in_its_defined_result():
     assert len(KINDS) >= 240
@@ -29,9 +21,7 @@ def test_every_kind_ends_in_its_defined_result():
     command = [sys.executable, "-m", "kinds.faults"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, errors="replace")
     assert done.stdout, done.stderr[-2000:]
-    faults = json.loads(done.stdout)
-    assert {name: said for name, said in faults.items() if name not in NOT_YET} == {}
-    assert faults.keys() >= NOT_YET, "mended: take it out of NOT_YET"
+    assert json.loads(done.stdout) == {}
 
 
 @pytest.mark.parametrize(

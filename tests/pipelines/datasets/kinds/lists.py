@@ -122,7 +122,6 @@ NAMES = {
     "255": tuple(f"c{n}" for n in range(255)),
     "control": ("ground\x1b[31m", "car", "tree"),
     "numbers": ("0", "1", "2"),
-    "equals": ("ground=0", "car=1", "tree=2"),
     "quoted": ('"ground"', '"car"', '"tree"'),
 }
 """Of the class lists that have others than the usual ones."""
@@ -154,6 +153,7 @@ for name, data in {
     "yaml": "names:\n  0: ground\n  1: car\n  2: tree\n",
     "numbers": "0\n1\n2\n",
     "equals": "ground=0\ncar=1\ntree=2\n",
+    "equals-shuffled": "tree=2\nground=0\ncar=1\n",
     "quoted": '"ground"\n"car"\n"tree"\n',
 }.items():
     classes(name, data, classes=NAMES.get(name, CLASSES))
@@ -177,11 +177,10 @@ for name, data, word in (
     ("utf-16-bare", "ground\ncar\ntree\n".encode("utf-16-le"), "classes.txt"),
     ("json", '{"0": "ground", "1": "car", "2": "tree"}\n', "classes.txt"),
     ("json-lines", '{\n"0": "ground",\n"1": "car",\n"2": "tree"\n}\n', "classes.txt"),
-    ("huge-value", f"0: ground\n1: car\n{'9' * 5000}: tree\n", "label values"),
+    ("huge-value", f"0: ground\n1: car\n{'9' * 5000}: tree\n", "line 3"),
     ("blank-name", "0: ground\n1: \n2: tree\n", "line 2"),
 ):
     classes(name, data, word)
-classes("equals-shuffled", "tree=2\nground=0\ncar=1\n", "line 1")
 KINDS["classes-missing"] = Kind(lambda root: (root / "classes.txt").unlink(), refused="does not exist")
 KINDS["classes-is-a-folder"] = Kind(
     lambda root: ((root / "classes.txt").unlink(), (root / "classes.txt").mkdir()), refused="classes.txt"
