@@ -3,9 +3,10 @@
     python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5]
 
 `plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
-the data sets of CAC do; `host` and `dali` (CPU operators) are this project's backends with two threads. All read files
-that the system has cached, keep nothing themselves, and end in normalised float32 batches on the CPU. They take turns
-on the same two cores; rates are medians over the rounds, ratios medians of the ratios within a round.
+the data sets of CAC do; `host`, `dali` (CPU operators) and `resident` are this project's backends with two threads.
+All read files that the system has cached, keep nothing themselves but `resident` its pack, and end in normalised
+float32 batches on the CPU. They take turns on the same two cores; rates are medians over the rounds, ratios medians of
+the ratios within a round.
 """
 
 from __future__ import annotations
@@ -136,14 +137,15 @@ def ours(records: Sequence[Record], kind: str, backend: str) -> Iterator[Iterato
         fill=FILL,
     )
     planner = Planner(sizes_of(records), everything, everything, drawing)
-    loader = Loader(planner, open_backend(backend, records, CPU, THREADS), CPU, 0, sys.maxsize, mean=MEAN, std=STD)
+    opened = open_backend(backend, records, CPU, THREADS, say=partial(print, file=sys.stderr))
+    loader = Loader(planner, opened, CPU, 0, sys.maxsize, mean=MEAN, std=STD)
     try:
         yield iter(loader)
     finally:
         loader.close()
 
 
-LOADERS = {"plain": plain, "host": partial(ours, backend="host"), "dali": partial(ours, backend="dali")}
+LOADERS = {"plain": plain} | {name: partial(ours, backend=name) for name in ("host", "dali", "resident")}
 KINDS = {"labeled": "labeled_images_per_s", "pairs": "pairs_per_s"}
 
 
@@ -173,7 +175,8 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
             kind: round(median(own / base for own, base in zip(rates[name][kind], rates["plain"][kind])), 2)
             for kind in KINDS
         }
-        for name in ("host", "dali")
+        for name in LOADERS
+        if name != "plain"
     }
     result["rounds"] = {
         name: {k: [round(r, 1) for r in rs] for k, rs in kinds.items()} for name, kinds in rates.items()

@@ -63,17 +63,23 @@ class HostBackend:
             ]
             yield plan, slot, pending
 
+    def image(self, record: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a record."""
+        return read(self.images[record], COLOUR, self.sizes[record])
+
+    def mask(self, record: int) -> np.ndarray:
+        """(H, W) uint8 of a record."""
+        return read(self.masks[record], LABEL, self.sizes[record])
+
     def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
         record, origin, step = int(stream.record[row]), stream.origin[row], int(stream.step[row])
-        image = read(self.images[record], COLOUR, self.sizes[record])
-        region = resize(window(image, origin, stream.source[row]), step, stream.extent[row], stream.cubic)
+        region = resize(window(self.image(record), origin, stream.source[row]), step, stream.extent[row], stream.cubic)
         for view, out in zip(stream.views, outputs, strict=True):
             place(region, view.offset[row], view.inside[row], view.flip[row], plan.fill, out, view.pad[row])
         if target is not None:
             view = stream.views[0]
-            mask = read(self.masks[record], LABEL, self.sizes[record])
-            region = nearest(mask, origin, step, stream.extent[row])
+            region = nearest(self.mask(record), origin, step, stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
 

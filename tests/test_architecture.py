@@ -42,6 +42,7 @@ ORDERS = {
         datasets/masks
         datasets/survey
         datasets/manifest
+        datasets/pack
         datasets/doctor
         datasets/__init__
         views
@@ -49,7 +50,8 @@ ORDERS = {
         order
         plan
         batch
-        host | dali | resident
+        host | dali
+        resident
         backends
         loader
         __init__

@@ -13,15 +13,15 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_json_is_all_of_stdout_and_compares_the_three_loaders(voc_root) -> None:
+def test_json_is_all_of_stdout_and_compares_the_loaders(voc_root) -> None:
     pytest.importorskip("nvidia.dali")
     done = run("--data", voc_root(), "--json", "--rounds", 1, "--seconds", 0.1)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    for name in ("plain", "host", "dali"):
+    for name in ("plain", "host", "dali", "resident"):
         assert result[name]["labeled_images_per_s"] > 0
         assert result[name]["pairs_per_s"] > 0
-    for name in ("host", "dali"):
+    for name in ("host", "dali", "resident"):
         for kind, key in (("labeled", "labeled_images_per_s"), ("pairs", "pairs_per_s")):
             own, plain = result[name][key], result["plain"][key]
             rounding = 0.005 + own / plain * 0.051 * (1 / own + 1 / plain)  # of the ratio, and of the rates, one digit
