@@ -1,6 +1,6 @@
 """Images a second of the loader against a DataLoader as the published programs have it.
 
-    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5]
+    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5] [--results FILE]
 
 `plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
 the data sets of CAC do; `host`, `dali` (CPU operators) and `resident` are this project's backends with two threads.
@@ -11,6 +11,7 @@ the ratios within a round.
 
 from __future__ import annotations
 
+import csv
 import gc
 import itertools
 import os
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -35,6 +37,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
+import measurement
 from semiseg.engine.run import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
@@ -184,7 +187,7 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
     return result
 
 
-def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) -> None:
+def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0, results: Path | None = None) -> None:
     """Compare loaders on the training images of a VOC tree.
 
     Args:
@@ -192,6 +195,7 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) 
         json: print one JSON document instead of a table.
         rounds: how often the loaders take turns.
         seconds: how long each is measured in a round, after a warm-up.
+        results: CSV file that rows are appended to.
     """
     prepared = prepare(find_dataset("voc", data)).records.values()
     records = [record for record in prepared if record.mask]
@@ -202,10 +206,31 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) 
         **{"rounds": rounds, "seconds": seconds},
     }
     result["environment"] = environment()
+    if results:
+        append(result, results)
     if json:
         print(dumps(result, indent=1))
     else:
         table(result)
+
+
+def append(result: dict[str, Any], path: Path) -> None:
+    """A row for each loader and kind: medians, and the machine that they were measured on."""
+    settings = {name: result["settings"][name] for name in ("crop", "batch", "images", "rounds", "seconds")}
+    about = measurement.machine(CPU) | settings | {"threads": THREADS}
+    rows = [
+        {"date": datetime.now(UTC).isoformat(timespec="seconds"), **about}
+        | {"loader": name, "kind": kind, "rate": result[name][key]}
+        | {"ratio_to_plain": result["ratio_to_plain"].get(name, {}).get(kind, 1.0)}
+        for kind, key in KINDS.items()
+        for name in LOADERS
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        if not file.tell():
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def table(result: dict[str, Any]) -> None:

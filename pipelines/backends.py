@@ -31,11 +31,12 @@ def _dali(records: Sequence[Record], *, device: torch.device, threads: int, **_:
 
 
 def _host(records: Sequence[Record], *, device: torch.device, threads: int, **_: Any) -> HostBackend:
-    return HostBackend(*_files(records), threads=threads)
+    return HostBackend(*_files(records), threads=threads, pinned=device.type == "cuda")
 
 
 def _resident(records: Sequence[Record], *, device: torch.device, threads: int, **packing: Any) -> ResidentBackend:
-    return ResidentBackend(open_pack(records, threads=threads, **packing), *_files(records), threads=threads)
+    pack = open_pack(records, threads=threads, **packing)
+    return ResidentBackend(pack, *_files(records), threads=threads, pinned=device.type == "cuda")
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {"dali": _dali, "host": _host, "resident": _resident}

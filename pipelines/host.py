@@ -11,25 +11,34 @@ import cv2
 import numpy as np
 import torch
 
-from .batch import Windows
+from .batch import HELD, Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Stream
 
-SLOTS = 3  # one being filled, and the two that readers may still hold
+SLOTS = 1 + HELD  # one being filled, and those that readers may still hold
 
 Submitted = tuple[Plan, Windows, list[Future]]
 
 
 class HostBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
-    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core."""
+    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core. pinned: whether windows lie
+    in memory that a GPU reads by itself."""
 
-    def __init__(self, images: Sequence[Path], masks: Sequence[Path | None], sizes: np.ndarray, *, threads: int = 0):
+    def __init__(
+        self,
+        images: Sequence[Path],
+        masks: Sequence[Path | None],
+        sizes: np.ndarray,
+        *,
+        threads: int = 0,
+        pinned: bool = False,
+    ):
         cv2.setNumThreads(1)  # the pool is the parallelism
         self.images, self.masks, self.sizes = images, masks, sizes
-        self.threads = threads or cores()
+        self.threads, self.pinned = threads or cores(), pinned
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
@@ -45,7 +54,7 @@ class HostBackend:
         slots: list[Windows] = []
         for number, plan in enumerate(plans):
             if number < SLOTS:
-                slots.append(_slot(plan))
+                slots.append(_slot(plan, self.pinned))
             slot = slots[number % SLOTS]
             views = iter(slot.unlabeled)
             outputs = [[slot.labeled], *([next(views) for _ in stream.views] for stream in plan.unlabeled)]
@@ -83,11 +92,11 @@ class HostBackend:
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
 
-def _slot(plan: Plan) -> Windows:
+def _slot(plan: Plan, pinned: bool) -> Windows:
     """Buffers for the windows of a plan and of all that are like it."""
 
     def empty(count: int, *channels: int) -> torch.Tensor:
-        return torch.empty(count, plan.crop, plan.crop, *channels, dtype=torch.uint8)
+        return torch.empty(count, plan.crop, plan.crop, *channels, dtype=torch.uint8, pin_memory=pinned)
 
     labeled = len(plan.labeled.record)
     views = tuple(empty(len(stream.record), 3) for stream in plan.unlabeled for _ in stream.views)

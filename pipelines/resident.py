@@ -15,12 +15,19 @@ from .host import HostBackend
 
 class ResidentBackend(HostBackend):
     """Executes plans over these files, which the pack holds: one image and mask a record (masks of unlabelled records
-    are None), and sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core."""
+    are None), and sizes (N, 2), the height and width that plans were made for. threads, pinned: as of host."""
 
     def __init__(
-        self, pack: Pack, images: Sequence[Path], masks: Sequence[Path | None], sizes: np.ndarray, *, threads: int = 0
+        self,
+        pack: Pack,
+        images: Sequence[Path],
+        masks: Sequence[Path | None],
+        sizes: np.ndarray,
+        *,
+        threads: int = 0,
+        pinned: bool = False,
     ):
-        super().__init__(images, masks, sizes, threads=threads)
+        super().__init__(images, masks, sizes, threads=threads, pinned=pinned)
         self.pack = pack
 
     def image(self, record: int) -> np.ndarray:

@@ -27,7 +27,7 @@ ROOMS = ("kernels", "pipelines", "engine", "recipes")
 """The lowest first."""
 ORDERS = {
     "pipelines": """
-        errors | cores
+        errors | cores | lane
         cache
         decode
         datasets/dataset

@@ -43,6 +43,22 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
     assert opened == [(name, device_id)]
 
 
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+@pytest.mark.parametrize("name", ["host", "resident"])
+def test_windows_for_a_gpu_lie_in_pinned_memory(
+    records, run, photos, own_cache, monkeypatch, name, device, pinned
+) -> None:
+    backend, asked, empty = open_backend(name, records, torch.device(device), 1), set(), torch.empty
+
+    def unpinned(*shape, pin_memory=False, **more):
+        asked.add(pin_memory)
+        return empty(*shape, **more)
+
+    monkeypatch.setattr(torch, "empty", unpinned)
+    next(run(backend, photos.planner("pair")))
+    assert asked == {pinned}
+
+
 @pytest.fixture
 def auto(records, own_cache):
     """`auto(folder)`: what `auto` opens without a GPU, and what it says."""
