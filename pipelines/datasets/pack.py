@@ -272,26 +272,29 @@ def _packed(
     say(f"packing {images:,} images: {_gib(need)} into {home}")
 
     # The file of the old index is appended to; readers of it map no more than it tells them.
-    if alive:
-        pixels, file = home / index.pixels, os.open(home / index.pixels, os.O_RDWR)
-    else:
-        file, name = tempfile.mkstemp(dir=home, prefix=PIXELS)
-        pixels = Path(name)
+    pixels = home / index.pixels if alive else _new_file(home)
     try:
-        os.ftruncate(file, end)
-        entries = alive | _write(file, missing, offsets, threads, on_progress)
-        os.fsync(file)
-        os.close(file)
-        index_now = _save(home, pixels.name, entries)
+        with open(pixels, "r+b") as file:
+            entries = alive | _write(file.fileno(), missing, offsets, threads, on_progress)
+            os.fsync(file.fileno())
+        done = _save(home, pixels.name, entries)
     except BaseException:
         if alive:
             os.truncate(pixels, end)
+            with suppress(UsageError):
+                _save(home, pixels.name, index.entries)
         else:
             pixels.unlink()
         raise
     if not alive and index.pixels:
         (home / index.pixels).unlink(missing_ok=True)
-    return index_now
+    return done
+
+
+def _new_file(home: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=home, prefix=PIXELS)
+    os.close(handle)
+    return Path(name)
 
 
 def _is_alive(key: str, entry: Entry) -> bool:

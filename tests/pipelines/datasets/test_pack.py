@@ -166,6 +166,7 @@ def test_a_fault_while_packing_keeps_the_pack_as_it_was(manifest, records) -> No
     with pytest.raises(UsageError, match=f"{records[7].image.name}: cannot be decoded"):
         open_pack(records, manifest.folder)
     assert pixels_of(manifest).stat().st_size == size
+    assert is_packed(few, manifest.folder)
     records[7].image.write_bytes(good)
     check(manifest, open_pack(records, manifest.folder))
 
