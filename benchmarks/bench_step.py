@@ -74,7 +74,7 @@ def main(
     where, threads = resolve_device(device), threads or cores()
     recipe = load_recipe(f"{method}_voc").replace(
         backbone=backbone,
-        **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/8@0", "data": data, "device": device},
+        **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/2@0", "data": data, "device": device},
         **{"precision": precision, "backend": backend, "threads": threads, "steps": 100_000},
     )
     if method == "cac":

@@ -25,8 +25,19 @@ LayoutName = Literal[tuple(LAYOUTS)]
 
 
 @dataclass(kw_only=True, slots=True)
-class Files:
-    """Where a data set's files are, when its layout does not say it."""
+class Pictures:
+    """How pictures are read."""
+
+    orientation: Literal["upright", "ignore"] | None = None
+    """What an EXIF or TIFF orientation does: turns pictures as viewers show them, unless their mask fits the stored
+    pixels alone, or nothing (default: upright)."""
+    max_megapixels: float | None = None
+    """Larger pictures and masks are refused (default: 1074)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Files(Pictures):
+    """Where a data set's files are, when its layout does not say it, and how they are read."""
 
     images: str | None = None
     """Folder of the images, relative to --data (folder: images/)."""
@@ -114,7 +125,7 @@ class Recipe:
     """Which images are labelled: a published name (voc-cps-1/8), draw:1/8@SEED, all, LABELLED_FILE or
     LABELLED_FILE,UNLABELLED_FILE."""
     files: Files = field(default_factory=Files)
-    """Where the files are, when the layout does not say it."""
+    """Where the files are, when the layout does not say it, and how they are read."""
 
     network: Literal[tuple(DECODERS)] = "cac"
     """DeepLabv3+ as published with CAC (7x7 stem, dropout) or with CPS (deep stem, no dropout)."""

@@ -11,7 +11,7 @@ import torch
 
 from .batch import Backend
 from .dali import DaliBackend
-from .datasets.manifest import Record, sizes_of
+from .datasets.manifest import Record, sizes_of, watch_of
 from .datasets.pack import is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
@@ -27,11 +27,12 @@ def _files(records: Sequence[Record]) -> tuple[list[Path], list[Path | None], np
 
 def _dali(records: Sequence[Record], *, device: torch.device, threads: int, **_: Any) -> DaliBackend:
     device_id = (device.index or 0) if device.type == "cuda" else None
-    return DaliBackend(*_files(records), device_id=device_id, threads=threads)
+    return DaliBackend(*_files(records), device_id=device_id, threads=threads, watch=watch_of(records))
 
 
 def _host(records: Sequence[Record], *, device: torch.device, threads: int, **_: Any) -> HostBackend:
-    return HostBackend(*_files(records), threads=threads, pinned=device.type == "cuda")
+    pinned = device.type == "cuda"
+    return HostBackend(*_files(records), threads=threads, pinned=pinned, watch=watch_of(records))
 
 
 def _resident(records: Sequence[Record], *, device: torch.device, threads: int, **packing: Any) -> ResidentBackend:

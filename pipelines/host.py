@@ -16,6 +16,7 @@ from .cores import cores
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Stream
+from .watch import Watch
 
 SLOTS = 1 + HELD  # one being filled, and those that readers may still hold
 
@@ -25,7 +26,7 @@ Submitted = tuple[Plan, Windows, list[Future]]
 class HostBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
     sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core. pinned: whether windows lie
-    in memory that a GPU reads by itself."""
+    in memory that a GPU reads by itself. watch: knows the files that were prepared."""
 
     def __init__(
         self,
@@ -35,9 +36,11 @@ class HostBackend:
         *,
         threads: int = 0,
         pinned: bool = False,
+        watch: Watch | None = None,
     ):
         cv2.setNumThreads(1)  # the pool is the parallelism
         self.images, self.masks, self.sizes = images, masks, sizes
+        self.watch = watch or Watch({})
         self.threads, self.pinned = threads or cores(), pinned
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
@@ -74,11 +77,11 @@ class HostBackend:
 
     def image(self, record: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a record."""
-        return read(self.images[record], COLOUR, self.sizes[record])
+        return self._read(self.images[record], COLOUR, record)
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record."""
-        return read(self.masks[record], LABEL, self.sizes[record])
+        return self._read(self.masks[record], LABEL, record)
 
     def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
@@ -90,6 +93,10 @@ class HostBackend:
             view = stream.views[0]
             region = nearest(self.mask(record), origin, step, stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
+
+    def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
+        self.watch(path)
+        return read(path, flags, self.sizes[record])
 
 
 def _slot(plan: Plan, pinned: bool) -> Windows:

@@ -27,9 +27,10 @@ ROOMS = ("kernels", "pipelines", "engine", "recipes")
 """The lowest first."""
 ORDERS = {
     "pipelines": """
-        errors | cores | lane
+        errors | cores | memory | lane
         cache
         decode
+        watch
         datasets/dataset
         datasets/files
         datasets/lists
@@ -40,6 +41,7 @@ ORDERS = {
         datasets/shapes
         datasets/layouts
         datasets/masks
+        datasets/facts
         datasets/survey
         datasets/manifest
         datasets/pack
@@ -59,6 +61,7 @@ ORDERS = {
     "engine": """
         events
         console | pictures | device | distributed | disk
+        sheet
         models/state_dict
         models/encoders/encoder
         models/encoders/*

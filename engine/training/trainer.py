@@ -17,7 +17,7 @@ import torch
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, match_classes, save_network
-from ..data import prepare_data
+from ..data import anchored, portable, prepare_data
 from ..device import LOW, resolve_device, resolve_precision
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
@@ -86,6 +86,7 @@ class Trainer:
         recipe.check()
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
+        recipe = anchored(recipe)
         self.recipe, self.on_event = recipe, on_event
         runtime = recipe.runtime
         self.folder = Path(runtime.out or RUNS)
@@ -154,7 +155,7 @@ class Trainer:
     def _resumed(self) -> Run:
         recipe = self.recipe
         run = Run.open(self.folder)
-        before, now = Recipe.from_dict(run.recipe).decisive(), recipe.decisive()
+        before, now = (portable(anchored(of)).decisive() for of in (Recipe.from_dict(run.recipe), recipe))
         for name, value in before.items():
             if value != now[name]:
                 raise UsageError(f"--resume: {name} was {value} in {self.folder} and is {now[name]} now")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,13 @@ from ..cache import cache_root, write_atomically
 from ..cores import cores
 from ..decode import COLOUR, LABEL, read, unreadable
 from ..errors import UsageError
-from .manifest import Record
+from ..watch import Stamp, Watch, stamp_of
+from .manifest import Record, watch_of
 
 VERSION = 1
 INDEX, LOCK, PIXELS = "index.json", "lock", "pixels-"
 SPARE = 64 << 20
 """Bytes of the disk that packing leaves to others."""
-Stat = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Wanted:
     path: Path
     shape: tuple[int, ...]
     """(H, W, 3) of a picture, (H, W) of a mask."""
-    stat: Stat
+    stamp: Stamp
 
     @property
     def key(self) -> str:
@@ -60,7 +61,7 @@ class Entry:
     """A decoded file in the pack."""
 
     shape: tuple[int, ...]
-    stat: Stat
+    stamp: Stamp
     """Size and times of change of the file, when it was decoded."""
     offset: int
     crc: int
@@ -76,16 +77,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What lies where in the pixels' file, which was as `stat` says when it was done."""
+    """What lies where in the pixels' file, which was as `stamp` says when it was done."""
 
     pixels: str
-    stat: Stat
+    stamp: Stamp
     entries: dict[str, Entry]
 
     @property
     def end(self) -> int:
         """Bytes of the file, which never gets shorter: others may have it mapped."""
-        return self.stat[0]
+        return self.stamp[0]
 
 
 class Pack:
@@ -139,6 +140,7 @@ def open_pack(
     folder: the data set's, in the cache. threads: 0 for one a core. say: is told in one line what takes time.
     Raises UsageError where a file is not what it was prepared as, or the pack cannot be written.
     """
+    records = list(records)
     home, wanted = pack_folder(folder), _wanted(records)
     index = _load(home)
     if index and _is_whole(home, index) and not _missing(index, wanted):
@@ -147,7 +149,8 @@ def open_pack(
     with _written(home), _locked(home, say):
         index = _checked(home, _load(home), say)
         if missing := _missing(index, wanted):
-            index = _packed(home, index, wanted, missing, threads or cores(), say, on_progress)
+            write = partial(_write, watch=watch_of(records), threads=threads or cores(), on_progress=on_progress)
+            index = _packed(home, index, wanted, missing, write, say)
         return Pack(home, index)
 
 
@@ -158,26 +161,22 @@ def _wanted(records: Iterable[Record]) -> list[Wanted]:
         size = record.height, record.width
         for path, shape in ((record.image, (*size, 3)), (record.mask, size)):
             if path is not None:
-                one = Wanted(path, shape, _stat_of(path))
+                one = Wanted(path, shape, _stamp(path))
                 files[one.key] = one
     return list(files.values())
 
 
-def _stat_of(path: Path) -> Stat:
+def _stamp(path: Path) -> Stamp:
     try:
-        return _stat(os.stat(path))
+        return stamp_of(os.stat(path))
     except OSError as error:
         raise unreadable(path, error) from None
-
-
-def _stat(found: os.stat_result) -> Stat:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _missing(index: Index, wanted: Iterable[Wanted]) -> list[Wanted]:
     def known(one: Wanted) -> bool:
         entry = index.entries.get(one.key)
-        return entry is not None and (entry.shape, entry.stat) == (one.shape, one.stat)
+        return entry is not None and (entry.shape, entry.stamp) == (one.shape, one.stamp)
 
     return [one for one in wanted if not known(one)]
 
@@ -189,10 +188,10 @@ def _load(home: Path) -> Index | None:
         if content["version"] != VERSION or not str(content["pixels"]).startswith(PIXELS):
             return None
         entries = {
-            key: Entry(tuple(map(int, shape)), tuple(map(int, stat)), int(offset), int(crc))
-            for key, (shape, stat, offset, crc) in content["entries"].items()
+            key: Entry(tuple(map(int, shape)), tuple(map(int, stamp)), int(offset), int(crc))
+            for key, (shape, stamp, offset, crc) in content["entries"].items()
         }
-        size, mtime_ns, ctime_ns = map(int, content["stat"])
+        size, mtime_ns, ctime_ns = map(int, content["stamp"])
         return Index(content["pixels"], (size, mtime_ns, ctime_ns), entries)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -200,11 +199,11 @@ def _load(home: Path) -> Index | None:
 
 def _save(home: Path, pixels: str, entries: dict[str, Entry]) -> Index:
     """Makes the entries those of the pack."""
-    index = Index(pixels, _stat(os.stat(home / pixels)), entries)
+    index = Index(pixels, stamp_of(os.stat(home / pixels)), entries)
     content = {
         "version": VERSION,
         "pixels": pixels,
-        "stat": index.stat,
+        "stamp": index.stamp,
         "entries": {key: astuple(entry) for key, entry in entries.items()},
     }
     text = json.dumps(content, separators=(",", ":")).encode()
@@ -215,7 +214,7 @@ def _save(home: Path, pixels: str, entries: dict[str, Entry]) -> Index:
 def _is_whole(home: Path, index: Index) -> bool:
     """Whether nobody has touched the pixels since they were packed."""
     try:
-        return _stat(os.stat(home / index.pixels)) == index.stat
+        return stamp_of(os.stat(home / index.pixels)) == index.stamp
     except OSError:
         return False
 
@@ -252,11 +251,10 @@ def _packed(
     index: Index,
     wanted: list[Wanted],
     missing: list[Wanted],
-    threads: int,
+    write: Callable[[int, list[Wanted], list[int]], dict[str, Entry]],
     say: Callable[[str], None],
-    on_progress: Callable[[int, int], None],
 ) -> Index:
-    """The index after `missing` was packed. A pack of which most is of files that changed is made anew."""
+    """The index after `missing` was packed by `write`. A pack of which most is of files that changed is made anew."""
     alive = {key: entry for key, entry in index.entries.items() if _is_alive(key, entry)}
     end = index.end
     if sum(entry.bytes for entry in alive.values()) * 2 < end or not end:
@@ -275,7 +273,7 @@ def _packed(
     pixels = home / index.pixels if alive else _new_file(home)
     try:
         with open(pixels, "r+b") as file:
-            entries = alive | _write(file.fileno(), missing, offsets, threads, on_progress)
+            entries = alive | write(file.fileno(), missing, offsets)
             os.fsync(file.fileno())
         done = _save(home, pixels.name, entries)
     except BaseException:
@@ -299,7 +297,7 @@ def _new_file(home: Path) -> Path:
 
 def _is_alive(key: str, entry: Entry) -> bool:
     try:
-        return _stat(os.stat(key.partition(" ")[2])) == entry.stat
+        return stamp_of(os.stat(key.partition(" ")[2])) == entry.stamp
     except OSError:
         return False
 
@@ -308,18 +306,21 @@ def _write(
     file: int,
     missing: list[Wanted],
     offsets: list[int],
+    *,
+    watch: Watch,
     threads: int,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Entry]:
-    """Decodes files to their places."""
+    """Decodes files to their places; those that the watch knows are the ones that were prepared."""
 
     def write(one: Wanted, offset: int) -> Entry:
+        watch(one.path)
         pixels = read(one.path, COLOUR if len(one.shape) == 3 else LABEL, one.shape[:2])
         data = memoryview(np.ascontiguousarray(pixels)).cast("B")
         done = 0
         while done < len(data):
             done += os.pwrite(file, data[done:], offset + done)
-        return Entry(one.shape, one.stat, offset, zlib.crc32(data))
+        return Entry(one.shape, one.stamp, offset, zlib.crc32(data))
 
     entries = {}
     with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:

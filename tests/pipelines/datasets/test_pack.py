@@ -28,6 +28,12 @@ def records(manifest) -> list[Record]:
 
 
 @pytest.fixture
+def unmarked(records) -> list[Record]:
+    """Of which nothing is known but their sizes."""
+    return [replace(record, image_mark=None, mask_mark=None) for record in records]
+
+
+@pytest.fixture
 def decoded(monkeypatch) -> list[Path]:
     """The files that were decoded since."""
     files, decode = [], pack.read
@@ -38,6 +44,11 @@ def decoded(monkeypatch) -> list[Path]:
 def pixels_of(manifest: Manifest) -> Path:
     (path,) = (manifest.folder / "pack").glob("pixels-*")
     return path
+
+
+def again(manifest: Manifest) -> Manifest:
+    """Prepared anew."""
+    return prepare(find_dataset("folder", manifest.dataset.root))
 
 
 def check(manifest: Manifest, packed: pack.Pack) -> None:
@@ -71,7 +82,8 @@ def test_changed_and_new_files_are_packed_beside_the_others(manifest, records, d
     count = len(decoded)
     Image.fromarray(255 - old).save(records[0].image, quality=95)
     os.utime(records[0].image, ns=(1, 1))  # the time tells nothing
-    packed = open_pack(records, manifest.folder)
+    manifest = again(manifest)
+    packed = open_pack(manifest.records.values(), manifest.folder)
     assert decoded[count:] == [records[0].image, late.image, late.mask]
     check(manifest, packed)
     assert np.array_equal(before.image(records[0].image), old)  # who reads an older pack goes on reading it
@@ -83,7 +95,8 @@ def test_a_pack_of_old_files_is_made_anew_and_readers_keep_theirs(manifest, reco
     first = pixels_of(manifest)
     for number, record in enumerate(records):
         Image.fromarray(np.full((40, 48, 3), number, np.uint8)).save(record.image)
-    check(manifest, open_pack(records, manifest.folder))
+    manifest = again(manifest)
+    check(manifest, open_pack(manifest.records.values(), manifest.folder))
     assert pixels_of(manifest).stat().st_size == packed_bytes(records)
     assert not first.exists()
     assert all(np.array_equal(before.image(record.image), old[record.id]) for record in records)
@@ -137,7 +150,7 @@ def test_of_a_damaged_pack_only_what_is_wrong_is_decoded(manifest, records, deco
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '{"version":0}', '{"version":1,"pixels":"../a","stat":[0,0,0],"entries":{}}'],
+    ["", "{", "[]", "null", '{"version":0}', '{"version":1,"pixels":"../a","stamp":[0,0,0],"entries":{}}'],
 )
 def test_a_foreign_index_is_replaced(manifest, records, text) -> None:
     open_pack(records, manifest.folder)
@@ -152,13 +165,13 @@ def test_an_entry_beyond_the_file_is_made_anew(manifest, records) -> None:
     content = json.loads(index.read_text())
     for entry in content["entries"].values():
         entry[2] += 10**9
-    content["stat"][1] += 1
+    content["stamp"][1] += 1
     index.write_text(json.dumps(content))
     check(manifest, open_pack(records, manifest.folder))
 
 
-def test_a_fault_while_packing_keeps_the_pack_as_it_was(manifest, records) -> None:
-    few = records[:4]
+def test_a_fault_while_packing_keeps_the_pack_as_it_was(manifest, unmarked) -> None:
+    records, few = unmarked, unmarked[:4]
     open_pack(few, manifest.folder)
     size = pixels_of(manifest).stat().st_size
     good = records[7].image.read_bytes()
@@ -169,6 +182,13 @@ def test_a_fault_while_packing_keeps_the_pack_as_it_was(manifest, records) -> No
     assert is_packed(few, manifest.folder)
     records[7].image.write_bytes(good)
     check(manifest, open_pack(records, manifest.folder))
+
+
+def test_a_file_that_is_not_the_one_that_was_prepared_is_not_packed(manifest, records) -> None:
+    open_pack(records, manifest.folder)
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(records[5].image)
+    with pytest.raises(UsageError, match=f"{records[5].image.name}: changed since it was prepared"):
+        open_pack(records, manifest.folder)
 
 
 def test_a_first_pack_that_fails_leaves_no_pixels(manifest, records) -> None:
