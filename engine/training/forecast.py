@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...pipelines.batch import Batch, Windows
+from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import collate
 from ...pipelines.plan import Planner
 from ..device import Precision
@@ -91,7 +91,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         method.to_empty(device="cpu")
         step = Step(recipe, method, precision)
         state = held.now
-        batch = _mapped(mode.from_tensor, batch)
+        batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
         with flops:
             step(batch, recipe.steps - 1)
         training, held.most = held.most, held.now
@@ -116,14 +116,3 @@ def _example(recipe: Recipe) -> Batch:
     )
     encoder = recipe.encoder
     return collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
-
-
-def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same with every tensor of a batch changed."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        return tuple(_mapped(function, part) for part in value)
-    if dataclasses.is_dataclass(value):
-        return type(value)(*(_mapped(function, getattr(value, field.name)) for field in dataclasses.fields(value)))
-    return value
