@@ -46,6 +46,11 @@ def calls(device, seed=0):
             3,
         ),
         "upsample_cross_entropy": (lambda x: kernels.upsample_cross_entropy(x, target), logits[:1], 1),
+        "upsample_cross_entropy with a normalizer": (
+            lambda x: kernels.upsample_cross_entropy(x, target, normalizer=(target != 7).sum()),
+            logits[:1],
+            1,
+        ),
         "upsample_cross_entropy deterministic": (
             lambda x: kernels.upsample_cross_entropy(x, target, deterministic=True),
             logits[:1],
