@@ -29,7 +29,6 @@ from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import Data, prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
 from semiseg.engine.methods import METHODS
-from semiseg.engine.models import ENCODERS
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
@@ -44,7 +43,7 @@ AHEAD = 4
 def main(
     data: Path,
     method: Literal[tuple(METHODS)] = "cac",
-    backbone: Literal[tuple(ENCODERS)] = "resnet18",
+    backbone: str = "resnet18",
     crop: int = 320,
     batch: int = 2,
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",

@@ -20,7 +20,7 @@ from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError
 from .disk import whole
 from .methods.programs import PROGRAMS
-from .models import ENCODERS, Network, build_network, from_published, published_program, read_state_dict
+from .models import Network, build_network, encoder_of, from_published, published_program, read_state_dict
 from .protocol import Evaluation, Protocol
 from .recipe import Recipe
 from .serial import plain, typed
@@ -39,7 +39,7 @@ class Header:
     network: str
     """The decoder, of DECODERS."""
     backbone: str
-    """The encoder, of ENCODERS."""
+    """The encoder, as `encoder_of` knows it."""
     head_width: int
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
@@ -149,7 +149,7 @@ def read_header(metadata: dict[str, str]) -> Header:
 def _header_of_version_1(metadata: dict[str, str]) -> Header:
     """Files of version 1 have the whole recipe, flat, of which this takes no more than it needs."""
     recipe = json.loads(metadata["recipe"])
-    encoder = ENCODERS[recipe["backbone"]]
+    encoder = encoder_of(recipe["backbone"])
     return Header(
         network=recipe["network"],
         backbone=recipe["backbone"],
@@ -182,9 +182,10 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
         layout = next((name for name in POOLS if len(LAYOUTS[name].classes) == count), OWN_LAYOUT)
     crop = program.crops.get(layout)
     if crop is None:
-        evaluation = Evaluation(protocol=program.protocol, long_side=OWN_LONG_SIDE).resolve(OWN_CROP)
+        crop = -(-OWN_CROP // network.multiple) * network.multiple
+        evaluation = Evaluation(protocol=program.protocol, long_side=OWN_LONG_SIDE)
     else:
-        evaluation = Evaluation(protocol=program.protocol, native_crop=crop).resolve(crop)
+        evaluation = Evaluation(protocol=program.protocol, native_crop=crop)
     known = LAYOUTS[layout].classes
     named = known is not None and len(known) == count
     header = Header(
@@ -195,7 +196,7 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
         palette=LAYOUTS[layout].palette if named else voc_colours(count),
         mean=network.mean,
         std=network.std,
-        evaluation=evaluation,
+        evaluation=evaluation.resolve(crop, network.multiple),
         layout=layout,
     )
     return Checkpoint(network, header)

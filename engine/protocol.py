@@ -10,6 +10,8 @@ from typing import Literal
 from ..pipelines.errors import require
 
 Absent = Literal["zero", "skip"]
+MULTIPLE = 8
+"""As in CAC's program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +59,16 @@ class Protocol:
     """Whether class 0 counts in the mean."""
     batch: int = 8
     """Images or windows evaluated together."""
+    multiple: int = MULTIPLE
+    """The sides of whole and of resized images are brought to multiples of it, in pixels."""
 
-    def faults(self, prefix: str = "--", least: int = 1) -> Iterator[str]:
-        """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
+    def faults(self, prefix: str = "--", least: int = 1, multiple: int = 1) -> Iterator[str]:
+        """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels, and
+        `multiple` what its windows must be multiples of."""
         yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
         yield from require(self.window >= least, f"{prefix}window", f"must be at least {least}", self.window)
+        if self.window >= least:
+            yield from side_faults(f"{prefix}window", self.window, multiple)
         yield from require(self.scale > 0, f"{prefix}scale", "must be more than 0", self.scale)
         positive = bool(self.scales) and min(self.scales) > 0
         yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
@@ -109,8 +116,9 @@ class Evaluation:
     """How a network is judged."""
 
     protocol: ProtocolName = "whole"
-    """whole: images in one piece, reflected to a multiple of 8; slide: windows of `window` pixels, logits averaged;
-    cac-whole and cps-slide: the same with all conventions of the published programs."""
+    """whole: images in one piece, reflected to a multiple of 8 (or of what the backbone asks for); slide: windows of
+    `window` pixels, logits averaged; cac-whole and cps-slide: the same with all conventions of the published
+    programs."""
     window: int | None = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
     scale: float | None = None
@@ -131,8 +139,9 @@ class Evaluation:
     batch: int = 8
     """Images (whole) or windows (slide) evaluated together."""
 
-    def resolve(self, crop: int) -> Protocol:
-        """The protocol for a network that was trained on windows of `crop` pixels."""
+    def resolve(self, crop: int, multiple: int = 1) -> Protocol:
+        """The protocol for a network that was trained on windows of `crop` pixels, and takes images whose sides are
+        multiples of `multiple`."""
         long_side = None if self.scale is not None or self.long_side is None else self.long_side * crop
         scale = self.scale
         if scale is None:
@@ -144,14 +153,23 @@ class Evaluation:
             window=crop if self.window is None else self.window,
             scale=scale,
             long_side=long_side,
+            multiple=multiple if MULTIPLE % multiple else MULTIPLE,
             **same,
         )
 
-    def faults(self, prefix: str = "--evaluation.", least: int = 1) -> Iterator[str]:
-        """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels."""
+    def faults(self, prefix: str = "--evaluation.", least: int = 1, multiple: int = 1) -> Iterator[str]:
+        """What makes no sense, a line each; `least` and `multiple` as in `Protocol.faults`."""
         for name in ("native_crop", "long_side"):
             value = getattr(self, name)
             field = f"{prefix}{name.replace('_', '-')}"
             yield from require(value is None or value > 0, field, "must be more than 0", value)
         # The default window is the crop, which is checked by itself; a scale that follows from it is above 0.
-        yield from self.resolve(least).faults(prefix, least)
+        yield from self.resolve(least, multiple).faults(prefix, least, multiple)
+
+
+def side_faults(field: str, side: int, multiple: int, why: str = "") -> Iterator[str]:
+    """The fault of a side in pixels that is no multiple, with the nearest ones, and `why` it must be one."""
+    if side % multiple:
+        lower = side // multiple * multiple
+        near = f"{lower} or {lower + multiple}" if lower else f"{multiple}"
+        yield f"{field}: {side} is not a multiple of {multiple}{why}; use {near}"

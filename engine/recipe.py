@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from ..pipelines.errors import UsageError, refuse, require
 from ..pipelines.views import Augmentation, Drawing, Sampling, ViewSpec
 from .device import PrecisionName
 from .methods import Method, MethodConfig, method_of
-from .models import DECODERS, ENCODERS, Encoder
-from .protocol import Evaluation, Protocol
+from .models import DECODERS, ENCODERS, Encoder, check_pair, encoder_of
+from .protocol import Evaluation, Protocol, side_faults
 from .serial import plain, typed
 
 LayoutName = Literal[tuple(LAYOUTS)]
@@ -113,15 +114,18 @@ class Recipe:
     """Where the files are, when the layout does not say it."""
 
     network: Literal[tuple(DECODERS)] = "cac"
-    """DeepLabv3+ as published with CAC (7x7 stem, dropout) or with CPS (deep stem, no dropout)."""
-    backbone: Literal[tuple(ENCODERS)] = "resnet50"
-    """The backbone."""
+    """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout) or UniMatch (deep stem, no
+    multi-grid, no dropout); dpt: the decoder of UniMatch V2, for the maps of vision transformers."""
+    backbone: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ENCODERS)}}}|timm:NAME")] = "resnet50"
+    """The backbone; timm:NAME is any model of timm that gives maps at several strides (pip install semiseg[timm])."""
     head_width: int = 256
-    """Channels of the head."""
+    """Channels of the head; of dpt's, which has other widths, 256 is the published size and less is a share of it."""
     weights: str = "imagenet"
-    """Backbone weights: imagenet (torchvision's IMAGENET1K_V1), none, or a file."""
+    """Backbone weights: imagenet (those that were published with it: torchvision's IMAGENET1K_V1, a package's, timm's,
+    DINOv2's), none, or a file."""
     init: Path | None = None
-    """A whole network to start the evaluated one from: a run, a checkpoint, or a published file of CAC or CPS."""
+    """A whole network to start the evaluated one from: a run, a checkpoint, or a published file of CAC, CPS, UniMatch
+    or UniMatch V2."""
 
     crop: int = 320
     """Pixels, side of the square windows."""
@@ -183,7 +187,7 @@ class Recipe:
 
     @property
     def encoder(self) -> Encoder:
-        return ENCODERS[self.backbone]
+        return encoder_of(self.backbone)
 
     @property
     def unlabeled_batch(self) -> int:
@@ -215,18 +219,38 @@ class Recipe:
             fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
             rule = f"must be at least 1 and divide the batch of {self.batch}; pass one that does"
             yield from require(fits, name, rule, parts)
-        yield from self.evaluation.faults(least=self.encoder.multiple)
         yield from self.method.faults()
-        multiple = self.encoder.multiple
-        if self.crop % multiple:
-            lower, upper = self.crop // multiple * multiple, -(-self.crop // multiple) * multiple
-            near = f"{lower} or {upper}" if lower > 0 else f"{upper}"
-            yield f"--crop: {self.crop} is not a multiple of the network's stride {multiple}; use {near}"
+        yield from self.network_faults()
         if self.fidelity == "published" and all(self.get(path) != value for path, value in self.switches().items()):
             yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"
         if LAYOUTS[self.layout].needs_root and self.runtime.data is None and not self.runtime.dry_run:
             yield f"--data: the recipe {self.name} needs the root of the data set, e.g. --data /data/VOCdevkit"
         yield from self.runtime.faults()
+
+    def network_faults(self) -> Iterator[str]:
+        """What is wrong with the network, or does not go together with its images."""
+        try:
+            check_pair(self.network, self.backbone)
+        except UsageError as error:
+            yield f"--backbone: {error}"
+            return
+        encoder = self.encoder
+        yield from self.evaluation.faults(least=encoder.least, multiple=encoder.multiple)
+        if self.crop < encoder.least:
+            yield f"--crop: must be at least {encoder.least} for {self.backbone}, is {self.crop}"
+            return
+        multiple, why = encoder.multiple, f", as {self.backbone} asks for"
+        if self.views.windows > self.views.streams:
+            stride = encoder.strides[0] / DECODERS[self.network].finer
+            if self.views.grid % stride:
+                fitting = [name for name, decoder in DECODERS.items() if decoder.finer == 1]
+                yield (
+                    f"--network: {self.method_class.name} compares positions {self.views.grid} pixels apart, which the "
+                    f"stride {stride:g} of {self.network} does not divide; use one of {', '.join(fitting)}"
+                )
+            multiple = math.lcm(multiple, self.views.grid)
+            why = f", as the pairs of {self.method_class.name} ask for"
+        yield from side_faults("--crop", self.crop, multiple, why)
 
     def lr_factor(self, step: int) -> float:
         """The share of lr in force at a step, in [0, 1]; 0 after the last one."""
@@ -252,7 +276,7 @@ class Recipe:
 
     def protocol(self) -> Protocol:
         """How the network is judged, in pixels."""
-        return self.evaluation.resolve(self.crop)
+        return self.evaluation.resolve(self.crop, self.encoder.multiple)
 
     def switches(self) -> dict[str, Any]:
         """What the published program does otherwise by its defects: fields, `sampling.cutmix_partner`, and values."""

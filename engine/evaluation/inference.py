@@ -21,7 +21,7 @@ from ..data import prepare_manifest
 from ..device import Precision, resolve_device, resolve_precision
 from ..disk import writing
 from ..events import Event, Listener, progress_of, silent
-from ..models import ENCODERS, Network, evaluating
+from ..models import Network, encoder_of, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
 from ..run import create_folder
@@ -169,7 +169,8 @@ def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     if "scale" in given:  # whoever asks for a scale wants it instead of the training's long side
         given = {"long_side": None} | given
     protocol = replace(checkpoint.header.evaluation, **given)
-    refuse(protocol.faults(least=ENCODERS[checkpoint.header.backbone].multiple))
+    encoder = encoder_of(checkpoint.header.backbone)
+    refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
     return protocol
 
 

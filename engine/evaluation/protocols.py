@@ -1,10 +1,11 @@
 """Evaluation protocols: where a network looks at an image, and how its logits come together.
 
 `whole` and `cac-whole` see the image in one piece, reflected at the bottom and right to a multiple of 8, as CAC does
-(Lai et al., 2021). `slide` and `cps-slide` see windows two thirds of a window apart, as CPS does (Chen et al., 2021).
-`slide` divides the summed logits by the number of windows over each pixel; `cps-slide`, like the published program,
-does not, which changes the argmax only where several scales come together. Networks give logits at a quarter of the
-resolution; those of each window are upsampled bilinearly with aligned corners, as in training.
+(Lai et al., 2021), or of what the network's encoder asks for. `slide` and `cps-slide` see windows two thirds of a
+window apart, as CPS does (Chen et al., 2021). `slide` divides the summed logits by the number of windows over each
+pixel; `cps-slide`, like the published program, does not, which changes the argmax only where several scales come
+together. Networks give logits at a fraction of the resolution; those of each window are upsampled bilinearly with
+aligned corners, as in training.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from ...pipelines.datasets.dataset import IGNORE
 from ..models import Network
 from ..protocol import Convention, Protocol
 
-MULTIPLE = 8
-
 
 def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: int, protocol: Protocol) -> Tensor:
     """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth.
@@ -31,7 +30,7 @@ def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: in
     """
     size = images.shape[-2:]
     scales = protocol.scales_of(*size)
-    scaled = rescaled(images, scales[0])
+    scaled = rescaled(images, scales[0], protocol.multiple)
     tiles = tiling(protocol, *scaled.shape[-2:])
     direct = len(scales) == 1 and tiles.direct(scaled, size)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=images.device)
@@ -52,7 +51,7 @@ def full_logits(network: Network, images: Tensor, protocol: Protocol) -> Tensor:
     size = images.shape[-2:]
     total = None
     for scale in protocol.scales_of(*size):
-        scaled = rescaled(images, scale)
+        scaled = rescaled(images, scale, protocol.multiple)
         tiles = tiling(protocol, *scaled.shape[-2:])
         if tiles.direct(scaled, size):
             left, right, top, bottom = tiles.padding
@@ -133,7 +132,7 @@ def reflected(images: Tensor, dim: int, more: int) -> Tensor:
 def tiling(protocol: Protocol, height: int, width: int) -> Tiling:
     """The protocol's padding and windows for images of this size."""
     if not protocol.convention.windows:
-        bottom, right = -height % MULTIPLE, -width % MULTIPLE
+        bottom, right = -height % protocol.multiple, -width % protocol.multiple
         return Tiling(protocol.convention, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
     window = protocol.window
     below, beside = max(window - height, 0), max(window - width, 0)
@@ -153,11 +152,11 @@ def starts(size: int, window: int) -> list[int]:
     return [min(i * stride, size - window) for i in range(count)]
 
 
-def rescaled(images: Tensor, scale: float) -> Tensor:
-    """Images (B, 3, H, W) resized by about `scale`, to multiples of 8; as they are for 1."""
+def rescaled(images: Tensor, scale: float, multiple: int) -> Tensor:
+    """Images (B, 3, H, W) resized by about `scale`, to multiples of `multiple`; as they are for 1."""
     if scale == 1:
         return images
-    size = [max(round(side * scale / MULTIPLE), 1) * MULTIPLE for side in images.shape[-2:]]
+    size = [max(round(side * scale / multiple), 1) * multiple for side in images.shape[-2:]]
     return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 

@@ -83,7 +83,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The supervised term of one network: logits (B, C, h, w) at stride 4, target (B, S, S)."""
+        """The supervised term of one network: logits (B, C, h, w) at any stride, target (B, S, S)."""
         return self.mean_of_processes(self.cross_entropy, logits, target)
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -42,5 +42,19 @@ PROGRAMS = {
             processes={"voc": 4, "cityscapes": 8},
             crops={"voc": 512, "cityscapes": 800},
         ),
+        Program(
+            name="unimatch",
+            source="UniMatch 0324f3d",
+            protocol="whole",
+            processes={"voc": 4, "cityscapes": 4},
+            crops={"voc": 321, "cityscapes": 801},
+        ),
+        Program(
+            name="unimatch_v2",
+            source="UniMatch-V2 f6afb4d",
+            protocol="whole",
+            processes={"voc": 4, "cityscapes": 4},
+            crops={"voc": 518, "cityscapes": 798},
+        ),
     )
 }

@@ -1,8 +1,8 @@
 """Networks: an encoder, a decoder and a classifier behind one builder; their weights."""
 
 from .decoders import DECODERS, Decoder
-from .encoders import ENCODERS, Encoder
-from .network import Network, build_network, evaluating
+from .encoders import ENCODERS, Encoder, encoder_of
+from .network import Network, build_network, check_pair, evaluating
 from .published import from_published, published_program
 from .state_dict import read_state_dict
 from .weights import load_backbone
@@ -14,6 +14,8 @@ __all__ = [
     "Encoder",
     "Network",
     "build_network",
+    "check_pair",
+    "encoder_of",
     "evaluating",
     "from_published",
     "load_backbone",

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from ...pipelines.errors import UsageError
 from .decoders import DECODERS
-from .decoders.deeplab import DeepLabDecoder
-from .encoders import ENCODERS
+from .encoders import ENCODERS, encoder_of
 
 PROJECTION = 128
 
@@ -19,70 +18,81 @@ def build_network(
 ) -> "Network":
     """A randomly initialised network; `load_backbone` brings pretrained weights.
 
-    `architecture` is a key of `DECODERS`, `backbone` one of `ENCODERS`. `head_width` is the channel count of ASPP,
-    decoder and projector (published: 256; the 48 channels of the low-level features scale with it). `projector` adds
-    the projection that CAC's contrastive loss reads.
-    Raises UsageError for a name or a number that does not exist.
+    `architecture` is a key of `DECODERS`, `backbone` a name that `encoder_of` knows. `head_width` is the channel count
+    of ASPP, decoder and projector (published: 256; what has other widths inside scales with it). `projector` adds the
+    projection that CAC's contrastive loss reads.
+    Raises UsageError for a name or a number that does not exist, and for two that do not go together.
     """
-    for name, value, known in (("architecture", architecture, DECODERS), ("backbone", backbone, ENCODERS)):
-        if value not in known:
-            raise UsageError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+    check_pair(architecture, backbone)
     for name, value in (("num_classes", num_classes), ("head_width", head_width)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
     return Network(architecture, backbone, num_classes, head_width=head_width, projector=projector)
 
 
+def check_pair(architecture: str, backbone: str) -> None:
+    """Raises UsageError, with the way out, unless there is such a decoder and an encoder that gives what it takes."""
+    if architecture not in DECODERS:
+        raise UsageError(f"unknown architecture {architecture!r}: choose one of {', '.join(DECODERS)}")
+    given, taken = len(encoder_of(backbone).strides), DECODERS[architecture].maps
+    if given == taken:
+        return
+    networks = [f"`network={name}`" for name, decoder in DECODERS.items() if decoder.maps == given]
+    backbones = [name for name, encoder in ENCODERS.items() if len(encoder.strides) == taken]
+    raise UsageError(
+        f"the network {architecture} takes {taken} maps, and the backbone {backbone} gives {given}: pass "
+        f"{' or '.join(networks)}, or one of the backbones {', '.join(backbones)}"
+    )
+
+
 class Network(nn.Module):
     """Backbone, ASPP, decoder, classifier and, on request, a projector. Build it with `build_network`.
 
-    Called on normalised images (B, 3, H, W), it returns logits (B, num_classes, H/4, W/4), sides rounded up: `encode`,
-    `decode` and `classify` in turn. In training mode the pooled branch of the ASPP normalises one value per image and
-    channel, so it needs two images.
+    Called on normalised images (B, 3, H, W), it returns logits (B, num_classes, H/S, W/S), sides rounded up, S being
+    its `stride`: `encode`, `decode` and `classify` in turn. The sides of images must be multiples of `multiple`. In
+    training mode the pooled branch of an ASPP normalises one value per image and channel, so it needs two images.
     """
 
     def __init__(self, architecture: str, backbone: str, num_classes: int, *, head_width: int, projector: bool):
         super().__init__()
         self.architecture, self.backbone_name = architecture, backbone
         self.num_classes, self.head_width = num_classes, head_width
-        encoder, decoder = ENCODERS[backbone], DECODERS[architecture]
+        encoder, decoder = encoder_of(backbone), DECODERS[architecture]
+        self.multiple, self.stride = encoder.multiple, encoder.strides[0] / decoder.finer
         # Of images in [0, 1]: the encoder's, or what a checkpoint says that they were in training.
         self.mean, self.std = encoder.mean, encoder.std
-        low, high = encoder.channels
-        self.backbone = encoder.build(deep_stem=decoder.deep_stem)
-        self.aspp = decoder.aspp(high, head_width)
-        self.decoder = DeepLabDecoder(low, head_width, dropout=decoder.dropout)
+        forms = {"deep_stem": decoder.deep_stem, "multi_grid": decoder.multi_grid} if encoder.forms else {}
+        self.backbone = encoder.build(**forms)
+        self.aspp = decoder.aspp(encoder.channels[-1], head_width) if decoder.aspp else nn.Identity()
+        self.decoder = decoder.build(encoder.channels, head_width)
         self.dropout = nn.Dropout(decoder.classifier_dropout) if decoder.classifier_dropout else nn.Identity()
-        self.classifier = nn.Conv2d(head_width, num_classes, 1)
-        for module in (self.aspp, self.decoder, self.classifier):
-            module.apply(_initialise)
+        self.classifier = nn.Conv2d(self.decoder.width, num_classes, 1)
+        if decoder.kaiming:
+            for module in (self.aspp, self.decoder, self.classifier):
+                module.apply(_initialise)
         # The projector keeps torch's default initialisation.
-        self.projector = _projector(head_width) if projector else None
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the image per position of features and logits."""
-        return DECODERS[self.architecture].stride
+        self.projector = _projector(self.decoder.width) if projector else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The encoder's maps of normalised images (B, 3, H, W): channels and strides as its row of `ENCODERS` says."""
+        """The encoder's maps of normalised images (B, 3, H, W): channels and strides as its row says."""
         return self.backbone(x)
 
     def decode(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Features (B, head_width, H/4, W/4) of the encoder's maps."""
-        low, high = maps
-        return self.decoder(low, self.aspp(high))
+        """Features (B, F, H/S, W/S) of the encoder's maps, as many as there are in the batch of the maps: methods may
+        change them in between. F is the classifier's `in_channels`."""
+        *finer, coarsest = maps
+        return self.decoder(*finer, self.aspp(coarsest))
 
     def features(self, x: Tensor) -> Tensor:
-        """Features (B, head_width, H/4, W/4) of normalised images (B, 3, H, W)."""
+        """Features (B, F, H/S, W/S) of normalised images (B, 3, H, W)."""
         return self.decode(self.encode(x))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes, h, w) of features (B, head_width, h, w), with the dropout that precedes them."""
+        """Logits (B, num_classes, h, w) of features (B, F, h, w), with the dropout that precedes them."""
         return self.classifier(self.dropout(features))
 
     def project(self, features: Tensor) -> Tensor:
-        """Projection (B, 128, h, w) of features (B, head_width, h, w), not normalised."""
+        """Projection (B, 128, h, w) of features (B, F, h, w), not normalised."""
         if self.projector is None:
             raise RuntimeError("this network has no projector: build it with projector=True")
         return self.projector(features)

@@ -2,7 +2,9 @@
 
 `cac`: dvlab-research/Context-Aware-Consistency, trained without unlabelled images (no projector) or with them.
 `cps`: charlesCXK/TorchSemiSeg, two networks in one file.
-Both with ResNet-50 or ResNet-101. The modules are those of `Network` under other names.
+`unimatch`: LiheYoung/UniMatch; its FixMatch and its supervised baseline save the same network.
+`unimatch_v2`: LiheYoung/UniMatch-V2, likewise; where a file holds a teacher, that is taken.
+With ResNet-50 or ResNet-101, the last with DINOv2 of three sizes. The modules are those of `Network` under other names.
 """
 
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ class Form:
 
     network: str
     """The key of `DECODERS` that its networks are built of."""
+    sign: str
+    """How the names begin that set its files apart."""
     branches: tuple[str, ...]
     """The prefix of each network's keys."""
     modules: dict[str, str]
@@ -38,6 +42,7 @@ class Form:
 FORMS = {
     "cac": Form(
         network="cac",
+        sign="encoder.",
         branches=("",),
         modules={
             "backbone": "encoder.backbone",
@@ -56,6 +61,7 @@ FORMS = {
     ),
     "cps": Form(
         network="cps",
+        sign="branch",
         branches=("branch1.", "branch2."),
         modules={
             "backbone": "backbone",
@@ -74,15 +80,49 @@ FORMS = {
             "classifier": "classifier",
         },
     ),
+    "unimatch": Form(
+        network="unimatch",
+        sign="head.b",
+        branches=("",),
+        modules={
+            "backbone": "backbone",
+            **{f"aspp.branches.{i}": f"head.b{i}" for i in range(4)},
+            "aspp.pooled.0": "head.b4.gap.1",
+            "aspp.pooled.1": "head.b4.gap.2",
+            "aspp.merge": "head.project.0",
+            "aspp.norm": "head.project.1",
+            "decoder.reduce": "reduce",
+            # As in CPS's network.
+            **{f"decoder.refine.{ours}": f"fuse.{theirs}" for ours, theirs in zip((0, 1, 4, 5), (0, 1, 3, 4))},
+            "classifier": "classifier",
+        },
+    ),
+    "unimatch_v2": Form(
+        network="dpt",
+        sign="head.scratch.",
+        branches=("",),
+        modules={
+            "backbone": "backbone",
+            "decoder.projects": "head.projects",
+            "decoder.resizes": "head.resize_layers",
+            **{f"decoder.narrows.{i}": f"head.scratch.layer{i + 1}_rn" for i in range(4)},
+            **{f"decoder.fusions.{i}.side": f"head.scratch.refinenet{i + 1}.resConfUnit1" for i in range(4)},
+            **{f"decoder.fusions.{i}.refine": f"head.scratch.refinenet{i + 1}.resConfUnit2" for i in range(4)},
+            **{f"decoder.fusions.{i}.out": f"head.scratch.refinenet{i + 1}.out_conv" for i in range(4)},
+            "decoder.output": "head.scratch.output_conv.0",
+            "classifier": "head.scratch.output_conv.2",
+        },
+    ),
 }
+DINOV2 = {384: "dinov2_small", 768: "dinov2_base", 1024: "dinov2_large"}
 
 
 def from_published(state_dict: Mapping[str, Any], num_classes: int | None = None, *, branch: int = 1) -> Network:
     """The network of a published checkpoint, in evaluation mode, in the floating type of the checkpoint.
 
-    `state_dict` is CAC's or CPS's, bare or under "state_dict" or "model", with or without the prefix "module." and
-    batch counters, in any order of its keys. `num_classes` None takes as many classes as it holds. `branch` 2 is the
-    second network of CPS. CAC's network has its projector where the checkpoint has one.
+    `state_dict` is a file's content as its program saved it or the state dict in it (see `WRAPPERS`), with or without
+    the prefix "module." and batch counters, in any order of its keys. `num_classes` None takes as many classes as it
+    holds. `branch` 2 is the second network of CPS. CAC's network has its projector where the checkpoint has one.
     Raises UsageError for anything else, naming the keys that are missing, unexpected or of another shape.
     """
     given = {name: value for name, value in plain(state_dict).items() if not is_counter(name)}
@@ -99,7 +139,7 @@ def from_published(state_dict: Mapping[str, Any], num_classes: int | None = None
             f"published {program} checkpoint: it holds {held} classes, not {num_classes}; "
             "pass the data set or the class list that it was trained with"
         )
-    backbone = "resnet101" if any(".layer3.6." in name for name in given) else "resnet50"
+    backbone = _backbone(given)
     projector = any(name.startswith(form.name("projector.")) for name in given)
     with torch.device("meta"):
         network = build_network(form.network, backbone, held or num_classes or 1, projector=projector).eval()
@@ -124,12 +164,20 @@ def published_program(state_dict: Mapping[str, Any]) -> str:
     Raises UsageError for anybody else's.
     """
     given = plain(state_dict)
-    if any(name.startswith("encoder.") for name in given):
-        return "cac"
-    if any(name.startswith(FORMS["cps"].branches) for name in given):
-        return "cps"
+    for program, form in FORMS.items():
+        if any(name.startswith(form.sign) for name in given):
+            return program
     first = ", ".join(list(given)[:3])
     raise UsageError(
-        f"not a published checkpoint of CAC (encoder.…, classifier.1.…) or CPS (branch1.…, branch2.…): its keys are "
-        f"{first} …; pass one of theirs or one of semiseg"
+        "not a published checkpoint of CAC (encoder.…, classifier.1.…), CPS (branch1.…, branch2.…), UniMatch "
+        f"(head.b0.…, fuse.…) or UniMatch V2 (head.scratch.…): its keys are {first} …; pass one of theirs or one of "
+        "semiseg"
     )
+
+
+def _backbone(given: Mapping[str, Any]) -> str:
+    """The encoder of a published network, by what its files hold; of one that nobody published, the nearest."""
+    token = given.get("backbone.cls_token")
+    if torch.is_tensor(token) and token.ndim:
+        return DINOV2.get(token.shape[-1], DINOV2[384])
+    return "resnet101" if any(".layer3.6." in name for name in given) else "resnet50"

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...pipelines.errors import UsageError
 
-WRAPPERS = ("state_dict", "model")
-"""Where programs keep the state dict beside epoch, optimizer and the like (CAC: the first, CPS: the second)."""
+WRAPPERS = ("model_ema", "state_dict", "model")
+"""Where programs keep the state dict beside epoch, optimizer and the like. CAC: `state_dict`; CPS, UniMatch: `model`;
+UniMatch V2: `model_ema`, its teacher, which it evaluates, and the student as `model` beside it."""
 
 # CAC's files keep their best score as a numpy number. These rebuild numbers and run nothing.
 NUMPY_NUMBER = [

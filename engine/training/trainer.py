@@ -104,12 +104,15 @@ class Trainer:
     def _method(self) -> Method:
         recipe = self.recipe
         method = build_method(recipe, len(self.data.dataset.classes))
+        sources = set()
         # A run that goes on brings its own weights.
         for network in () if recipe.runtime.resume else method.networks().values():
             if recipe.init is not None and network is method.predictor():
                 self._initialise(network)
             else:
-                load_backbone(network, recipe.weights)
+                sources.add(load_backbone(network, recipe.weights))
+        for source in sources - {None}:
+            self.on_event(Event("note", f"weights: {source}"))
         method.to(self.device)
         if recipe.runtime.channels_last:
             method.to(memory_format=torch.channels_last)

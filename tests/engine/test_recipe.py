@@ -16,8 +16,13 @@ from semiseg.pipelines.views import Augmentation
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"crop": 50}, "--crop.*48 or 64"),
-        ({"crop": 8}, "--crop.*use 16"),
+        ({"crop": 50}, "--crop: 50 is not a multiple of 8, as the pairs of cac ask for; use 48 or 56"),
+        ({"crop": 321}, "--crop.*320 or 328"),
+        ({"crop": 8}, "--crop: must be at least 16"),
+        ({"backbone": "resnet5"}, "--backbone.*did you mean resnet50"),
+        ({"backbone": "dinov2_small"}, "--backbone.*pass `network=dpt`"),
+        ({"network": "dpt"}, "--backbone.*backbones dinov2_small"),
+        ({"network": "dpt", "backbone": "dinov2_base"}, "--network: cac compares positions 8 pixels apart.*1.75"),
         ({"batch": 1}, "--batch.*at least 2"),
         ({"lr": -1.0}, "--lr"),
         ({"labeled": Augmentation(range=(2.0, 1.0))}, "--labeled.range"),
@@ -40,6 +45,31 @@ def test_check_names_the_field_and_the_fix(tmp_path, changes, said):
     recipe.check()
     with pytest.raises(UsageError, match=said):
         recipe.replace(**changes).check()
+
+
+@pytest.mark.parametrize("crop", [16, 50, 321, 513, 801])
+def test_deeplabs_take_crops_of_any_size(tmp_path, crop):
+    for network in ("cac", "cps", "unimatch"):
+        load_recipe("cutmix_cps_voc").replace(data=tmp_path, network=network, crop=crop).check()
+
+
+@pytest.mark.parametrize(("crop", "near"), [(518, ""), (28, ""), (520, "518 or 532"), (13, "at least 14")])
+def test_dinov2_takes_multiples_of_its_patches(tmp_path, crop, near):
+    recipe = load_recipe("cps_voc").replace(data=tmp_path, network="dpt", backbone="dinov2_small", crop=crop)
+    if near:
+        with pytest.raises(UsageError, match=f"--crop.*{near}"):
+            recipe.check()
+    else:
+        recipe.check()
+        assert (recipe.protocol().window, recipe.protocol().multiple) == (crop, 14)
+    window = recipe.replace(crop=28, evaluation=Evaluation(protocol="slide", window=500))
+    with pytest.raises(UsageError, match="--evaluation.window: 500 is not a multiple of 14; use 490 or 504"):
+        window.check()
+
+
+def test_the_encoder_decides_the_colour_outside_of_images():
+    for backbone, fill in (("resnet18", (124, 116, 104)), ("efficientnet_lite0", (128, 128, 128))):
+        assert load_recipe("cps_voc").replace(backbone=backbone).drawing().fill == fill
 
 
 def test_data_is_needed_but_for_a_dry_run_and_for_shapes():

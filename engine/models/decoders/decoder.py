@@ -10,15 +10,24 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """A row of `DECODERS`: in what a published form of DeepLabv3+ differs from the others."""
+    """A row of `DECODERS`: how the modules are made, and in what its published form differs from the others."""
 
-    deep_stem: bool
-    """Whether its encoder has a deep stem, see `Encoder.build`."""
-    aspp: Callable[[int, int], nn.Module]
-    """`aspp(inputs, width)` makes the pyramid: (B, inputs, h, w) to (B, width, h, w)."""
-    dropout: float
-    """Between the two convolutions of the decoder; 0 for none."""
-    classifier_dropout: float
+    build: Callable[[tuple[int, ...], int], nn.Module]
+    """`build(channels, width)` makes the module that joins an encoder's maps of so many channels, of which `aspp` has
+    changed the last one, to features. It states their channels as its `width`, which follows from the `width` that is
+    asked for: 256 is the published size."""
+    aspp: Callable[[int, int], nn.Module] | None = None
+    """`aspp(inputs, width)` makes the pyramid for the last map: (B, inputs, h, w) to (B, width, h, w). None: the map
+    stays as it is."""
+    maps: int = 2
+    """How many maps of the encoder it takes."""
+    finer: int = 1
+    """Positions of features and logits along a side of one position of the encoder's first map."""
+    deep_stem: bool = False
+    """Whether it was published with an encoder that has a deep stem, see `Encoder.forms`."""
+    multi_grid: tuple[int, int, int] = (2, 4, 8)
+    """The dilations of the last stage of the encoder that it was published with."""
+    classifier_dropout: float = 0.0
     """Before the classifier; 0 for none."""
-    stride: int = 4
-    """Pixels of the image per position of features and logits."""
+    kaiming: bool = True
+    """Whether convolutions start Kaiming-normal; else as torch's do."""

@@ -12,12 +12,12 @@ RATES = (6, 12, 18)
 
 
 class ConcatenatingASPP(nn.Module):
-    """Atrous spatial pyramid pooling of CAC: five normalised branches, concatenated and merged.
+    """Atrous spatial pyramid pooling of CAC and UniMatch: five normalised branches, concatenated and merged.
 
     Maps (B, C, h, w) to (B, W, h, w).
     """
 
-    def __init__(self, inputs: int, width: int):
+    def __init__(self, inputs: int, width: int, *, dropout: float = 0.0):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(branch, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
@@ -27,7 +27,7 @@ class ConcatenatingASPP(nn.Module):
         self.merge = conv(5 * width, width, 1)
         self.norm = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         # The pooled branch is constant over the image, and so is its share of the merged map: it is added as one
@@ -64,12 +64,16 @@ class SummingASPP(nn.Module):
 
 
 class DeepLabDecoder(nn.Module):
-    """Joins the ASPP's output (B, W, h/4, w/4) with low-level features (B, C, h, w) to (B, W, h, w)."""
+    """Joins low-level features (B, C, h, w) with the ASPP's output (B, W, h/4, w/4) to (B, W, h, w).
 
-    def __init__(self, low_channels: int, width: int, *, dropout: float):
+    `dropout` stands between the two convolutions; 0 for none. `low_first` is the order of the concatenation.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int, *, dropout: float = 0.0, low_first: bool = False):
         super().__init__()
+        self.width, self.low_first = width, low_first
         reduced = max(8, width * 48 // 256)
-        self.reduce = nn.Sequential(conv(low_channels, reduced, 1), nn.BatchNorm2d(reduced), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(conv(channels[0], reduced, 1), nn.BatchNorm2d(reduced), nn.ReLU(inplace=True))
         self.refine = nn.Sequential(
             *(conv(width + reduced, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
             nn.Dropout(dropout) if dropout else nn.Identity(),
@@ -80,8 +84,11 @@ class DeepLabDecoder(nn.Module):
         # The first convolution of the upsampled map and the low-level features, concatenated, is the sum of its two
         # parts, of which the upsampled one costs least before it is upsampled.
         convolution, *others = self.refine
-        of_high, of_low = convolution.weight.split([high.shape[1], convolution.in_channels - high.shape[1]], dim=1)
         low = self.reduce(low)
+        if self.low_first:
+            of_low, of_high = convolution.weight.split([low.shape[1], high.shape[1]], dim=1)
+        else:
+            of_high, of_low = convolution.weight.split([high.shape[1], low.shape[1]], dim=1)
         y = F.conv2d(low, of_low, padding=1) + upsample_conv2d(high, of_high, low.shape[-2:])
         for module in others:
             y = module(y)

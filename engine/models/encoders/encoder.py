@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 RGB = tuple[float, float, float]
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,16 +16,23 @@ class Encoder:
     """A row of `ENCODERS`: how the module is made, and all that others need to know of it."""
 
     build: Callable[..., nn.Module]
-    """`build(deep_stem=False)` makes a module of random weights: normalised images (B, 3, H, W) to a map for each of
-    `strides`, sides rounded up. `deep_stem` asks for three 3x3 convolutions in the stem instead of one of 7x7."""
+    """`build()` makes a module of random weights: normalised images (B, 3, H, W) to a map for each of `strides`, sides
+    rounded up. Where the encoder has `forms`, `build(deep_stem=…, multi_grid=…)`."""
     channels: tuple[int, ...]
     """Of each map."""
     strides: tuple[int, ...]
-    """Pixels of the image per position of each map."""
+    """Pixels of the image per position of each map, the finest first."""
     multiple: int
-    """The sides of training crops must be multiples of it, in pixels."""
-    weights: Callable[[], tuple[dict[str, Tensor], str]]
-    """Finds the pretrained weights: a state dict and the name of its file. Raises UsageError with the way out."""
+    """The sides of images must be multiples of it, in pixels; 1 where they are free."""
+    weights: Callable[[], tuple[State, str]]
+    """Finds the pretrained weights: a state dict with the names of the published file, and the name of that file.
+    Raises UsageError with the way out."""
+    adapt: Callable[[State], State] = dict
+    """From the names of published files to those of the module, without what belongs to classification alone. Raises
+    UsageError where the state dict is of another encoder, saying which."""
+    forms: bool = False
+    """Whether published networks have forms of it of their own (ResNets): `deep_stem` asks for three 3x3 convolutions
+    in the stem instead of one of 7x7, `multi_grid` for the dilations of the last stage."""
     mean: RGB = (0.485, 0.456, 0.406)
     """Of each channel in [0, 1], subtracted from images: ImageNet's."""
     std: RGB = (0.229, 0.224, 0.225)
@@ -35,3 +43,17 @@ class Encoder:
         """The mean colour in grey levels: what lies outside an image."""
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
+
+    @property
+    def least(self) -> int:
+        """The smallest side of images: one position of the coarsest map."""
+        return max(self.multiple, *self.strides)
+
+
+def without(*prefixes: str) -> Callable[[State], State]:
+    """An `adapt` that leaves out the entries whose names begin so."""
+
+    def adapt(state: State) -> State:
+        return {name: value for name, value in state.items() if not name.startswith(prefixes)}
+
+    return adapt

@@ -2,7 +2,7 @@
 
 He et al., Deep Residual Learning (2016); stage 4 with a multi-grid of dilations: Chen et al., Rethinking Atrous
 Convolution (2017). The output stride is 16: the last stage keeps its resolution, and the 3x3 convolutions of its
-blocks have dilations 2, 4 and 8.
+blocks are dilated.
 """
 
 from torch import Tensor, nn
@@ -71,11 +71,16 @@ class ResNet(nn.Module):
 
     Sides round up; E is the expansion of the blocks, of which `blocks` says how many each stage has. `deep_stem`
     replaces the 7x7 convolution of the stem by three 3x3 convolutions ("v1c"), after which stage 1 receives 128
-    channels instead of 64.
+    channels instead of 64. `multi_grid` are the dilations of the blocks of stage 4.
     """
 
     def __init__(
-        self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, int, int, int], *, deep_stem: bool = False
+        self,
+        block: type[BasicBlock | Bottleneck],
+        blocks: tuple[int, int, int, int],
+        *,
+        deep_stem: bool = False,
+        multi_grid: tuple[int, int, int] = MULTI_GRID,
     ):
         super().__init__()
         n1, n2, n3, n4 = blocks
@@ -95,7 +100,7 @@ class ResNet(nn.Module):
         self.layer1 = _stage(block, stem, 64, [1] * n1)
         self.layer2 = _stage(block, 64 * block.expansion, 128, [1] * n2, stride=2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, [1] * n3, stride=2)
-        self.layer4 = _stage(block, 256 * block.expansion, 512, MULTI_GRID[:n4])
+        self.layer4 = _stage(block, 256 * block.expansion, 512, multi_grid[:n4])
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -172,9 +172,14 @@ def test_no_unlabelled_images(refused, voc_root):
     assert "unlabelled" in refused(*train(voc_root(), recipe="cps_voc", split="all"))
 
 
-def test_crop_that_the_stride_does_not_divide(refused, voc_root):
-    line = refused(*train(voc_root(), "--crop", "50"))
-    assert "48 or 64" in line
+def test_crop_that_the_grid_of_pairs_does_not_divide(refused, voc_root):
+    line = refused(*train(voc_root(), "--crop", "50", recipe="cac_voc"))
+    assert "48 or 56" in line
+
+
+def test_unknown_backbone(refused, voc_root):
+    assert "did you mean resnet50" in refused(*train(voc_root(), "--backbone", "resnet5"))
+    assert "--network dpt" in refused(*train(voc_root(), "--backbone", "dinov2_small"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -10,9 +10,14 @@ from semiseg.engine.models import DECODERS, ENCODERS, build_network, evaluating
 from semiseg.pipelines.errors import UsageError
 
 
-def small(architecture, classes=5, width=16, backbone="resnet18", **options):
+def small(architecture, classes=5, width=16, backbone=None, **options):
     torch.manual_seed(0)
-    return build_network(architecture, backbone, classes, head_width=width, **options)
+    return build_network(architecture, backbone or BACKBONE[architecture], classes, head_width=width, **options)
+
+
+BACKBONE = {name: "dinov2_small" if decoder.maps == 4 else "resnet18" for name, decoder in DECODERS.items()}
+"""The smallest that goes with each decoder."""
+PAIRS = [(d, e) for d in DECODERS for e in ENCODERS if DECODERS[d].maps == len(ENCODERS[e].strides)]
 
 
 def on_meta(*args, **options):
@@ -20,7 +25,7 @@ def on_meta(*args, **options):
         return build_network(*args, **options)
 
 
-def images(batch=2, height=33, width=49, seed=1, dtype=None):
+def images(batch=2, height=42, width=56, seed=1, dtype=None):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
@@ -34,6 +39,10 @@ def count(parameters):
         ("cac", "resnet50", 40_450_869, 23_508_032),
         ("cac", "resnet101", 59_442_997, 42_500_160),
         ("cps", "resnet50", 40_475_957, 23_631_808),
+        ("unimatch", "resnet50", 40_475_957, 23_631_808),
+        ("dpt", "dinov2_small", 24_795_637, 22_056_576),
+        ("dpt", "dinov2_base", 97_528_789, 86_580_480),
+        ("dpt", "dinov2_large", 335_579_157, 304_368_640),
     ],
 )
 def test_published_parameter_counts(architecture, backbone, total, in_backbone):
@@ -50,22 +59,33 @@ def test_parameter_groups_are_a_partition():
     assert count(network.head_parameters()) == 16_942_837
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
-@pytest.mark.parametrize("backbone", ENCODERS)
+@pytest.mark.parametrize(("architecture", "backbone"), PAIRS)
 def test_output_sizes(architecture, backbone):
-    network = on_meta(architecture, backbone, 7, head_width=32, projector=True)
-    x = torch.empty(2, 3, 65, 97, device="meta")
-    low, high = network.encode(x)
-    features = network.decode((low, high))
-    assert low.shape == (2, 64 if backbone in ("resnet18", "resnet34") else 256, 17, 25)
-    assert high.shape == (2, 512 if backbone in ("resnet18", "resnet34") else 2048, 5, 7)
+    network, encoder = on_meta(architecture, backbone, 7, head_width=32, projector=True), ENCODERS[backbone]
+    height, width = (65, 97) if encoder.multiple == 1 else (5 * encoder.multiple, 7 * encoder.multiple)
+    x = torch.empty(2, 3, height, width, device="meta")
+    maps = network.encode(x)
+    features = network.decode(maps)
+    assert [each.shape[1] for each in maps] == list(encoder.channels)
     assert network.features(x).shape == features.shape
-    assert network.stride == 4
-    assert (network.mean, network.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert features.shape == (2, 32, 17, 25)
-    assert network.project(features).shape == (2, 128, 17, 25)
-    assert network.classify(features).shape == network(x).shape == (2, 7, 17, 25)
+    assert network.stride == (1.75 if architecture == "dpt" else 4)
+    assert (network.mean, network.std, network.multiple) == (encoder.mean, encoder.std, encoder.multiple)
+    size = math.ceil(height / network.stride), math.ceil(width / network.stride)
+    assert size == ((40, 56) if architecture == "dpt" else (17, 25))
+    channels = network.classifier.in_channels
+    assert features.shape == (2, channels, *size)
+    assert channels == (32 if architecture != "dpt" else {384: 8, 768: 16, 1024: 32}[encoder.channels[0]])
+    assert network.project(features).shape == (2, 128, *size)
+    assert network.classify(features).shape == network(x).shape == (2, 7, *size)
     assert (network.architecture, network.backbone_name, network.num_classes) == (architecture, backbone, 7)
+
+
+@pytest.mark.parametrize("side", [321, 513, 801])
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_crops_of_four_times_n_and_one_lie_on_the_corners_of_the_map(side, backbone):
+    logits = on_meta("unimatch", backbone, 2, head_width=16)(torch.empty(2, 3, side, side, device="meta"))
+    assert logits.shape == (2, 2, (side + 3) // 4, (side + 3) // 4)
+    assert 4 * (logits.shape[-1] - 1) + 1 == side
 
 
 def test_dropout_is_only_in_cac():
@@ -95,9 +115,14 @@ def test_head_width_scales_the_head(width, reduced):
 
 @pytest.mark.parametrize("architecture", DECODERS)
 def test_initialisation(architecture):
-    network = small(architecture, classes=200, width=64, projector=True)
+    network = small(architecture, classes=200, width=64 if DECODERS[architecture].aspp else 256, projector=True)
     for name, module in network.named_modules():
-        if name.startswith("projector") or not isinstance(module, nn.Conv2d):
+        if name.startswith(("projector", "backbone.patch_embed")) or not isinstance(module, nn.Conv2d):
+            continue
+        if not DECODERS[architecture].kaiming and not name.startswith("backbone"):
+            bound = 1 / math.sqrt(module.weight[0].numel())  # torch's own: uniform within 1/sqrt(fan in)
+            assert module.weight.abs().max() <= bound
+            assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1), name
             continue
         fan = module.out_channels if name.startswith("backbone") else module.in_channels
         std = math.sqrt(2 / (fan * module.kernel_size[0] ** 2))
@@ -107,7 +132,8 @@ def test_initialisation(architecture):
     for parameter in (network.classifier.bias, *network.projector.parameters()):
         assert parameter.abs().max() <= 1 / 8
         assert parameter.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.2)
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm))]
+    assert norms
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
 
 
@@ -118,12 +144,16 @@ def test_every_map_is_channels_last(architecture):
 
     def look(module, inputs, result):
         for tensor in result if isinstance(result, tuple) else (result,):
-            if min(tensor.shape[2:]) > 1 and not tensor.is_contiguous(memory_format=torch.channels_last):
+            if (
+                tensor.ndim == 4
+                and min(tensor.shape[2:]) > 1
+                and not tensor.is_contiguous(memory_format=torch.channels_last)
+            ):
                 strayed.append(module)
 
     for module in network.modules():
         module.register_forward_hook(look)
-    x = images(height=65, width=65).contiguous(memory_format=torch.channels_last)
+    x = images(height=70, width=70).contiguous(memory_format=torch.channels_last)
     features = network.features(x)
     network.project(features)
     network.classify(features)
@@ -143,14 +173,20 @@ def test_bfloat16_autocast_stays_close_and_trains(architecture):
         features = network.features(x)
         loss = network.classify(features).float().mean() + network.project(features).float().mean()
     loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    idle = {name for name, p in network.named_parameters() if p.grad is None}
+    # Published as well: the deepest fusion adds to nothing, and no patches are hidden.
+    published = {"backbone.mask_token"} | {
+        name for name, _ in network.named_parameters() if name.startswith("decoder.fusions.3.side")
+    }
+    assert idle == (published if architecture == "dpt" else set())
+    assert all(p.grad.isfinite().all() for name, p in network.named_parameters() if name not in idle)
 
 
 @pytest.mark.parametrize("architecture", DECODERS)
 def test_training_reads_no_value_on_the_host(architecture):
     with FakeTensorMode():
-        network = build_network(architecture, "resnet18", 5, head_width=16)
-        network(torch.empty(2, 3, 33, 49)).sum().backward()
+        network = build_network(architecture, BACKBONE[architecture], 5, head_width=16)
+        network(torch.empty(2, 3, 42, 56)).sum().backward()
 
 
 @pytest.mark.parametrize("architecture", DECODERS)
@@ -165,7 +201,11 @@ def test_compiles_to_one_graph(architecture):
     [
         (("pspnet", "resnet50", 21), "architecture 'pspnet': choose one of cac, cps"),
         (("cac", "resnet152", 21), "backbone 'resnet152': choose one of resnet18"),
+        (("cac", "resnet5", 21), "did you mean resnet50"),
+        (("cac", "dinov2_tiny", 21), "did you mean dinov2_"),
         (("cac", "resnet50", 0), "num_classes must be at least 1"),
+        (("cac", "dinov2_small", 21), "takes 2 maps, and the backbone dinov2_small gives 4: pass `network=dpt`"),
+        (("dpt", "resnet50", 21), "takes 4 maps, and the backbone resnet50 gives 2: pass `network=cac` or"),
     ],
 )
 def test_unknown_networks_are_refused(arguments, named):

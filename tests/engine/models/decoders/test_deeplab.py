@@ -3,8 +3,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from semiseg.engine.models import DECODERS
+from semiseg.engine.models import DECODERS as ALL
+from semiseg.engine.models import build_network
 from semiseg.pipelines.errors import UsageError
+
+DECODERS = {name: decoder for name, decoder in ALL.items() if decoder.aspp is not None}
 
 
 def pyramid(name):
@@ -12,7 +15,7 @@ def pyramid(name):
     return DECODERS[name].aspp(512, 16)
 
 
-def test_atrous_rates_of_both_pyramids():
+def test_atrous_rates_of_all_pyramids():
     for decoder in DECODERS.values():
         aspp = decoder.aspp(8, 8)
         convolutions = [m for m in aspp.branches.modules() if isinstance(m, nn.Conv2d)]
@@ -27,8 +30,9 @@ def _randomise_norms(module):
                 nn.init.uniform_(tensor, low, low + 1)
 
 
-def test_concatenating_pyramid_is_the_textbook_one():
-    aspp = pyramid("cac").double().eval()
+@pytest.mark.parametrize("name", ["cac", "unimatch"])
+def test_concatenating_pyramid_is_the_textbook_one(name):
+    aspp = pyramid(name).double().eval()
     _randomise_norms(aspp)
     x = torch.randn(2, 512, 5, 7, dtype=torch.float64)
     pooled = aspp.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, 5, 7)
@@ -53,3 +57,31 @@ def test_one_image_trains_with_a_clear_error(name):
     with pytest.raises(UsageError, match="batch of at least 2"):
         aspp(x)
     assert aspp.eval()(x).shape == (1, 16, 3, 4)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_decoder_is_two_convolutions_of_the_upsampled_map_and_the_fine_one(name):
+    torch.manual_seed(0)
+    decoder = DECODERS[name].build((24, 320), 16).double().eval()
+    _randomise_norms(decoder)
+    low, high = (torch.randn(2, c, *size, dtype=torch.float64) for c, size in ((24, (9, 13)), (16, (3, 4))))
+    fine = decoder.reduce(low)
+    upsampled = F.interpolate(high, fine.shape[-2:], mode="bilinear", align_corners=True)
+    together = torch.cat([fine, upsampled] if name == "unimatch" else [upsampled, fine], 1)
+    torch.testing.assert_close(decoder(low, high), decoder.refine(together), rtol=1e-10, atol=1e-10)
+
+
+def test_maps_of_a_larger_batch_are_decoded_together():
+    """UniMatch drops channels of both maps between encoder and decoder, whose batch statistics see both halves."""
+    torch.manual_seed(0)
+    network = build_network("unimatch", "resnet18", 3, head_width=16).double().train()
+    x = torch.randn(2, 3, 33, 49, dtype=torch.float64)
+    maps = network.encode(x)
+    masks = [2.0 * (torch.rand(2, each.shape[1], 1, 1) < 0.5).double() for each in maps]
+    clean, dropped = network.decode(tuple(torch.cat([m, m * mask]) for m, mask in zip(maps, masks))).chunk(2)
+    assert clean.shape == dropped.shape == (2, 16, 9, 13)
+    assert not torch.allclose(clean, network.decode(maps))  # other batch statistics
+    network.eval()
+    both = network.decode(tuple(torch.cat([m, m * mask]) for m, mask in zip(maps, masks)))
+    apart = [network.decode(maps), network.decode(tuple(m * mask for m, mask in zip(maps, masks)))]
+    torch.testing.assert_close(both, torch.cat(apart))

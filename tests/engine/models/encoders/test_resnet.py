@@ -7,10 +7,11 @@ from semiseg.engine.models import ENCODERS
 RESNETS = [name for name in ENCODERS if name.startswith("resnet")]
 
 
+@pytest.mark.parametrize("multi_grid", [(2, 4, 8), (1, 2, 2)])
 @pytest.mark.parametrize("name", RESNETS)
-def test_multi_grid_dilations(name):
+def test_multi_grid_dilations(name, multi_grid):
     with torch.device("meta"):
-        resnet = ENCODERS[name].build()
+        resnet = ENCODERS[name].build(multi_grid=multi_grid)
     rates = {
         stage: [
             {m.dilation for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)}
@@ -20,7 +21,7 @@ def test_multi_grid_dilations(name):
     }
     for stage in ("layer1", "layer2", "layer3"):
         assert all(block == {(1, 1)} for block in rates[stage])
-    assert rates["layer4"] == [{(r, r)} for r in (2, 4, 8)][: len(resnet.layer4)]
+    assert rates["layer4"] == [{(r, r)} for r in multi_grid][: len(resnet.layer4)]
     assert all(m.stride == (1, 1) for m in resnet.layer4.modules() if isinstance(m, nn.Conv2d))
     dilated = [m for m in resnet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert all(m.padding == m.dilation for m in dilated)

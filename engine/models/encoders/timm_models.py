@@ -1,0 +1,151 @@
+"""`timm:NAME`: the models of timm (PyTorch Image Models) that give maps at several strides, by timm's names."""
+
+from __future__ import annotations
+
+import logging
+import re
+from difflib import get_close_matches
+from functools import cache, partial
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ....pipelines.errors import UsageError
+from .encoder import Encoder, State
+
+PREFIX = "timm:"
+LOW, OUTPUT_STRIDE = 4, 16
+PROBES = (65, 94)  # sides that no stride divides
+
+
+@cache
+def encoder(name: str) -> Encoder:
+    """The row of timm's model `name`: its map at stride 4, or the next coarser one, and its coarsest one, at stride 16
+    where the model can be dilated.
+
+    Raises UsageError without timm, for a name that timm does not know, and for a model whose maps are of no use here.
+    """
+    timm = _timm(name)
+    options = _options(timm, name)
+    with torch.device("meta"):
+        info = timm.create_model(name, features_only=True, **options).feature_info
+    channels, strides = info.channels(), info.reduction()
+    low = next((place for place, stride in enumerate(strides) if stride >= LOW), len(strides) - 1)
+    if strides[low] >= strides[-1]:
+        raise UsageError(
+            f"backbone {PREFIX}{name}: it gives maps of one stride alone ({strides[-1]}), and decoders want a fine and "
+            "a coarse one; pass a convolutional model"
+        )
+    chosen = (low, len(strides) - 1)
+    channels, strides = tuple(channels[place] for place in chosen), tuple(strides[place] for place in chosen)
+    options = {"features_only": True, "out_indices": tuple(info.out_indices[place] for place in chosen), **options}
+    config = timm.models.get_pretrained_cfg(name)
+    return Encoder(
+        build=partial(TimmFeatures, name, options),
+        channels=channels,
+        strides=strides,
+        multiple=_multiple(name, options, channels, strides),
+        weights=partial(_weights, name),
+        adapt=partial(_adapt, name, options),
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+    )
+
+
+class TimmFeatures(nn.Module):
+    """Maps (B, 3, H, W) to the maps that `options` of `timm.create_model` ask for."""
+
+    def __init__(self, name: str, options: dict[str, Any]):
+        super().__init__()
+        self.model = _timm(name).create_model(name, pretrained=False, **options)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(x))
+
+
+def _timm(name: str) -> ModuleType:
+    """timm, where it is installed and knows the model."""
+    try:
+        # Without the hub's client it says so on every import.
+        logging.getLogger("timm").setLevel(logging.ERROR)
+        import timm
+    except ImportError as error:
+        raise UsageError(f"backbone {PREFIX}{name}: timm is not installed; pip install 'semiseg[timm]'") from error
+    model, _, tag = name.partition(".")
+    if not timm.is_model(model):
+        near = get_close_matches(model, timm.list_models(), 3)
+        hint = f"; did you mean {', '.join(PREFIX + each for each in near)}?" if near else ""
+        raise UsageError(f"backbone {PREFIX}{name}: timm {timm.__version__} has no model {model!r}{hint}")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(model, include_tags=True)]
+    if tag and tag not in tags:
+        raise UsageError(
+            f"backbone {PREFIX}{name}: timm {timm.__version__} has no weights {tag!r} of {model}, but "
+            f"{', '.join(tags) or 'none'}"
+        )
+    return timm
+
+
+def _options(timm: ModuleType, name: str) -> dict[str, Any]:
+    """What makes a model that gives maps, at stride 16 at most where it can be dilated."""
+    reason = None
+    for options in ({"output_stride": OUTPUT_STRIDE}, {}):
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, features_only=True, **options)
+            return options
+        except Exception as error:  # Models refuse in as many ways as there are authors.
+            reason = error
+    raise UsageError(f"backbone {PREFIX}{name}: timm makes no maps of it ({_line(reason)}); pass another model")
+
+
+def _multiple(name: str, options: dict[str, Any], channels: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """What the sides of images must be multiples of for maps whose sides round up."""
+    with torch.device("meta"):
+        model = TimmFeatures(name, options).eval()
+    reason: object = "its maps are not what timm says of them"
+    for multiple in (1, max(strides)):
+        height, width = PROBES if multiple == 1 else (2 * multiple, 3 * multiple)
+        try:
+            maps = model(torch.empty(1, 3, height, width, device="meta"))
+        except Exception as error:
+            reason = error
+            continue
+        sizes = [(c, -(-height // stride), -(-width // stride)) for c, stride in zip(channels, strides, strict=True)]
+        if [tuple(each.shape[1:]) for each in maps] == sizes:
+            return multiple
+    raise UsageError(f"backbone {PREFIX}{name}: it does not take images of any size ({_line(reason)}); pass another")
+
+
+def _weights(name: str) -> tuple[State, str]:
+    """timm's own weights, strictly loaded by timm, from its cache or downloaded into it."""
+    timm = _timm(name)
+    config = timm.models.get_pretrained_cfg(name)
+    full = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # The client of the hub has exceptions of its own.
+        raise UsageError(
+            f"weights imagenet: no usable weights of timm's {full} ({_line(error)}); pass `weights=none` or "
+            f"`weights=FILE`, the file of {config.hf_hub_id or config.url or 'another program'}"
+        ) from error
+    return model.state_dict(), f"timm's {full} (licence: {config.license or 'not stated'})"
+
+
+def _adapt(name: str, options: dict[str, Any], state: State) -> State:
+    """Where timm cuts a model into maps it joins names with an underscore instead of a dot, and gives them a prefix."""
+    with torch.device("meta"):
+        own = TimmFeatures(name, options).state_dict()
+        whole = _timm(name).create_model(name).state_dict()
+    known = {plain: value for key, value in state.items() if (plain := key.replace(".", "_"))}
+    adapted = {}
+    for key in own:
+        plain = re.sub(r"^(model\.)+", "", key).replace(".", "_")
+        if plain in known:
+            adapted[key] = known[plain]
+    return adapted | {key: value for key, value in state.items() if key not in whole}
+
+
+def _line(error: object) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
