@@ -21,6 +21,7 @@ class Step:
     def __init__(self, recipe: Recipe, method: Method, precision: Precision):
         self.recipe, self.method, self.precision = recipe, method, precision
         precision.allow_tf32()
+        method.begin()
         groups = parameter_groups(recipe, method)
         # On the device and changed in place, so that a captured step reads the schedule and not a constant. A GPU's
         # fused step reads single precision.
@@ -47,6 +48,7 @@ class Step:
         self.scaler.scale(losses["loss"]).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.method.after_step(step)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def state_dict(self) -> dict:
