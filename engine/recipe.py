@@ -272,6 +272,7 @@ class Recipe:
             sampling=self.sampling,
             seed=self.seed,
             fill=self.encoder.fill,
+            parts=self.emulate_processes,
         )
 
     def protocol(self) -> Protocol:

@@ -125,8 +125,9 @@ def _cutmix(dtype: torch.dtype, order: torch.memory_format) -> None:
 
 
 def _photometric(dtype: torch.dtype) -> None:
-    images, blur = _meta(16, 321, 321, 3, dtype=torch.uint8), _meta(16, dtype=torch.bool)
-    photometric.photometric(images, _meta(16, 3, 4), blur, _meta(3), _meta(3), dtype)
+    images, deviation = _meta(16, 321, 321, 3, dtype=torch.uint8), _meta(16)
+    for radius, blur_last in ((2, False), (6, True)):
+        photometric.photometric(images, _meta(16, 3, 4), deviation, _meta(3), _meta(3), radius, blur_last, dtype)
 
 
 def cases() -> Iterator[Callable[[], Any]]:

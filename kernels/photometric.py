@@ -2,15 +2,15 @@
 
 For each sample, in grey levels 0..255, rounded to uint8 between the steps as OpenCV does:
 
-    1. where blur[b]: separable 5x5 Gaussian, sigma 1.1, reflect-101 borders
+    1. where blur[b]: separable Gaussian of standard deviation sigma[b], cut at `radius`, reflect-101 borders
     2. y = matrix[b, :, :3] @ rgb + matrix[b, :, 3], rounded and clamped to 0..255
     3. (y / 255 - mean) / std
 
-Steps 1 and 2 are integer arithmetic, the same on every device: taps in 1/256 and coefficients in 1/1024, as OpenCV has
-them.
+With `blur_last`, 2 comes before 1. Both are integer arithmetic, the same on every device: taps in 1/256 and
+coefficients in 1/1024, as OpenCV has them.
 
-With e bytes a number of the result, 3 + 3 e bytes are moved per pixel for about 30 operations, with blur 130; the plain
-definition moves about 1200 bytes in arrays of int32.
+With e bytes a number of the result, 3 + 3 e bytes are moved per pixel for about 30 operations, with a blur of radius 2
+for 130; the plain definition moves about 1200 bytes in arrays of int32.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from . import _dispatch, reference
 from ._arguments import FLOATS, check_tensor
 from .cpu import photometric as cpu
 from .gpu import photometric as gpu
+from .reference.photometric import SIGMA
+
+LARGEST_RADIUS = 30
 
 
 def _empty(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -31,14 +34,22 @@ def _empty(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.library.custom_op("semiseg::photometric", mutates_args=())
-def _operator(images: Tensor, matrix: Tensor, blur: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-    if _dispatch.provider(images) == "triton":
-        return gpu.photometric(images, matrix, blur, mean, std, dtype)
-    return cpu.photometric(images, matrix, blur, mean, std, dtype)
+def _operator(
+    images: Tensor,
+    matrix: Tensor,
+    deviation: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    radius: int,
+    blur_last: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    implementation = gpu if _dispatch.provider(images) == "triton" else cpu
+    return implementation.photometric(images, matrix, deviation, mean, std, radius, blur_last, dtype)
 
 
 @_operator.register_fake
-def _(images, matrix, blur, mean, std, dtype):
+def _(images, matrix, deviation, mean, std, radius, blur_last, dtype):
     return _empty(images, dtype)
 
 
@@ -57,14 +68,19 @@ def photometric(
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
     *,
+    sigma: float | Tensor = SIGMA,
+    radius: int = 2,
+    blur_last: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Blurred where wanted, recoloured and normalised images.
 
     images: (B, H, W, 3) uint8, RGB. matrix: (B, 3, 4) float, acts on grey levels 0..255, the last column is added;
     coefficients below 32 in size, of which multiples of 1/1024 are told apart.
-    blur: (B,) bool. mean, std: three numbers or a tensor (3,) each, for images scaled to [0, 1].
-    dtype: of the result, a float. Returns (B, 3, H, W) in channels-last memory format.
+    blur: (B,) bool. sigma: the blur's standard deviation in pixels, a number or (B,) float. radius: pixels that a blur
+    reaches to each side, 1 to 30. blur_last: blur after recolouring, not before.
+    mean, std: three numbers or a tensor (3,) each, for images scaled to [0, 1]. dtype: of the result, a float.
+    Returns (B, 3, H, W) in channels-last memory format.
     Raises TypeError or ValueError naming the argument.
     """
     check_tensor("images", images, (None, None, None, 3), (torch.uint8,))
@@ -73,9 +89,18 @@ def photometric(
         raise ValueError(f"images are empty: {tuple(images.shape)}")
     check_tensor("matrix", matrix, (batch, 3, 4), FLOATS, images.device)
     check_tensor("blur", blur, (batch,), (torch.bool,), images.device)
+    if isinstance(sigma, Tensor):
+        check_tensor("sigma", sigma, (batch,), FLOATS, images.device)
+    elif not sigma > 0:
+        raise ValueError(f"sigma must be above 0, not {sigma}")
+    if not 1 <= radius <= LARGEST_RADIUS:
+        raise ValueError(f"radius must be from 1 to {LARGEST_RADIUS}, not {radius}")
     mean, std = _per_channel("mean", mean, images.device), _per_channel("std", std, images.device)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be one of {', '.join(str(d) for d in FLOATS)}, not {dtype}")
     if dtype == torch.float64 or _dispatch.provider(images) == "plain":
-        return reference.photometric(images, matrix, blur, mean, std, dtype=dtype)
-    return _operator(images, matrix.detach(), blur, mean.detach(), std.detach(), dtype)
+        return reference.photometric(
+            images, matrix, blur, mean, std, sigma=sigma, radius=radius, blur_last=blur_last, dtype=dtype
+        )
+    deviation = (blur * sigma).detach()
+    return _operator(images, matrix.detach(), deviation, mean.detach(), std.detach(), radius, blur_last, dtype)

@@ -131,9 +131,9 @@ class DaliBackend:
 
             decode = partial(fn.decoders.image_slice, start=origin, shape=size, axes=[0, 1], device=decoder)
             image = decode(fn.io.file.read(file), adjust_orientation=False, jpeg_fancy_upsampling=True)
-            kind = types.INTERP_CUBIC if pattern.cubic else types.INTERP_LINEAR
-            image = fn.resize(image, **region, interp_type=kind, antialias=pattern.cubic)
-            outputs = [window(image, offset, flip, first.fill) for offset, flip in views]
+            kind = types.INTERP_CUBIC if pattern.filter == "cubic" else types.INTERP_LINEAR
+            image = fn.resize(image, **region, interp_type=kind, antialias=pattern.filter != "linear")
+            outputs = [window(image, offset, flip, pattern.fill) for offset, flip in views]
             if labeled:
                 target = decode(fn.io.file.read(rest[-1]), adjust_orientation=False, output_type=types.GRAY)
                 target = fn.resize(target, **region, interp_type=types.INTERP_NN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +45,18 @@ class Draws:
         blocks = -(-width // 4)  # Philox yields four numbers a count
         low, high = (int(rows.min()), int(rows.max()) + 1) if len(rows) else (0, 0)
         bits = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=(first + low) * blocks)
-        self._numbers = np.random.Generator(bits).random((high - low, 4 * blocks))[rows - low]
+        self.numbers = np.random.Generator(bits).random((high - low, 4 * blocks))[rows - low]
         self._used = 0
+
+    def followed_by(self, other: Draws) -> Draws:
+        """The same numbers, and then those of other samples as further rows."""
+        joined = copy(self)
+        joined.numbers = np.concatenate([self.numbers, other.numbers])
+        return joined
 
     def take(self, count: int = 1) -> np.ndarray:
         """(B,) or, for several, (B, count) fresh numbers."""
-        taken = self._numbers[:, self._used : self._used + count]
+        taken = self.numbers[:, self._used : self._used + count]
         self._used += count
         return taken[:, 0] if count == 1 else taken
 

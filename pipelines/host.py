@@ -17,6 +17,7 @@ from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Stream
 
+ANTIALIASED = {"cubic": torch.ops.aten._upsample_bicubic2d_aa, "antialiased": torch.ops.aten._upsample_bilinear2d_aa}
 SLOTS = 3  # one being filled, and the two that readers may still hold
 
 Submitted = tuple[Plan, Windows, list[Future]]
@@ -67,9 +68,9 @@ class HostBackend:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
         record, origin, step = int(stream.record[row]), stream.origin[row], int(stream.step[row])
         image = read(self.images[record], COLOUR, self.sizes[record])
-        region = resize(window(image, origin, stream.source[row]), step, stream.extent[row], stream.cubic)
+        region = resize(window(image, origin, stream.source[row]), step, stream.extent[row], stream.filter)
         for view, out in zip(stream.views, outputs, strict=True):
-            place(region, view.offset[row], view.inside[row], view.flip[row], plan.fill, out, view.pad[row])
+            place(region, view.offset[row], view.inside[row], view.flip[row], stream.fill, out, view.pad[row])
         if target is not None:
             view = stream.views[0]
             mask = read(self.masks[record], LABEL, self.sizes[record])
@@ -94,14 +95,12 @@ def window(image: np.ndarray, origin: np.ndarray, size: np.ndarray) -> np.ndarra
     return image[y : y + h, x : x + w]
 
 
-def resize(source: np.ndarray, step: int, extent: np.ndarray, cubic: bool) -> np.ndarray:
+def resize(source: np.ndarray, step: int, extent: np.ndarray, filter: str) -> np.ndarray:
     """`extent` output pixels, each `step` / 1024 source pixels wide, from the source's corner; (h, w, 3) uint8."""
     height, width = (int(n) for n in extent)
-    if cubic:
+    if filter in ANTIALIASED:
         tensor = torch.from_numpy(source)[None].permute(0, 3, 1, 2)
-        scaled = torch.ops.aten._upsample_bicubic2d_aa(
-            tensor, [height, width], False, DENOMINATOR / step, DENOMINATOR / step
-        )
+        scaled = ANTIALIASED[filter](tensor, [height, width], False, DENOMINATOR / step, DENOMINATOR / step)
         return scaled[0].permute(1, 2, 0).numpy()
     scale = step / DENOMINATOR
     affine = np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])

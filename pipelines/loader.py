@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..kernels import photometric
-from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, Windows
+from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
+from .colours import Colouring
 from .plan import Plan, View
 
 
@@ -104,20 +105,46 @@ def collate(
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
         return tensor.to(device, non_blocking=True) if tensor.device != device else tensor
 
-    def coloured(images: Tensor, view: View) -> Tensor:
-        image = photometric(send(images), send(view.matrix), send(view.blur), mean, std, dtype=dtype)
-        return image if channels_last else image.contiguous()
+    def coloured(windows: Tensor, view: View) -> list[Tensor]:
+        """The windows, sent once, in each of the view's colourings."""
+        windows = send(windows)
+        images = [one(windows, colouring) for colouring in view.colourings]
+        return images if channels_last else [image.contiguous() for image in images]
+
+    def one(windows: Tensor, colouring: Colouring) -> Tensor:
+        matrix = send(colouring.matrix)
+        if colouring.by_mean is not None:
+            matrix = add_mean(matrix, send(colouring.by_mean), windows)
+        blurs = {"sigma": send(colouring.sigma), "radius": colouring.radius, "blur_last": colouring.blur_last}
+        return photometric(windows, matrix, send(colouring.blur), mean, std, dtype=dtype, **blurs)
 
     target = windows.target.clone() if windows.target.device == device else send(windows.target)
-    labeled = Labeled(coloured(windows.labeled, plan.labeled.views[0]), target)
+    labeled = Labeled(*coloured(windows.labeled, plan.labeled.views[0]), target)
     views = [view for stream in plan.unlabeled for view in stream.views]
-    images = [coloured(image, view) for image, view in zip(windows.unlabeled, views, strict=True)]
+    images = [image for window, view in zip(windows.unlabeled, views, strict=True) for image in coloured(window, view)]
     if not images:
         return Batch(labeled)
     if plan.overlap is not None:
         overlap = (plan.overlap.corner1, plan.overlap.corner2, plan.overlap.extent)
         geometry = (send(part.astype(np.int32)) for part in overlap)
         return Batch(labeled, Pair(*images, *geometry, *(send(view.flip) for view in views)))
+    if plan.partner is not None:
+        weak, *strong = images
+        boxes = send(plan.boxes.swapaxes(0, 1)[:, :, None].copy())
+        return Batch(
+            labeled, WeakStrong(weak, tuple(strong), boxes, send(plan.partner), send(views[0].valid(plan.crop)))
+        )
     if plan.boxes is not None:
         return Batch(labeled, Mixed(*images, send(plan.boxes)))
     return Batch(labeled, Plain(*images))
+
+
+def add_mean(matrix: Tensor, by_mean: Tensor, windows: Tensor) -> Tensor:
+    """Matrices (B, 3, 4) that also add `by_mean` (B, 3, 3) times the mean colour of each of the windows (B, S, S, 3).
+
+    The sums are of integers, which are the same on every device.
+    """
+    mean = windows.sum((1, 2), dtype=torch.int64) / (windows.shape[1] * windows.shape[2])
+    added = matrix.clone()
+    added[:, :, 3] += (by_mean @ mean[:, :, None])[..., 0]
+    return added

@@ -1,4 +1,5 @@
-"""All randomness of the data: (seed, step) -> which images (order.py), which windows, which colours, which boxes.
+"""All randomness of the data: (seed, step) -> which images (order.py), which windows, which colours (colours.py),
+which boxes (boxes.py), which partners.
 
 A plan is a pure function of a counter-based generator (draws.py) keyed by the global sample index, so step k can be
 asked for at any time, and processes take slices of one plan. Backends execute it and agree, because windows are stated
@@ -13,6 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .boxes import PER_STRONG_BOX, mixing_boxes, strong_boxes
+from .colours import PER_COLOURING, Colouring, colouring, unchanged
 from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, Samples, uniform_int
 from .errors import UsageError
 from .order import Order
@@ -21,12 +24,12 @@ from .views import Augmentation, Drawing
 DENOMINATOR = 1024
 TRIES = 50
 IOU = (0.1, 1.0)
-LUMA = np.array([0.299, 0.587, 0.114])
-MEAN_LUMA = 117.0  # grey level of the mean colour of ImageNet: the centre about which contrast changes
+BLACK = (0, 0, 0)
 WORKERS = 8  # loader processes of CPS's program
-PER_VIEW = 8  # random numbers: flip, jitter or not, four strengths, grey, blur
-PER_WINDOW = 3 + PER_VIEW  # scale, corner
-PER_PAIR = 3 + 2 * TRIES + 2 * PER_VIEW
+PLACE = 3  # random numbers: scale, corner
+PER_VIEW = 1 + PER_COLOURING  # flip
+PER_WINDOW = PLACE + PER_VIEW
+PER_PAIR = PLACE + 2 * TRIES + 2 * PER_VIEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,20 @@ class View:
     """(B, 2) rows of padding above and columns of padding left of the image."""
     flip: np.ndarray
     """(B,) bool; a flip comes after padding."""
-    matrix: np.ndarray
-    """(B, 3, 4) float32 colour matrix for grey levels 0..255."""
-    blur: np.ndarray
-    """(B,) bool."""
+    colourings: tuple[Colouring, ...]
+    """The ways in which the window is shown: one, or a weak and several strong ones."""
+
+    def valid(self, crop: int) -> np.ndarray:
+        """(B, 4) int32: y0, x0, y1, x1 of the part of the flipped window that the image covers."""
+        low, high = self.pad, self.pad + self.inside
+        left, right = (np.where(self.flip, crop - a, b) for a, b in ((high[:, 1], low[:, 1]), (low[:, 1], high[:, 1])))
+        return np.stack([low[:, 0], left, high[:, 0], right], 1).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """B images; of each the smallest region that holds its views."""
+    """B images; of each the smallest region that holds its views. Those that serve as other windows' partners alone
+    come last."""
 
     record: np.ndarray
     """(B,) int64 index of the image."""
@@ -60,8 +68,10 @@ class Stream:
     extent: np.ndarray
     """(B, 2) rows and columns of the region, output pixels."""
     views: tuple[View, ...]
-    cubic: bool
-    """The image filter: bicubic with antialiasing, else bilinear without."""
+    filter: str
+    """The image filter: `views.Augmentation` has them."""
+    fill: tuple[int, int, int]
+    """RGB in grey levels of what lies outside an image."""
 
     @property
     def source(self) -> np.ndarray:
@@ -88,13 +98,13 @@ class Plan:
     labeled: Stream
     crop: int
     """Side of all windows, pixels."""
-    fill: tuple[int, int, int]
-    """RGB in grey levels of what lies outside an image."""
     unlabeled: tuple[Stream, ...] = ()
     overlap: Overlap | None = None
     """For a pair."""
     boxes: np.ndarray | None = None
-    """For mixed images, (B, boxes, 4) int32: y0, x0, y1, x1."""
+    """(B, boxes, 4) int32: y0, x0, y1, x1 of the boxes of a mixed image, or of the one of each strong view."""
+    partner: np.ndarray | None = None
+    """(B,) int64: of strong views, the row of the stream that each is mixed with."""
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -105,7 +115,7 @@ class Planner:
     """Plans for one split.
 
     sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. Raises UsageError where the
-    split cannot feed the views, or `world` processes cannot share a batch.
+    split cannot feed the views, `world` processes cannot share a batch, or an image of it has no partner.
     """
 
     def __init__(
@@ -126,12 +136,13 @@ class Planner:
                 "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0) "
                 "or train with the supervised recipe"
             )
-        if views.streams > 1 and len(unlabeled) < 2 and sampling.cutmix_partner == "other":
+        if views.partners and len(unlabeled) < 2 and sampling.cutmix_partner != "same":
             raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
         for name, size in (("batch", drawing.batch), ("unlabelled batch", drawing.unlabeled_batch)):
             if size % world:
                 raise UsageError(f"{name}: {size} cannot be shared by {world} processes; use a multiple of {world}")
         self.sizes, self.drawing = np.asarray(sizes, np.int64), drawing
+        self._check_partners(drawing.unlabeled_batch // world)
         passes = [len(labeled) // drawing.batch if drawing.batch else 0]
         passes += [len(unlabeled) // drawing.unlabeled_batch] if views.windows else []
         self.epoch_steps = sampling.epoch_steps or max(*passes, 1)
@@ -158,13 +169,33 @@ class Planner:
             repeat=sampling.unlabeled_order == "repeated",
         )
 
+    def _check_partners(self, batch: int) -> None:
+        """Raises UsageError where a process's batch cannot be mixed as told."""
+        kind, rule, parts = self.drawing.views.unlabeled, self.drawing.sampling.cutmix_partner, self.drawing.parts
+        if kind == "mixed" and rule == "reversed":
+            raise UsageError(
+                "--sampling.cutmix-partner: reversed is for methods with weak and strong views; use other or same"
+            )
+        if kind != "weak_strong" or not self.drawing.views.cutmix:
+            return
+        if batch % parts:
+            raise UsageError(
+                f"--emulate-processes: {parts} parts cannot share the {batch} unlabelled images of a process; "
+                "use a number that divides them"
+            )
+        if rule == "other" and batch == parts:
+            raise UsageError(
+                f"unlabelled batch: {self.drawing.unlabeled_batch}, one a process, leaves an image no other one to be "
+                "mixed with; use a larger --batch or --sampling.cutmix-partner same"
+            )
+
     def __call__(self, step: int) -> Plan:
         """The plan of optimizer step `step` for this process."""
         shown = self.labeled.shown(step)
         draws = self.labeled.samples.draws(LABELED, shown, PER_WINDOW)
         labeled = self._window(self.labeled(shown), self.drawing.labeled, draws)
         unlabeled = self.BY_KIND[self.drawing.views.unlabeled](self, step, self.unlabeled.shown(step))
-        return Plan(labeled, self.drawing.crop, self.drawing.fill, **unlabeled)
+        return Plan(labeled, self.drawing.crop, **unlabeled)
 
     def _none(self, step: int, shown: int) -> dict[str, Any]:
         return {}
@@ -181,7 +212,41 @@ class Planner:
         (plain,) = self._plain(step, shown)["unlabeled"]
         drawn = step % self.epoch_steps // WORKERS if sampling.repeat_boxes else shown
         streams = (plain, self._window(partner, self.drawing.unlabeled, draws))
-        return {"unlabeled": streams, "boxes": self._mixing_boxes(drawn)}
+        count = self.drawing.views.boxes
+        draws = self.unlabeled.samples.draws(BOXES, drawn, 4 * count)
+        return {"unlabeled": streams, "boxes": mixing_boxes(draws, count, self.drawing.crop)}
+
+    def _weak_strong(self, step: int, shown: int) -> dict[str, Any]:
+        """One window of each image, as it is and in strong colours; a box a strong view; a partner. Partners that are
+        other windows of the images follow them in the stream."""
+        views, crop, samples = self.drawing.views, self.drawing.crop, self.unlabeled.samples
+        record, width = self.unlabeled(shown), PLACE + 1 + PER_COLOURING * views.strong
+        draws = samples.draws(UNLABELED, shown, width)
+        if not views.cutmix:
+            partner = np.arange(samples.batch)
+            boxes = np.zeros((samples.batch, views.strong, 4), np.int32)
+        else:
+            drawn = samples.draws(BOXES, shown, PER_STRONG_BOX * views.strong)
+            boxes = np.stack([strong_boxes(drawn, crop) for _ in range(views.strong)], 1)
+            partner = self._partner(record, shown)
+            if self.drawing.sampling.cutmix_partner == "same":
+                record = np.tile(record, 2)
+                draws = draws.followed_by(samples.draws(PARTNER, shown, width))
+        stream = self._window(record, self.drawing.unlabeled, draws, strong=views.strong)
+        return {"unlabeled": (stream,), "boxes": boxes, "partner": partner}
+
+    def _partner(self, record: np.ndarray, shown: int) -> np.ndarray:
+        """(B,) rows of the stream: another window of the image, the part of the batch backwards, or an image some rows
+        on in it, as many as are drawn for this part and step."""
+        rule, samples, row = self.drawing.sampling.cutmix_partner, self.unlabeled.samples, np.arange(len(record))
+        if rule == "same":
+            return row + len(record)
+        parts = row.reshape(self.drawing.parts, -1)
+        if rule == "reversed":
+            return parts[:, ::-1].flatten()
+        draw = samples.draws(PARTNER, shown, 1).take().reshape(parts.shape)
+        partners = [_shifted(part, record[part], drawn[0]) for part, drawn in zip(parts, draw) if len(part)]
+        return np.concatenate([row[:0], *partners])
 
     def _pair(self, step: int, shown: int) -> dict[str, Any]:
         """CAC's two overlapping windows (methods: sampler of PairVOC/PairCity), in one region that is resized once."""
@@ -211,7 +276,7 @@ class Planner:
             _view(draws, corner2 - start, inside2, augmentation),
         )
         origin = start * scale[:, None] // DENOMINATOR
-        stream = Stream(record, scale, origin, extent, views, augmentation.filter == "cubic")
+        stream = Stream(record, scale, origin, extent, views, augmentation.filter, self._fill(augmentation))
 
         apart = corner2 - corner1
         begin = np.maximum(apart, 0)
@@ -219,12 +284,19 @@ class Planner:
         overlap = Overlap(begin, np.maximum(-apart, 0), np.maximum(end - begin, 0))
         return {"unlabeled": (stream,), "overlap": overlap}
 
-    BY_KIND: ClassVar = {"none": _none, "plain": _plain, "pair": _pair, "mixed": _mixed}
+    BY_KIND: ClassVar = {
+        "none": _none,
+        "plain": _plain,
+        "pair": _pair,
+        "mixed": _mixed,
+        "weak_strong": _weak_strong,
+    }
     """By the kind of views, what draws the unlabelled part of a plan: fields of Plan, from the step and the step whose
     samples it shows."""
 
-    def _window(self, record: np.ndarray, augmentation: Augmentation, draws: Draws) -> Stream:
-        """One window of each image; PER_WINDOW numbers are drawn."""
+    def _window(self, record: np.ndarray, augmentation: Augmentation, draws: Draws, *, strong: int = 0) -> Stream:
+        """One window of each image, in changed colours or, with some strong ones, unchanged and in each of them;
+        PER_WINDOW numbers are drawn, or PER_COLOURING more for each further colouring."""
         crop = self.drawing.crop
         scale, virtual = self._scaled(record, augmentation, draws.take())
         highest = np.maximum(virtual - crop, 0)
@@ -232,7 +304,7 @@ class Planner:
             highest += highest > 0
         corner = uniform_int(draws.take(2), np.zeros_like(virtual), highest)
         extent = np.minimum(virtual - corner, crop)
-        view = _view(draws, np.zeros_like(corner), extent, augmentation)
+        view = _view(draws, np.zeros_like(corner), extent, augmentation, strong=strong)
         centred = augmentation.padding == "centre"
         pad = (crop - extent) // 2 if centred else np.zeros_like(extent)
         if centred or augmentation.crop_off_by_one:
@@ -240,17 +312,22 @@ class Planner:
             corner[view.flip, 1] = (virtual - corner - extent)[view.flip, 1]
             pad[view.flip, 1] = (crop - extent - pad)[view.flip, 1]
         origin = corner * scale[:, None] // DENOMINATOR
-        return Stream(record, scale, origin, extent, (replace(view, pad=pad),), augmentation.filter == "cubic")
+        views = (replace(view, pad=pad),)
+        return Stream(record, scale, origin, extent, views, augmentation.filter, self._fill(augmentation))
+
+    def _fill(self, augmentation: Augmentation) -> tuple[int, int, int]:
+        return self.drawing.fill if augmentation.fill == "mean" else BLACK
 
     def _scaled(
         self, record: np.ndarray, augmentation: Augmentation, draw: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Step (B,) in 1/1024 source pixel, and the size (B, 2) of the scaled image in output pixels."""
         size, crop = self.sizes[record], self.drawing.crop
-        if augmentation.scale == "long_side":
-            base = round(augmentation.base * crop)
-            low, high = (int(bound * base) for bound in augmentation.range)
-            exact = size.max(1) / uniform_int(draw, np.full(len(record), low), np.full(len(record), high))
+        if augmentation.scale != "factors":
+            own = augmentation.scale == "own"
+            base = size.max(1) if own else np.full(len(record), round(augmentation.base * crop))
+            low, high = (np.maximum(bound * base, own).astype(np.int64) for bound in augmentation.range)
+            exact = size.max(1) / uniform_int(draw, low, high)
         else:
             factors = np.asarray(augmentation.factors) * (crop / (augmentation.native_crop or crop))
             exact = 1 / factors[uniform_int(draw, np.zeros(len(record), int), np.full(len(record), len(factors) - 1))]
@@ -260,50 +337,21 @@ class Planner:
         step += step % (2 * DENOMINATOR) == 0
         return step, size * DENOMINATOR // step[:, None]
 
-    def _mixing_boxes(self, step: int) -> np.ndarray:
-        """CutMix boxes of 25 to 50 % of the image in all (published generator: prop_range, n_boxes = 3)."""
-        count, crop = self.drawing.views.boxes, self.drawing.crop
-        draws = self.unlabeled.samples.draws(BOXES, step, 4 * count)
-        area = 0.25 + 0.25 * draws.take(count)
-        height = area ** draws.take(count)
-        size = np.rint(np.stack([height, area / height], -1) * np.sqrt(1 / count) * crop)
-        corner = np.rint((crop - size) * draws.take(2 * count).reshape(-1, count, 2))
-        return np.concatenate([corner, corner + size], -1).astype(np.int32)
+
+def _shifted(row: np.ndarray, record: np.ndarray, draw: float) -> np.ndarray:
+    """Rows some places on, the last ones followed by the first: as many as bring the fewest images, of which a small
+    set has several in a batch, to themselves; of equally good ones the drawn one."""
+    shifts = np.arange(1, max(len(row), 2))
+    ahead = (np.arange(len(row)) + shifts[:, None]) % len(row)
+    itself = (record[ahead] == record).sum(1)
+    best = np.flatnonzero(itself == itself.min())
+    return row[ahead[best[int(draw * len(best))]]]
 
 
-def _view(draws: Draws, offset: np.ndarray, inside: np.ndarray, augmentation: Augmentation) -> View:
-    """A view without padding at its upper left; PER_VIEW numbers are drawn for flip, colours and blur."""
+def _view(draws: Draws, offset: np.ndarray, inside: np.ndarray, augmentation: Augmentation, *, strong: int = 0) -> View:
+    """A view without padding at its upper left, as `_window` has it; a number is drawn for the flip, PER_COLOURING for
+    each changed colouring."""
     flip = draws.take() < augmentation.flip
-    jitter = draws.take() < augmentation.jitter
-    strength = 2 * draws.take(4) - 1
-    gray, blur = draws.take() < augmentation.gray, draws.take() < augmentation.blur
-    bounds = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
-    brightness, contrast, saturation, hue = np.where(jitter[:, None], strength, 0).T * np.array(bounds)[:, None]
-    matrix = colour_matrix(1 + brightness, 1 + contrast, 1 + saturation, hue, gray)
-    return View(offset, inside, np.zeros_like(inside), flip, matrix, blur)
-
-
-def colour_matrix(
-    brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray, gray: np.ndarray
-) -> np.ndarray:
-    """(B, 3, 4) float32 matrices for grey levels 0..255; row vector (r, g, b, 1) on the right.
-
-    Brightness scales, contrast scales about the mean luma, saturation blends with the luma, hue (in turns) rotates the
-    IQ plane; gray (bool) then keeps the luma alone. torchvision's ColorJitter does the same in a drawn order and with
-    the contrast centre of each image; one order and centre make it one matrix.
-    """
-    identity = np.eye(3)
-    luma = np.tile(LUMA, (3, 1))
-    linear = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * luma
-    to_yiq = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-    turn = np.tile(identity, (len(hue), 1, 1))
-    angle = -2 * np.pi * hue
-    turn[:, 1, 1], turn[:, 1, 2] = np.cos(angle), -np.sin(angle)
-    turn[:, 2, 1], turn[:, 2, 2] = np.sin(angle), np.cos(angle)
-    linear = np.linalg.inv(to_yiq) @ turn @ to_yiq @ linear
-    linear = np.where(gray[:, None, None], luma @ linear, linear)
-    shift = (linear @ np.full(3, MEAN_LUMA)) * (1 - contrast)[:, None]
-    matrix = np.concatenate([linear * (brightness * contrast)[:, None, None], shift[..., None]], -1)
-    unchanged = (brightness == 1) & (contrast == 1) & (saturation == 1) & (hue == 0) & ~gray
-    matrix[unchanged] = np.eye(3, 4)
-    return matrix.astype(np.float32)
+    changed = tuple(colouring(draws, augmentation) for _ in range(max(strong, 1)))
+    colourings = (unchanged(len(offset)), *changed) if strong else changed
+    return View(offset, inside, np.zeros_like(inside), flip, colourings)

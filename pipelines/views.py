@@ -16,7 +16,7 @@ class Kind:
     streams: int
     """Images that are read for it."""
     windows: int
-    """Windows that are cut from them and go through the networks."""
+    """Windows that are cut from them."""
 
 
 KINDS = {
@@ -24,6 +24,7 @@ KINDS = {
     "plain": Kind(1, 1),  # one window
     "pair": Kind(1, 2),  # two overlapping windows of one image (CAC)
     "mixed": Kind(2, 2),  # windows of two images, and boxes that say which of them is seen where
+    "weak_strong": Kind(1, 1),  # one window, as it is and in strong colours, and boxes that show a partner's
 }
 """The kinds of unlabelled views. `plan.Planner` draws each, and `loader.collate` makes a batch of it."""
 
@@ -38,6 +39,10 @@ class ViewSpec:
     """Pixels: offset and extent of a pair's overlap are multiples of it."""
     boxes: int = 3
     """Boxes a mixed image."""
+    strong: int = 1
+    """Strong colourings of a window, beside its weak view."""
+    cutmix: bool = True
+    """Whether each strong view shows, in a box that half of them have, its partner's."""
 
     @property
     def streams(self) -> int:
@@ -48,27 +53,36 @@ class ViewSpec:
         """Windows of each unlabelled image of the batch; 0 where there are none."""
         return KINDS[self.unlabeled].windows
 
+    @property
+    def partners(self) -> bool:
+        """Whether each unlabelled image is mixed with a partner."""
+        return self.streams > 1 or (self.unlabeled == "weak_strong" and self.cutmix)
+
 
 @dataclass(kw_only=True, slots=True)
 class Augmentation:
     """How a window is cut from an image and how its colours change."""
 
-    scale: Literal["long_side", "factors"] = "long_side"
-    """long_side: the long side is drawn from `range` times `base` (CAC); factors: one of `factors` scales (CPS)."""
+    scale: Literal["long_side", "own", "factors"] = "long_side"
+    """long_side: the long side is drawn from `range` times `base` (CAC); own: from `range` times the image's own long
+    side (UniMatch); factors: one of `factors` scales (CPS)."""
     base: float = 1.25
     """The long side that counts as scale 1, in sides of the crop (CAC's VOC: 400 / 320)."""
     range: tuple[float, float] = (0.5, 2.0)
-    """Bounds of the long side, in units of `base`."""
+    """Bounds of the long side, in units of `base` or of the image's own."""
     factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """The scale factors, drawn with equal probability."""
     native_crop: int | None = None
     """The crop that the factors are meant for; with another one they change in proportion (none: never)."""
-    filter: Literal["cubic", "linear"] = "cubic"
-    """cubic: bicubic with antialiasing (Pillow's); linear: bilinear without (OpenCV's)."""
+    filter: Literal["cubic", "antialiased", "linear"] = "cubic"
+    """cubic, antialiased: bicubic and bilinear with antialiasing (Pillow's); linear: bilinear without (OpenCV's)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: float = 0.0
     """Probability that brightness, contrast, saturation and hue change."""
+    jitter_order: Literal["fixed", "random"] = "fixed"
+    """fixed: contrast changes last, about one grey level for all images; random: the four changes come in an order
+    drawn for each window, and contrast changes about the window's own mean grey (torchvision's ColorJitter)."""
     brightness: float = 0.4
     """Factor drawn from [1 - x, 1 + x]."""
     contrast: float = 0.4
@@ -80,13 +94,21 @@ class Augmentation:
     gray: float = 0.0
     """Probability of a grey image."""
     blur: float = 0.0
-    """Probability of a 5x5 Gaussian blur."""
+    """Probability of a Gaussian blur."""
+    sigma: tuple[float, float] = (1.1, 1.1)
+    """Bounds of the blur's standard deviation, pixels."""
+    blur_radius: int = 2
+    """Pixels that the blur reaches to each side."""
+    blur_last: bool = False
+    """Blur after colours have changed, not before."""
     crop_off_by_one: bool = False
     """Draw the window's corner from one position too many (CPS): the last one shows the image without a row or column,
     which is padded. Not for pairs."""
     padding: Literal["corner", "centre"] = "corner"
     """Where padding lies around an image that is smaller than the crop: at the bottom and right (CAC), or all round,
     an odd pixel at the bottom or right (CPS). Pairs are padded at the corner."""
+    fill: Literal["mean", "black"] = "mean"
+    """Padding has the mean colour of the pretrained encoder's images, or is black before normalisation."""
 
     def faults(self, prefix: str, *, shared: bool = False) -> Iterator[str]:
         """What makes no sense, a line each, naming the field. shared: whether several windows share one region of the
@@ -99,6 +121,10 @@ class Augmentation:
         for name in ("flip", "jitter", "gray", "blur"):
             value = getattr(self, name)
             yield from require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
+        low, high = self.sigma
+        yield from require(0 < low <= high, f"{prefix}sigma", "must be two rising numbers above 0", self.sigma)
+        radius = self.blur_radius
+        yield from require(1 <= radius <= 30, f"{prefix}blur-radius", "must be from 1 to 30 pixels", radius)
         if shared:
             for name, only in (("crop_off_by_one", False), ("padding", "corner")):
                 value = getattr(self, name)
@@ -109,8 +135,9 @@ class Augmentation:
 class Sampling:
     """Which images a step takes and which of its random numbers are its own. The defaults are the intended ones."""
 
-    cutmix_partner: Literal["other", "same"] = "other"
-    """CutMix mixes an image with another one, or with another window of itself (CPS's program)."""
+    cutmix_partner: Literal["other", "reversed", "same"] = "other"
+    """CutMix mixes an image with another one, or with another window of itself (the programs of CPS and UniMatch V1);
+    reversed, for weak and strong views: the first image of the batch with the last one and so on (UniMatch V2)."""
     repeat_boxes: bool = False
     """CutMix boxes come again after every epoch and for eight steps in a row, one per loader process (CPS's program
     with PyTorch < 1.9)."""
@@ -147,4 +174,6 @@ class Drawing:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int
     fill: tuple[int, int, int]
-    """RGB in grey levels: the colour of what lies outside an image."""
+    """RGB in grey levels: the colour of what lies outside an image, where it is the mean one."""
+    parts: int = 1
+    """Equal parts of a process's batch, one for each process that it stands for: partners come from the same part."""

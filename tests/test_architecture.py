@@ -46,7 +46,7 @@ ORDERS = {
         datasets/__init__
         views
         draws
-        order
+        order | boxes | colours
         plan
         batch
         host | dali | resident

@@ -49,36 +49,63 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def _one(image: np.ndarray, matrix: np.ndarray, blur: bool, normalise: np.ndarray, out: np.ndarray) -> None:
+def _one(
+    image: np.ndarray,
+    matrix: np.ndarray,
+    sigma: float,
+    normalise: np.ndarray,
+    out: np.ndarray,
+    radius: int,
+    blur_last: bool,
+) -> None:
     """One (H, W, 3) uint8 image into `out` (H, W, 3) float32."""
     blurred, coloured, wide = _scratch.buffers(image.shape)
-    if blur:
-        image = cv2.GaussianBlur(image, (5, 5), 1.1, dst=blurred, borderType=cv2.BORDER_REFLECT_101)
+
+    def blur(image: np.ndarray) -> np.ndarray:
+        size = 2 * radius + 1
+        return cv2.GaussianBlur(image, (size, size), sigma, dst=blurred, borderType=cv2.BORDER_REFLECT_101)
+
+    if sigma and not blur_last:
+        image = blur(image)
     if not np.array_equal(matrix, _IDENTITY):
         image = cv2.transform(image, matrix, dst=coloured)
+    if sigma and blur_last:
+        image = blur(image)
     wide[...] = image
     cv2.transform(wide, normalise, dst=out)
 
 
-def photometric(images: Tensor, matrix: Tensor, blur: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-    """Arguments as in `semiseg.kernels.photometric`, with `mean` and `std` as tensors (3,)."""
+def photometric(
+    images: Tensor,
+    matrix: Tensor,
+    deviation: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    radius: int,
+    blur_last: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Arguments as in `semiseg.kernels.photometric`, with `deviation` 0 where nothing is blurred and `mean` and
+    `std` as tensors (3,)."""
     batch, height, width, _ = images.shape
     images = images.contiguous()
     if cv2 is None:
         out = torch.empty((batch, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
         for i in range(batch):
             one = slice(i, i + 1)
-            out[one] = reference.photometric(images[one], matrix[one], blur[one], mean, std, dtype=dtype)
+            levels = {"sigma": deviation[one], "radius": radius, "blur_last": blur_last}
+            blur = deviation[one] > 0
+            out[one] = reference.photometric(images[one], matrix[one], blur, mean, std, **levels, dtype=dtype)
         return out
     out = torch.empty((batch, height, width, 3), dtype=torch.float32)
     normalise = np.zeros((3, 4), np.float32)
     np.fill_diagonal(normalise, 1 / (255 * std.double().numpy()))
     normalise[:, 3] = -(mean.double() / std.double()).numpy()
-    jobs = list(zip(images.numpy(), matrix.float().numpy(), blur.tolist(), out.numpy()))
+    jobs = list(zip(images.numpy(), matrix.float().numpy(), deviation.tolist(), out.numpy()))
 
     def run(first: int, step: int) -> None:
-        for image, colour, blurred, target in jobs[first::step]:
-            _one(image, colour, blurred, normalise, target)
+        for image, colour, sigma, target in jobs[first::step]:
+            _one(image, colour, sigma, normalise, target, radius, blur_last)
 
     workers = min(torch.get_num_threads(), batch)
     if workers > 1:

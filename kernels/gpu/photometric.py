@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, tl
-from ..reference.photometric import COLOUR_BITS, GAUSSIAN, fixed_point
+from ..reference.photometric import COLOUR_BITS, fixed_point, gaussian_taps
 
 BAKED = {
     0: Configuration({"ROWS": 16, "COLUMNS": 32}),
@@ -18,42 +18,51 @@ BAKED = {
 
 
 @jit
-def _reflect(index, length):
-    """Positions from -2 on, mirrored about the border pixels as often as needed."""
+def _reflect(index, length, RADIUS: tl.constexpr):
+    """Positions from -RADIUS on, mirrored about the border pixels as often as needed."""
     period = tl.maximum(2 * (length - 1), 1)
-    index = (index + 2 * period) % period
+    index = (index + RADIUS * period) % period
     return tl.minimum(index, 2 * (length - 1) - index)
 
 
 @jit
-def _tap(distance, CENTRE: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr):
-    return tl.where(distance == 0, CENTRE, tl.where(distance == 1, NEAR, tl.where(distance == 2, FAR, 0)))
-
-
-@jit
-def _blurred_along_x(row, x, width, CENTRE: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr):
-    """256 times the blurred values at `x` (COLUMNS,) of one channel of the row at pointer `row`."""
-    left2, left1 = tl.load(row + 3 * _reflect(x - 2, width)), tl.load(row + 3 * _reflect(x - 1, width))
-    right1, right2 = tl.load(row + 3 * _reflect(x + 1, width)), tl.load(row + 3 * _reflect(x + 2, width))
-    far, near = left2.to(tl.int32) + right2.to(tl.int32), left1.to(tl.int32) + right1.to(tl.int32)
-    return FAR * far + NEAR * near + CENTRE * tl.load(row + 3 * _reflect(x, width)).to(tl.int32)
-
-
-@jit
-def _normalised(red, green, blue, matrix, mean, std, CHANNEL: tl.constexpr, COLOUR_BITS: tl.constexpr):
-    """One channel of the result from the three of the image; `matrix` points at the sample's integers."""
+def _channel(red, green, blue, matrix, CHANNEL: tl.constexpr, COLOUR_BITS: tl.constexpr):
+    """One channel of the recoloured pixels; `matrix` points at the sample's integers."""
     row = matrix + 4 * CHANNEL
     level = tl.load(row) * red + tl.load(row + 1) * green + tl.load(row + 2) * blue + tl.load(row + 3)
-    level = tl.minimum(tl.maximum(level >> COLOUR_BITS, 0), 255)
+    return tl.minimum(tl.maximum(level >> COLOUR_BITS, 0), 255)
+
+
+@jit
+def _recoloured(red, green, blue, matrix, COLOUR_BITS: tl.constexpr):
+    return (
+        _channel(red, green, blue, matrix, 0, COLOUR_BITS),
+        _channel(red, green, blue, matrix, 1, COLOUR_BITS),
+        _channel(red, green, blue, matrix, 2, COLOUR_BITS),
+    )
+
+
+@jit
+def _pixels(place, mask, matrix, RECOLOUR: tl.constexpr, COLOUR_BITS: tl.constexpr):
+    """The three channels at the pointers `place`."""
+    red = tl.load(place, mask=mask, other=0).to(tl.int32)
+    green = tl.load(place + 1, mask=mask, other=0).to(tl.int32)
+    blue = tl.load(place + 2, mask=mask, other=0).to(tl.int32)
+    if RECOLOUR:
+        red, green, blue = _recoloured(red, green, blue, matrix, COLOUR_BITS)
+    return red, green, blue
+
+
+@jit
+def _normalised(level, mean, std, CHANNEL: tl.constexpr):
     std = tl.load(std + CHANNEL).to(tl.float32)
     return level * (1 / (255 * std)) - tl.load(mean + CHANNEL).to(tl.float32) / std
 
 
 @jit
 def _transform(
-    images, matrix, blur, mean, std, result, height, width,
-    CENTRE: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr, COLOUR_BITS: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    images, matrix, taps, mean, std, result, height, width,
+    RADIUS: tl.constexpr, BLUR_LAST: tl.constexpr, COLOUR_BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(2).to(tl.int64)
     top = tl.program_id(1) * ROWS
@@ -61,40 +70,61 @@ def _transform(
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     place = ((image * height + top + strip) * width + x[None, :]) * 3
     inside = (top + strip < height) & (x < width)[None, :]
+    matrix += image * 12
+    taps += image * (RADIUS + 1)
 
-    if tl.load(blur + image):
+    if tl.load(taps) < 256:
         red = tl.zeros((ROWS, COLUMNS), tl.int32)
         green = tl.zeros((ROWS, COLUMNS), tl.int32)
         blue = tl.zeros((ROWS, COLUMNS), tl.int32)
-        for step in range(-2, ROWS + 2):
-            row = images + (image * height + _reflect(top + step, height)) * width * 3
-            weight = _tap(tl.abs(step - strip), CENTRE, NEAR, FAR)
-            red += weight * _blurred_along_x(row, x, width, CENTRE, NEAR, FAR)[None, :]
-            green += weight * _blurred_along_x(row + 1, x, width, CENTRE, NEAR, FAR)[None, :]
-            blue += weight * _blurred_along_x(row + 2, x, width, CENTRE, NEAR, FAR)[None, :]
+        for step in range(-RADIUS, ROWS + RADIUS):
+            row = images + (image * height + _reflect(top + step, height, RADIUS)) * width * 3
+            row_red = tl.zeros((COLUMNS,), tl.int32)
+            row_green = tl.zeros((COLUMNS,), tl.int32)
+            row_blue = tl.zeros((COLUMNS,), tl.int32)
+            for offset in tl.static_range(-RADIUS, RADIUS + 1):
+                tap = tl.load(taps + (offset if offset > 0 else -offset))
+                column = _reflect(x + offset, width, RADIUS)
+                one_red, one_green, one_blue = _pixels(row + 3 * column, None, matrix, BLUR_LAST, COLOUR_BITS)
+                row_red += tap * one_red
+                row_green += tap * one_green
+                row_blue += tap * one_blue
+            distance = tl.abs(step - strip)
+            weight = tl.load(taps + distance, mask=distance <= RADIUS, other=0)
+            red += weight * row_red[None, :]
+            green += weight * row_green[None, :]
+            blue += weight * row_blue[None, :]
         half = 1 << 15
         red, green, blue = (red + half) >> 16, (green + half) >> 16, (blue + half) >> 16
     else:
-        red = tl.load(images + place, mask=inside, other=0).to(tl.int32)
-        green = tl.load(images + place + 1, mask=inside, other=0).to(tl.int32)
-        blue = tl.load(images + place + 2, mask=inside, other=0).to(tl.int32)
+        red, green, blue = _pixels(images + place, inside, matrix, BLUR_LAST, COLOUR_BITS)
+    if not BLUR_LAST:
+        red, green, blue = _recoloured(red, green, blue, matrix, COLOUR_BITS)
 
     out = result + place
-    tl.store(out, _normalised(red, green, blue, matrix + image * 12, mean, std, 0, COLOUR_BITS), mask=inside)
-    tl.store(out + 1, _normalised(red, green, blue, matrix + image * 12, mean, std, 1, COLOUR_BITS), mask=inside)
-    tl.store(out + 2, _normalised(red, green, blue, matrix + image * 12, mean, std, 2, COLOUR_BITS), mask=inside)
+    tl.store(out, _normalised(red, mean, std, 0), mask=inside)
+    tl.store(out + 1, _normalised(green, mean, std, 1), mask=inside)
+    tl.store(out + 2, _normalised(blue, mean, std, 2), mask=inside)
 
 
-def photometric(images: Tensor, matrix: Tensor, blur: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-    """Arguments as in `semiseg.kernels.photometric`."""
+def photometric(
+    images: Tensor,
+    matrix: Tensor,
+    deviation: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    radius: int,
+    blur_last: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Arguments as in `semiseg.kernels.photometric`, with `deviation` 0 where nothing is blurred."""
     batch, height, width, _ = images.shape
     result = images.new_empty(images.shape, dtype=dtype).permute(0, 3, 1, 2)
     config = choose("photometric", BAKED, images.device)
     grid = ceil_div(width, config.blocks["COLUMNS"]), ceil_div(height, config.blocks["ROWS"]), batch
-    far, near, centre = GAUSSIAN[:3]
     launch(
-        _transform, grid, images.contiguous(), fixed_point(matrix).contiguous(), blur.contiguous(), mean.contiguous(),
-        std.contiguous(), result, height, width, warps=config.warps, stages=config.stages,
-        CENTRE=centre, NEAR=near, FAR=far, COLOUR_BITS=COLOUR_BITS, **config.blocks,
+        _transform, grid, images.contiguous(), fixed_point(matrix).contiguous(), gaussian_taps(deviation, radius),
+        mean.contiguous(), std.contiguous(), result, height, width, warps=config.warps, stages=config.stages,
+        RADIUS=radius, BLUR_LAST=blur_last, COLOUR_BITS=COLOUR_BITS, **config.blocks,
     )  # fmt: skip
     return result

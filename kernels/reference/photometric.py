@@ -5,19 +5,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GAUSSIAN = (18, 63, 94, 63, 18)
-"""256 times the taps of the Gaussian with width 5 and sigma 1.1, as OpenCV rounds them."""
 COLOUR_BITS = 10
 """Colour coefficients are rounded to multiples of 2**-10, as in cv2.transform."""
 
+SIGMA = 1.1
+"""Of the blur, pixels, unless another is given."""
 
-def gaussian_blur(images: Tensor) -> Tensor:
-    """(B, H, W, 3) int32 grey levels -> the same, blurred by the separable 5x5 Gaussian with reflect-101 borders."""
+
+def gaussian_taps(deviation: Tensor, radius: int) -> Tensor:
+    """(B,) standard deviations -> (B, radius + 1) int32: 256 times the Gaussian at the distances 0 to `radius`, which
+    sums to 1 over both sides. 256, 0, 0 ... where it is 0.
+
+    Sums from the far end are rounded, as OpenCV does, not the taps: the shape is kept, however small they are.
+    """
+    distance = torch.arange(radius, -1, -1, dtype=torch.float64, device=deviation.device)
+    gaussian = torch.exp(-0.5 * (distance / deviation.double().clamp(min=1e-3)[:, None]) ** 2)
+    share = gaussian[:, :-1] / (2 * gaussian[:, :-1].sum(1, keepdim=True) + 1)
+    sums = (256 * share).cumsum(1).round().int()
+    return torch.cat([256 - 2 * sums[:, -1:], sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1])).flip(1)], 1)
+
+
+def gaussian_blur(images: Tensor, deviation: Tensor, radius: int) -> Tensor:
+    """(B, H, W, 3) int32 grey levels -> the same, blurred by separable Gaussians with reflect-101 borders,
+    whose standard deviations (B,) may be 0."""
+    taps = gaussian_taps(deviation, radius)[:, :, None, None, None]
     for dim in (1, 2):
         length = images.shape[dim]
         centre = torch.arange(length, device=images.device)
-        taps = zip(range(-2, 3), GAUSSIAN)
-        images = sum(tap * images.index_select(dim, reflect(centre + offset, length)) for offset, tap in taps)
+        images = sum(
+            taps[:, abs(offset)] * images.index_select(dim, reflect(centre + offset, length))
+            for offset in range(-radius, radius + 1)
+        )
     return (images + (1 << 15)) >> 16
 
 
@@ -45,11 +63,23 @@ def recolour(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def photometric(
-    images: Tensor, matrix: Tensor, blur: Tensor, mean: Tensor, std: Tensor, *, dtype: torch.dtype
+    images: Tensor,
+    matrix: Tensor,
+    blur: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    sigma: float | Tensor = SIGMA,
+    radius: int = 2,
+    blur_last: bool = False,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Arguments as in `semiseg.kernels.photometric`, with `mean` and `std` as tensors (3,) on the images' device."""
-    levels = images.int()
-    levels = torch.where(blur[:, None, None, None], gaussian_blur(levels), levels)
+    deviation = blur * sigma
+    if blur_last:
+        levels = gaussian_blur(recolour(images.int(), matrix), deviation, radius)
+    else:
+        levels = recolour(gaussian_blur(images.int(), deviation, radius), matrix)
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    normalised = (recolour(levels, matrix).to(work) / 255 - mean.to(work)) / std.to(work)
+    normalised = (levels.to(work) / 255 - mean.to(work)) / std.to(work)
     return normalised.to(dtype).contiguous().permute(0, 3, 1, 2)

@@ -46,7 +46,7 @@ def make_planner(
     """
     drawing = dict(crop=320, batch=1, unlabeled_batch=4, labeled=Augmentation(), unlabeled=CAC, seed=0, fill=FILL)
     everything = range(len(sizes))
-    drawing = Drawing(views=ViewSpec(unlabeled=kind), **drawing | changes)
+    drawing = Drawing(**{"views": ViewSpec(unlabeled=kind), **drawing} | changes)
     return Planner(np.array(sizes), *(images or (everything, everything)), drawing, rank=rank, world=world)
 
 

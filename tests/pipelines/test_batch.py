@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 
-from semiseg.pipelines.batch import Mixed, Pair, Plain
+from semiseg.pipelines.batch import Mixed, Pair, Plain, WeakStrong
 from semiseg.pipelines.loader import collate
-from semiseg.pipelines.views import KINDS
+from semiseg.pipelines.views import KINDS, Augmentation, Sampling, ViewSpec
 
 CPU = torch.device("cpu")
 COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -18,9 +19,10 @@ FIELDS = {
         **{name: (4,) for name in ("flip1", "flip2")},
     },
     "mixed": {"image1": (4, 3, 128, 128), "image2": (4, 3, 128, 128), "boxes": (4, 3, 4)},
+    "weak_strong": {"weak": (4, 3, 128, 128), "boxes": (1, 4, 1, 4), "partner": (4,), "valid": (4, 4)},
 }
-DTYPES = {"image": torch.float32, "flip": torch.bool}
-TYPES = {"none": type(None), "plain": Plain, "pair": Pair, "mixed": Mixed}
+DTYPES = {"image": torch.float32, "weak": torch.float32, "flip": torch.bool, "partner": torch.int64}
+TYPES = {"none": type(None), "plain": Plain, "pair": Pair, "mixed": Mixed, "weak_strong": WeakStrong}
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -37,7 +39,7 @@ def test_a_batch_holds_what_the_views_ask_for(photos, run, kind, channels_last) 
     for name, shape in FIELDS[kind].items():
         part = getattr(batch.unlabeled, name)
         assert (part.shape, part.dtype) == (shape, DTYPES.get(name.rstrip("12"), torch.int32)), name
-        assert part.ndim < 4 or part.is_contiguous(memory_format=order)
+        assert part.dtype != torch.float32 or part.is_contiguous(memory_format=order)
 
 
 def test_the_order_in_memory_changes_no_value(photos, run) -> None:
@@ -45,6 +47,42 @@ def test_the_order_in_memory_changes_no_value(photos, run) -> None:
     last, first = (collate(plan, windows, CPU, **COLOURS, channels_last=channels) for channels in (True, False))
     assert torch.equal(last.labeled.image, first.labeled.image)
     assert torch.equal(last.unlabeled.image2, first.unlabeled.image2)
+
+
+@pytest.mark.parametrize("partner", ["other", "reversed", "same"])
+def test_strong_views_share_the_weak_one_s_window(photos, run, partner) -> None:
+    """Without colours all views are the same picture, in each of the windows: those of the images and, where they are
+    partners, other ones of the same images."""
+    spec, sampling = ViewSpec(unlabeled="weak_strong", strong=2), Sampling(cutmix_partner=partner)
+    plain = Augmentation(range=(0.5, 2.0), filter="linear")
+    planner = photos.planner(views=spec, sampling=sampling, unlabeled=plain, unlabeled_batch=4)
+    plan, windows = next(run(photos.host(), planner))
+    assert len(windows.unlabeled) == 1  # cut once
+    views = collate(plan, windows, CPU, **COLOURS).unlabeled
+    count = 8 if partner == "same" else 4
+    assert views.weak.shape == (count, 3, 128, 128)
+    assert len(views.strong) == 2
+    assert all(torch.equal(strong, views.weak) for strong in views.strong)
+    assert (views.boxes.shape, views.partner.shape, views.valid.shape) == ((2, 4, 1, 4), (4,), (count, 4))
+    assert views.boxes.permute(1, 0, 2, 3).flatten(1, 2).tolist() == plan.boxes.tolist()
+
+
+def test_what_is_not_valid_is_padding(photos, run, tmp_path) -> None:
+    """Padding is black, on the left of flipped windows; images are white."""
+    spec = ViewSpec(unlabeled="weak_strong")
+    small = Augmentation(scale="own", range=(0.2, 0.4), filter="antialiased", fill="black")
+    white = [tmp_path / f"{number}.png" for number in range(len(photos.sizes))]
+    for file, size in zip(white, photos.sizes):
+        Image.new("RGB", tuple(size[::-1]), "white").save(file)
+    planner = photos.planner(views=spec, unlabeled=small, unlabeled_batch=6)
+    plan, windows = next(run(photos.host(images=white), planner))
+    seen = collate(plan, windows, CPU, mean=(0.0,) * 3, std=(1.0,) * 3).unlabeled
+    shown = torch.zeros(6, 128, 128)
+    for image, (top, left, bottom, right) in zip(shown, seen.valid.tolist()):
+        image[top:bottom, left:right] = 1
+    assert torch.equal(seen.weak, shown[:, None].expand(-1, 3, -1, -1))
+    assert (seen.valid[:, 1] > 0).any()
+    assert (seen.valid[:, 3] < 128).any()
 
 
 def test_a_pair_knows_its_geometry_as_planned(photos, run) -> None:

@@ -26,7 +26,7 @@ def test_colours_are_those_of_the_plan(photos, run) -> None:
     mean, std = torch.tensor(COLOURS["mean"]), torch.tensor(COLOURS["std"])
     views = zip(plan.unlabeled[0].views, windows.unlabeled, (batch.unlabeled.image1, batch.unlabeled.image2))
     for view, window, image in views:
-        matrix, blur = torch.from_numpy(view.matrix), torch.from_numpy(view.blur)
+        matrix, blur = (torch.from_numpy(getattr(view.colourings[0], name)) for name in ("matrix", "blur"))
         expected = photometric(window, matrix, blur, mean, std, dtype=torch.float32)
         # OpenCV may round blur and colour the other way: twice one grey level, amplified by the matrix.
         assert (image - expected).abs().mean() < 0.02

@@ -132,7 +132,9 @@ def test_random_numbers_are_each_sample_s_own_or_shared_by_parts_of_the_batch(ma
         sampling = Sampling(shared_draws=shared)
         stream = make_planner([(375, 500)] * 24, unlabeled_batch=8, sampling=sampling)(2).unlabeled[0]
         assert len(set(stream.record)) == 8
-        return np.column_stack([stream.step, stream.origin, stream.views[0].flip, stream.views[1].matrix[:, 0, 0]])
+        return np.column_stack(
+            [stream.step, stream.origin, stream.views[0].flip, stream.views[1].colourings[0].matrix[:, 0, 0]]
+        )
 
     assert len(np.unique(drawn(1), axis=0)) == 8
     halves = drawn(2).reshape(2, 4, -1)
@@ -202,7 +204,7 @@ def test_windows_are_those_of_the_published_program(photos, run) -> None:
             (y, x), (h, w) = stream.origin[row], stream.extent[row]
             start = y, image.shape[1] - x - w if flip else x
             seen = windows.unlabeled[0][row].numpy()
-            assert np.array_equal(seen, cut_as_published(image, flip, plan.crop, start, plan.fill))
+            assert np.array_equal(seen, cut_as_published(image, flip, plan.crop, start, stream.fill))
             ends += any(side < plan.crop < whole for side, whole in zip((h, w), image.shape))
     assert ends  # windows of one too many were among them
     backend.close()

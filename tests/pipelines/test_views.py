@@ -13,4 +13,4 @@ def test_views_are_known_by_numbers(name) -> None:
 
 
 def test_kinds_are_what_methods_ask_for() -> None:
-    assert {method.views.unlabeled for method in METHODS.values()} == KINDS.keys()
+    assert {method.views.unlabeled for method in METHODS.values()} <= KINDS.keys()
