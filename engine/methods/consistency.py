@@ -104,4 +104,3 @@ def label_logits(weak: Tensor, judged: Tensor | None, u: WeakStrong, labels: Lab
     weak = weak.detach()
     own = judged[: len(weak)] if labels == "evaluation" else weak
     return own, (weak if judged is None else judged)[u.partner]
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -43,14 +42,15 @@ class TeacherConfig(MethodConfig):
 class Teacher(nn.Module):
     """Images (B, 3, S, S) to logits (B, C, h, w) without gradient, in evaluation mode unless its buffers are its own.
 
-    It is a part of the method's state and none of its `networks()`: no optimizer sees it.
+    `network` is one like the student, and becomes a part of the method's state, but none of its `networks()`: no
+    optimizer sees it.
     """
 
-    def __init__(self, student: Network, config: TeacherConfig):
+    def __init__(self, network: Network, config: TeacherConfig):
         super().__init__()
         self.config = config
-        self.network = copy.deepcopy(student).requires_grad_(False)
-        self.train(student.training)
+        self.network = network.requires_grad_(False)
+        self.train()
 
     def train(self, mode: bool = True) -> Teacher:
         return super().train(mode and self.config.ema_buffers == "own")
@@ -60,8 +60,8 @@ class Teacher(nn.Module):
         return self.network(x)
 
     @torch.no_grad()
-    def copy(self, student: Network) -> None:
-        """Becomes the student."""
+    def become(self, student: Network) -> None:
+        """Takes all of the student's state."""
         for own, its in zip(self.network.state_dict().values(), student.state_dict().values(), strict=True):
             own.copy_(its)
 
@@ -89,7 +89,7 @@ class TeacherMethod(Method):
 
     def begin(self) -> None:
         if self.teacher:
-            self.teacher.copy(self.student)
+            self.teacher.become(self.student)
 
     def after_step(self, step: int) -> None:
         if self.teacher:

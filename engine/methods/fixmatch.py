@@ -48,7 +48,7 @@ class FixMatch(Consistency, TeacherMethod):
     def __init__(self, config: FixMatchConfig, setting: Setting):
         super().__init__(config, setting)
         self.student = setting.network()
-        self.teacher = Teacher(self.student, config) if config.labels == "teacher" else None
+        self.teacher = Teacher(setting.network(), config) if config.labels == "teacher" else None
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

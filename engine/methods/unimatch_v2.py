@@ -48,7 +48,7 @@ class UniMatchV2(Consistency, TeacherMethod):
     def __init__(self, config: UniMatchV2Config, setting: Setting):
         super().__init__(config, setting)
         self.student = setting.network()
-        self.teacher = Teacher(self.student, config)
+        self.teacher = Teacher(setting.network(), config)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Step:
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
 
     def lr(self, step: int) -> float:
-        """Of the heads at a step, without warm-up; 0 after the last one."""
+        """Of the heads at a step, without warm-up."""
         return self.recipe.lr * self.recipe.lr_factor(step)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -78,6 +78,8 @@ def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torc
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
     source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
     if device.type != "cuda":
         raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")
