@@ -6,8 +6,9 @@ window apart, as CPS does (Chen et al., 2021). `slide` divides the summed logits
 pixel; `cps-slide`, like the published program, does not, which changes the argmax only where several scales come
 together. The programs of UniMatch and UniMatch V2 (Yang et al., 2023 and 2025) see the image as it is
 (`unimatch-whole`) or resized to multiples, and its logits resized back (`dino-whole`), or windows that are cut at its
-border (`unimatch-slide`) or moved inside (`unimatch2-slide`), and add the probabilities of windows. Networks give logits at a
-fraction of the resolution; those of each window are upsampled bilinearly with aligned corners, as in training.
+border (`unimatch-slide`) or moved inside (`unimatch2-slide`), and add the probabilities of windows. Networks give
+logits at a fraction of the resolution; those of each window are upsampled bilinearly with aligned corners, as in
+training.
 """
 
 from __future__ import annotations

@@ -66,6 +66,14 @@ def calls(device, seed=0):
             logits[:1],
             1,
         ),
+        "upsample_mse": (lambda x, t: kernels.upsample_mse(x, t, (16, 12)), logits, 1),
+        "upsample_mse mixed": (
+            lambda x, t: kernels.upsample_mse(
+                x, t, (16, 12), other=-t, boxes=boxes, pixel_weight=target < 4, normalizer=(target < 4).sum()
+            ),
+            logits,
+            1,
+        ),
         "pseudo_label": (lambda x: kernels.pseudo_label(x, (16, 12)), logits[:1], 0),
         "mixed_pseudo_label": (lambda a, b: kernels.mixed_pseudo_label(a, b, boxes, (16, 12)), logits, 0),
         "cutmix": (lambda a, b: kernels.cutmix(a, b, boxes), pictures, 2),
