@@ -53,7 +53,7 @@ class Consistency(Method):
         def part(logits, own, partners, boxes, valid, partners_valid):
             size = (self.crop, self.crop)
             label, confidence = mixed_pseudo_label(own, partners, boxes, size)
-            shown = torch.where(box_mask(boxes, size), inside(partners_valid, size), inside(valid, size))
+            shown = shown_in_mixed(valid, partners_valid, boxes, size)
             return self.of_confident(logits, label, confidence, shown)
 
         valid = u.valid[: len(logits)], u.valid[u.partner]
@@ -88,6 +88,12 @@ def mixed_view(u: WeakStrong, view: int) -> Tensor:
 def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 4) int -> (B, *size) bool: which pixels the rectangles hold."""
     return box_mask(rectangles[:, None], size)
+
+
+def shown_in_mixed(valid: Tensor, partners: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, *size) bool: which pixels of mixed images show an image and not padding, by the valid rectangles (B, 4) of the
+    images and, inside the boxes (B, 1, 4), of their partners."""
+    return torch.where(box_mask(boxes, size), inside(partners, size), inside(valid, size))
 
 
 def judged(network: Network, u: WeakStrong, labels: Labels) -> Tensor | None:

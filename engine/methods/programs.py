@@ -47,6 +47,13 @@ PROGRAMS = {
             crops={"voc": 512, "cityscapes": 800},
         ),
         Program(
+            name="cutmix_seg",
+            source="cutmix-semisup-seg af6183a",
+            protocols={"voc": "unimatch-whole"},
+            processes={"voc": 1},
+            crops={"voc": 321},
+        ),
+        Program(
             name="unimatch",
             source="UniMatch 0324f3d",
             protocols={"voc": "unimatch-whole", "cityscapes": "unimatch-slide"},
