@@ -91,8 +91,8 @@ def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def shown_in_mixed(valid: Tensor, partners: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, *size) bool: which pixels of mixed images show an image and not padding, by the valid rectangles (B, 4) of the
-    images and, inside the boxes (B, 1, 4), of their partners."""
+    """(B, *size) bool: which pixels of mixed images show an image and not padding, by the valid rectangles (B, 4) of
+    the images and, inside the boxes (B, 1, 4), of their partners."""
     return torch.where(box_mask(boxes, size), inside(partners, size), inside(valid, size))
 
 
