@@ -8,7 +8,7 @@ ROOMS = ("engine", "kernels", "pipelines", "recipes")
 
 TRAIN = [
     "torchvision>=0.26",
-    "pillow>=10",
+    "pillow>=10.1",
     "opencv-python-headless>=4.11",
     "tyro>=0.9.20",
     "rich>=14.1",

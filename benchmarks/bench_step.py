@@ -1,7 +1,7 @@
 """Training images a second, end to end from the files: this project against the published way.
 
     python benchmarks/bench_step.py --data VOC_ROOT --method cac [--backbone resnet18] [--crop 320] [--batch 2]
-        [--precision fp32] [--backend auto] [--rounds 5] [--steps 3] [--json]
+        [--precision fp32] [--backend auto] [--rounds 5] [--steps 3] [--json] [--results FILE]
 
 Both train the same network on the same images with the same batch. They take turns in one process, with as many
 threads for the network and as many for the input each; rates are medians over the rounds, the ratio is the median of
@@ -14,6 +14,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+import measurement
+import tables
 from published_way import PublishedWay
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import Data, prepare_data
@@ -53,6 +56,8 @@ def main(
     rounds: int = 5,
     steps: int = 3,
     json: bool = False,
+    results: Path | None = None,
+    load: str = "",
 ) -> None:
     """Compare training as it is here with the published way.
 
@@ -69,11 +74,13 @@ def main(
         rounds: how often the two take turns.
         steps: timed steps of a turn.
         json: print one JSON document instead of a table.
+        results: CSV file that a row is appended to.
+        load: what else kept the machine busy, in words, for the row.
     """
     where, threads = resolve_device(device), threads or cores()
     recipe = load_recipe(f"{method}_voc").replace(
         backbone=backbone,
-        **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/8@0", "data": data, "device": device},
+        **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/2@0", "data": data, "device": device},
         **{"precision": precision, "backend": backend, "threads": threads, "steps": 100_000},
     )
     if method == "cac":
@@ -109,6 +116,11 @@ def main(
         **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
     }
     result["environment"] = environment()
+    if results:
+        row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
+        row |= {name: value for name, value in result["settings"].items() if name not in row}
+        row |= {name: result[name]["images_per_s"] for name in ways} | {"ratio": result["ratio"]}
+        tables.append([row], results)
     if json:
         print(dumps(result, indent=1))
         return

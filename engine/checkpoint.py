@@ -51,7 +51,7 @@ class Header:
     layout: str
     """Of the data set that it was trained on, below `data`."""
     data: str | None = None
-    files: dict[str, str | None] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
     """The options of `find_dataset` that it was found with."""
     step: int = 0
     miou: float | None = None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
+from ..pipelines.datasets.layouts import absolute
 from ..pipelines.datasets.manifest import Manifest, Record
-from ..pipelines.datasets.splits import Split
+from ..pipelines.datasets.splits import Split, absolute_spec
+from ..pipelines.errors import refuse
 from .events import Event, Listener, silent
-from .recipe import Recipe
+from .recipe import Files, Recipe
+from .serial import plain, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +43,46 @@ class Data:
         return [self.manifest.records[sample.id] for sample in self.dataset.val]
 
 
+def anchored(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths to its data, so that it means the same in any working folder."""
+    data = recipe.runtime.data and Path(recipe.runtime.data).expanduser().absolute()
+    files = plain(absolute(recipe.layout, data, asdict(recipe.files))) if data else {}
+    return recipe.replace(data=data, split=absolute_spec(recipe.split), files=typed(Files, plain(recipe.files) | files))
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """An anchored recipe with paths that stay the same where its data is moved: those of files from the root, and list
+    files by name; what is in them is compared by itself."""
+    data = str(recipe.runtime.data)
+    files = plain(recipe.files)
+    for name, value in files.items():
+        if isinstance(value, str) and os.path.isabs(value) and Path(value).is_relative_to(data):
+            files[name] = os.path.relpath(value, data)
+    split = ",".join(os.path.basename(part) if os.path.isabs(part) else part for part in recipe.split.split(","))
+    return recipe.replace(split=split, files=typed(Files, files))
+
+
 def locate(recipe: Recipe) -> Dataset:
     """The recipe's data set, as it lies on disk."""
     return find_dataset(recipe.layout, recipe.runtime.data, **asdict(recipe.files))
 
 
-def prepare_manifest(dataset: Dataset, on_event: Listener = silent) -> Manifest:
-    """The checked and converted data set; says so where files have to be decoded for it."""
+def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: bool = False) -> Manifest:
+    """The checked and converted data set; says so where files have to be read for it. verify: all are.
+
+    Raises UsageError for faults, and for masks that contradict each other."""
     announced = False
 
     def show(done: int, total: int) -> None:
         nonlocal announced
         if not announced:
-            where = f"{total} new or changed files of {dataset.root}, into {cache_root()}"
+            where = f"{total} {'files' if verify else 'new or changed files'} of {dataset.root}, into {cache_root()}"
             on_event(Event("note", f"preparing: {where}"))
             announced = True
         on_event(Event("progress", "preparing", done, total))
 
-    manifest = prepare(dataset, on_progress=show)
+    manifest = prepare(dataset, verify=verify, on_progress=show)
+    refuse(manifest.doubts)
     for note in manifest.notes:
         on_event(Event("note", f"data: {note}"))
     return manifest

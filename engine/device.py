@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ..pipelines.errors import UsageError
+from ..pipelines.memory import free_memory
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,9 +52,31 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """auto -> bf16 on a GPU that has it, fp32 elsewhere. Raises UsageError for tf32 without a GPU."""
+    """auto -> bf16 on a GPU or processor that multiplies it faster, else fp32. Raises UsageError for tf32 without a
+    GPU."""
     if name == "tf32" and device.type != "cuda":
         raise UsageError("--precision tf32: only GPUs have it; pass fp32 or bf16")
     if name == "auto":
-        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        name = "bf16" if _has_bf16(device) else "fp32"
     return Precision(name, device)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether there are instructions for products of bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def free_memory_of(device: torch.device) -> int | None:
+    """Bytes that may still be taken there; None where it is not known."""
+    if device.type != "cuda":
+        return free_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is not enough memory; on the CPU torch has no type for it."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)

@@ -18,7 +18,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     Raises UsageError where it cannot be written.
     """
-    draft = path.with_name(f"{path.name}.part")
+    draft = path.with_name(f"{path.name[:50]}.part")  # a longer name may be too long for the file system
     with writing(path):
         try:
             yield draft

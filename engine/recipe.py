@@ -26,8 +26,19 @@ LayoutName = Literal[tuple(LAYOUTS)]
 
 
 @dataclass(kw_only=True, slots=True)
-class Files:
-    """Where a data set's files are, when its layout does not say it."""
+class Pictures:
+    """How pictures are read."""
+
+    orientation: Literal["upright", "ignore"] | None = None
+    """What an EXIF or TIFF orientation does: turns pictures as viewers show them, unless their mask fits the stored
+    pixels alone, or nothing (default: upright)."""
+    max_megapixels: float | None = None
+    """Larger pictures and masks are refused (default: 1074)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Files(Pictures):
+    """Where a data set's files are, when its layout does not say it, and how they are read."""
 
     images: str | None = None
     """Folder of the images, relative to --data (folder: images/)."""
@@ -60,7 +71,8 @@ class Runtime:
     threads: int = 0
     """Threads of the input pipeline (0: one a core)."""
     precision: PrecisionName = "auto"
-    """Of matrix products and convolutions; auto: bf16 on a GPU that has it, else fp32."""
+    """Of matrix products and convolutions; auto: bf16 on a GPU or processor that has it (AVX-512 BF16, AMX),
+    else fp32."""
     channels_last: bool = True
     """Memory format of networks and images."""
     compile: bool = False
@@ -76,6 +88,8 @@ class Runtime:
     """What a loss, a weight or a validation mIoU that is not finite does; they are looked at with each log line and
     before each checkpoint, because to look takes time. stop: ends the run, the checkpoints before it stay; ignore:
     nothing."""
+    profile: bool = False
+    """Write a trace of steps 6 to 10 into the run's folder, and print what took longest in them."""
     dry_run: bool = False
     """Print what would be trained, and stop."""
     json: bool = False
@@ -111,7 +125,7 @@ class Recipe:
     """Which images are labelled: a published name (voc-cps-1/8), draw:1/8@SEED, all, LABELLED_FILE or
     LABELLED_FILE,UNLABELLED_FILE."""
     files: Files = field(default_factory=Files)
-    """Where the files are, when the layout does not say it."""
+    """Where the files are, when the layout does not say it, and how they are read."""
 
     network: Literal[tuple(DECODERS)] = "cac"
     """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout) or UniMatch (deep stem, no

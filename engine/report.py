@@ -62,7 +62,7 @@ def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> 
         path = folder / f"{record.id}.png"  # ids of images in nested folders have slashes
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
-            Image.fromarray(picture).save(path)
+            Image.fromarray(picture).save(path, "PNG")
 
 
 def write_report(folder: Path) -> Path:

@@ -8,22 +8,23 @@ import torch
 
 from .batch import Backend
 from .dali import DaliBackend
-from .datasets.manifest import Record, sizes_of
+from .datasets.manifest import Record, sizes_of, watch_of
 from .errors import UsageError
 from .host import HostBackend
+from .watch import Watch
 
 
-def _dali(*files, device: torch.device, threads: int) -> DaliBackend:
+def _dali(*files, device: torch.device, threads: int, watch: Watch) -> DaliBackend:
     device_id = (device.index or 0) if device.type == "cuda" else None
-    return DaliBackend(*files, device_id=device_id, threads=threads)
+    return DaliBackend(*files, device_id=device_id, threads=threads, watch=watch)
 
 
-def _host(*files, device: torch.device, threads: int) -> HostBackend:
-    return HostBackend(*files, threads=threads)
+def _host(*files, device: torch.device, threads: int, watch: Watch) -> HostBackend:
+    return HostBackend(*files, threads=threads, watch=watch)
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {"dali": _dali, "host": _host}
-"""Called with images, masks, sizes, device and threads."""
+"""Called with images, masks, sizes, device, threads and a watch over the files."""
 
 
 def open_backend(name: str, records: Sequence[Record], device: torch.device, threads: int = 0) -> Backend:
@@ -37,4 +38,5 @@ def open_backend(name: str, records: Sequence[Record], device: torch.device, thr
     if name not in BACKENDS:
         raise UsageError(f"backend: {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     images, masks = [record.image for record in records], [record.mask for record in records]
-    return BACKENDS[name](images, masks, sizes_of(records), device=device, threads=threads)
+    files = images, masks, sizes_of(records)
+    return BACKENDS[name](*files, device=device, threads=threads, watch=watch_of(records))

@@ -22,6 +22,7 @@ from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read, unreadable
 from .errors import UsageError
 from .plan import DENOMINATOR, Plan, Stream
+from .watch import Watch
 
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
 AHEAD = 2  # batches of DALI's
@@ -31,7 +32,8 @@ class DaliBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
     sizes (N, 2), the height and width that plans were made for.
 
-    device_id: the CUDA device, None for CPU operators. threads: for each stream of images, 0 for one a core. Raises
+    device_id: the CUDA device, None for CPU operators. threads: for each stream of images, 0 for one a core. watch:
+    knows the files that were prepared; DALI crashes on smaller ones, and cuts wrong windows from larger ones. Raises
     UsageError where DALI is not installed.
     """
 
@@ -43,6 +45,7 @@ class DaliBackend:
         *,
         device_id: int | None,
         threads: int = 0,
+        watch: Watch | None = None,
     ):
         if not find_spec("nvidia") or not find_spec("nvidia.dali"):
             cuda = (torch.version.cuda or "13").partition(".")[0]
@@ -52,6 +55,7 @@ class DaliBackend:
             )
         self.images, self.masks, self.sizes, self.device_id = images, masks, sizes, device_id
         self.threads = threads or cores()
+        self.watch = watch or Watch({})
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
@@ -150,29 +154,29 @@ class DaliBackend:
         views = list(zip(*(stream.views for stream in streams), strict=True))
         records = joined((stream.record for stream in streams), np.int64)
         return [
-            [_text(self.images[record]) for record in records],
+            [self._text(self.images[record]) for record in records],
             joined((stream.origin for stream in streams), np.int32),
             joined((stream.source for stream in streams), np.int32),
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *([[_text(self.masks[record]) for record in records]] if labeled else []),
+            *([[self._text(self.masks[record]) for record in records]] if labeled else []),
         ]
+
+    def _text(self, path: Path) -> np.ndarray:
+        """A file's name as DALI takes it. Raises UsageError where the file is gone or another one: DALI would crash."""
+        self.watch(path)
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if not size:
+            raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
+        return np.frombuffer(os.fsencode(path), np.uint8)
 
 
 def steps_together(plan: Plan) -> int:
     """Steps in one batch of DALI's: a power of two."""
     largest = max(len(stream.record) for stream in plan.streams)
     return 1 << max(SAMPLES // largest, 1).bit_length() - 1
-
-
-def _text(path: Path) -> np.ndarray:
-    """A file's name as DALI takes it. Raises UsageError where it is gone: several such files at once crash DALI."""
-    try:
-        size = os.stat(path).st_size
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if not size:
-        raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
-    return np.frombuffer(os.fsencode(path), np.uint8)

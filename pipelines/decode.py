@@ -6,31 +6,34 @@ RGB. Both decode the same file to the same pixels.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from .errors import UsageError
+from .memory import free_memory
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """All that is opened, whatever a file's name says: some of Pillow's other formats start programs."""
-MAX_PIXELS = 2**30
-"""Of a picture: OpenCV's limit, which is checked before anything is decoded."""
 LEAST_16_BIT = 2**14
 """A picture of 16 bits whose values all lie below holds fewer bits: its upper eight would be nearly black."""
+LARGE = 64
+"""Megapixels from which on a file's memory is worth a thought."""
 UPRIGHT = 1
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _SUBFILE_TAG = 274, 254
 _TURNS = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -44,7 +47,7 @@ _TURNS = {
 _BACK = {6: 8, 8: 6}
 """All other turns are their own inverse."""
 
-Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS stands for it: Pillow's limit lies below what aerial images have
+Image.MAX_IMAGE_PIXELS = None  # `Reading` has the limit: Pillow's lies below what aerial images have
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, which is not used
 
 
@@ -57,6 +60,52 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read, in preparation and prediction alike. Raises UsageError for values without sense."""
+
+    orientation: Literal["upright", "ignore"] = "upright"
+    """What an orientation tag does: turns the pixels as viewers show them, or nothing."""
+    max_megapixels: float = 1074.0
+    """Files of more are refused by their header, whatever would decode them. The default is OpenCV's own limit, 2^30
+    pixels, rounded up."""
+
+    def __post_init__(self):
+        if self.orientation not in ("upright", "ignore"):
+            raise UsageError(f"--files.orientation: must be upright or ignore, is {self.orientation}")
+        if not 0 < self.max_megapixels < math.inf:
+            raise UsageError(f"--files.max-megapixels: must be above 0, is {self.max_megapixels}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Reading:
+        """What the options of a data set say of it; None is as good as left out."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: options[name] for name in names if options.get(name) is not None})
+
+    def is_large(self, width: int, height: int) -> bool:
+        return width * height > self.max_megapixels * 1e6
+
+    def at_most(self, megapixels: float) -> Reading:
+        """The same with a limit that is no higher."""
+        return replace(self, max_megapixels=min(self.max_megapixels, megapixels))
+
+    def check(self, width: int, height: int) -> None:
+        """Raises `Refusal` for a file that is too large for the limit, or for the memory that is free."""
+        megapixels = width * height / 1e6
+        if self.is_large(width, height):
+            text = f"is {width}x{height}, {megapixels:.6g} megapixels where {self.max_megapixels:g} are the limit"
+            raise Refusal("large", text, "cut it into tiles, or raise --files.max-megapixels above that")
+        free, needed = free_memory() if megapixels > LARGE else None, 4e6 * megapixels
+        if free is not None and needed > free:
+            needs = f"needs more than {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
+            text = f"is {width}x{height} and {needs}"
+            raise Refusal("large", text, "cut it into tiles")
+
+
+READING = Reading()
+"""Unless somebody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture."""
 
@@ -66,17 +115,20 @@ class Picture:
     """The tag: how the file is stored."""
     plain: bool
     """Whether every decoder reads the file's stored pixels alike: 8-bit RGB in JPEG or PNG."""
+    first: bool = False
+    """Whether it is the first of several in its file: pages, or frames of an animation."""
 
     @property
     def stored(self) -> np.ndarray:
         """The pixels as the file has them."""
-        return turned(self.pixels, _BACK.get(self.orientation, self.orientation))
+        return turned_back(self.pixels, self.orientation)
 
 
-def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarray:
+def read(path: Path, flags: int, size: Sequence[int] | None = None, *, reading: Reading = READING) -> np.ndarray:
     """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for.
 
-    With a size, or of a mask, the file is one that was prepared; a picture without a size may be any.
+    With a size, or of a mask, the file is one that was prepared; a picture without a size may be any, and is read as
+    `reading` says.
     """
     try:
         encoded = np.fromfile(path, np.uint8)
@@ -84,12 +136,13 @@ def read(path: Path, flags: int, size: Sequence[int] | None = None) -> np.ndarra
         raise unreadable(path, error) from None
     if size is None and flags == COLOUR:
         try:
-            return decode_picture(encoded.tobytes()).pixels
+            picture = decode_picture(encoded.tobytes(), reading)
+            return picture.pixels if reading.orientation == "upright" else picture.stored
         except Exception as error:
             raise UsageError(f"{path} {refusal(error)}") from None
     try:
         decoded = cv2.imdecode(encoded, flags) if encoded.size else None
-    except cv2.error:  # its own limit of pixels, which the environment may lower
+    except cv2.error:
         decoded = None
     if decoded is None:
         raise UsageError(f"{path}: cannot be decoded any more; run `semiseg doctor` and mend or remove it")
@@ -114,31 +167,31 @@ def refusal(error: Exception) -> Refusal:
     return Refusal("unreadable", f"cannot be decoded ({reason})", "replace the file or take it out of the data set")
 
 
-def decode_picture(data: bytes) -> Picture:
+def decode_picture(data: bytes, reading: Reading = READING) -> Picture:
     """A picture from the bytes of its file. Raises `Refusal`, or what decoders raise."""
-    with open_image(data) as image:
-        orientation = orientation_of(image)
+    with open_image(data, reading) as image:
+        orientation, first = orientation_of(image), holds_several(image)
         plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG") and "transparency" not in image.info
         if plain and bit_depth(image, data) == 8:
             if image.format != "PNG":
                 # Decoded small, for the sake of what Pillow minds and OpenCV may not: a file that ends too early.
                 image.draft("RGB", (1, 1))
                 image.load()
-            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True)
+            return Picture(turned(decoded(data, COLOUR), orientation), orientation, True, first)
         load(image, data)
         pixels = _rgb(image, data)
         # Pillow turns TIFF by itself.
-        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False)
+        return Picture(pixels if image.format == "TIFF" else turned(pixels, orientation), orientation, False, first)
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, reading: Reading) -> Image.Image:
     """A file, identified and not yet decoded. Raises `Refusal` for one that is too large or plainly damaged."""
     image = Image.open(BytesIO(data), formats=_formats())
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise Refusal("large", f"is {width}x{height}, more than {MAX_PIXELS} pixels", "cut it into tiles")
+    reading.check(*image.size)
     if image.format == "PNG":
         _check_chunks(memoryview(data))
+    if image.format in ("JPEG", "MPO"):
+        _check_markers(data)
     return image
 
 
@@ -167,9 +220,29 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in _TURNS else UPRIGHT
 
 
+def holds_several(image: Image.Image) -> bool:
+    """Whether a file holds further pages or frames: not the smaller copies in a TIFF, nor what phones put behind a
+    photograph."""
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    several = False
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        several |= not image.tag_v2.get(_SUBFILE_TAG, 0) & 1
+    image.seek(0)
+    return several
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels as viewers show them."""
     return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
+
+
+def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Upright pixels as the file has them."""
+    return turned(pixels, _BACK.get(orientation, orientation))
 
 
 def png_header(data: bytes) -> tuple[int, int]:
@@ -209,6 +282,34 @@ def _check_chunks(data: memoryview) -> None:
         at = end
 
 
+def _check_markers(data: bytes) -> None:
+    """A JPEG's segments and the markers among its pixels, up to the end of the image. Decoders pass over what does not
+    belong there with gray or shifted blocks. Damage that looks like other pixels cannot be told from them."""
+    values = np.frombuffer(data, np.uint8)
+    # Among pixels 255 is followed by 0; before a marker it may be repeated.
+    before = np.flatnonzero(values[:-1] == 255)
+    codes = values[before + 1]
+    found = (codes != 0) & (codes != 255)
+    end, restarts, number = 2, False, 0
+    for place, code in zip((before[found] + 2).tolist(), codes[found].tolist(), strict=True):
+        if place - 2 < end:  # within a segment
+            continue
+        if code == 0xD9:  # the end; cameras put other pictures behind it
+            return
+        if 0xD0 <= code <= 0xD7:
+            if not restarts or code != 0xD0 + number % 8:
+                raise ValueError(f"damaged: unexpected restart before byte {place}")
+            number += 1
+        elif 0xC0 <= code <= 0xFE and code != 0xD8:
+            length = int.from_bytes(data[place : place + 2], "big")
+            if code == 0xDD:
+                restarts = data[place + 2 : place + 4] != b"\0\0"
+            number, end = 0, place + length
+        else:
+            raise ValueError(f"damaged: unexpected marker before byte {place}")
+    raise ValueError("truncated")
+
+
 def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
     """The loaded image as 8-bit RGB. Of 16 bits the upper eight are kept, as PNG decoders do."""
     if image.mode == "F":
@@ -219,7 +320,7 @@ def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
         if least < 0 or most > 2**16 - 1 or 0 < most < LEAST_16_BIT:
             raise _too_deep(f"holds values from {least} to {most}, which are not those of a 16-bit picture")
         return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.array(image.convert("RGB"))  # writable, as torch wants it
     if bit_depth(image, data) > 8 and (most := int(pixels.max())) < LEAST_16_BIT >> 8:
         whole = None if most else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if whole is None or whole[..., :3].any():

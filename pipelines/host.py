@@ -16,6 +16,7 @@ from .cores import cores
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Stream
+from .watch import Watch
 
 ANTIALIASED = {"cubic": torch.ops.aten._upsample_bicubic2d_aa, "antialiased": torch.ops.aten._upsample_bilinear2d_aa}
 SLOTS = 3  # one being filled, and the two that readers may still hold
@@ -25,11 +26,21 @@ Submitted = tuple[Plan, Windows, list[Future]]
 
 class HostBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
-    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core."""
+    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core. watch: knows the files that
+    were prepared."""
 
-    def __init__(self, images: Sequence[Path], masks: Sequence[Path | None], sizes: np.ndarray, *, threads: int = 0):
+    def __init__(
+        self,
+        images: Sequence[Path],
+        masks: Sequence[Path | None],
+        sizes: np.ndarray,
+        *,
+        threads: int = 0,
+        watch: Watch | None = None,
+    ):
         cv2.setNumThreads(1)  # the pool is the parallelism
         self.images, self.masks, self.sizes = images, masks, sizes
+        self.watch = watch or Watch({})
         self.threads = threads or cores()
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
@@ -67,15 +78,19 @@ class HostBackend:
     def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
         record, origin, step = int(stream.record[row]), stream.origin[row], int(stream.step[row])
-        image = read(self.images[record], COLOUR, self.sizes[record])
+        image = self._read(self.images[record], COLOUR, record)
         region = resize(window(image, origin, stream.source[row]), step, stream.extent[row], stream.filter)
         for view, out in zip(stream.views, outputs, strict=True):
             place(region, view.offset[row], view.inside[row], view.flip[row], stream.fill, out, view.pad[row])
         if target is not None:
             view = stream.views[0]
-            mask = read(self.masks[record], LABEL, self.sizes[record])
+            mask = self._read(self.masks[record], LABEL, record)
             region = nearest(mask, origin, step, stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
+
+    def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
+        self.watch(path)
+        return read(path, flags, self.sizes[record])
 
 
 def _slot(plan: Plan) -> Windows:

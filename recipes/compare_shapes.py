@@ -38,8 +38,8 @@ class Compare:
     """Folder of the runs and of table.md."""
     jobs: int = 0
     """Runs at a time (0: one a core)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is a third faster on processors with AVX-512 BF16 or AMX, and slower on others."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on processors that have it, where it is faster; fp32 on others."""
     smoke: bool = False
     """One seed and few steps: shows in minutes that everything works, not which method is better."""
     json: bool = False

@@ -27,9 +27,10 @@ ROOMS = ("kernels", "pipelines", "engine", "recipes")
 """The lowest first."""
 ORDERS = {
     "pipelines": """
-        errors | cores
+        errors | cores | memory
         cache
         decode
+        watch
         datasets/dataset
         datasets/files
         datasets/lists
@@ -40,6 +41,7 @@ ORDERS = {
         datasets/shapes
         datasets/layouts
         datasets/masks
+        datasets/facts
         datasets/survey
         datasets/manifest
         datasets/doctor
@@ -57,6 +59,7 @@ ORDERS = {
     "engine": """
         events
         console | pictures | device | distributed | disk
+        sheet
         models/state_dict
         models/encoders/encoder
         models/encoders/*
@@ -82,6 +85,7 @@ ORDERS = {
         training/nvml
         training/build
         training/step
+        training/forecast | training/profiling
         training/meters
         training/state
         training/trainer

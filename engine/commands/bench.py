@@ -15,8 +15,11 @@ from ...pipelines.errors import UsageError
 
 def bench(
     what: tyro.conf.Positional[str] = "all",
+    files: tyro.conf.Positional[tuple[Path, ...]] = (),
     /,
     *,
+    quick: bool = False,
+    recipe: str = "cac_shapes",
     data: Path | None = None,
     rounds: int | None = None,
     sizes: Literal["default", "all", "tiny"] = "default",
@@ -25,8 +28,12 @@ def bench(
     """Run the benchmarks of a source checkout.
 
     Args:
-        what: loader, kernels, one kernel by its name, or all.
-        data: Root of Pascal VOC for the loader (default: the embedded data set).
+        what: loader, step, kernels, one kernel by its name, or all; compare: two results of --json, BASE and NEW.
+        files: The results to compare.
+        quick: Measure the parts of a training run, and say what holds it up and which flag to change.
+        recipe: What --quick runs.
+        data: Root of Pascal VOC for loader and step (default: the embedded data set, the loader alone), or of the data
+            set of --quick.
         rounds: Timed rounds (default: 3 of the loaders, for kernels as many as fit a fixed time).
         sizes: Of the kernels: what suits the device, all, or tiny ones to see that everything works.
         compiled: Include torch.compile on the CPU too, which takes minutes.
@@ -34,19 +41,32 @@ def bench(
     folder = Path(__file__).resolve().parents[2] / "benchmarks"
     if not folder.is_dir():
         raise UsageError("bench: the benchmarks come with the source; clone the repository and run `make bench` there")
+    root = [] if data is None else ["--data", str(data)]
+    if quick:
+        _run("quick", str(folder / "quick.py"), "--recipe", recipe, *root)
+        return
+    if what == "compare":
+        if len(files) != 2:
+            raise UsageError("bench compare: name two results of --json, BASE and NEW")
+        sys.exit(subprocess.run([sys.executable, str(folder / "compare.py"), *map(str, files)]).returncode)
     scripts = {path.stem.removeprefix("bench_"): path for path in sorted(folder.glob("bench_*.py"))}
-    loader = scripts.pop("loader")
-    if what not in ("all", "loader", "kernels", *scripts):
-        raise UsageError(f"bench: there is no {what!r}; choose all, loader, kernels, {', '.join(scripts)}")
+    loader, step = scripts.pop("loader"), scripts.pop("step")
+    if what not in ("all", "loader", "step", "kernels", *scripts):
+        names = ", ".join(scripts)
+        raise UsageError(f"bench: there is no {what!r}; choose all, loader, step, kernels, compare, {names}")
     number = [] if rounds is None else ["--rounds", str(rounds)]
     if what in ("all", "loader"):
-        _run_benchmark("loader", str(loader), "--data", str(data or shapes.find().root), *number)
-    if what != "loader":
-        files = [str(path) for name, path in scripts.items() if what in ("all", "kernels", name)]
+        _run("loader", str(loader), "--data", str(data or shapes.find().root), *number)
+    if what == "step" or (what == "all" and data):
+        if not data:
+            raise UsageError("bench step: say where Pascal VOC is with --data ROOT")
+        _run("step", str(step), *root, *number)
+    if what not in ("loader", "step"):
+        chosen = [str(path) for name, path in scripts.items() if what in ("all", "kernels", name)]
         options = ["--sizes", sizes, *number, *(["--compiled"] if compiled else [])]
-        _run_benchmark("kernels", "-m", "pytest", "-q", *files, *options)
+        _run("kernels", "-m", "pytest", "-q", *chosen, *options)
 
 
-def _run_benchmark(name: str, *arguments: str) -> None:
+def _run(name: str, *arguments: str) -> None:
     if subprocess.run([sys.executable, *arguments]).returncode:
         raise UsageError(f"bench: the benchmark of the {name} failed; its message stands above")

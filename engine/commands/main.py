@@ -20,11 +20,13 @@ from .evaluate import evaluate
 from .predict import predict
 from .prepare import prepare
 from .report import report
+from .show import show
 from .train import train
 
 COMMANDS: dict[str, Callable] = {
     "prepare": prepare,
     "doctor": doctor,
+    "show": show,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,

@@ -32,7 +32,7 @@ class Source:
     data: Path | None = None
     """Root of the data set (default with a checkpoint: the one that it was trained on)."""
     files: Files = field(default_factory=Files)
-    """Where the files are, when the layout does not say it."""
+    """Where the files are, when the layout does not say it, and how they are read."""
 
     def arguments(self) -> dict[str, Any]:
         """As `find_dataset` takes them. Raises UsageError where the layout is not said, or the root is missing."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from .. import api, console
 from ..protocol import ProtocolName
-from ..recipe import LayoutName
+from ..recipe import LayoutName, Pictures
 from .options import Flat, Judging, Positional, Running, emit
 
 
@@ -19,6 +20,7 @@ def predict(
     layout: LayoutName | None = None,
     out: Path | None = None,
     protocol: ProtocolName | None = None,
+    files: Pictures = Pictures(),
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),
 ) -> None:
@@ -34,6 +36,7 @@ def predict(
             classes: 21 voc, 19 cityscapes, else folder).
         out: Folder for masks/, colours/ and overlays/ (default: predictions/ beside the checkpoint's run).
         protocol: whole, slide, cac-whole or cps-slide (default: the recipe's).
+        files: How pictures are read (default: as in the training).
         judging: How the network looks at images.
         running: Where the network computes, and what is printed.
     """
@@ -44,6 +47,7 @@ def predict(
             out,
             layout=layout,
             protocol=protocol,
+            files=asdict(files),
             device=running.device,
             precision=running.precision,
             on_event=listener,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from .. import console
 from ..data import prepare_manifest
+from ..events import Event
 from .options import Flat, Source, emit
 
 
-def prepare(*, source: Flat[Source] = Source(), json: bool = False) -> None:
+def prepare(*, source: Flat[Source] = Source(), verify: bool = False, json: bool = False) -> None:
     """Check a data set by decoding everything once, and convert its masks into the cache.
 
     Args:
         source: Which data set.
+        verify: Read and decode every file again, whatever its date says, and make all that was converted anew.
         json: Print one JSON document.
     """
     dataset = source.find()
     with console.listening() as listener:
-        done = prepare_manifest(dataset, listener)
+        for note in dataset.notes:
+            listener(Event("note", f"data: {note}"))
+        done = prepare_manifest(dataset, listener, verify=verify)
     histogram = dict(zip(dataset.classes, done.histogram, strict=True))
     labeled = sum(sample.mask is not None for sample in dataset.train)
     if json:
@@ -28,6 +32,7 @@ def prepare(*, source: Flat[Source] = Source(), json: bool = False) -> None:
                 val=len(dataset.val),
                 classes=list(dataset.classes),
                 histogram=histogram,
+                notes=list(done.notes),
             )
         )
         return

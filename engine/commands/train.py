@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import tyro
 
+from ...pipelines.datasets.layouts import LAYOUTS
 from ...pipelines.datasets.splits import check_spec
 from .. import api, console
 from ..data import locate
+from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
 from ..events import Event
 from ..hyperparameters import hyperparameters
 from ..recipe import Recipe
+from ..training.forecast import forecast
 from .options import emit
 from .table import show_settings
 
@@ -55,6 +58,9 @@ def dry_run(recipe: Recipe, default: Recipe) -> None:
     classes = len(locate(recipe).classes) if recipe.runtime.data else None
     if not recipe.runtime.json:
         show_settings(recipe, default, classes)
+        if known := classes or len(LAYOUTS[recipe.layout].classes or ()):
+            precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
+            console.say(str(forecast(recipe, known, precision)))
         return
     published = default.replace(network=recipe.network)
     published = hyperparameters(published, classes) if default.published else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,22 +16,23 @@ from PIL import Image
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
-from ...pipelines.decode import COLOUR, read
+from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, masks_among
+from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import prepare_manifest
-from ..device import Precision, resolve_device, resolve_precision
-from ..disk import writing
+from ..device import Precision, free_memory_of, out_of_memory, resolve_device, resolve_precision
+from ..disk import whole
 from ..events import Event, Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
 from ..run import create_folder
-from .protocols import full_logits
+from .protocols import full_logits, memory_of
 from .scores import evaluate_each, finite, normalised
 
-HIDDEN = (".", "__MACOSX")
-"""Files and folders whose names begin so are passed over."""
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 
 class Predictions(NamedTuple):
@@ -104,36 +107,41 @@ def predict(
     *,
     layout: str | None = None,
     protocol: str | None = None,
+    files: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: str = "auto",
     on_event: Listener = silent,
     **settings: Any,
 ) -> Predictions:
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
-    (default: predictions/ beside the checkpoint's run). A file that cannot be read does not stop the others.
+    (default: predictions/ beside the checkpoint's run). A file that cannot be read does not stop the others. Pictures
+    are found as for training; masks among them, and what was predicted into `out` before, are passed over.
 
-    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`.
+    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
+    `max_megapixels` of `find_dataset` where they are not to be as in training.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     images, file = Path(images), find(checkpoint)
     if out is None:
         out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
     out = Path(out)
-    written = out.resolve()  # one folder has many spellings
-    sources = [source for source in _images(images) if written not in source.resolve().parents]
     chosen = _protocol(loaded, name=protocol, **settings)
-    for kind in ("masks", "colours", "overlays"):
-        create_folder(out / kind)
+    said = {name: value for name, value in (files or {}).items() if value is not None}
+    reading = Reading.of(loaded.header.files | said)
+    sources = _images(images, out, on_event)
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])
+    _check_out(out, names)
+    for kind in sorted(PREDICTED):
+        create_folder(out / kind)
     failed: dict[Path, str] = {}
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
-            image = read(source, COLOUR)
+            image = read(source, COLOUR, reading=reading)
+            mask = _segmented(source, loaded, image, chosen, computing)
         except UsageError as error:
             failed[source] = str(error)
         else:
-            mask = segment(loaded.network, image, chosen, computing)
             pictures = {
                 "masks": mask,
                 "colours": coloured(mask, loaded.header.palette),
@@ -141,11 +149,33 @@ def predict(
             }
             for kind, picture in pictures.items():
                 path = out / kind / name
-                with writing(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(picture).save(path)
+                create_folder(path.parent)
+                with whole(path) as draft:
+                    Image.fromarray(picture).save(draft, "PNG")
         on_event(Event("progress", "predicting", done, len(sources)))
     return Predictions(out, len(sources) - len(failed), failed)
+
+
+def _segmented(
+    source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
+) -> np.ndarray:
+    """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
+    (height, width), classes = image.shape[:2], len(loaded.header.classes)
+    needed, free = memory_of(protocol, height, width, classes), free_memory_of(precision.device)
+    if free is None or needed <= free:
+        try:
+            return segment(loaded.network, image, protocol, precision)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+    slide = replace(protocol, name="slide")
+    helps = not protocol.convention.windows and memory_of(slide, height, width, classes) <= (free or 0)
+    cure = f"pass --protocol slide --window {protocol.window}, or " if helps else ""
+    room = "" if free is None else f" where {free / 2**30:.1f} are free"
+    raise UsageError(
+        f"{source}: is {width}x{height}, for which {protocol} needs more than {needed / 2**30:.1f} GiB of memory"
+        f"{room}; {cure}cut it into tiles"
+    )
 
 
 def segment(network: Network, image: np.ndarray, protocol: Protocol, precision: Precision) -> np.ndarray:
@@ -177,20 +207,55 @@ def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
 def _names(images: Sequence[Path]) -> list[Path]:
     """A name for the pictures of each image, all different: its own as a PNG; with its extension too where it is
     shared, and everywhere where even that would give a name to two."""
-    short = [image.with_suffix(".png") for image in images]
-    long = [image.with_name(f"{image.name}.png") for image in images]
+    short = [image.with_name(f"{image.stem}.png") for image in images]
+    long = [_shortened(image.with_name(f"{image.name}.png")) for image in images]
     shared = Counter(short)
     names = [one if shared[one] == 1 else other for one, other in zip(short, long, strict=True)]
     return names if len(set(names)) == len(names) else long
 
 
-def _images(path: Path) -> list[Path]:
+def _shortened(path: Path) -> Path:
+    """A path whose name is too long for file systems, with a checksum for its end."""
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST_NAME:
+        return path
+    checksum = hashlib.blake2b(name, digest_size=6).hexdigest()
+    return path.with_name(f"{name[: LONGEST_NAME - 20].decode(errors='ignore')}-{checksum}.png")
+
+
+def _check_out(out: Path, names: Sequence[Path]) -> None:
+    """Raises UsageError where something would be overwritten that no prediction has written."""
+    for kind in sorted(PREDICTED):
+        folders = {out / kind, *(out / kind / parent for name in names for parent in name.parents)}
+        for folder in sorted(folders):
+            if folder.is_symlink():
+                raise UsageError(f"--out: {folder} is a link to another folder: remove it, or choose another folder")
+    there = {kind for kind in PREDICTED if (out / kind).exists()}
+    if there and there != PREDICTED and any((out / kind / name).exists() for kind in there for name in names):
+        strange = out / min(there)
+        raise UsageError(f"--out: {strange} holds files of the same names, not of a prediction: choose another folder")
+
+
+def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
+    """The pictures to predict: all below a folder but masks and what is in `out`, or the one."""
+    check_name(str(path))
     if path.is_file():
         return [path]
-    found = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES] if path.is_dir() else []
-    # As in training: what a file manager or an editor has left there is no picture.
-    found = sorted(p for p in found if not any(part.startswith(HIDDEN) for part in p.relative_to(path).parts))
-    if not found:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is neither a folder nor a file: pass a folder of images or one image")
+    known = ", ".join(sorted(IMAGE_SUFFIXES))
+    if not path.is_dir():
         raise UsageError(f"{path}: no images there ({known}); pass a folder of images or one image")
-    return found
+    # A folder of results is one of pictures, too, for who wants these predicted; but not those in `out`.
+    found = find_pictures(path, apart=[out / kind for kind in PREDICTED], results=True)
+    masks = masks_among(found.names)
+    notes = list(found.notes())
+    if masks:
+        notes.append(f"{len(masks)} pictures in {path} are masks of others, {min(masks)} for one: they are passed over")
+    for note in notes:
+        on_event(Event("note", f"images: {note}"))
+    sources = [path / name for name in found.names if name not in masks]
+    if not sources:
+        more = f"; {notes[0]}" if notes else ""
+        raise UsageError(f"{path}: no images there ({known}){more}; pass a folder of images or one image")
+    return sources

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ...kernels import photometric
 from ...pipelines.cores import cores
-from ...pipelines.datasets.manifest import Record
+from ...pipelines.datasets.manifest import Record, watch_of
 from ...pipelines.decode import COLOUR, LABEL, read
 from ..device import Precision
 from ..distributed import several
@@ -139,10 +140,16 @@ def batches(
             groups.append(last := [])
         last.append(record)
 
+    watch = watch_of(records)
+
+    def pixels(path: Path, flags: int, record: Record) -> np.ndarray:
+        watch(path)
+        return read(path, flags, _size(record))
+
     def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
         return (
-            np.stack([read(record.image, COLOUR, (record.height, record.width)) for record in group]),
-            np.stack([read(record.mask, LABEL, (record.height, record.width)) for record in group]),
+            np.stack([pixels(record.image, COLOUR, record) for record in group]),
+            np.stack([pixels(record.mask, LABEL, record) for record in group]),
         )
 
     def ready(task: Future) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
@@ -42,13 +43,15 @@ class Step:
         if self.recipe.optimizer == "apex_fused_sgd":  # takes numbers only
             for group, lr in zip(self.optimizer.param_groups, self.group_lr.tolist(), strict=True):
                 group["lr"] = lr
-        with self.precision.autocast():
+        with record_function("losses"), self.precision.autocast():
             losses = self.method.losses(batch, step / self.recipe.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["loss"]).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.method.after_step(step)
+        with record_function("gradients"):
+            self.scaler.scale(losses["loss"]).backward()
+        with record_function("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.method.after_step(step)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def state_dict(self) -> dict:

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, match_classes, save_network
-from ..data import prepare_data
+from ..data import anchored, portable, prepare_data
 from ..device import LOW, resolve_device, resolve_precision
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
@@ -26,12 +26,16 @@ from ..models import Network, load_backbone
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
 from .build import build_method, open_loader
+from .forecast import forecast
 from .meters import Meters, describe
+from .profiling import profiling
 from .state import load_state, save_state
 from .step import Step
 
 RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
+LONG = 1000
+"""Steps from which on a run on the CPU is worth a forecast, which takes seconds."""
 
 
 class Stopped(Exception):
@@ -84,6 +88,7 @@ class Trainer:
         recipe.check()
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
+        recipe = anchored(recipe)
         self.recipe, self.on_event = recipe, on_event
         runtime = recipe.runtime
         self.folder = Path(runtime.out or RUNS)
@@ -102,6 +107,8 @@ class Trainer:
         self.loader = open_loader(recipe, self.data, self.device, self.first)
         self.run = run or self._created()
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
+        if self.device.type == "cuda" or recipe.steps >= LONG:
+            self._note(str(forecast(recipe, len(self.data.dataset.classes), self.precision, self._largest_image())))
 
     def _method(self) -> Method:
         recipe = self.recipe
@@ -154,7 +161,7 @@ class Trainer:
     def _resumed(self) -> Run:
         recipe = self.recipe
         run = Run.open(self.folder)
-        before, now = Recipe.from_dict(run.recipe).decisive(), recipe.decisive()
+        before, now = (portable(anchored(of)).decisive() for of in (Recipe.from_dict(run.recipe), recipe))
         for name, value in before.items():
             if value != now[name]:
                 raise UsageError(f"--resume: {name} was {value} in {self.folder} and is {now[name]} now")
@@ -208,6 +215,10 @@ class Trainer:
             f"device: {self.device}, {self.precision.name}, {type(self.loader.backend).__name__}; run: {self.folder}"
         )
 
+    def _largest_image(self) -> tuple[int, int]:
+        """Height and width of the validation image with the most pixels."""
+        return max(((record.height, record.width) for record in self.data.val), key=lambda size: size[0] * size[1])
+
     def _note(self, text: str) -> None:
         self.on_event(Event("note", text))
 
@@ -219,9 +230,10 @@ class Trainer:
         scores: dict[str, Scores] = {}
         began = time.perf_counter() - self.seconds
         try:
-            with self._stoppable() as signals:
+            with self._stoppable() as signals, self._profiled() as profiled:
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
+                    profiled()
                     done = step + 1
                     if done % runtime.log_every == 0 or done == recipe.steps:
                         line = meters.read(done, self.step.lr(step))
@@ -352,6 +364,12 @@ class Trainer:
             memory_gib=meters.memory_gib(),
             seconds=seconds,
         )
+
+    def _profiled(self) -> AbstractContextManager[Callable[[], None]]:
+        """A function that is told of each step."""
+        if not self.recipe.runtime.profile:
+            return nullcontext(lambda: None)
+        return profiling(self.folder, self.device, self._note)
 
     @contextmanager
     def _stoppable(self) -> Iterator[list[int]]:

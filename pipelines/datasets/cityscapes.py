@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Layout, Remap, Sample
-from .files import files_by_stem, first_folder
+from .files import find_pictures, first_folder
 from .lists import Names, read_ids
 
 CLASSES = (
@@ -78,7 +78,7 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
     )
 
 
-LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE)
+LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
 
 
 def _samples(home: Path, part: str) -> dict[str, Sample]:
@@ -95,4 +95,4 @@ def _samples(home: Path, part: str) -> dict[str, Sample]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return files_by_stem(folder, (".png",)) if folder.is_dir() else {}
+    return find_pictures(folder, suffixes=(".png",)).by_stem() if folder.is_dir() else {}

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from ..decode import READING, Reading
+
+USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (*USUAL_SUFFIXES, ".jfif", ".jpe", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k")
+"""What pictures and masks are called; what a file is, its content says."""
 IGNORE = 255
 """The value of pixels that count nowhere, in masks and targets."""
 
@@ -58,10 +62,15 @@ class Dataset:
     """Sorted by id, all with masks."""
     extra: tuple[Sample, ...] = ()
     """Further images that lie beside the pool: the unlabelled ones where a labelled list uses up the whole pool."""
+    stated: tuple[Colour | None, ...] = ()
+    """The colours that the data set's own class list gives, None for a class that it gives none; a mask's palette must
+    not say otherwise."""
     pool_listed: bool = True
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
     held_out: bool = False
     """Whether val was drawn from the masked images because no list says what it is."""
+    reading: Reading = READING
+    """How its files are read."""
     notes: tuple[str, ...] = ()
     """What was decided while looking, one line each, for the log."""
 
@@ -80,6 +89,8 @@ class Layout:
     """None where each data set has its own."""
     palette: tuple[Colour, ...] | None = None
     """One RGB colour a class."""
+    levels: tuple[str, ...] = ("",)
+    """Where the data set may lie under the root that a user passes."""
     needs_root: bool = True
     """Whether the user has to say where the data set is; if not, it is made there."""
 

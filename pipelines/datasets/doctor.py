@@ -12,13 +12,27 @@ import numpy as np
 
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Sample
+from .facts import IMAGES, MASKS
 from .layouts import find_dataset
 from .splits import Split, resolve_split
-from .survey import IMAGES, MASKS, Survey, marked_by_ignore, survey_files
+from .survey import Fault, Survey, marked_by_ignore, survey_files
 
 TINY = 64
 """Images with a side of fewer pixels are reported."""
 SHOWN = 5
+TITLES = {
+    "palette": "indexed masks with palettes that disagree",
+    "binary": "masks that mark the second class by 255",
+    "size": "masks of another size than their image",
+    "values": "masks with values outside the classes",
+    "lossy": "masks saved with losses",
+    "colours": "masks with several channels",
+    "pages": "masks in files of several pages or frames",
+    "depth": "images of more than 8 bits that do not use their range",
+    "unreadable": "files that cannot be decoded",
+    "large": "files of too many pixels",
+}
+"""Of what makes files useless, by kind, worst first: what would have been learnt wrong before what cannot be used."""
 
 Level = Literal["ok", "warning", "error"]
 
@@ -155,24 +169,14 @@ def _text_and_cure(error: Exception) -> tuple[str, str]:
 
 
 def _faults(survey: Survey) -> Iterator[Finding]:
-    titles = {
-        "unreadable": "files that cannot be decoded",
-        "size": "masks of another size than their image",
-        "values": "masks with values outside the classes",
-        "colours": "masks with several channels",
-        "lossy": "masks saved with losses",
-        "binary": "masks that mark the second class by 255",
-        "palette": "indexed masks with palettes that disagree",
-        "depth": "images of more than 8 bits that do not use their range",
-        "large": "files of too many pixels",
-    }
-    by_kind = defaultdict(list)
-    for fault in survey.faults:
-        by_kind[fault.kind].append(fault)
-    for kind, faults in by_kind.items():
+    groups: dict[tuple[str, str], list[Fault]] = defaultdict(list)
+    for fault in (*survey.faults, *survey.doubts):
+        groups[fault.kind, fault.cure].append(fault)
+    order = list(TITLES)
+    for (kind, cure), faults in sorted(groups.items(), key=lambda group: order.index(group[0][0])):
         details = tuple(f"{fault.path} {fault.text}" for fault in faults)
         number = "" if kind in ("binary", "palette") else f"{len(faults)} "
-        yield Finding("error", f"{number}{titles[kind]}", faults[0].cure, details)
+        yield Finding("error", f"{number}{TITLES[kind]}", cure, details)
 
 
 def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, survey: Survey) -> Iterator[Finding]:
@@ -241,10 +245,13 @@ def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
         text = f"{len(tiny)} images have a side below {TINY} pixels"
         yield Finding("warning", text, "crops of them are mostly padding, leave them out", tiny)
     for what in (IMAGES, MASKS):
-        converted = sum(facts.copy is not None for (role, _), facts in survey.facts.items() if role == what)
+        copied = (path for (role, path), facts in survey.facts.items() if role == what and facts.copy)
+        converted = [Path(path).suffix.lower() for path in copied]
         if converted:
             form = "8-bit RGB" if what == IMAGES else "8-bit gray class indices"
-            yield Finding("ok", f"{converted} {what} will be converted to {form} in the cache when they are prepared")
+            kinds = ", ".join(sorted(set(converted)))
+            text = f"{len(converted)} {what} will be converted to {form} in the cache when they are prepared ({kinds})"
+            yield Finding("ok", text)
     validation = {images[sample.id].hash: sample.id for sample in dataset.val if sample.id in images}
     leaks = tuple(
         f"{sample.id} is {validation[images[sample.id].hash]}"

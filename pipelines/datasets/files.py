@@ -1,14 +1,41 @@
-"""What layouts find files with: images by name, class lists, colours."""
+"""What layouts find files with: pictures by name, text of lists, class lists, colours."""
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import re
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
-from .dataset import IGNORE, IMAGE_SUFFIXES, Colour
+from .dataset import IGNORE, IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
+
+IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
+MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
+"""Names of folders, the likeliest first."""
+MASK_TAIL = re.compile(r"(?P<of>.*[^/])[-_. ](mask|label|seg|segmentation|gt|annotation)s?", re.IGNORECASE | re.DOTALL)
+"""What stands behind the name of a picture in that of its mask."""
+UNREAD = {
+    ".heic", ".heif", ".jxl", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
+    ".hdr", ".pfm", ".svg", ".eps", ".tga", ".ico", ".pcx", ".npy", ".npz", ".mat", ".dcm", ".nii", ".nii.gz", ".nrrd",
+    ".mha", ".h5",
+}  # fmt: skip
+"""Extensions of pictures, and of arrays that hold some, that are not read."""
+LEFT_BEHIND = {
+    "__macosx", "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "thumbs.db",
+    "desktop.ini", "system volume information",
+}  # fmt: skip
+"""What operating systems and network disks put among a user's files."""
+PREDICTED = {"masks", "colours", "overlays"}
+"""The folders that a prediction writes, by which its results are known."""
+RUN = "recipe.json"
+RUN_FILES = {"environment.json", "split.json", "log.jsonl", "checkpoints"}
+"""What the folder of a run holds, by which it is known: its recipe and any of the others."""
 
 VALUED = (
     re.compile(r"(?P<value>\d+)\s*[:,;\t]\s*(?P<name>[^\t#][^\t]*)"),
@@ -30,6 +57,36 @@ def voc_colours(count: int) -> tuple[Colour, ...]:
     return tuple(colours)
 
 
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of a text file in UTF-8, with a byte order mark or without.
+
+    `what` names its kind in messages. Raises UsageError where it is missing, in another encoding or no file.
+    """
+    path = Path(path)
+    try:
+        # A pipe would never end.
+        if path.exists() and not path.is_file():
+            raise UsageError(f"the {what} {path} is no file: pass a text file")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"the {what} {path} does not exist: check the path") from None
+    except OSError as error:
+        raise UsageError(f"the {what} {path} cannot be read ({error.strerror}): make it readable") from None
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        reason = "it is UTF-16" if wide else f"line {line} is not UTF-8"
+        raise UsageError(f"the {what} {path} cannot be read ({reason}): save it as UTF-8 text") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UsageError(
+            f"the {what} {path}, line {line}, holds zero bytes (UTF-16, or no text): save it as UTF-8 text"
+        )
+    return re.split(r"\r\n|\n|\r", text)
+
+
 def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """Names and colours from a class list, in the order of the label values from 0.
 
@@ -39,11 +96,19 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     VOC colour map.
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the class list {path} cannot be read ({error}): write one class name a line") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    entries = _listed_classes(path)
+    default = voc_colours(len(entries))
+    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
+
+
+def stated_colours(path: Path) -> tuple[Colour | None, ...]:
+    """The colour that a class list gives each class, None where it gives none. Raises UsageError as `read_classes`."""
+    return tuple(colour for _, _, colour in _listed_classes(path))
+
+
+def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
+    """(line, name, colour) by label value."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "class list"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     entries = _valued(path, lines) or [(number, *_name_and_colour(path, number, line)) for number, line in lines]
     seen: set[str] = set()
@@ -56,8 +121,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
         raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
     if not 2 <= len(entries) <= IGNORE:
         raise UsageError(f"{path} names {len(entries)} classes: 2 to {IGNORE} are possible, background included")
-    default = voc_colours(len(entries))
-    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
+    return entries
 
 
 def _valued(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str, None]] | None:
@@ -92,32 +156,179 @@ def _name_and_colour(path: Path, number: int, line: str) -> tuple[str, Colour | 
     return name, tuple(bytes.fromhex(colour[1:])) if colour else None
 
 
-def files_by_stem(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """Image files under a folder, at any depth, by their relative path without extension. Hidden ones are skipped.
+@dataclass(slots=True)
+class Pictures:
+    """The pictures below a folder, and what else lies there."""
 
-    Raises UsageError where two files differ in nothing but the extension.
+    folder: Path
+    names: list[str] = field(default_factory=list)
+    """Relative to the folder, with `/` between."""
+    others: Counter[str] = field(default_factory=Counter)
+    """How many files there are of each other extension."""
+    odd: list[str] = field(default_factory=list)
+    """What is called like a picture and is no file: empty folders, pipes, devices, links to nothing."""
+    results: list[str] = field(default_factory=list)
+    """Folders that a training or a prediction has written."""
+
+    twins: list[str] = field(default_factory=list)
+    """Pictures that gave way to one of the same name and a more usual extension."""
+
+    def by_stem(self) -> dict[str, Path]:
+        """The pictures by their relative name without extension, in Unicode's composed form whatever the disk has.
+
+        Raises UsageError where two differ in nothing but the extension, both of them usual, or the form.
+        """
+        found: dict[str, str] = {}
+        for name in self.names:
+            stem = stem_of(name)
+            other = found.get(stem)
+            if other is None:
+                found[stem] = name
+            elif (usual := _suffix(name) in USUAL_SUFFIXES) != (_suffix(other) in USUAL_SUFFIXES):
+                self.twins.append(other if usual else name)
+                found[stem] = name if usual else other
+            else:
+                both = f"both {os.path.basename(other)} and {os.path.basename(name)}"
+                if composed(other) == composed(name):
+                    both = f"{composed(name)} in two Unicode forms, a Mac's and another"
+                raise UsageError(f"{self.folder} holds {both}: keep one of them")
+        return {stem: self.folder / name for stem, name in found.items()}
+
+    def unread(self) -> str:
+        """The pictures in formats that are not read, by extension, in words; nothing where there are none."""
+        return ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()) if suffix in UNREAD)
+
+    def notes(self, format: str = "PNG or JPEG") -> Iterator[str]:
+        """What was passed over, one line each. `format`: what pictures that cannot be read are to be saved as."""
+        if unread := self.unread():
+            yield f"{self.folder} holds files that are not read ({unread}): save them as {format} to use them"
+        if self.odd:
+            yield f"{len(self.odd)} names in {self.folder} are of no files and are passed over, {self.odd[0]} for one"
+        if self.twins:
+            yield f"{self.folder} holds {self.twins[0]} beside one of a more usual extension, which is used instead"
+        if self.results:
+            yield f"{self.folder} holds results of semiseg, which are passed over: {', '.join(self.results[:3])}"
+
+
+def find_pictures(
+    folder: Path, *, suffixes: Iterable[str] = IMAGE_SUFFIXES, apart: Iterable[Path] = (), results: bool = False
+) -> Pictures:
+    """The pictures at any depth of a folder, links to folders included; `apart` are folders that are not entered.
+
+    What is hidden, and what systems leave behind, is passed over; so are folders of runs and, unless `results`, the
+    pictures that a prediction has written. Nothing is opened. Raises UsageError for links that lead in a circle, for
+    folders that cannot be read, and for pictures whose names are not UTF-8.
     """
-    suffixes = tuple(suffixes)
-    found: dict[str, Path] = {}
-    for name in _walk(str(folder), ""):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in suffixes:
-            continue
-        if stem in found:
-            raise UsageError(f"{folder} holds both {found[stem].name} and {os.path.basename(name)}: keep one of them")
-        found[stem] = folder / name
+    folder, found = Path(folder), Pictures(Path(folder))
+    suffixes, closed = tuple(suffixes), {_identity(path) for path in apart}
+
+    def walk(place: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        entries = _entries(place)
+        names = {entry.name for entry in entries}
+        if prefix and RUN in names and names & RUN_FILES:
+            found.results.append(prefix)
+            return
+        written = PREDICTED if not results and names >= PREDICTED else set()
+        if written:
+            found.results += [f"{prefix}{name}/" for name in sorted(written)]
+        for entry in entries:
+            name, relative = entry.name, prefix + entry.name
+            if name.startswith(".") or name.casefold() in LEFT_BEHIND:
+                continue
+            suffix = _suffix(name)
+            if _is_folder(entry):
+                identity = _identity(entry.path)
+                if identity in above:
+                    raise UsageError(f"the link {entry.path} leads back to a folder above it: remove the link")
+                if name in written or identity in closed:
+                    continue
+                before = len(found.names)
+                walk(entry.path, f"{relative}/", above | {identity})
+                if suffix in suffixes and len(found.names) == before:
+                    found.odd.append(relative)
+            elif suffix not in suffixes:
+                found.others[suffix] += 1
+            elif not entry.is_file():
+                found.odd.append(relative)
+            else:
+                check_name(entry.path)
+                found.names.append(relative)
+
+    home = folder.resolve()
+    walk(str(folder), "", frozenset(_identity(path) for path in (home, *home.parents)))
     return found
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name
+def masks_among(names: Iterable[str]) -> dict[str, str | None]:
+    """Of names of pictures, those that are masks, each with the one that it is the mask of.
+
+    That is `p_mask.png` where there is `p.jpg`, and a folder for masks where one in it is called like a picture beside
+    the folder, or in a folder for images beside it; others in such a folder are masks of None.
+    """
+    by_stem = {stem_of(name): name for name in names}
+    masks: dict[str, str | None] = {}
+    folders: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for stem, name in by_stem.items():
+        parts = stem.split("/")
+        place = next((place for place, part in enumerate(parts[:-1]) if part in MASK_FOLDERS), None)
+        if place is not None:
+            homes = (parts[:place], *([*parts[:place], folder] for folder in IMAGE_FOLDERS))
+            called_so = (by_stem.get("/".join((*home, *parts[place + 1 :]))) for home in homes)
+            folders["/".join(parts[: place + 1])][name] = next(filter(None, called_so), None)
+        elif (found := MASK_TAIL.fullmatch(stem)) and found["of"] in by_stem:
+            masks[name] = by_stem[found["of"]]
+    for folder in folders.values():
+        if any(folder.values()):
+            masks |= folder
+    return masks
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name on disk that is not UTF-8: no list and no JSON document could hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the name {os.fsencode(name)!r} is not UTF-8: rename the file or its folder") from None
+
+
+def composed(text: str) -> str:
+    """Text in Unicode's composed form: an umlaut is one sign, and not a letter and two dots."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def stem_of(name: str) -> str:
+    """The name of a picture without extension, in composed form: what it is known by."""
+    return composed(os.path.splitext(name)[0])
+
+
+def _suffix(name: str) -> str:
+    stem, suffix = os.path.splitext(name.lower())
+    return f".nii{suffix}" if suffix == ".gz" and stem.endswith(".nii") else suffix
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be read ({error.strerror}): make it readable") from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise UsageError(f"{entry.path} cannot be read ({error.strerror}): make it readable") from None
+        raise UsageError(f"the link {entry.path} leads to itself: remove the link") from None
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def first_folder(candidates: Iterable[Path], has: str) -> Path | None:

@@ -8,11 +8,20 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .dataset import IMAGE_SUFFIXES, Dataset, Layout, Sample
-from .files import files_by_stem, read_classes
-from .lists import Entry, Names, read_ids_present, read_list
+from .files import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    Pictures,
+    check_name,
+    composed,
+    find_pictures,
+    masks_among,
+    read_classes,
+    stated_colours,
+    stem_of,
+)
+from .lists import Entry, Names, read_ids_present, read_list, shown, unknown
 
-IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
-MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
 PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -37,6 +46,9 @@ def find(
     images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Without
     a validation list the folder `images/val` is it, and without either a tenth of the masked images is held out, the
     same in every run. What lies in `images/test` is left alone, unless a list names it.
+
+    Masks may lie among the images: in a folder there, beside them (`p_mask.png` and `p.jpg`), or where a list says so.
+    They are no images.
     """
     image_folder = _folder(root, images, IMAGE_FOLDERS)
     mask_folder = _folder(root, masks, MASK_FOLDERS)
@@ -50,30 +62,35 @@ def find(
     names, palette = read_classes(class_list)
 
     samples = _Samples(root, image_folder, mask_folder)
-    val = samples.from_list(val_list) if val_list else {}
+    val = samples.from_list(val_list, "validation") if val_list else {}
+    listed = samples.from_list(train_list, "training") if train_list else None
     for id, sample in val.items():
         if sample.mask is None:
             raise UsageError(f"the validation image {id} of {val_list} has no mask: add it or take the line out")
-    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.all if "/" in id}
+    notes = samples.settled()
+    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.in_folder() if "/" in id}
     if not val_list:
         val = {id: samples.all[id] for id, part in parts.items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
-    if train_list:
-        pool = samples.from_list(train_list)
+    if listed is not None:
+        pool = listed
         if both := pool.keys() & val.keys():
             other = val_list or f"the validation folder of {image_folder}"
             raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
     else:
         pool = {id: sample for id, sample in samples.all.items() if id not in val}
     orphans = samples.orphans()
-    notes = [f"{len(val)} images of {image_folder}/val are for validation"] if by_folder else []
+    if by_folder:
+        notes.append(f"{len(val)} images of {image_folder}/val are for validation")
     # Images of the validation folder without a mask are no training data either.
     apart = ("test", "val") if by_folder else ("test",)
     aside = {id for id, part in parts.items() if part in apart} - val.keys()
     if left := len(aside - pool.keys() if train_list else aside):
         notes.append(f"{left} images of folders for testing or validation are left alone")
-    if (root / "test.txt").is_file():
-        aside |= read_ids_present(root / "test.txt", samples.names) - val.keys()
+    if test_list := _existing(root / "test.txt"):
+        named, lost = read_ids_present(test_list, samples.names)
+        notes += lost
+        aside |= (named & samples.all.keys()) - val.keys()
     for id in aside - pool.keys() if train_list else aside:
         pool.pop(id, None)
         samples.all.pop(id)
@@ -98,6 +115,7 @@ def find(
         train=tuple(pool[id] for id in sorted(pool)),
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(samples.all[id] for id in sorted(samples.all.keys() - pool.keys() - val.keys())),
+        stated=stated_colours(class_list),
         pool_listed=train_list is not None,
         held_out=not val_list and not by_folder,
         notes=tuple(notes),
@@ -112,51 +130,136 @@ class _Samples:
 
     def __init__(self, root: Path, images: Path | None, masks: Path | None):
         self.root, self.images = root, images
-        found = files_by_stem(images) if images else {}
-        self.masks = files_by_stem(masks) if masks else {}
+        if images and masks and images.samefile(masks):
+            masks = None
+        folders = [folder for folder in (images, masks) if folder]
+        self.found = find_pictures(images, apart=folders[1:]) if images else Pictures(root)
+        self.masks_found = find_pictures(masks, apart=folders[:-1]) if masks else None
+        among = masks_among(self.found.names)
+        self.doubtful: dict[str, tuple[str, str]] = {}
+        """Two masks that lie beside an image, by its id."""
+        if self.masks_found and (self.masks_found.names or self.masks_found.others):
+            self.by_pairs = False
+            self.masks = self.masks_found.by_stem()
+            # What has a mask of its own is a picture, whatever it is called.
+            among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
+        else:
+            self.by_pairs = bool(among)
+            self.masks = self._of_pairs(among)
+        self.among = {stem_of(mask) for mask in among}
+        """Ids of what seems to be a mask among the images."""
+        found = self.found.by_stem()
         self.all = {id: Sample(id, path, self.masks.get(id)) for id, path in found.items()}
-        self.names = Names(self.all)
+        self.ids = {composed(str(sample.image)): id for id, sample in self.all.items()}
+        """By path, of all that was found."""
+        self.names = Names.of(self.all.values())
+        self.listed: set[str] = set()
+        """Ids that lists name as images."""
+        self.masks_listed: set[str] = set()
+        self.lost: list[str] = []
+        """Notes about masks that lists name and that are not there."""
 
-    def from_list(self, path: Path) -> dict[str, Sample]:
-        """The samples that a list names, by id. A named mask that is not on disk is no mask; an image must be there."""
+    def from_list(self, path: Path, use: str) -> dict[str, Sample]:
+        """The samples that a list names, by id. An image must be there; a mask that is not there is no mask in a list
+        for training and a fault in one for validation."""
         chosen: dict[str, Sample] = {}
         missing: list[Entry] = []
+        lost: list[Entry] = []
         for entry in read_list(path):
-            id = self.names.match(entry.image)
-            sample = self.all[id] if id is not None else self._from_path(entry.image, path)
+            sample = self._named(entry.image, path)
             if sample is None:
                 missing.append(entry)
                 continue
             if entry.label is not None:
-                sample = Sample(sample.id, sample.image, self._resolve(entry.label, path) or sample.mask)
+                sample = Sample(sample.id, sample.image, self._mask(entry, sample, path))
+                if sample.mask is None:
+                    lost.append(entry)
+                else:
+                    self.masks_listed.add(composed(str(sample.mask)))
             chosen[sample.id] = self.all[sample.id] = sample
         if missing:
-            more = f" ({len(missing) - 1} more are missing too)" if len(missing) > 1 else ""
-            raise UsageError(
-                f"{path}, line {missing[0].line}: {missing[0].image} is not in {self.images or self.root}{more}: "
-                "add the missing files or correct the list"
-            )
-        self.names = Names(self.all)
+            raise UsageError(unknown(path, missing, self.names, f"in {self.images or self.root}"))
+        if lost:
+            where = f"{path}, line {lost[0].line}: the mask {shown(lost[0].label)}"
+            if use == "validation":
+                raise UsageError(f"{where} is not there: add it or correct the list")
+            self.lost.append(f"{where} is not there ({len(lost)} in all): the image counts as one without a mask")
+        self.listed |= chosen.keys()
+        self.names = Names.of(self.all.values())
         return chosen
+
+    def settled(self) -> list[str]:
+        """Takes the masks out of the images, when all lists were read. The notes about it and about the folders."""
+        named = {id for path in self.masks_listed if (id := self.ids.get(path))}
+        among = sorted(((self.among | named) - self.listed) & self.all.keys())
+        if unclear := [id for id in self.doubtful if self.all[id].mask is None]:
+            one, other = self.doubtful[min(unclear)]
+            raise UsageError(
+                f"{self.images / one} and {other} may both be the mask of {min(unclear)}: keep one of them, or "
+                "name it in train.txt and val.txt with lines 'image mask'"
+            )
+        for id in among:
+            del self.all[id]
+        notes = [*self.found.notes(), *(self.masks_found.notes("PNG") if self.masks_found else ()), *self.lost]
+        if among:
+            used = "are the masks of others there" if self.by_pairs else "are masks, not images"
+            notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
+        return notes
+
+    def in_folder(self) -> list[str]:
+        """The ids of the images that lie in the folder for images."""
+        return [id for id in self.ids.values() if id in self.all]
 
     def orphans(self) -> set[str]:
         """The masks that belong to no image, by their relative path without extension."""
         used = {sample.mask for sample in self.all.values()}
         return {id for id, path in self.masks.items() if path not in used}
 
+    def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:
+        """The masks among the images, by the id of the image; where there are two for one, neither."""
+        masks: dict[str, Path] = {}
+        for mask, image in among.items():
+            if image is None:
+                continue
+            id = stem_of(image)
+            if id in masks or id in self.doubtful:
+                self.doubtful.setdefault(id, (str(masks.pop(id).relative_to(self.found.folder)), mask))
+            else:
+                masks[id] = self.found.folder / mask
+        return masks
+
+    def _named(self, text: str, listed_in: Path) -> Sample | None:
+        """The image that a list means: the very file where it names one, else one of that name."""
+        relative = text.replace("\\", "/").lstrip("/")
+        for place in (self.root / relative, listed_in.parent / relative, Path(text)):
+            if id := self.ids.get(composed(os.path.normpath(place))):
+                return self.all[id]
+        # Before what is only called so; but of a path to another disk the name counts, be the file there or not.
+        if "/" in relative and os.path.isfile(self.root / relative) and (sample := self._from_path(text, listed_in)):
+            return sample
+        if id := self.names.match(text):
+            return self.all[id]
+        return self._from_path(text, listed_in)
+
+    def _mask(self, entry: Entry, sample: Sample, listed_in: Path) -> Path | None:
+        """The mask that a list names: the file, or that of the image if it is called like the image."""
+        found = self._resolve(entry.label, listed_in)
+        return found or (sample.mask if self.names.match(entry.label) == sample.id else None)
+
     def _from_path(self, text: str, listed_in: Path) -> Sample | None:
         image = self._resolve(text, listed_in)
         if image is None or image.suffix.lower() not in IMAGE_SUFFIXES:
             return None
         inside = image.is_relative_to(self.root)
-        id = (image.relative_to(self.root) if inside else image.relative_to(image.anchor)).with_suffix("").as_posix()
-        return Sample(id, image, None)
+        name = (image.relative_to(self.root) if inside else image.relative_to(image.anchor)).as_posix()
+        check_name(name)
+        return Sample(stem_of(name), image, None)
 
     def _resolve(self, text: str, listed_in: Path) -> Path | None:
         """A file that a list names: below the root or the list's folder, leading slash or not, or absolute."""
         relative = text.replace("\\", "/").lstrip("/")
         for path in (self.root / relative, listed_in.parent / relative, Path(text)):
-            if path.is_file():
+            if os.path.isfile(path):
                 return Path(os.path.normpath(path))
         return None
 
@@ -170,7 +273,7 @@ def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | No
 
 
 def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    return path if os.path.lexists(path) else None  # a link to nothing is to be read, and refused
 
 
 def _hash(id: str) -> bytes:
@@ -180,6 +283,11 @@ def _hash(id: str) -> bytes:
 def _no_masks(root: Path, images: Path | None, masks: Path | None, orphans: set[str], samples: _Samples) -> str:
     if masks is None:
         return f"{root} has no masks: put them in {root / MASK_FOLDERS[0]} or pass --files.masks FOLDER"
+    if not samples.masks and (others := samples.masks_found.others):
+        kinds = ", ".join(suffix or "files without extension" for suffix, _ in others.most_common(3))
+        return f"all masks in {masks} are {kinds}: save them as PNG of class indices"
+    if not samples.all and (unread := samples.found.unread()):
+        return f"all images in {images} are in formats that are not read ({unread}): save them as PNG or JPEG"
     if orphans and samples.all:
         return (
             f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(samples.all)}): "

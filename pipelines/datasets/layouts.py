@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from ..decode import Reading
 from ..errors import UsageError
 from . import cityscapes, folder, shapes, voc
 from .dataset import Dataset, Layout
+from .files import check_name
 
 LAYOUTS: dict[str, Layout] = {
     "voc": voc.LAYOUT,
@@ -14,22 +20,30 @@ LAYOUTS: dict[str, Layout] = {
     "folder": folder.LAYOUT,
     "shapes": shapes.LAYOUT,
 }
-FILES = ("classes", "train_list", "val_list")
-"""Options that name a file, which may lie below the root."""
+PLACES = ("images", "masks", "classes", "train_list", "val_list")
+"""Options that name a file or a folder."""
+READING = tuple(field.name for field in fields(Reading))
+"""Options of every layout."""
 
 
-def find_dataset(layout: str, root: Path | None, **options: str | Path | None) -> Dataset:
+def find_dataset(layout: str, root: Path | None, **options: str | Path | float | None) -> Dataset:
     """Find a data set by its layout, one of LAYOUTS, under `root`.
 
     Of the options, `images` and `masks` name folders under the root (`masks` also picks another mask folder of VOC),
     `classes` is a class list, `train_list` the training pool and `val_list` the validation images, each in any
-    published list format; these three files may be given relative to the root. None is as good as left out.
+    published list format. What is given relative is looked for below the root, and then below the working folder.
+    `orientation` and `max_megapixels` are those of `Reading`. None is as good as left out.
     Raises UsageError where something is missing or the options do not belong to the layout.
     """
     if layout not in LAYOUTS:
         raise UsageError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    known = LAYOUTS[layout]
     given = {name: value for name, value in options.items() if value is not None}
+    own = {name: value for name, value in given.items() if name not in READING}
+    return replace(_find(layout, root, own), reading=Reading.of(given))
+
+
+def _find(layout: str, root: Path | None, given: dict[str, Any]) -> Dataset:
+    known = LAYOUTS[layout]
     for name in given:
         if name not in known.options:
             raise UsageError(f"--files.{name.replace('_', '-')} has no meaning for the layout {layout}: leave it out")
@@ -38,9 +52,30 @@ def find_dataset(layout: str, root: Path | None, **options: str | Path | None) -
     if root is None:
         raise UsageError(f"the layout {layout} needs the folder of the data set: pass --data ROOT")
     root = Path(root).expanduser().absolute()
+    check_name(str(root))
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: pass the root of the data set with --data ROOT")
-    for name in given.keys() & set(FILES):
-        inside = root / given[name]
-        given[name] = inside if inside.is_file() and not Path(given[name]).is_file() else Path(given[name])
-    return known.find(root, **given)
+    placed = given | absolute(layout, root, given)
+    found = known.find(root, **placed)
+    return replace(found, notes=(*found.notes, *_twofold(placed, given)))
+
+
+def absolute(layout: str, root: Path, options: Mapping[str, Any]) -> dict[str, Path]:
+    """Of the options of a data set those that name a file or a folder, wherever they are said from: below the root, or
+    else below the working folder; what is in neither, below the root."""
+    homes = [root / level for level in LAYOUTS[layout].levels]
+    places = {}
+    for name in PLACES:
+        if options.get(name) is not None:
+            given = Path(options[name]).expanduser()
+            known = (home / given for home in (*homes, Path.cwd()) if os.path.exists(home / given))
+            places[name] = Path(os.path.normpath(next(known, root / given)))
+    return places
+
+
+def _twofold(placed: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """A note for each option that means one thing in the data set and another in the working folder."""
+    for name in given.keys() & set(PLACES):
+        here = Path(given[name]).absolute()
+        if here.exists() and placed[name].exists() and not here.samefile(placed[name]):
+            yield f"--files.{name.replace('_', '-')}: {placed[name]} is taken, and not {here}"

@@ -5,20 +5,19 @@ differently is converted into the cache, and sizes, hashes and label counts are 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..cache import cache_root, write_atomically
+from ..cache import cache_root
 from ..decode import COLOUR, LABEL, read
 from ..errors import UsageError
+from ..watch import Mark, Watch
 from .dataset import IGNORE, Dataset, Sample
-from .survey import Facts, Key, Survey, survey_files
-
-VERSION = 2
+from .facts import Copy, Facts, Key, load_facts, save_facts
+from .survey import Survey, survey_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,20 @@ class Record:
     mask: Path | None
     height: int
     width: int
+    image_mark: Mark | None = None
+    mask_mark: Mark | None = None
+
+
+def watch_of(records: Iterable[Record]) -> Watch:
+    """What notices that a file of these records is not the one that was prepared."""
+    return Watch(
+        {
+            path: mark
+            for record in records
+            for path, mark in ((record.image, record.image_mark), (record.mask, record.mask_mark))
+            if mark
+        }
+    )
 
 
 def sizes_of(records: Iterable[Record]) -> np.ndarray:
@@ -55,6 +68,9 @@ class Manifest:
     """The facts of all files."""
     notes: tuple[str, ...] = ()
     """What was decided about the files, one line each, for the log."""
+    doubts: tuple[str, ...] = ()
+    """What training and evaluation refuse although every file can be read and looked at, one line each: masks that
+    contradict each other, so that no index is sure to mean its class."""
 
     def counts(self, ids: Iterable[str]) -> tuple[int, ...]:
         """Pixels of each class over the masks of these samples."""
@@ -68,19 +84,27 @@ def prepare(
     *,
     cache: Path | None = None,
     workers: int | None = None,
+    verify: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Verify a data set and make it ready: the user's folder is only read, copies and the manifest go to the cache.
 
-    Files whose size and time of change are those of the last manifest are not decoded again. `on_progress(done, total)`
-    counts the files that are. Raises UsageError, in one line, for the first fault and the number of further ones.
+    Files whose size and times of change are those of the last manifest are not read again, and those that hold the same
+    bytes are not decoded again; verify: all are, every copy is made anew, and a note says what was another.
+    `on_progress(done, total)` counts the files that are read. Raises UsageError, in one line, for the first fault and
+    the number of further ones.
     """
     folder = _folder(dataset, Path(cache) if cache else cache_root())
-    known = _load(folder / "manifest.json")
-    survey = survey_files(dataset, known=known, folder=folder, workers=workers, on_progress=on_progress)
+    known = load_facts(folder / "manifest.json")
+    damaged = [copy for facts in known.values() for copy in facts.copies if not copy.is_whole(folder)] if verify else []
+    survey = survey_files(
+        dataset, known={} if verify else known, folder=folder, workers=workers, on_progress=on_progress
+    )
+    if verify:
+        survey.notes.append(_verified(survey, known, damaged))
     if survey.fresh:
         # Facts of files that are not wanted now stay: another mask folder or list may want them again.
-        _save(folder / "manifest.json", known | survey.facts)
+        save_facts(folder / "manifest.json", known | survey.facts)
     if survey.faults:
         more = len(survey.faults) - 1
         tail = f" ({more} more fault{'s' if more > 1 else ''}: run `semiseg doctor` to see all)" if more else ""
@@ -94,6 +118,7 @@ def prepare(
         ignored=int(counts[IGNORE]),
         survey=survey,
         notes=tuple(survey.notes),
+        doubts=tuple(map(str, survey.doubts)),
     )
 
 
@@ -101,42 +126,42 @@ def seen(manifest: Manifest, id: str) -> tuple[np.ndarray, np.ndarray | None]:
     """What training, evaluation and prediction see of a sample: its picture (H, W, 3) RGB uint8, and its mask (H, W)
     of class indices uint8, None without one."""
     record = manifest.records[id]
-    size = record.height, record.width
+    size, watch = (record.height, record.width), watch_of([record])
+    for path in filter(None, (record.image, record.mask)):
+        watch(path)
     return read(record.image, COLOUR, size), read(record.mask, LABEL, size) if record.mask else None
+
+
+def _verified(survey: Survey, known: dict[Key, Facts], damaged: list[Copy]) -> str:
+    """What reading everything again has shown."""
+    changed = [path for (role, path), facts in survey.facts.items() if _differs(known.get((role, path)), facts)]
+    parts = (
+        (changed, "{} of them hold{s} other bytes than when prepared last, {} for one"),
+        ([copy.name for copy in damaged], "{} converted copies were damaged or missing and are made anew, {} for one"),
+    )
+    told = [text.format(len(names), names[0], s="s" if len(names) == 1 else "") for names, text in parts if names]
+    return f"{survey.fresh} files were read again: {'; '.join(told) or 'all are as they were'}"
+
+
+def _differs(before: Facts | None, now: Facts) -> bool:
+    return before is not None and before.hash != now.hash
 
 
 def _record(sample: Sample, survey: Survey, folder: Path) -> Record:
     image, mask = survey.image(sample), survey.mask(sample) if sample.mask else None
-    copy = image.stored if str(sample.image) in survey.stored else image.copy
-    height, width = survey.size(sample)
+    copy, (height, width) = survey.used(sample.image, image)
+    copied = mask and survey.used(sample.mask, mask)[0]
     return Record(
         id=sample.id,
-        image=folder / copy if copy else sample.image,
-        mask=folder / mask.copy if mask and mask.copy else sample.mask,
+        image=folder / copy.name if copy else sample.image,
+        mask=folder / copied.name if copied else sample.mask,
         height=height,
         width=width,
+        image_mark=(copy or image).mark,
+        mask_mark=mask and (copied or mask).mark,
     )
 
 
 def _folder(dataset: Dataset, cache: Path) -> Path:
     key = f"{dataset.root.resolve()}\n{dataset.num_classes}"
     return cache / f"{dataset.layout}-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}"
-
-
-def _load(path: Path) -> dict[Key, Facts]:
-    """The facts of the last manifest; none where it is missing, broken or of another version."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            return {}
-        return {(role, name): Facts(**one) for role, files in content["files"].items() for name, one in files.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def _save(path: Path, facts: dict[Key, Facts]) -> None:
-    files: dict[str, dict[str, dict]] = {}
-    for (role, name), fact in facts.items():
-        files.setdefault(role, {})[name] = asdict(fact)
-    content = json.dumps({"version": VERSION, "files": files}, separators=(",", ":"))
-    write_atomically(path, lambda file: file.write(content.encode()))

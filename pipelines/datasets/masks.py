@@ -10,7 +10,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..decode import LABEL, UPRIGHT, Refusal, decoded, load, open_image, orientation_of, png_header, turned
+from ..decode import (
+    LABEL,
+    READING,
+    Reading,
+    Refusal,
+    decoded,
+    holds_several,
+    load,
+    open_image,
+    orientation_of,
+    png_header,
+    turned,
+    turned_back,
+)
 from .dataset import IGNORE, Colour, Dataset, Remap
 
 LOSSLESS_TIFF = (
@@ -29,13 +42,20 @@ class Mask:
     """A decoded mask."""
 
     values: np.ndarray
-    """(H, W) uint8, upright, as the file has them: a palette is not looked up."""
+    """(H, W) uint8, upright: a palette is not looked up."""
+    orientation: int
+    """The tag: how the file is stored."""
     plain: bool
-    """Whether every decoder reads the file so: an 8-bit gray PNG without an orientation."""
+    """Whether every decoder reads the file's stored values alike: an 8-bit gray PNG."""
     palette: tuple[Colour, ...] = ()
     """Of an indexed mask; black and white of one with a single bit."""
     bits: bool = False
     """Whether the palette is that of a single bit: nobody chose its colours."""
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The values as the file has them."""
+        return turned_back(self.values, self.orientation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +67,17 @@ class Indexed:
     palette: str
 
 
-def decode_mask(data: bytes) -> Mask:
+def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
     """A mask from the bytes of its file. Raises `Refusal`, or what decoders raise."""
-    with open_image(data) as image:
+    with open_image(data, reading) as image:
         if container := _lossy(image, data):
             raise Refusal("lossy", f"is {container}, which changes label values", _ANEW)
+        if holds_several(image):
+            text = "holds several pages or frames, of which one must be the mask"
+            raise Refusal("pages", text, "save that one by itself, as PNG")
         orientation = orientation_of(image)
         if image.format == "PNG" and png_header(data) == (8, 0) and "transparency" not in image.info:
-            return Mask(turned(decoded(data, LABEL), orientation), orientation == UPRIGHT)
+            return Mask(turned(decoded(data, LABEL), orientation), orientation, True)
         load(image, data)
         if len(image.getbands()) > 1:
             text = f"has {len(image.getbands())} channels ({image.mode}) where a mask has one"
@@ -63,9 +86,9 @@ def decode_mask(data: bytes) -> Mask:
         if image.format != "TIFF":  # which Pillow turns by itself
             values = turned(values, orientation)
         if image.mode == "1":
-            return Mask(values, False, (BLACK, WHITE), True)
+            return Mask(values, orientation, False, (BLACK, WHITE), True)
         palette = image.getpalette("RGB") if image.mode == "P" else None
-        return Mask(values, False, tuple(zip(*[iter(palette or ())] * 3)))
+        return Mask(values, orientation, False, tuple(zip(*[iter(palette or ())] * 3)))
 
 
 def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
@@ -112,8 +135,8 @@ def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed
     """The first mask that shows a class in the colour that the class list states for another one."""
     for mask in masks:
         for index, colour in mask.colours.items():
-            if colour in dataset.palette and index < dataset.num_classes and dataset.palette[index] != colour:
-                named = dataset.classes[dataset.palette.index(colour)]
+            if colour in dataset.stated and index < dataset.num_classes and dataset.stated[index] != colour:
+                named = dataset.classes[dataset.stated.index(colour)]
                 return mask, f"shows {index} in the colour of {named} in the class list of {dataset.root}"
     return None
 

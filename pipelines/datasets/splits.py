@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .dataset import Dataset
-from .lists import Names, plain_id, plain_ids, read_ids, read_list
+from .lists import Names, plain_id, plain_ids, read_entries, read_ids, read_list, shown
 from .registry import PREFIXES, SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
 
 FEW = (92, 183, 366, 732)
@@ -84,12 +84,12 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
         if any(pool[id].mask is None for id in labeled):
             labeled = draw(masked, share, seed)
         return _split(spec, labeled, pool)
-    names = Names(sample.id for part in (dataset.train, dataset.extra, dataset.val) for sample in part)
+    names = Names.of((*dataset.train, *dataset.extra, *dataset.val))
     if spec in SPLITS:
         return _published_split(SPLITS[spec], dataset, names, lists)
     labeled_file, unlabeled_file = _files(spec)
     if labeled_file is None:
-        raise UsageError(f"the split {spec!r} is neither a file nor a known form: use {FORMS}")
+        raise UsageError(f"the split {shown(spec)!r} is neither a file nor a known form: use {FORMS}")
     labeled = _read_labeled(labeled_file, dataset, names)
     if unlabeled_file is None:
         beside = [sample.id for sample in dataset.extra]
@@ -167,7 +167,7 @@ def check_lists(
     Without one, ids are file names, as in the published lists. Raises UsageError for a file that cannot be read and for
     lists in which the same file name stands in several folders, which only a data set can tell apart.
     """
-    names = dataset and Names(s.id for part in (dataset.train, dataset.extra, dataset.val) for s in part)
+    names = dataset and Names.of((*dataset.train, *dataset.extra, *dataset.val))
     faults: list[ListFault] = []
 
     def read(path: Path) -> Counter[str]:
@@ -177,7 +177,7 @@ def check_lists(
         for entry in read_list(path):
             id = names.match(entry.image) if names else plain_id(entry.image)
             if id is None:
-                unknown.add(entry.image)
+                unknown.add(shown(entry.image))
                 continue
             if names is None and said.setdefault(id, entry.image) != entry.image:
                 raise UsageError(
@@ -241,24 +241,37 @@ def _split(name: str | Path, labeled: Iterable[str], rest: Iterable[str], notes:
 
 
 def _parse_draw(spec: str) -> tuple[Fraction | int, int]:
-    form = re.fullmatch(r"draw:(?:(\d+)|(\d+/[1-9]\d*|0?\.\d+))@(\d+)", spec)
+    # Python does not read numbers of thousands of digits.
+    form = re.fullmatch(r"draw:(?:(\d{1,99})|(\d{1,99}/[1-9]\d{0,99}|0?\.\d{1,99}))@(\d{1,99})", spec)
     share = form and (int(form[1]) if form[1] else Fraction(form[2]))
     if not share or (isinstance(share, Fraction) and share > 1):
-        raise UsageError(f"cannot read the split {spec!r}: use {FORMS}")
+        raise UsageError(f"cannot read the split {shown(spec)!r}: use {FORMS}")
     return share, int(form[3])
 
 
 def _read_labeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]:
-    labeled = read_ids(file, names, f"the images of {dataset.root}")
+    entries = read_entries(file, names, f"the images of {dataset.root}")
+    labeled = tuple(dict.fromkeys(id for id, _ in entries))
     if both := set(labeled).intersection(sample.id for sample in dataset.val):
         if dataset.held_out:
             cure = "it is held out for lack of a list: write val.txt, one image a line"
         else:
             cure = "keep it in one"
         raise UsageError(f"{min(both)} is labelled in {file} and in val{_more(both)}: {cure}")
-    unmasked = {s.id for s in (*dataset.train, *dataset.extra) if s.mask is None}.intersection(labeled)
-    if unmasked:
-        raise UsageError(f"{min(unmasked)} is labelled in {file} but has no mask{_more(unmasked)}: add it")
+    masks = {sample.id: sample.mask for sample in (*dataset.train, *dataset.extra)}
+    if unmasked := {id for id in labeled if masks[id] is None}:
+        cure = "add it"
+        if any(entry.label for id, entry in entries if id in unmasked):
+            cure = "add it, or pass the list as --files.train-list too if it says where the mask is"
+        raise UsageError(f"{min(unmasked)} is labelled in {file} but has no mask{_more(unmasked)}: {cure}")
+    for id, entry in entries:
+        # Lists name masks of other copies of a data set, but always after their image.
+        own = {plain_id(id), plain_id(str(masks[id]))}
+        if entry.label is not None and plain_id(entry.label) not in own:
+            raise UsageError(
+                f"{file}, line {entry.line}: gives {id} the mask {shown(entry.label)}, but it has {masks[id]}: correct "
+                "the list, or pass it as --files.train-list too"
+            )
     return labeled
 
 
@@ -267,6 +280,12 @@ def _read_unlabeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ..
     if both := set(unlabeled).intersection(sample.id for sample in dataset.val):
         raise UsageError(f"{min(both)} is in {file} and in val{_more(both)}: keep it in one")
     return unlabeled
+
+
+def absolute_spec(spec: str) -> str:
+    """What a user names the split by, with the absolute paths of list files."""
+    files = () if spec in SPLITS else _files(spec)
+    return ",".join(str(file.absolute()) for file in files if file) or spec
 
 
 def _files(spec: str) -> tuple[Path, Path | None] | tuple[None, None]:

@@ -5,70 +5,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image
 
 from ..cache import write_atomically
 from ..cores import cores
-from ..decode import UPRIGHT, Refusal, decode_picture, refusal
+from ..decode import LARGE, UPRIGHT, Reading, Refusal, decode_picture, refusal
 from ..errors import UsageError
+from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
-from .files import voc_colours
+from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted
 
-IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
-"""What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
-theirs is named by the `Remap`."""
-Key = tuple[str, str]
-"""What a file was decoded as, and its path: the same file may be a picture and a mask."""
-
-
-@dataclass(slots=True)
-class Facts:
-    """What decoding one file told."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    """Tells a file that was changed and given its old time again."""
-    hash: str
-    """blake2b of the file, 16 hex digits."""
-    height: int = 0
-    width: int = 0
-    """Upright."""
-    copy: str | None = None
-    """The converted file, relative to the cache folder. Its name has the hash of what it was made from, so that it is
-    never taken for the copy of another file."""
-    stored: str | None = None
-    """Of a turned picture that is not plain: the copy of it as it is stored."""
-    orientation: int = UPRIGHT
-    """The tag of a picture."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Of a mask: the pixels of each class index."""
-    colours: dict[str, str] = field(default_factory=dict)
-    """Of an indexed mask: the colour of each index that it uses, as hex digits."""
-    palette: str | None = None
-    """A name for the palette of an indexed mask."""
-    bits: bool = False
-    """Whether the mask has a single bit, whose colours nobody chose."""
-
-    @property
-    def mapping(self) -> str | None:
-        """The name of the `Remap` that a mask's values went through."""
-        folder = (self.copy or MASKS).partition("/")[0]
-        return None if folder in (IMAGES, MASKS) else folder
-
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Height and width of a picture before it is turned."""
-        size = self.height, self.width
-        return size[::-1] if self.orientation > 4 else size
+LONGEST_NAME = 200
+"""Bytes of a file's name to which an end may be added: file systems take 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +51,10 @@ class Survey:
     faults: list[Fault]
     fresh: int
     stored: set[str] = field(default_factory=set)
-    """Pictures with an orientation that are not turned."""
+    """Files with an orientation that are not turned."""
     notes: list[str] = field(default_factory=list)
+    doubts: list[Fault] = field(default_factory=list)
+    """Faults of no single file: every one can be looked at, but what they mean together somebody has to say."""
 
     def image(self, sample: Sample) -> Facts | None:
         """Of a sample's picture."""
@@ -104,29 +65,32 @@ class Survey:
         path = str(sample.mask)
         return self.facts.get((RECOLOURED, path)) or self.facts.get((MASKS, path))
 
-    def size(self, sample: Sample) -> tuple[int, int] | None:
-        """Height and width of a sample's picture, as it is used."""
-        facts = self.image(sample)
-        if facts is None:
-            return None
-        return facts.stored_size if str(sample.image) in self.stored else (facts.height, facts.width)
+    def used(self, path: Path, facts: Facts) -> tuple[Copy | None, tuple[int, int]]:
+        """What is used of a file: the converted one, None for itself, and its height and width."""
+        as_stored = str(path) in self.stored
+        return facts.used(as_stored), facts.size(as_stored)
 
     def counts(self, samples: Iterable[Sample]) -> np.ndarray:
         """Pixels of each label value, (256,) int64, over the masks of the samples."""
-        counts = np.zeros(256, np.int64)
+        counts: Counter[str] = Counter()
         for sample in samples:
             if sample.mask and (known := self.mask(sample)):
                 for value, pixels in known.counts.items():
-                    counts[int(value)] += pixels
-        return counts
+                    counts[value] += pixels
+        return np.array([counts[str(value)] for value in range(256)], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
     role: str
     path: Path
-    inspect: Callable[[Path, Path | None], Facts]
+    inspect: Callable[..., Facts]
+    """Of the file's stamp and hash, its bytes, the cache folder and how files are read."""
     mapping: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.role, str(self.path)
 
 
 def survey_files(
@@ -140,10 +104,11 @@ def survey_files(
     """Decode every file of a data set that `known` does not vouch for. Converted copies are written below `folder`;
     without one nothing is written."""
     survey = Survey({}, [], 0)
-    _decode(survey, _tasks(dataset), known or {}, folder, workers, on_progress)
+    _decode(survey, _tasks(dataset), dataset.reading, known or {}, folder, workers, on_progress)
     again = _palettes(survey, dataset)
-    _decode(survey, again, known or {}, folder, workers, on_progress)
+    _decode(survey, again, dataset.reading, known or {}, folder, workers, on_progress)
     _turn(survey, dataset)
+    survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
     return survey
@@ -164,11 +129,19 @@ def _tasks(dataset: Dataset) -> Iterator[_Task]:
 def _decode(
     survey: Survey,
     tasks: Iterable[_Task],
+    reading: Reading,
     known: dict[Key, Facts],
     folder: Path | None,
     workers: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
+    def vouched(task: _Task) -> Facts | None:
+        """What is known of the file, if the cache has the copies that belong to it."""
+        old = known.get(task.key)
+        if old is None or old.mapping != task.mapping or reading.is_large(old.width, old.height):
+            return None
+        return old if folder is None or all(copy.lies_in(folder) for copy in old.copies) else None
+
     pending: list[_Task] = []
     for task in tasks:
         try:
@@ -177,20 +150,27 @@ def _decode(
             text = f"cannot be read ({error.strerror})"
             survey.faults.append(Fault("unreadable", task.path, text, "restore the file"))
             continue
-        old = known.get((task.role, str(task.path)))
-        if (
-            old
-            and (old.size, old.mtime_ns, old.ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            and all(folder is None or os.path.exists(folder / copy) for copy in (old.copy, old.stored) if copy)
-            and old.mapping == task.mapping
-        ):
-            survey.facts[task.role, str(task.path)] = old
+        old = vouched(task)
+        if old and old.stamp == stamp_of(stat):
+            survey.facts[task.key] = old
         else:
             pending.append(task)
 
+    alone = Lock()
+
     def attempt(task: _Task) -> Facts | Fault:
         try:
-            return task.inspect(task.path, folder)
+            facts, data = _read(task.path)
+            old = vouched(task)
+            if old and old.hash == facts.hash:  # another date or owner changes no pixel
+                return replace(old, stamp=facts.stamp)
+            try:
+                return task.inspect(facts, data, folder, reading=reading.at_most(LARGE))
+            except Refusal as why:
+                if why.kind != "large":
+                    raise
+            with alone:  # several of these at a time would not fit into the memory
+                return task.inspect(facts, data, folder, reading=reading)
         except UsageError:  # of the cache
             raise
         except Exception as error:
@@ -202,7 +182,7 @@ def _decode(
             if isinstance(result, Fault):
                 survey.faults.append(result)
             else:
-                survey.facts[task.role, str(task.path)] = result
+                survey.facts[task.key] = result
             if on_progress:
                 on_progress(done, len(pending))
     survey.fresh += len(pending)
@@ -212,60 +192,74 @@ def _read(path: Path) -> tuple[Facts, bytes]:
     with open(path, "rb") as file:
         stat = os.fstat(file.fileno())
         data = file.read()
-    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-    return Facts(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest), data
+    return Facts(stamp_of(stat), hash_of(data)), data
 
 
-def _inspect_image(path: Path, folder: Path | None, *, id: str) -> Facts:
+def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, reading: Reading) -> Facts:
     """Decode an image. What all decoders read alike stays: upright 8-bit RGB in JPEG or PNG. The rest becomes an RGB
     PNG."""
-    facts, data = _read(path)
-    picture = decode_picture(data)
+    picture = decode_picture(data, reading)
     facts.height, facts.width = picture.pixels.shape[:2]
-    facts.orientation = picture.orientation
-    if picture.orientation != UPRIGHT or not picture.plain:
-        facts.copy = f"{IMAGES}/{id}-{facts.hash}.png"
-        _write_png(folder, facts.copy, picture.pixels)
-    if picture.orientation != UPRIGHT and not picture.plain:
-        facts.stored = f"{IMAGES}/{id}-{facts.hash}-stored.png"
-        _write_png(folder, facts.stored, picture.stored)
+    facts.orientation, facts.first = picture.orientation, picture.first
+    _convert(facts, folder, f"{IMAGES}/{id}", picture.pixels, None if picture.plain else picture.stored)
     return facts
 
 
-def _inspect_mask(path: Path, folder: Path | None, *, id: str, remap: Remap | None) -> Facts:
+def _inspect_mask(
+    facts: Facts, data: bytes, folder: Path | None, *, id: str, remap: Remap | None, reading: Reading
+) -> Facts:
     """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one."""
-    facts, data = _read(path)
-    mask = decode_mask(data)
-    values, plain = mask.values, mask.plain
+    mask = decode_mask(data, reading)
+    values, stored = mask.values, None if mask.plain else mask.stored
     facts.height, facts.width = values.shape
+    facts.orientation = mask.orientation
     if mask.palette and not remap:
         used = [value for value in np.unique(values).tolist() if value < len(mask.palette)]
         facts.colours = {str(value): bytes(mask.palette[value]).hex() for value in used}
-        facts.palette = hashlib.blake2b(bytes(sum(mask.palette, ())), digest_size=8).hexdigest()
+        facts.palette = hash_of(bytes(sum(mask.palette, ())))
         facts.bits = mask.bits
     if remap:
         largest = int(values[values != IGNORE].max(initial=0))
         if largest > remap.largest:
             text = f"has the value {largest} but {remap.values} end at {remap.largest}"
             raise Refusal("values", text, remap.cure)
-        values, plain = np.frombuffer(remap.table, np.uint8)[values], False
-    if not plain:
-        facts.copy = f"{remap.name if remap else MASKS}/{id}-{facts.hash}.png"
-        _write_png(folder, facts.copy, values)
+        table = np.frombuffer(remap.table, np.uint8)
+        values, stored = table[values], table[mask.stored]
+    _convert(facts, folder, f"{remap.name if remap else MASKS}/{id}", values, stored)
     pixels = np.bincount(values.ravel(), minlength=256)
     facts.counts = {str(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
     return facts
 
 
-def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> None:
+def _convert(facts: Facts, folder: Path | None, name: str, upright: np.ndarray, stored: np.ndarray | None) -> None:
+    """Copies of a file that is turned, or that decoders read differently, as it is upright and as it is stored; no
+    `stored` where the file itself will do for that."""
+    turned = facts.orientation != UPRIGHT
+    if turned or stored is not None:
+        facts.copy = _write_png(folder, _copy_of(name, f"{facts.hash}.png"), upright)
+    if turned and stored is not None:
+        facts.stored = _write_png(folder, _copy_of(name, f"{facts.hash}-stored.png"), stored)
+
+
+def _copy_of(path: str, end: str) -> str:
+    """The name of a converted file; names too long for file systems with an end become their checksum."""
+    place, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    return f"{place}/{name}-{end}"
+
+
+def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
+    encoded = BytesIO()
     if folder:
-        image = Image.fromarray(pixels)
-        write_atomically(folder / name, lambda file: image.save(file, "PNG", compress_level=1))
+        Image.fromarray(pixels).save(encoded, "PNG", compress_level=1)
+        write_atomically(folder / name, lambda file: file.write(encoded.getbuffer()))
+    return Copy(name, encoded.tell(), hash_of(encoded.getbuffer()))
 
 
 def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     """What has to be read by colour: indexed masks whose palettes contradict each other, or the colours that the class
-    list states. A fault where a colour is no class's."""
+    list states. A doubt where a colour is no class's."""
     found = {str(s.mask): (s, facts) for s in _samples(dataset) if s.mask and (facts := survey.mask(s))}
     found = {path: (sample, facts) for path, (sample, facts) in found.items() if facts.palette}
     masks = {path: _indexed(sample.mask, facts) for path, (sample, facts) in found.items()}
@@ -273,11 +267,10 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     if not chosen <= {BLACK, WHITE}:  # the colours of single bits say something beside black and white alone
         masks = {path: mask for path, mask in masks.items() if not found[path][1].bits}
     against = clash(masks.values())
-    stated = dataset.palette != voc_colours(dataset.num_classes)
     if against:
         mask, other, how = against
         text = how.format(other.path)
-    elif stated and (wrong := against_classes(masks.values(), dataset)):
+    elif wrong := against_classes(masks.values(), dataset):
         mask, text = wrong
     else:
         survey.notes += inverted(masks.values(), dataset)
@@ -285,7 +278,7 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     remaps = {path: by_colour(mask, dataset.palette) for path, mask in masks.items()}
     if strange := next((path for path, remap in remaps.items() if remap is None), None):
         cure = f"save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb: {strange}"
-        survey.faults.append(Fault("palette", mask.path, text, f"{cure} shows one that no class has)"))
+        survey.doubts.append(Fault("palette", mask.path, text, f"{cure} shows one that no class has)"))
         return []
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
@@ -303,28 +296,45 @@ def _indexed(path: Path, facts: Facts) -> Indexed:
 
 
 def _turn(survey: Survey, dataset: Dataset) -> None:
-    """Whether pictures with an orientation are turned upright, as viewers show them, or used as they are stored: what
-    their masks fit. Where these fit both, the other masks of the data set say it, and else they are turned."""
-    tagged = [(s, facts) for s in _samples(dataset) if (facts := survey.image(s)) and facts.orientation != UPRIGHT]
+    """Which files with an orientation are used as they are stored: all if the user says so, else pictures whose masks
+    fit nothing else. The others are turned upright, as viewers show them."""
+    files = {key: facts for key, facts in survey.facts.items() if facts.orientation != UPRIGHT}
+    tagged = [sample for sample in _samples(dataset) if (IMAGES, str(sample.image)) in files]
+    if dataset.reading.orientation == "ignore":
+        survey.stored = {path for _, path in files}
+        if tagged:
+            note = "all are used as they are stored (--files.orientation ignore)"
+            survey.notes.append(f"{_tags(tagged)}; {note}")
+        return
+    stored, both = [], []
+    for sample in tagged:
+        image, mask = survey.image(sample), survey.mask(sample) if sample.mask else None
+        fits = [mask is not None and mask.size(False) == image.size(as_stored) for as_stored in (False, True)]
+        if all(fits):
+            both.append(sample)
+        elif fits[1]:
+            stored.append(sample)
+    survey.stored = {str(sample.image) for sample in stored}
     if not tagged:
         return
-    upright, stored, both = [], [], []
-    for sample, facts in tagged:
-        mask = survey.mask(sample) if sample.mask else None
-        size = mask and (mask.height, mask.width)
-        fits = [size == one for one in ((facts.height, facts.width), facts.stored_size)]
-        if mask and any(fits):
-            (both if all(fits) else upright if fits[0] else stored).append(sample)
-    as_stored = [*stored, *(both if stored and not upright else ())]
-    survey.stored = {str(sample.image) for sample in as_stored}
-    note = f"{len(tagged)} images carry an EXIF orientation, {tagged[0][0].image} for one"
-    if turns := len(tagged) - len(as_stored):
+    note = _tags(tagged)
+    if turns := len(tagged) - len(stored):
         note += f"; {turns} are turned upright, as viewers show them"
-    if as_stored:
-        note += f"; {len(as_stored)} are used as they are stored, because masks fit them so"
     if both:
-        note += f"; {len(both)} masks would fit either way: check that they are {'stored' if as_stored else 'upright'}"
-    survey.notes.append(note)
+        note += f", though {len(both)} masks would fit either way, {both[0].mask} for one"
+    if stored:
+        note += f"; {len(stored)} are used as they are stored, because masks fit them so, {stored[0].mask} for one"
+    survey.notes.append(f"{note} (--files.orientation ignore: no picture is turned)")
+
+
+def _tags(tagged: list[Sample]) -> str:
+    return f"{len(tagged)} images carry an EXIF orientation, {tagged[0].image} for one"
+
+
+def _pages(survey: Survey) -> Iterator[str]:
+    several = [path for (_, path), facts in survey.facts.items() if facts.first]
+    if several:
+        yield f"{len(several)} images hold several pages or frames, {several[0]} for one: the first of each is used"
 
 
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
@@ -334,9 +344,10 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
         mask = survey.mask(sample) if sample.mask else None
         if mask is None:
             continue
-        size, own = survey.size(sample), (mask.height, mask.width)
+        image, (_, own) = survey.image(sample), survey.used(sample.mask, mask)
+        size = image and survey.used(sample.image, image)[1]
         if size and size != own:
-            text = f"is {mask.width}x{mask.height} but its image {sample.image} is {size[1]}x{size[0]}"
+            text = f"is {own[1]}x{own[0]} but its image {sample.image} is {size[1]}x{size[0]}"
             cure = "make them the same size, resizing masks by nearest neighbour"
             if size == own[::-1]:
                 cure = "one of them lies on its side, so turn that one; resizing would put labels in wrong places"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .dataset import Dataset, Layout, Sample
-from .files import files_by_stem, first_folder, read_classes, voc_colours
+from .files import find_pictures, first_folder, read_classes, stated_colours, voc_colours
 from .lists import Names, read_ids, read_ids_present
 
 CLASSES = (
@@ -36,7 +36,8 @@ def find(
     if home is None:
         looked = ", ".join(str(Path(level) / "JPEGImages") for level in LEVELS)
         raise UsageError(f"no Pascal VOC data set in {root} (looked for {looked}): pass the folder with VOCdevkit")
-    images = files_by_stem(home / "JPEGImages")
+    found = find_pictures(home / "JPEGImages")
+    images = found.by_stem()
     if not images:
         raise UsageError(f"{home / 'JPEGImages'} holds no images: unpack VOCtrainval_11-May-2012.tar there")
     if masks and not (home / masks).is_dir():
@@ -45,10 +46,11 @@ def find(
     mask_folder = home / (masks or ("SegmentationClassAug" if with_sbd else "SegmentationClass"))
     if not mask_folder.is_dir():
         raise UsageError(f"{home} has neither SegmentationClassAug nor SegmentationClass: add the masks")
-    train_masks = files_by_stem(mask_folder)
+    masks_found = find_pictures(mask_folder)
+    train_masks = masks_found.by_stem()
     # SBD's masks may cover the training images alone: then the official masks serve for validation.
     official = home / "SegmentationClass"
-    val_masks = {**(files_by_stem(official) if not masks and official.is_dir() else {}), **train_masks}
+    val_masks = {**(find_pictures(official).by_stem() if not masks and official.is_dir() else {}), **train_masks}
 
     known, where = Names(images), f"the images in {home / 'JPEGImages'}"
     lists = home / "ImageSets" / "Segmentation"
@@ -72,9 +74,12 @@ def find(
         pool.difference_update(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
+    notes = [*found.notes(), *masks_found.notes("PNG")]
     reserved = pool.union(val)
     if (lists / "test.txt").is_file():
-        reserved |= read_ids_present(lists / "test.txt", known)
+        named, lost = read_ids_present(lists / "test.txt", known)
+        reserved |= named
+        notes += lost if named else ()  # the images for testing are an archive of their own
 
     own_classes = classes or next((f for f in (home / "classes.txt", root / "classes.txt") if f.is_file()), None)
     names, palette = read_classes(own_classes) if own_classes else (CLASSES, PALETTE)
@@ -86,7 +91,9 @@ def find(
         train=tuple(Sample(id, images[id], train_masks.get(id)) for id in sorted(pool)),
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
         extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - reserved)),
+        stated=stated_colours(own_classes) if own_classes else (),
+        notes=tuple(notes),
     )
 
 
-LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE)
+LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)

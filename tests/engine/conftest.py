@@ -43,6 +43,7 @@ def tiny(tmp_path: Path) -> Callable[..., Recipe]:
             "log_every": 1,
             "threads": 1,
             "device": "cpu",
+            "precision": "fp32",
             "backend": "host",
             "split": "draw:1/2@0",
             "out": tmp_path / "run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from semiseg.engine.evaluation import inference, scores
+from semiseg.pipelines import loader
 
 SMALL = [
     *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
@@ -264,7 +268,8 @@ def started(monkeypatch):
 
 def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
     assert semiseg("bench", "--data", tmp_path, "--rounds", "2")[0] == 0
-    loader, kernels = started
+    loader, step, kernels = started
+    assert step[0].endswith("bench_step.py")
     assert loader[0].endswith("bench_loader.py")
     assert loader[1:] == ["--data", str(tmp_path), "--rounds", "2"]
     assert kernels[:2] == ["-m", "pytest"]
@@ -272,7 +277,22 @@ def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
     names = [Path(argument).stem for argument in kernels if argument.endswith(".py")]
     assert "bench_cutmix" in names
     assert "bench_directional_contrast" in names
-    assert "bench_loader" not in names
+    assert not {"bench_loader", "bench_step"} & set(names)
+
+
+def test_bench_quick_takes_a_recipe_and_its_data(semiseg, started, tmp_path):
+    assert semiseg("bench", "--quick", "--recipe", "cac_voc", "--data", tmp_path)[0] == 0
+    assert started[0][1:] == ["--recipe", "cac_voc", "--data", str(tmp_path)]
+
+
+def test_bench_compare_takes_two_results(refused, semiseg, started):
+    assert "BASE and NEW" in refused("bench", "compare", "one.json")
+    assert semiseg("bench", "compare", "one.json", "two.json")[0] == 0
+    assert started[0][1:] == ["one.json", "two.json"]
+
+
+def test_bench_of_the_step_wants_data(refused):
+    assert "--data" in refused("bench", "step")
 
 
 def test_bench_of_one_kernel(semiseg, started):
@@ -284,3 +304,120 @@ def test_bench_of_one_kernel(semiseg, started):
 
 def test_bench_of_something_unknown(refused):
     assert "cutmix" in refused("bench", "cutmux")
+
+
+def test_a_file_that_changes_in_mid_run_ends_it_in_one_line(semiseg, folder_root, tmp_path, monkeypatch):
+    root, steps = folder_root(), []
+
+    def change(*arguments, **options):
+        steps.append(1)
+        if len(steps) == 2:
+            for path in (root / "masks").iterdir():
+                Image.fromarray(np.full((40, 48), 9, np.uint8)).save(path)
+        return collate(*arguments, **options)
+
+    collate = loader.collate
+    monkeypatch.setattr(loader, "collate", change)
+    command = train(root, "--out", tmp_path / "run", "--steps", "40", recipe="supervised_folder", split="all")
+    code, _, err = semiseg(*command)
+    assert code == 2
+    assert [line for line in err.splitlines() if "changed since it was prepared" in line] == err.splitlines()[-1:]
+
+
+def test_validation_masks_that_change_in_mid_run_are_named(semiseg, folder_root, tmp_path, monkeypatch):
+    root = folder_root()
+
+    def change(*arguments, **options):
+        for path in (root / "masks").iterdir():
+            Image.fromarray(np.full((40, 48), 9, np.uint8)).save(path)
+        return evaluate_each(*arguments, **options)
+
+    evaluate_each = scores.evaluate_each
+    monkeypatch.setattr(scores, "evaluate_each", change)
+    code, _, err = semiseg(*train(root, "--out", tmp_path / "run", recipe="supervised_folder", split="all"))
+    assert code == 2
+    assert "changed since it was prepared" in err.splitlines()[-1]
+
+
+def test_prepare_verify_reads_everything_again(semiseg, folder_root):
+    root = folder_root()
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(root / "images/scan.bmp")
+    prepare = ["prepare", "--layout", "folder", "--data", root, "--json"]
+    folder = Path(json.loads(semiseg(*prepare)[1])["folder"])
+    (copy,) = (folder / "images").iterdir()
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
+    notes = json.loads(semiseg(*prepare, "--verify")[1])["notes"]
+    assert "21 files were read again: 1 converted copies were damaged or missing and are made anew" in notes[-1]
+    assert copy.read_bytes() == whole
+    assert json.loads(semiseg(*prepare, "--verify")[1])["notes"] == ["21 files were read again: all are as they were"]
+    Image.fromarray(np.full((40, 48), 1, np.uint8)).save(root / "masks/a000.png")
+    notes = json.loads(semiseg(*prepare, "--verify")[1])["notes"]
+    assert "1 of them holds other bytes than when prepared last" in notes[-1]
+    assert "masks/a000.png for one" in notes[-1]
+
+
+def test_brackets_in_the_names_of_classes_are_no_markup(semiseg, folder_root):
+    root = folder_root()
+    (root / "classes.txt").write_text("[/b]\n[bold]x\nplain\\\n")
+    for command in ("prepare", "doctor"):
+        code, text, err = semiseg(command, "--layout", "folder", "--data", root)
+        assert code == 0, err
+        assert all(name in text for name in ("[/b]", "[bold]x", "plain\\"))
+
+
+def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tmp_path):
+    root, out = folder_root(), tmp_path / "run"
+    new, exif = tmp_path / "new", Image.Exif()
+    exif[0x0112] = 6
+    new.mkdir()
+    Image.fromarray(np.zeros((48, 40, 3), np.uint8)).save(new / "phone.jpg", exif=exif)
+    shutil.copy(new / "phone.jpg", root / "images")
+    code, text, err = semiseg(
+        *train(root, "--out", out, "--files.orientation", "ignore", recipe="supervised_folder", split="all")
+    )
+    assert code == 0, err
+    assert "all are used as they are stored" in text + err
+    assert json.loads((out / "recipe.json").read_text())["files"]["orientation"] == "ignore"
+
+    def predicted(*more):
+        semiseg("predict", out, new, "--out", tmp_path / "seen", "--device", "cpu", *more)
+        return Image.open(tmp_path / "seen/masks/phone.png").size
+
+    assert predicted() == (40, 48)
+    assert predicted("--files.orientation", "upright") == (48, 40)
+    code, _, err = semiseg("predict", out, new, "--device", "cpu", "--files.max-megapixels", "0.001")
+    assert code == 3
+    assert "phone.jpg is 40x48, 0.00192 megapixels where 0.001 are the limit" in err
+
+
+@pytest.mark.parametrize("error", [None, MemoryError(), RuntimeError("[enforce fail] not enough memory: you tried")])
+def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
+    semiseg, folder_root, tmp_path, monkeypatch, error
+):
+    root, out, new = folder_root(), tmp_path / "run", tmp_path / "new"
+    semiseg(*train(root, "--out", out, "--evaluation.scale", "1", recipe="supervised_folder", split="all"))
+    new.mkdir()
+    Image.new("RGB", (320, 320)).save(new / "large.png")
+    Image.new("RGB", (32, 32)).save(new / "small.png")
+
+    def segment(network, image, *rest):
+        if len(image) > 32 and error:
+            raise error
+        return whole(network, image, *rest)
+
+    whole = inference.segment
+    monkeypatch.setattr(inference, "segment", segment)
+    monkeypatch.setattr(inference, "free_memory_of", lambda device: 10_000_000)
+    protocol = ["--protocol", "slide"] if error else []
+    code, text, err = semiseg("predict", out, new, "--device", "cpu", "--json", *protocol)
+    assert code == 3
+    assert json.loads(text)["failed"] == [str(new / "large.png")]
+    assert (out / "predictions/masks/small.png").is_file()
+    (line,) = [line for line in err.splitlines() if "GiB" in line]
+    assert "large.png: is 320x320, for which " in line
+    assert line.endswith("cut it into tiles")
+    assert ("pass --protocol slide --window" in line) == (error is None)
+    if error is None:
+        code, _, err = semiseg("predict", out, new, "--device", "cpu", "--protocol", "slide", "--window", "32")
+        assert code == 0, err

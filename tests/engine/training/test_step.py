@@ -185,8 +185,15 @@ def test_cuda_without_a_gpu_is_refused():
         resolve_device("cuda")
 
 
-def test_auto_precision_and_devices():
-    assert resolve_precision("auto", CPU) == FP32
+@pytest.mark.parametrize(
+    ("instructions", "chosen"), [({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")]
+)
+def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert resolve_precision("auto", CPU) == Precision(chosen, CPU)
+
+
+def test_wrong_devices_and_precisions_are_refused():
     with pytest.raises(UsageError, match="tf32"):
         resolve_precision("tf32", CPU)
     with pytest.raises(UsageError, match="--device"):

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
 from semiseg.engine.protocol import Evaluation
+from semiseg.engine.recipe import Files, Recipe
 from semiseg.engine.report import write_report
+from semiseg.engine.run import Run
 from semiseg.engine.training import trainer as trainer_module
 from semiseg.engine.training.state import load_state
 from semiseg.engine.training.trainer import Stopped, Trainer
@@ -311,3 +314,25 @@ def test_a_checkpoint_is_scored_by_the_names_of_its_classes(tiny, folder_root):
     (other / "classes.txt").write_text("tree\nground\nbus\n")
     with pytest.raises(UsageError, match="the class 'car' it was trained on"):
         evaluate(out, other, device="cpu")
+
+
+def test_a_run_finds_its_data_from_any_folder(tiny, folder_root, tmp_path, monkeypatch):
+    root = folder_root(masked=8, bare=2, val=0)
+    (root / "lists").mkdir()
+    (root / "lists/val.txt").write_text("a000\na001\n")
+    (tmp_path / "labelled.txt").write_text("a002\na003\n")
+    monkeypatch.chdir(tmp_path)
+    files = Files(val_list=Path("lists/val.txt"))
+    recipe = tiny("supervised", layout="folder", data=Path("own"), files=files, split="labelled.txt", out=Path("run"))
+    Trainer(recipe).train()
+    kept = Recipe.from_dict(Run.open(tmp_path / "run").recipe)
+    assert kept.runtime.data == root
+    assert (kept.files.val_list, kept.split) == (root / "lists/val.txt", str(tmp_path / "labelled.txt"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(tmp_path / "run", device="cpu")["images"] == 2
+    # A run that goes on may find its data moved, by its own words.
+    (tmp_path / "run/result.json").unlink()
+    root.rename(tmp_path / "moved")
+    (tmp_path / "labelled.txt").rename(tmp_path / "elsewhere/labelled.txt")
+    Trainer(recipe.replace(data=tmp_path / "moved", out=tmp_path / "run", resume=True)).train()

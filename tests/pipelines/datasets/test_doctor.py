@@ -141,3 +141,116 @@ def test_report_as_text_and_json(folder_root):
     assert document["ok"] is False
     assert [c["name"] for c in document["classes"]] == ["ground", "car", "tree"]
     assert {f["level"] for f in document["findings"]} <= {"ok", "warning", "error"}
+
+
+VALUES = np.arange(40 * 48, dtype=np.uint8).reshape(40, 48) % 3
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+
+
+def a_mask(save, suffix=".png", **options):
+    """Makes or mends the mask of a000."""
+
+    def act(root, good):
+        for path in (root / "masks").glob("a000.*"):
+            path.unlink()
+        if good:
+            Image.fromarray(VALUES).save(root / "masks/a000.png")
+        else:
+            save(root / f"masks/a000{suffix}", **options)
+
+    return act
+
+
+def a_picture(save, suffix=".png"):
+    """Makes or mends the picture of a000."""
+
+    def act(root, good):
+        for path in (root / "images").glob("a000.*"):
+            path.unlink()
+        if good:
+            Image.fromarray(PIXELS).save(root / "images/a000.jpg")
+        else:
+            save(root / f"images/a000{suffix}")
+
+    return act
+
+
+def indexed(path, colours=(0, 0, 0, 0, 0, 200, 200, 0, 0)):
+    image = Image.fromarray(VALUES)
+    image.putpalette(colours)
+    image.save(path)
+
+
+def palettes(root, good):
+    indexed(root / "masks/a000.png")
+    indexed(root / "masks/a001.png", (0, 0, 0, 200, 0, 0, 0, 0, 200))
+    if good:
+        (root / "classes.txt").write_text("ground\t#000000\ncar\t#c80000\ntree\t#0000c8\n")
+
+
+def binary(root, good):
+    (root / "classes.txt").write_text("ground\ncar\n")
+    for path in (root / "masks").iterdir():
+        values = VALUES % 2
+        Image.fromarray(values if good else values * 255).save(path)
+
+
+def damaged(path):
+    Image.fromarray(PIXELS).save(path)
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+KINDS = {
+    "palettes that disagree": palettes,
+    "mark the second class by 255": binary,
+    "make them the same size": a_mask(lambda path: Image.fromarray(VALUES[:30]).save(path)),
+    "one of them lies on its side": a_mask(lambda path: Image.fromarray(VALUES.T.copy()).save(path)),
+    "rounding would make up classes": a_mask(lambda path: Image.fromarray(VALUES / np.float32(4)).save(path), ".tif"),
+    "correct the mask or the class list": a_mask(lambda path: Image.fromarray(VALUES * 3).save(path)),
+    "masks saved with losses": a_mask(lambda path: Image.fromarray(VALUES).save(path), ".jpg"),
+    "masks with several channels": a_mask(lambda path: Image.fromarray(PIXELS).save(path)),
+    "several pages": a_mask(
+        lambda path: Image.fromarray(VALUES).save(path, save_all=True, append_images=[Image.fromarray(VALUES)]), ".tif"
+    ),
+    "do not use their range": a_picture(lambda path: Image.fromarray(VALUES.astype(np.uint16)).save(path)),
+    "cannot be decoded": a_picture(damaged),
+    "too many pixels": a_picture(lambda path: Image.new("L", (400, 400)).save(path)),
+}
+
+
+@pytest.mark.parametrize("says", KINDS)
+def test_each_kind_is_named_and_gone_when_its_cure_was_followed(folder_root, says):
+    root = folder_root()
+    KINDS[says](root, good=False)
+    report = diagnose(dict(layout="folder", root=root, max_megapixels=0.1))
+    (error,) = [finding for finding in report.findings if finding.level == "error"]
+    assert says in f"{error.text}: {error.cure}"
+    KINDS[says](root, good=True)
+    report = diagnose(dict(layout="folder", root=root, max_megapixels=0.1))
+    assert report.ok, report.findings
+
+
+def test_one_report_names_every_kind_worst_first(folder_root):
+    root = folder_root(masked=26)
+    for number, make in enumerate(KINDS.values()):
+        if make in (palettes, binary):
+            continue
+        make(root, good=False)
+        for folder in ("images", "masks"):
+            for path in (root / folder).glob("a000.*"):
+                for old in (root / folder).glob(f"a0{number + 10}.*"):
+                    old.unlink()
+                path.rename(path.with_name(f"a0{number + 10}{path.suffix}"))
+        a_mask(None)(root, good=True)
+        a_picture(None)(root, good=True)
+    palettes(root, good=False)
+    report = diagnose(dict(layout="folder", root=root, max_megapixels=0.1))
+    lines = list(report.lines())
+    assert len(lines) < 60
+    errors = [line for line in lines if line.startswith("  error")]
+    wanted = [says for says, make in KINDS.items() if make is not binary]
+    assert len(errors) == len(wanted)
+    for line, says in zip(errors, wanted):
+        assert says in line
+    levels = [finding.level for finding in report.findings]
+    assert levels == sorted(levels, key=("error", "warning", "ok").index)

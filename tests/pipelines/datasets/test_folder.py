@@ -1,8 +1,11 @@
+import os
 import shutil
+import unicodedata
 
 import pytest
 
 from semiseg.pipelines.datasets.layouts import find_dataset
+from semiseg.pipelines.datasets.splits import resolve_split
 from semiseg.pipelines.errors import UsageError
 
 
@@ -153,3 +156,220 @@ def test_lists_win_over_folders(folder_root):
     found = find_dataset("folder", root)
     assert [sample.id for sample in found.val] == ["a000", "test/a006"]
     assert "val/a007" in [sample.id for sample in found.train]
+
+
+def used(dataset):
+    """Masks by the id of their image, all ids, and the notes in one."""
+    samples = (*dataset.train, *dataset.val, *dataset.extra)
+    masks = {sample.id: sample.mask for sample in samples if sample.mask}
+    return masks, sorted(sample.id for sample in samples), "\n".join(dataset.notes)
+
+
+def masks_beside(root, tail="_mask"):
+    for mask in list((root / "masks").iterdir()):
+        mask.rename(root / "images" / f"{mask.stem}{tail}.png")
+    (root / "masks").rmdir()
+
+
+IDS = [f"a{number:03d}" for number in range(12)]
+
+
+@pytest.mark.parametrize("masks", [None, "images/masks"])
+def test_masks_in_a_folder_of_the_images_are_no_images(folder_root, masks):
+    root = folder_root(masked=8, bare=4, val=0)
+    (root / "masks").rename(root / "images/masks")
+    masks, ids, _ = used(find_dataset("folder", root, masks=masks))
+    assert masks == {id: root / f"images/masks/{id}.png" for id in IDS[:8]}
+    assert ids == IDS
+
+
+def test_the_root_may_be_the_images_folder(folder_root):
+    root = folder_root(masked=8, bare=4, val=0)
+    for image in list((root / "images").iterdir()):
+        image.rename(root / image.name)
+    masks, ids, _ = used(find_dataset("folder", root, images="."))
+    assert (sorted(masks), ids) == (IDS[:8], IDS)
+
+
+@pytest.mark.parametrize("tail", ["_mask", "-seg", ".label"])
+def test_masks_beside_their_images_are_masks_where_there_is_no_folder(folder_root, tail):
+    root = folder_root(masked=8, bare=4, val=0)
+    masks_beside(root, tail)
+    masks, ids, notes = used(find_dataset("folder", root))
+    assert masks == {id: root / f"images/{id}{tail}.png" for id in IDS[:8]}
+    assert ids == IDS
+    assert "8 pictures in" in notes
+    assert f"are the masks of others there, a000{tail} for one" in notes
+
+
+def test_two_masks_beside_an_image_are_refused_unless_a_list_names_one(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    masks_beside(root)
+    shutil.copy(root / "images/a001_mask.png", root / "images/a001_seg.png")
+    with pytest.raises(UsageError, match="may both be the mask of a001"):
+        find_dataset("folder", root)
+    (root / "val.txt").write_text("images/a001.jpg images/a001_seg.png\n")
+    masks, ids, _ = used(find_dataset("folder", root))
+    assert masks["a001"] == root / "images/a001_seg.png"
+    assert ids == IDS[:4]
+
+
+def test_what_looks_like_a_mask_and_has_one_of_its_own_is_an_image(folder_root):
+    root = folder_root(masked=8, bare=0, val=0)
+    (root / "images/a000.jpg").rename(root / "images/street_label.jpg")  # no street.jpg
+    (root / "masks/a000.png").rename(root / "masks/street_label.png")
+    (root / "images/a001.jpg").rename(root / "images/a002_label.jpg")  # has a mask
+    (root / "masks/a001.png").rename(root / "masks/a002_label.png")
+    (root / "images/a003.jpg").rename(root / "images/a004_gt.jpg")  # has none
+    masks, ids, notes = used(find_dataset("folder", root))
+    assert {"street_label", "a002_label"} <= masks.keys()
+    assert "a004_gt" not in ids
+    assert "1 pictures in" in notes
+    (root / "val.txt").write_text("street_label\n")
+    (root / "train.txt").write_text("a002\na004\nimages/a004_gt.jpg\n")
+    assert "a004_gt" in used(find_dataset("folder", root))[1]  # a list says what it is
+
+
+def test_masks_named_by_lists_are_no_images(folder_root):
+    root = folder_root(masked=8, bare=2, val=0)
+    for mask in list((root / "masks").iterdir()):
+        mask.rename(root / "images" / f"truth {mask.name}")
+    (root / "masks").rmdir()
+    lines = [f'"images/a{number:03d}.jpg" "images/truth a{number:03d}.png"\n' for number in range(8)]
+    (root / "val.txt").write_text("".join(lines[:2]))
+    (root / "train.txt").write_text("".join(lines[2:]))
+    dataset = find_dataset("folder", root)
+    masks, ids, _ = used(dataset)
+    assert (sorted(masks), ids) == (IDS[:8], IDS[:10])
+    split = resolve_split(str(root / "train.txt"), dataset)
+    assert split.labeled == tuple(IDS[2:8])
+    assert split.unlabeled == ("a008", "a009")
+
+
+def test_a_mask_that_a_list_names_and_that_is_not_there(folder_root):
+    root = folder_root(masked=4, bare=1, val=0)
+    (root / "train.txt").write_text("images/a000.jpg masks/a000.png\nimages/a004.jpg masks/gone.png\n")
+    (root / "val.txt").write_text("a001\n")
+    assert "train.txt, line 2: the mask masks/gone.png is not there (1 in all)" in used(find_dataset("folder", root))[2]
+    (root / "val.txt").write_text("images/a001.jpg masks/other.png\n")
+    with pytest.raises(UsageError, match=r"val.txt, line 1: the mask masks/other.png is not there"):
+        find_dataset("folder", root)
+
+
+def test_a_test_list_that_names_nothing_is_counted(folder_root):
+    root = folder_root(masked=5, bare=3)
+    (root / "test.txt").write_text("a000\nelsewhere\nnowhere\n")
+    assert "2 of 3 lines of" in used(find_dataset("folder", root))[2]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["b/a000", "images/b/a000.jpg", "images/a000.jpg", "a/a000.jpg", "images/a/b/a000.png", "x" * 5000, "a/" * 500_000],
+)
+def test_folders_of_a_list_are_those_of_the_image(folder_root, entry):
+    root = folder_root(masked=4, bare=0, val=0)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (root / kind / "a").mkdir()
+        (root / kind / f"a000.{suffix}").rename(root / kind / f"a/a000.{suffix}")
+    (root / "val.txt").write_text(f"{entry}\n")
+    if entry == "a/a000.jpg":
+        assert ids(find_dataset("folder", root).val) == ["a/a000"]
+        return
+    with pytest.raises(UsageError, match=r"val.txt, line 1: .* is not in") as error:
+        find_dataset("folder", root)
+    assert len(str(error.value)) < 500
+
+
+def test_a_list_names_the_very_file(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    (root / "other").mkdir()
+    shutil.copy(root / "images/a001.jpg", root / "other/a000.jpg")
+    shutil.copy(root / "masks/a001.png", root / "other/a000.png")
+    (root / "val.txt").write_text("other/a000.jpg,other/a000.png\n")
+    (sample,) = find_dataset("folder", root).val
+    assert (sample.id, sample.image, sample.mask) == ("other/a000", root / "other/a000.jpg", root / "other/a000.png")
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFD"), ("NFD", "NFD", "NFC")])
+def test_names_match_in_any_unicode_form(folder_root, forms):
+    root = folder_root(masked=4, bare=0, val=0)
+    image, mask, entry = (unicodedata.normalize(form, "Bär パピ") for form in forms)
+    (root / "images/a000.jpg").rename(root / f"images/{image}.jpg")
+    (root / "masks/a000.png").rename(root / f"masks/{mask}.png")
+    (root / "val.txt").write_text(f"images/{entry}.jpg\n")
+    (sample,) = find_dataset("folder", root).val
+    assert sample.id == unicodedata.normalize("NFC", image)
+    assert (sample.image.name, sample.mask.name) == (f"{image}.jpg", f"{mask}.png")
+    assert sample.image.exists()
+
+
+@pytest.mark.parametrize(("suffix", "said"), [(".npy", "are .npy: save them as PNG"), (".json", "are .json")])
+def test_masks_that_are_not_read_are_named(folder_root, suffix, said):
+    root = folder_root(masked=5, bare=1, val=0)
+    masks = list((root / "masks").iterdir())
+    masks[0].rename(masks[0].with_suffix(suffix))
+    if suffix == ".npy":
+        assert "(1 .npy): save them as PNG" in used(find_dataset("folder", root))[2]
+    for mask in masks[1:]:
+        mask.rename(mask.with_suffix(suffix))
+    with pytest.raises(UsageError, match=said):
+        find_dataset("folder", root)
+
+
+def test_images_that_are_not_read_are_counted(folder_root):
+    root = folder_root(masked=4, bare=1, val=0)
+    (root / "images/a004.jpg").rename(root / "images/a004.heic")
+    assert "(1 .heic): save them as PNG or JPEG" in used(find_dataset("folder", root))[2]
+    for image in (root / "images").glob("*.jpg"):
+        image.rename(image.with_suffix(".heic"))
+    with pytest.raises(UsageError, match=r"all images in .* are in formats that are not read \(5 .heic\)"):
+        find_dataset("folder", root)
+
+
+def test_masks_in_a_folder_of_each_folder_of_images(folder_root):
+    root = folder_root(masked=8, bare=2, val=0)
+    for number in range(10):
+        day = root / f"images/day{number % 2}"
+        (day / "masks").mkdir(parents=True, exist_ok=True)
+        (root / f"images/a{number:03d}.jpg").rename(day / f"a{number:03d}.jpg")
+        if number < 8:
+            (root / f"masks/a{number:03d}.png").rename(day / f"masks/a{number:03d}.png")
+    (root / "masks").rmdir()
+    masks, ids, _ = used(find_dataset("folder", root))
+    assert masks == {f"day{n % 2}/a{n:03d}": root / f"images/day{n % 2}/masks/a{n:03d}.png" for n in range(8)}
+    assert len(ids) == 10
+
+
+@pytest.mark.parametrize("name", ["val.txt", "train.txt", "test.txt"])
+def test_a_list_that_cannot_be_read_is_not_passed_over(folder_root, name):
+    root = folder_root(val=0)
+    (root / name).symlink_to("nowhere")
+    with pytest.raises(UsageError, match=f"the list .*{name} does not exist"):
+        find_dataset("folder", root)
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    with pytest.raises(UsageError, match=f"the list .*{name} is no file"):
+        find_dataset("folder", root)
+
+
+def test_an_empty_folder_for_masks_is_none(folder_root):
+    root = folder_root(masked=8, bare=4, val=0)
+    masks_beside(root)
+    (root / "masks").mkdir()
+    masks, ids, _ = used(find_dataset("folder", root))
+    assert (sorted(masks), ids) == (IDS[:8], IDS)
+
+
+def test_lists_alone_name_folders_as_they_like(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    (root / "images").rename(root / "val")
+    (root / "train.txt").write_text("".join(f"val/{id}.jpg masks/{id}.png\n" for id in IDS[:4]))
+    dataset = find_dataset("folder", root)
+    assert (len(dataset.train), len(dataset.val), dataset.held_out) == (2, 2, True)
+
+
+def test_a_list_of_another_copy_of_the_data_means_this_one(folder_root):
+    old, root = folder_root(masked=4, bare=0, val=0, root="old"), folder_root(masked=4, bare=0, val=0)
+    (root / "val.txt").write_text(f"{old}/images/a001.jpg\n")
+    (sample,) = find_dataset("folder", root).val
+    assert (sample.image, sample.mask) == (root / "images/a001.jpg", root / "masks/a001.png")

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from semiseg.pipelines.datasets import shapes
-from semiseg.pipelines.datasets.files import files_by_stem
-from semiseg.pipelines.datasets.layouts import LAYOUTS, find_dataset
+from semiseg.pipelines.datasets.files import find_pictures
+from semiseg.pipelines.datasets.layouts import LAYOUTS, absolute, find_dataset
 from semiseg.pipelines.errors import UsageError
 
 
@@ -10,10 +12,10 @@ def test_files_by_stem_nests_skips_and_refuses_twins(tmp_path):
     for name in ("a.jpg", "day/b.PNG", "day/.hidden.png", "notes.txt", ".git/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert files_by_stem(tmp_path) == {"a": tmp_path / "a.jpg", "day/b": tmp_path / "day/b.PNG"}
+    assert find_pictures(tmp_path).by_stem() == {"a": tmp_path / "a.jpg", "day/b": tmp_path / "day/b.PNG"}
     (tmp_path / "a.png").touch()
     with pytest.raises(UsageError, match=r"holds both a\.jpg and a\.png"):
-        files_by_stem(tmp_path)
+        find_pictures(tmp_path).by_stem()
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,43 @@ def test_list_files_may_be_relative_to_the_root(folder_root):
     (root / "lists/v.txt").write_text("a000\na001\n")
     dataset = find_dataset("folder", root, val_list="lists/v.txt")
     assert [sample.id for sample in dataset.val] == ["a000", "a001"]
+
+
+@pytest.fixture
+def twice(folder_root, tmp_path, monkeypatch):
+    """A data set whose lists and folders have namesakes in the working folder."""
+    root = folder_root(masked=6, bare=0, val=0)
+    (root / "mine.txt").write_text("a000\n")
+    (tmp_path / "work/images").mkdir(parents=True)
+    (tmp_path / "work/mine.txt").write_text("a001\n")
+    (tmp_path / "work/here.txt").write_text("a002\n")
+    monkeypatch.chdir(tmp_path / "work")
+    return root
+
+
+def test_options_are_looked_for_in_the_data_set_and_then_in_the_working_folder(twice):
+    found = find_dataset("folder", twice, val_list="mine.txt", images="images")
+    assert [sample.id for sample in found.val] == ["a000"]
+    assert f"--files.val-list: {twice / 'mine.txt'} is taken, and not" in "\n".join(found.notes)
+    assert any(note.startswith("--files.images") for note in found.notes)
+    found = find_dataset("folder", twice, val_list="here.txt")
+    assert [sample.id for sample in found.val] == ["a002"]
+    with pytest.raises(UsageError, match=f"{twice / 'none.txt'} does not exist"):
+        find_dataset("folder", twice, val_list="none.txt")
+
+
+def test_options_are_made_absolute(twice, tmp_path):
+    options = {"images": "images", "masks": None, "val_list": Path("here.txt"), "train_list": "none.txt"}
+    assert absolute("folder", twice, options) == {
+        "images": twice / "images",
+        "val_list": tmp_path / "work/here.txt",
+        "train_list": twice / "none.txt",
+    }
+
+
+def test_options_are_looked_for_where_the_data_set_lies_below_the_root(voc_root, tmp_path, monkeypatch):
+    home = voc_root()
+    (tmp_path / "SegmentationClass").mkdir()
+    monkeypatch.chdir(tmp_path)
+    root = home.parent.parent
+    assert absolute("voc", root, {"masks": "SegmentationClass"})["masks"] == home / "SegmentationClass"

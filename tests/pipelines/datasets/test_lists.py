@@ -1,8 +1,12 @@
+import time
+import unicodedata
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semiseg.pipelines.datasets.lists import Names, plain_ids, read_ids, read_list
+from semiseg.pipelines.datasets.lists import Names, plain_ids, read_ids, read_ids_present, read_list
 from semiseg.pipelines.errors import UsageError
 
 CITY = "strasbourg_000001_006562"
@@ -91,3 +95,97 @@ def test_any_id_is_found_below_any_prefix(id, prefix):
     names = Names([id])
     for text in (prefix + id, prefix + id + ".jpg", prefix + id + ".PNG"):
         assert names.match(text) == id
+
+
+def test_names_without_a_folder_say_which_they_may_mean(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a\nb.jpg\n")
+    with pytest.raises(UsageError, match=r"line 2: b\.jpg is not among here \(it may be day/b or night/b: write"):
+        read_ids(path, ["a", "day/b", "night/b"], "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        ("a/x.jpg", "a/x"),
+        ("c/x.jpg", None),
+        ("images/c/x.jpg", None),
+        ("x.jpg", None),  # two
+        ("images/x.jpg", None),
+        ("images/a/x.jpg", "a/x"),
+        ("/home/anna/images/a/x.jpg", "a/x"),
+        ("/home/anna/old/a/x.jpg", "a/x"),
+        ("images/b/a/x.jpg", None),
+        ("y.jpg", "deep/er/y"),
+        ("er/y.jpg", "deep/er/y"),
+        ("images/er/y.jpg", None),
+        ("other/y.jpg", None),
+        ("z.jpg", "z"),
+        ("images/z.jpg", "z"),
+        ("images/a/z.jpg", None),
+    ],
+)
+def test_folders_of_an_entry_are_those_of_the_image(text, id):
+    ids = ("a/x", "b/x", "deep/er/y", "z")
+    names = Names({id: Path(f"/data/own/images/{id}.jpg") for id in ids})
+    assert names.match(text) == id
+
+
+def test_forms_of_unicode_are_one():
+    composed, decomposed = (unicodedata.normalize(form, "tag/Bär") for form in ("NFC", "NFD"))
+    for known, said in ((composed, decomposed), (decomposed, composed)):
+        assert Names([known]).match(f"{said}.jpg") == known
+
+
+PAIRS = {
+    "space": "images/a.jpg masks/b.png",
+    "tab": "images/a.jpg\tmasks/b.png",
+    "comma": "images/a.jpg,masks/b.png",
+    "comma and space": "images/a.jpg, masks/b.png",
+    "semicolon": "images/a.jpg;masks/b.png",
+    "quotes": '"images/a.jpg" "masks/b.png"',
+    "quotes and comma": '"images/a.jpg","masks/b.png"',
+    "quotes and tab": '"images/a.jpg"\t"masks/b.png"',
+}
+
+
+@pytest.mark.parametrize(
+    "header", ["", "image,mask\n", "image\tlabel\r\n", '"image_path";"mask_path"\n', "File Name, GT\n"]
+)
+@pytest.mark.parametrize("kind", PAIRS)
+def test_pairs_in_any_notation(tmp_path, kind, header):
+    path = tmp_path / "list.txt"
+    path.write_bytes((header + PAIRS[kind] + "\r\n").encode())
+    ((_, image, label),) = read_list(path)
+    assert (image, label) == ("images/a.jpg", "masks/b.png")
+
+
+@pytest.mark.parametrize("line", ["a, b", "it's", "my image.v2, old.jpg", '"quoted name"', "x.jpg.orig.png", "p.jfif"])
+def test_names_stay_whole(tmp_path, line):
+    (tmp_path / "list.txt").write_text(line)
+    ((_, image, label),) = read_list(tmp_path / "list.txt")
+    assert (image, label) == (line.strip('"'), None)
+
+
+def test_a_third_column_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg,a.png\nb.jpg,b.png,train\n")
+    with pytest.raises(UsageError, match=r"line 2: b.jpg,b.png,train names more than an image and its mask"):
+        read_list(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("entry", ["a/" * 500_000, "x" * 300, "../" * 100_000 + "x.jpg"])
+def test_long_lines_are_told_short_and_soon(tmp_path, entry):
+    path = tmp_path / "list.txt"
+    path.write_text(f"b\n{entry}\n")
+    start = time.perf_counter()
+    with pytest.raises(UsageError, match="line 2") as error:
+        read_ids(path, ["b", "day/c"], "here")
+    assert time.perf_counter() - start < 5  # quadratic time would be minutes
+    assert len(str(error.value)) < 400
+
+
+def test_what_a_list_names_beside_the_known_is_counted(tmp_path):
+    (tmp_path / "list.txt").write_text("a\nx\nb\ny\n")
+    ids, notes = read_ids_present(tmp_path / "list.txt", Names("ab"))
+    assert ids == {"a", "b"}
+    assert notes == [f"2 of 4 lines of {tmp_path / 'list.txt'} name no image, x for one"]

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -8,9 +9,11 @@ import pytest
 from PIL import Image
 
 from semiseg.pipelines.cache import cache_root
+from semiseg.pipelines.datasets import survey
 from semiseg.pipelines.datasets.layouts import find_dataset
-from semiseg.pipelines.datasets.manifest import prepare
+from semiseg.pipelines.datasets.manifest import prepare, seen
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.watch import hash_of
 
 
 def snapshot(root: Path) -> dict[str, tuple]:
@@ -205,10 +208,6 @@ FAULTS = {
         r"a001\.jpg cannot be decoded \(not an image of AVIF, BMP, .*WEBP\)",
     ),
     "empty": (lambda root: (root / "images/a001.jpg").write_bytes(b""), r"a001\.jpg cannot be decoded"),
-    "dead link": (
-        lambda root: (root / "images/link.jpg").symlink_to("nowhere.jpg"),
-        r"link\.jpg cannot be read \(No such file or directory\)",
-    ),
     "size": (lambda root: write_mask(root, VALUES[:-1]), r"a001\.png is 48x39 but its image .*a001\.jpg is 48x40"),
     "RGB": (
         lambda root: write_mask(root, rgb(40, 48)),
@@ -311,3 +310,146 @@ def test_relative_roots_share_the_manifest(own, monkeypatch):
     steps = []
     prepare(find_dataset("folder", Path(own.root.name)), on_progress=lambda *step: steps.append(step))
     assert steps == []
+
+
+def rewritten(path, data):
+    path.write_bytes(data)
+
+
+def copied_over(path, data):
+    """As rsync -t and cp -p do it: another file takes the name."""
+    draft = path.with_name("draft")
+    draft.write_bytes(data)
+    shutil.copystat(path, draft)
+    os.replace(draft, path)
+
+
+@pytest.mark.parametrize("way", [rewritten, copied_over])
+@pytest.mark.parametrize("name", ["a000.tif", "a000.png"])
+def test_a_mask_mended_in_place_is_read_again_though_size_and_time_are_kept(own, way, name):
+    path = own.root / "masks" / name
+    (own.root / "masks/a000.png").unlink()
+
+    def encoded(values):
+        data = io.BytesIO()
+        image = Image.fromarray(values)
+        image.save(data, "TIFF") if path.suffix == ".tif" else image.save(data, "PNG", compress_level=0)
+        return data.getvalue()
+
+    def mend(values):
+        before = os.stat(path)
+        assert len(encoded(values)) == before.st_size
+        way(path, encoded(values))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    path.write_bytes(encoded(VALUES))
+    assert np.array_equal(seen(own(), "a000")[1], VALUES)
+    mend(2 - VALUES)
+    assert np.array_equal(seen(own(), "a000")[1], 2 - VALUES)
+    mend(VALUES * 4)
+    with pytest.raises(UsageError, match=rf"{name} has label values 4, 8 but the 3 classes are 0 to 2"):
+        own()
+
+
+def test_a_new_date_alone_makes_nothing_be_decoded_again(own, monkeypatch):
+    Image.fromarray(rgb(40, 48)).save(own.root / "images/scan.bmp")
+    first = own()
+    for path in own.root.rglob("*.*"):
+        os.utime(path, ns=(1, 1))
+    monkeypatch.setattr(survey, "decode_picture", None)
+    monkeypatch.setattr(survey, "decode_mask", None)
+    steps = []
+    again = own(on_progress=lambda *step: steps.append(step))
+    assert len(steps) == 21
+    assert again.histogram == first.histogram
+    assert again.records["scan"] == first.records["scan"]
+    steps.clear()
+    own(on_progress=lambda *step: steps.append(step))
+    assert steps == []
+
+
+def test_a_cut_copy_is_made_anew(own):
+    Image.fromarray(rgb(40, 48)).save(own.root / "images/scan.bmp")
+    copy = own().records["scan"].image
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-1])
+    assert own().records["scan"].image == copy
+    assert copy.read_bytes() == whole
+
+
+OTHER_FILE = io.BytesIO()
+Image.new("RGB", (48, 40)).save(OTHER_FILE, "PNG")
+OTHER = {"size": OTHER_FILE.tell(), "hash": hash_of(OTHER_FILE.getbuffer())}
+"""As the manifest would vouch for it."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"copy": "images/other.png"},
+        {"copy": OTHER | {"name": "../other.png"}},
+        {"copy": OTHER | {"name": "images/../../other.png"}},
+        {"copy": OTHER | {"name": "{cache}/other.png"}},
+        {"copy": OTHER | {"name": 7}},
+        {"copy": []},
+        {"stamp": [1, 2]},
+        {"stamp": "abc"},
+        {"height": "40"},
+        {"height": 40.0},
+        {"height": True},
+        {"height": -40, "width": -48},
+        {"width": 10**400},
+        {"orientation": 9},
+        {"orientation": None},
+        {"counts": {"x": 1}},
+        {"counts": {"256": 1920}},
+        {"counts": {"-1": 1920}},
+        {"counts": {"0": 1}},
+        {"counts": {"0": 1.5}},
+        {"counts": [1]},
+        {"colours": {"0": "red"}},
+        {"palette": 3},
+        {"bits": "no"},
+        {"more": 1},
+        [],
+        None,
+        "x",
+    ],
+)
+def test_what_a_manifest_says_that_cannot_be_is_not_believed(own, change, own_cache):
+    Image.fromarray(rgb(40, 48)).save(own.root / "images/scan.bmp")
+    mask = Image.fromarray(VALUES)
+    mask.putpalette([9, 9, 9, 8, 8, 8, 7, 7, 7])
+    mask.save(own.root / "masks/scan.png")
+    first = own()
+    (own_cache / "other.png").write_bytes(OTHER_FILE.getbuffer())
+    file = first.folder / "manifest.json"
+    content = json.loads(file.read_text())
+    for files in content["files"].values():
+        for name, facts in files.items():
+            files[name] = facts | change if isinstance(change, dict) else change
+    file.write_text(json.dumps(content).replace("{cache}", str(own_cache)))
+    steps = []
+    assert own(on_progress=lambda *step: steps.append(step)) == first
+    assert len(steps) == 22
+
+
+def test_a_manifest_nested_without_end_is_not_believed(own):
+    first = own()
+    (first.folder / "manifest.json").write_text("[" * 100_000)
+    assert own() == first
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "é" * 125, "day/" + "y" * 251])
+def test_copies_of_files_with_long_names(folder_root, name):
+    root = folder_root(masked=4, bare=0, val=0)
+    for kind, old, suffix in (("images", ".jpg", ".bmp"), ("masks", ".png", ".gif")):
+        (root / kind / name).parent.mkdir(exist_ok=True)
+        with Image.open(root / kind / f"a000{old}") as picture:
+            picture.save(root / kind / f"{name}{suffix}")
+        (root / kind / f"a000{old}").unlink()
+    manifest = prepare(find_dataset("folder", root))
+    record = manifest.records[name]
+    assert record.image.is_relative_to(manifest.folder)
+    assert np.array_equal(seen(manifest, name)[0], np.asarray(Image.open(root / f"images/{name}.bmp")))
+    assert np.array_equal(seen(manifest, name)[1], np.asarray(Image.open(root / f"masks/{name}.gif")))

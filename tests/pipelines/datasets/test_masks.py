@@ -1,11 +1,12 @@
 """Masks as people bring them: palettes in any order, 255 for a class, fractions, losses, a mask as picture."""
 
-import shutil
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from semiseg.engine.data import prepare_manifest
 from semiseg.pipelines.datasets import find_dataset, prepare, seen
 from semiseg.pipelines.datasets.doctor import diagnose
 from semiseg.pipelines.datasets.files import voc_colours
@@ -34,6 +35,17 @@ def run(root, **options):
     return prepare(find_dataset("folder", root, **options))
 
 
+def doubted(root, says):
+    """The masks can be looked at, but neither trained on nor judged by."""
+    manifest = run(root)
+    assert seen(manifest, "a000")[1].shape == VALUES.shape
+    (line,) = manifest.doubts
+    assert re.search(says, line)
+    assert "\n" not in line
+    with pytest.raises(UsageError, match=says):
+        prepare_manifest(find_dataset("folder", root))
+
+
 def masks_of(root, make):
     for path in sorted((root / "masks").iterdir()):
         path.unlink()
@@ -48,12 +60,15 @@ def test_a_file_is_a_picture_and_a_mask_at_once(root, mistaken):
             run(root, images="masks", masks="images")
         manifest = run(root)
     else:
-        shutil.move(root / "masks", root / "images/masks")
-        manifest = run(root, masks="images/masks")
+        images = sorted((root / "images").iterdir())
+        (root / "train.txt").write_text("".join(f"images/{image.name}\n" for image in images[:4]) + "masks/a000.png\n")
+        (root / "val.txt").write_text("".join(f"images/{image.name}\n" for image in images[4:6]))
+        manifest = run(root)
         as_picture, _ = seen(manifest, "masks/a000")
         assert np.array_equal(as_picture, np.array(COLOURS, np.uint8)[VALUES])
     assert np.array_equal(seen(manifest, "a000")[1], VALUES)
-    assert manifest.histogram == tuple(6 * np.bincount(VALUES.ravel()))
+    labelled = sum(sample.mask is not None for sample in manifest.dataset.train)
+    assert manifest.histogram == tuple(labelled * np.bincount(VALUES.ravel()))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
@@ -76,11 +91,7 @@ def test_palettes_that_disagree_are_read_by_the_colours_of_the_classes(root, suf
 
 def test_palettes_that_disagree_are_refused_where_colours_are_no_classes(root):
     masks_of(root, lambda path: indexed(path, VALUES, ORDERS.get(path.stem, (0, 1, 2))))
-    with pytest.raises(
-        UsageError, match=r"a001\.png shows 1 as #c80000 but .*a000\.png as #0000c8: save all"
-    ) as raised:
-        run(root)
-    assert "\n" not in str(raised.value)
+    doubted(root, r"a001\.png shows 1 as #c80000 but .*a000\.png as #0000c8: save all")
     assert not diagnose(find_dataset("folder", root)).ok
 
 
@@ -92,8 +103,7 @@ def test_a_colour_in_two_places_is_a_contradiction_though_no_index_is(root):
         image.save(path)
 
     masks_of(root, make)
-    with pytest.raises(UsageError, match=r"a001\.png has #c80000 as 2 but .*a000\.png as 1"):
-        run(root)
+    doubted(root, r"a001\.png has #c80000 as 2 but .*a000\.png as 1")
 
 
 def test_one_palette_for_all_stays_as_it_is_whatever_its_colours(root):
@@ -108,8 +118,24 @@ def test_palettes_against_the_class_list_are_read_by_colour_or_refused(root):
     masks_of(root, lambda path: indexed(path, VALUES, (0, 1, 2)))
     assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
     (root / "classes.txt").write_text("ground\t#010101\ncar\t#0000c8\ntree\t#c80000\n")
-    with pytest.raises(UsageError, match=r"a000\.png shows 1 in the colour of tree in the class list"):
-        run(root)
+    doubted(root, r"a000\.png shows 1 in the colour of tree in the class list")
+
+
+def test_a_class_list_that_states_the_very_colours_of_voc_states_them(root):
+    voc = voc_colours(3)
+    masks_of(root, lambda path: indexed(path, VALUES, (0, 2, 1), voc))
+    assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
+    (root / "classes.txt").write_text("ground\t#000000\ncar\t#800000\ntree\t#008000\n")
+    manifest = run(root)
+    assert manifest.dataset.palette == voc
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.doubts == ()
+
+
+def test_a_class_without_a_stated_colour_contradicts_no_palette(root):
+    (root / "classes.txt").write_text("ground\t#010101\ncar\ntree\n")
+    masks_of(root, lambda path: indexed(path, VALUES, (0, 2, 1), voc_colours(3)))
+    assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
 
 
 def test_black_and_white_in_either_order(folder_root):
@@ -118,8 +144,7 @@ def test_black_and_white_in_either_order(folder_root):
     truth = (VALUES > 0).astype(np.uint8)
     bw = ((0, 0, 0), (255, 255, 255))
     masks_of(root, lambda path: indexed(path, truth, (1, 0) if path.stem == "a000" else (0, 1), bw))
-    with pytest.raises(UsageError, match=r"shows 0 as #000000 but .* as #ffffff"):
-        run(root)
+    doubted(root, r"shows 0 as #000000 but .* as #ffffff")
     (root / "classes.txt").write_text("ground\t#000000\ncrack\t#ffffff\n")
     assert np.array_equal(seen(run(root), "a000")[1], truth)
     (root / "classes.txt").write_text("ground\ncrack\n")
@@ -225,3 +250,28 @@ def test_lossless_tiff_stays(root):
     (root / "masks/a000.png").unlink()
     Image.fromarray(VALUES).save(root / "masks/a000.tif", compression="tiff_lzw")
     assert np.array_equal(seen(run(root), "a000")[1], VALUES)
+
+
+def several(path, first, others, **options):
+    first.save(path, save_all=True, append_images=others, **options)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".webp"])
+def test_masks_of_several_pages_are_refused(root, suffix):
+    (root / "masks/a000.png").unlink()
+    path, options = root / f"masks/a000{suffix}", {"lossless": True} if suffix == ".webp" else {}
+    several(path, Image.fromarray(VALUES), [Image.fromarray(2 - VALUES)], **options)
+    with pytest.raises(UsageError, match=r"a000\.\w+ holds several pages or frames, .*: save that one by itself"):
+        run(root)
+
+
+def test_smaller_copies_within_a_tiff_are_no_other_masks(root):
+    (root / "masks/a000.png").unlink()
+    path = root / "masks/a000.tif"
+    small = Image.fromarray(VALUES[::2, ::2].copy())
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    several(path, Image.fromarray(VALUES), [small], compression="tiff_lzw")
+    assert Image.open(path).n_frames == 2
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.notes == ()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.registry import SPLITS, PublishedSplit, checksum
-from semiseg.pipelines.datasets.splits import check_lists, draw, published_share, resolve_split
+from semiseg.pipelines.datasets.splits import absolute_spec, check_lists, draw, published_share, resolve_split
 from semiseg.pipelines.errors import UsageError
 
 IDS = st.lists(st.text("0123456789_", min_size=1, max_size=8), min_size=1, max_size=80, unique=True)
@@ -260,3 +260,32 @@ def test_check_without_a_data_set_wants_file_names_that_stand_for_one_image(tmp_
     file = write(tmp_path / "labeled.txt", ["day/a.jpg", "night/a.jpg"])
     with pytest.raises(UsageError, match=r"line 2: night/a\.jpg and day/a\.jpg have one file name: pass --layout"):
         check_lists(file)
+
+
+@pytest.mark.parametrize("spec", ["draw:1/{}@0", "draw:{}@0", "draw:0.{}@0", "draw:1/2@{}"])
+def test_numbers_of_thousands_of_digits_are_refused(folder, spec):
+    with pytest.raises(UsageError, match="cannot read the split 'draw:") as error:
+        resolve_split(spec.format("9" * 5000), folder)
+    assert len(str(error.value)) < 500
+
+
+def test_a_labelled_list_may_not_give_another_mask(folder, tmp_path):
+    file = write(tmp_path / "labeled.txt", ["images/a001.jpg old/a001.png", "images/a002.jpg masks/z.png"])
+    with pytest.raises(UsageError, match=r"line 2: gives a002 the mask masks/z.png, but it has .*a002.png"):
+        resolve_split(str(file), folder)
+
+
+def test_a_labelled_list_that_alone_knows_the_mask(folder, tmp_path):
+    file = write(tmp_path / "labeled.txt", ["images/a009.jpg other/m9.png"])
+    with pytest.raises(UsageError, match=r"a009 is labelled in .* no mask: .*pass the list as --files.train-list too"):
+        resolve_split(str(file), folder)
+
+
+def test_specs_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.txt", ["x"])
+    write(tmp_path / "b.txt", ["y"])
+    assert absolute_spec("a.txt") == str(tmp_path / "a.txt")
+    assert absolute_spec("a.txt, b.txt") == f"{tmp_path / 'a.txt'},{tmp_path / 'b.txt'}"
+    for spec in ("all", "draw:1/8@0", "voc-cps-1/8", "none.txt"):
+        assert absolute_spec(spec) == spec

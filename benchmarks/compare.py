@@ -1,0 +1,100 @@
+"""Whether one result of a benchmark is slower than another: `semiseg bench compare BASE.json NEW.json`.
+
+Both are what `bench_step.py --json` or `bench_loader.py --json` printed. Rates of the rounds are compared by an exact
+rank test, one-sided; results of other machines, settings or versions of torch are refused. Exits with 1 where a rate is
+lower by chance in fewer than 5 of 100 cases and its median by more than 3 %.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from semiseg.pipelines.errors import UsageError
+
+LIKELY, NOTABLE = 0.05, 0.03
+ENVIRONMENT = ("processor", "cores", "threads", "gpu")
+
+
+def slower(base: list[float], new: list[float]) -> float:
+    """The probability of ranks as low as those of `new` or lower, were both drawn from one distribution."""
+    ranks = sorted([*base, *new])
+
+    def rank(value: float) -> float:
+        places = [place for place, other in enumerate(ranks) if other == value]
+        return sum(places) / len(places)
+
+    every = [rank(value) for value in [*base, *new]]
+    own = sum(every[len(base) :])
+    sums = [sum(chosen) for chosen in combinations(every, len(new))]
+    return sum(total <= own for total in sums) / len(sums)
+
+
+def rates(document: dict[str, Any]) -> dict[str, list[float]]:
+    """The rates of each round by name: `ours`, `dali labeled`."""
+    found: dict[str, list[float]] = {}
+    for name, values in document["rounds"].items():
+        if isinstance(values, dict):
+            found |= {f"{name} {kind}": rounds for kind, rounds in values.items()}
+        else:
+            found[name] = values
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+        return {**document, "rates": rates(document)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not what a benchmark printed with --json ({error}): make it anew") from None
+
+
+def alike(base: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raises UsageError where the two were not measured alike."""
+    pairs = [(name, *(document["environment"].get(name) for document in (base, new))) for name in ENVIRONMENT]
+    pairs += [("torch", *(document["environment"]["packages"].get("torch") for document in (base, new)))]
+    pairs += [(name, value, new["settings"].get(name)) for name, value in base["settings"].items()]
+    for name, one, other in pairs:
+        if one != other:
+            raise UsageError(f"{name} was {one} in the first result and is {other} in the second: measure both alike")
+
+
+def main(base: tyro.conf.Positional[Path], new: tyro.conf.Positional[Path], /) -> int:
+    """Compare two results of one benchmark.
+
+    Args:
+        base: what it is compared with.
+        new: what is judged.
+    """
+    documents = read(base), read(new)
+    alike(*documents)
+    table = Table("what", "base", "new", "new / base", "slower by chance")
+    worse = False
+    for name, before in documents[0]["rates"].items():
+        after = documents[1]["rates"].get(name)
+        if after is None:
+            raise UsageError(f"{new} has no {name}: measure both with one version of the benchmark")
+        ratio, chance = median(after) / median(before), slower(before, after)
+        bad = chance < LIKELY and ratio < 1 - NOTABLE
+        worse |= bad and name.split()[0] not in ("plain", "published_way")
+        table.add_row(
+            name, f"{median(before):.4g}", f"{median(after):.4g}", f"{ratio:.3f}", f"{chance:.3f}{' *' if bad else ''}"
+        )
+    Console().print(table)
+    return int(worse)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(tyro.cli(main))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

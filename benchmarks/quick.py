@@ -1,0 +1,144 @@
+"""What holds a training run up on this machine, and the flag to change: `semiseg bench --quick`, under three minutes.
+
+The parts of a run are measured apart: the input alone, the step alone on batches that lie ready, both together as
+training runs them, and the evaluation of some validation images. On a GPU the host's time to launch a step is measured
+beside the device's time to make it. The verdict names what takes longest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import tyro
+
+from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.data import prepare_data
+from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.evaluation.scores import evaluate
+from semiseg.engine.run import environment
+from semiseg.engine.training.build import build_method, open_loader
+from semiseg.engine.training.step import Step
+from semiseg.pipelines.errors import UsageError
+
+SECONDS, BATCHES, IMAGES = 15.0, 4, 8
+EVALUATIONS = 20
+"""In a run, with the default --eval-every."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    bound: str
+    """decode, launch, compute or evaluation."""
+    advice: str
+
+
+def verdict(seconds: dict[str, float], steps: int, validation: int, device: str) -> Verdict:
+    """`seconds`: of an input batch, a step, on a GPU its launch, and of an evaluated image."""
+    evaluating = EVALUATIONS * validation * seconds["evaluated_image"]
+    training = steps * max(seconds["input"], seconds["step"])
+    if evaluating > training:
+        return Verdict("evaluation", "evaluate less often: --eval-every with more steps")
+    if seconds["input"] > seconds["step"]:
+        other = "--backend dali, --threads, or --backend resident" if device == "cuda" else "--backend resident"
+        return Verdict("decode", f"make the input faster: {other}, after `semiseg prepare --pack`")
+    if seconds.get("launch", 0.0) > 0.9 * seconds["step"]:
+        return Verdict("launch", "give the device more at once: --batch, or --compile")
+    low = "" if seconds.get("low_precision") else " --precision bf16 where the hardware has it,"
+    return Verdict("compute", f"compute less:{low} a smaller --crop or --backbone")
+
+
+def timed(call: Callable[[], Any], device: torch.device, seconds: float, least: int = 2) -> float:
+    """The median of the seconds of a call, after one that does not count."""
+    call()
+    times, began = [], time.perf_counter()
+    while len(times) < least or time.perf_counter() - began < seconds:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def launched(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the host has launched a call, while the device is busy with something else."""
+    torch.cuda.synchronize(device)
+    torch.cuda._sleep(1_000_000_000)
+    start = time.perf_counter()
+    call()
+    taken = time.perf_counter() - start
+    torch.cuda.synchronize(device)
+    return taken
+
+
+def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "auto", json_out: bool = False) -> None:
+    """Find what holds a training run up.
+
+    Args:
+        recipe: a recipe's name.
+        data: root of its data set.
+        device: auto, cpu, cuda or cuda:N.
+        json_out: print one JSON document.
+    """
+    where = resolve_device(device)
+    chosen = load_recipe(recipe).replace(data=data, device=device)
+    chosen.check()
+    prepared = prepare_data(chosen)
+    precision = resolve_precision(chosen.runtime.precision, where)
+    method = build_method(chosen, len(prepared.dataset.classes)).to(where)
+    if chosen.runtime.channels_last:
+        method.to(memory_format=torch.channels_last)
+    step = Step(chosen, method.train(), precision)
+    loader = open_loader(chosen, prepared, where)
+    batches = iter(loader)
+    ready = list(itertools.islice(batches, BATCHES))
+    numbers = itertools.count(chosen.steps // 2)
+    seconds = {"input": timed(lambda: next(batches), where, SECONDS)}
+    loader.close()
+    turns = itertools.cycle(ready)
+    seconds["step"] = timed(lambda: step(next(turns), next(numbers) % chosen.steps), where, SECONDS)
+    if where.type == "cuda":
+        seconds["launch"] = launched(lambda: step(next(turns), next(numbers) % chosen.steps), where)
+    some = prepared.val[:IMAGES]
+    classes = prepared.dataset.classes
+    protocol = chosen.protocol()
+    evaluated = timed(
+        lambda: evaluate(method.predictor(), some, classes, protocol, precision=precision), where, SECONDS, least=1
+    )
+    seconds["evaluated_image"] = evaluated / len(some)
+    found = verdict(seconds | {"low_precision": precision.name != "fp32"}, chosen.steps, len(prepared.val), where.type)
+    images = chosen.batch + chosen.views.windows * chosen.unlabeled_batch
+    document = {
+        "recipe": recipe,
+        "seconds": {name: round(value, 5) for name, value in seconds.items()},
+        "images_per_s": {name: round(images / seconds[name], 2) for name in ("input", "step")},
+        "bound": found.bound,
+        "advice": found.advice,
+        "environment": environment(),
+    }
+    if json_out:
+        print(json.dumps(document, indent=1))
+        return
+    print(f"input alone     {document['images_per_s']['input']:10.1f} images/s")
+    print(f"step alone      {document['images_per_s']['step']:10.1f} images/s ({precision.name}, {where})")
+    print(f"evaluation      {1 / seconds['evaluated_image']:10.1f} images/s")
+    print(f"{found.bound}-bound: {found.advice}")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,102 @@
+"""The tables of the documentation, from the rows that are committed: `python benchmarks/tables.py` writes them anew.
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`. The newest row counts where several were measured alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/performance.md")
+Row = dict[str, str]
+
+
+def append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Add rows to a CSV file, which gets a header if it is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        if not file.tell():
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def newest(name: str, *keys: str) -> list[Row]:
+    """The rows of results/NAME.csv, of those that agree in `keys` the last."""
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        return list({tuple(row[key] for key in keys): row for row in csv.DictReader(file)}.values())
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(columns) - 1)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (columns, rule, *rows))
+
+
+def step() -> str:
+    columns = ["method", "precision", "machine", "published way, images/s", "ours, images/s", "ratio"]
+    rows = newest("step", "method", "precision", "machine", "backbone", "crop", "batch", "load")
+    return markdown(
+        columns,
+        [
+            [
+                row["method"],
+                row["precision"],
+                f"{row['machine']}{', ' + row['load'] if row['load'] else ''}",
+                f"{float(row['published_way']):.2f}",
+                f"{float(row['ours']):.2f}",
+                f"{float(row['ratio']):.2f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def loader() -> str:
+    rows = newest("loader", "loader", "kind", "machine")
+    names = list(dict.fromkeys(row["loader"] for row in rows))
+    found = {(row["loader"], row["kind"]): row for row in rows}
+    columns = ["loader", "labelled images/s", "pairs/s", "labelled / plain", "pairs / plain"]
+    lines = []
+    for name in names:
+        labeled, pairs = found[name, "labeled"], found[name, "pairs"]
+        rates = [f"{float(row['rate']):.0f}" for row in (labeled, pairs)]
+        lines.append([name, *rates, *(f"{float(row['ratio_to_plain']):.1f}" for row in (labeled, pairs))])
+    return markdown(columns, lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"step": step, "loader": loader}
+
+
+def written(text: str) -> str:
+    """A page with its tables made anew."""
+
+    def table(match: re.Match) -> str:
+        return f"<!-- table {match[1]} -->\n{TABLES[match[1]]()}<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.S)
+
+
+def main() -> int:
+    """Writes the tables; with --check only says whether they would change."""
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text()
+        after = written(before)
+        if after != before:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                path.write_text(after)
+    print("\n".join(stale) or "all tables are those of the rows")
+    return int("--check" in sys.argv and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

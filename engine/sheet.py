@@ -1,0 +1,152 @@
+"""Samples drawn for people: picture, mask and overlay side by side, and the classes that the mask holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..pipelines.datasets.dataset import IGNORE, Colour
+from .pictures import coloured, overlay
+
+PANELS = ("picture", "mask", "overlay")
+WIDTH, HEIGHT = 760, 640
+"""Of the largest panel, so that a sheet is at most 2,352 pixels wide."""
+LEAST_WIDTH = 240
+"""Smaller panels are enlarged, each pixel to a square."""
+LEAST_COLUMN = 120
+"""So that the words above and below a narrow panel can be read."""
+MARGIN, GAP = 24, 12
+STRIPE = 4
+PAPER, INK, FAINT = (255, 255, 255), (32, 32, 32), (120, 120, 120)
+LIGHT, DARK = (224, 224, 224), (168, 168, 168)
+"""The stripes of ignored pixels and, the first, of a mask that is not there."""
+TITLE, TEXT = 20, 16
+"""Sizes of the font."""
+LONGEST = 300
+"""Characters that may fit into a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a value of a mask stands for, and how much of the mask it is."""
+
+    value: int
+    name: str
+    pixels: int
+    share: float
+    """In [0, 1], of all pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of a sheet."""
+
+    title: str
+    picture: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    mask: np.ndarray | None
+    """(H, W) uint8 class indices and 255."""
+
+
+def shares(mask: np.ndarray, classes: Sequence[str]) -> list[Share]:
+    """What a mask (H, W) of class indices holds, in the order of its values; 255 is `ignored`."""
+    values, counts = np.unique(mask, return_counts=True)
+    return [
+        Share(value, "ignored" if value == IGNORE else classes[value], pixels, pixels / mask.size)
+        for value, pixels in zip(values.tolist(), counts.tolist(), strict=True)
+    ]
+
+
+def draw(rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
+    """A sheet of samples, one below the other. Large pictures are shrunk, masks by nearest neighbour."""
+    drawn = [_row(row, classes, palette) for row in rows]
+    width = max(one.width for one in drawn) + 2 * MARGIN
+    height = sum(one.height for one in drawn) + MARGIN * (len(drawn) + 1)
+    sheet = Image.new("RGB", (width, height), PAPER)
+    top = MARGIN
+    for one in drawn:
+        sheet.paste(one, (MARGIN, top))
+        top += one.height + MARGIN
+    return sheet
+
+
+def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
+    panels = _panels(row, palette)
+    width, height = panels[0].size
+    step = max(width, LEAST_COLUMN) + GAP
+    total = len(panels) * step - GAP
+    title, text = ImageFont.load_default(TITLE), ImageFont.load_default(TEXT)
+    head, line = 2 * TITLE, 2 * TEXT - 4
+    held = shares(row.mask, classes) if row.mask is not None else []
+    legend = list(_lines(held, total, text))
+    drawn = Image.new("RGB", (total, head + line + height + GAP + line * len(legend)), PAPER)
+    pen = ImageDraw.Draw(drawn)
+    pen.text((0, 0), _fitted(row.title, total, title), INK, title)
+    for place, (name, panel) in enumerate(zip(PANELS, panels, strict=True)):
+        left = place * step
+        pen.text((left, head), name, FAINT, text)
+        drawn.paste(panel, (left, head + line))
+        pen.rectangle((left - 1, head + line - 1, left + width, head + line + height), outline=LIGHT)
+    for number, entries in enumerate(legend):
+        top = head + line + height + GAP + number * line
+        for left, share, words in entries:
+            side = TEXT + 2
+            swatch = coloured(np.full((side, side), share.value, np.uint8), palette)
+            drawn.paste(Image.fromarray(_striped(swatch, share.value == IGNORE)), (left, top))
+            pen.rectangle((left, top, left + side - 1, top + side - 1), outline=FAINT)
+            pen.text((left + side + 8, top), words, INK, text)
+    return drawn
+
+
+def _panels(row: Row, palette: Sequence[Colour]) -> list[Image.Image]:
+    height, width = row.picture.shape[:2]
+    scale = min(WIDTH / width, HEIGHT / height, max(1, -(-LEAST_WIDTH // width)))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    filter = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    picture = Image.fromarray(row.picture).resize(size, filter)
+    if row.mask is None:
+        none = Image.new("RGB", size, LIGHT)
+        words = _fitted("no mask", size[0], font := ImageFont.load_default(TEXT))
+        ImageDraw.Draw(none).text((size[0] / 2, size[1] / 2), words, FAINT, font, anchor="mm")
+        return [picture, none, picture]
+    mask = np.asarray(Image.fromarray(row.mask).resize(size, Image.Resampling.NEAREST))
+    colours = _striped(coloured(mask, palette), mask == IGNORE)
+    return [picture, Image.fromarray(colours), Image.fromarray(overlay(np.asarray(picture), mask, palette))]
+
+
+def _striped(pixels: np.ndarray, where: np.ndarray | bool) -> np.ndarray:
+    """(H, W, 3) with gray stripes in some places, (H, W)."""
+    down, right = np.indices(pixels.shape[:2])
+    stripes = np.where(((down + right) // STRIPE % 2 == 0)[..., None], LIGHT, DARK)
+    return np.where(np.atleast_2d(where)[..., None], stripes, pixels).astype(np.uint8)
+
+
+def _lines(held: Sequence[Share], width: int, font: ImageFont.ImageFont) -> Iterator[list[tuple[int, Share, str]]]:
+    """The entries of a legend, with their distance from the left, broken into lines."""
+    line: list[tuple[int, Share, str]] = []
+    left, swatch = 0, TEXT + 10
+    for share in held:
+        words = _fitted(f"{share.name} {_percent(share.share)}", width - swatch, font)
+        needed = swatch + round(font.getlength(words))
+        if line and left + needed > width:
+            yield line
+            line, left = [], 0
+        line.append((left, share, words))
+        left += needed + 2 * GAP
+    if line:
+        yield line
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+
+
+def _fitted(text: str, width: int, font: ImageFont.ImageFont) -> str:
+    """The text, or as much of its end as there is room for: names differ there."""
+    end = text[-LONGEST:]
+    while len(end) > 1 and font.getlength("…" + end if end != text else end) > width:
+        end = end[1:]
+    return end if end == text else "…" + end

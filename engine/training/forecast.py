@@ -1,0 +1,128 @@
+"""What a training step will cost, known before it is made: the step runs once on tensors that hold nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...pipelines.batch import Batch, Windows
+from ...pipelines.loader import collate
+from ...pipelines.plan import Planner
+from ..device import Precision
+from ..evaluation.protocols import full_logits
+from ..models import evaluating
+from ..recipe import Recipe
+from .build import build_method
+from .step import Step
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of one optimizer step, and of the evaluation of one image. What libraries keep for themselves (a GPU's context,
+    workspaces of convolutions, on a CPU the process itself) comes on top of the memory."""
+
+    flops: int
+    """Of products and convolutions, forward and backward; a multiplication and an addition are two."""
+    memory: int
+    """Bytes at the peak: weights, gradients, momenta, what the backward pass needs, the batch."""
+    state: int
+    """Bytes of these that stay between steps."""
+    evaluation: int
+    """Bytes at the peak of an evaluation, with what stays."""
+
+    def __str__(self) -> str:
+        return (
+            f"a step takes {self.flops / 1e12:.2f} TFLOP and about {self.memory / GIB:.1f} GiB, of which weights and "
+            f"momenta {self.state / GIB:.1f} GiB; an evaluation {self.evaluation / GIB:.1f} GiB"
+        )
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of the tensors that are alive: now, and at the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_iter(result):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf.untyped_storage())
+        return result
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int] | None = None) -> Forecast:
+    """Of a step late in the recipe's schedule, when all its terms count, and of an evaluation of images up to `largest`
+    (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
+    precision = Precision(precision.name, torch.device("cpu"))
+    batch, largest = _example(recipe), largest or (recipe.crop, recipe.crop)
+    flops = FlopCounterMode(display=False)
+    with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Held() as held:
+        method = build_method(recipe, classes).train()
+        step = Step(recipe, method, precision)
+        state = held.now
+        batch = _mapped(mode.from_tensor, batch)
+        with flops:
+            step(batch, recipe.steps - 1)
+        training, held.most = held.most, held.now
+        network = method.predictor()
+        with evaluating(network), precision.autocast():
+            full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
+    return Forecast(flops.get_total_flops(), training, state, held.most)
+
+
+def _example(recipe: Recipe) -> Batch:
+    """A batch of the recipe's shapes, of black images."""
+    crop, views = recipe.crop, recipe.views
+    plan = Planner(np.full((4, 2), 2 * crop), range(2), range(2, 4), recipe.drawing())(0)
+
+    def images(count: int) -> Tensor:
+        return torch.zeros(count, crop, crop, 3, dtype=torch.uint8)
+
+    windows = Windows(
+        images(recipe.batch),
+        torch.zeros(recipe.batch, crop, crop, dtype=torch.uint8),
+        tuple(images(recipe.unlabeled_batch) for _ in range(views.windows)),
+    )
+    encoder = recipe.encoder
+    return collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
+
+
+def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same with every tensor of a batch changed."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(_mapped(function, part) for part in value)
+    if dataclasses.is_dataclass(value):
+        return type(value)(*(_mapped(function, getattr(value, field.name)) for field in dataclasses.fields(value)))
+    return value

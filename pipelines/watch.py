@@ -1,0 +1,67 @@
+"""Whether files are still those that were prepared: a plan made for one file must not cut from another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .decode import unreadable
+from .errors import UsageError
+
+Stamp = tuple[int, int, int]
+"""Size, and the times when the content and the inode changed: the last one tells of a file that was changed and given
+its old time again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a file was known by when it was prepared."""
+
+    stamp: Stamp | None
+    """None for a converted file: its bytes are looked at when it is used first."""
+    hash: str
+    """As `hash_of` makes it."""
+
+
+class Watch:
+    """Knows files by their marks; files without a mark are not looked at. May be called from several threads."""
+
+    def __init__(self, marks: Mapping[Path, Mark]):
+        self._stamps = {path: mark.stamp for path, mark in marks.items()}
+        self._hashes = {path: mark.hash for path, mark in marks.items()}
+        self._converted = {path for path, mark in marks.items() if mark.stamp is None}
+
+    def __call__(self, path: Path) -> None:
+        """Raises UsageError where the file is gone or holds other bytes. A new date or another name changes nothing.
+
+        Costs one `os.stat`. A converted file that is damaged is removed, so that preparing makes it anew.
+        """
+        if path not in self._hashes:
+            return
+        try:
+            stamp = stamp_of(os.stat(path))
+            if stamp == self._stamps[path]:
+                return
+            same = hash_of(path.read_bytes()) == self._hashes[path]
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if same:
+            self._stamps[path] = stamp
+        elif path in self._converted:
+            path.unlink(missing_ok=True)
+            raise UsageError(f"{path}: was damaged and is removed; run `semiseg prepare`, which makes it anew")
+        else:
+            raise UsageError(f"{path}: changed since it was prepared; run `semiseg prepare` and start again")
+
+
+def stamp_of(stat: os.stat_result) -> Stamp:
+    """What a file is known by without reading it."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def hash_of(data: bytes) -> str:
+    """What a file is known by: 16 hex digits."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()

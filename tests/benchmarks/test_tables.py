@@ -1,0 +1,25 @@
+"""Figures of the documentation are those of the rows that are committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tables
+
+
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_the_tables_are_those_of_the_rows(page):
+    text = (Path(__file__).parents[2] / page).read_text()
+    assert tables.written(text) == text, "run `python benchmarks/tables.py`"
+
+
+def test_a_table_is_made_of_the_newest_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    row = {"loader": "host", "machine": "a", "rate": 1.0, "ratio_to_plain": 1.0}
+    for rate in (10.0, 20.0):
+        tables.append([row | {"kind": kind, "rate": rate} for kind in ("labeled", "pairs")], tmp_path / "loader.csv")
+    page = "before\n<!-- table loader -->\nold\n<!-- end -->\nafter\n"
+    assert "| host | 20 | 20 | 1.0 | 1.0 |" in tables.written(page)
+    assert tables.written(page).endswith("<!-- end -->\nafter\n")

@@ -1,0 +1,81 @@
+"""`semiseg show`: the pixels that training sees, drawn and described."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROW = ("--layout", "folder", "--data")
+
+
+@pytest.fixture
+def refused(semiseg, tmp_path):
+    """The one line of an exit with code 2 that leaves no picture behind."""
+
+    def run(*arguments):
+        code, _, err = semiseg("show", *arguments)
+        assert code == 2
+        (line,) = err.strip().splitlines()
+        assert not list(tmp_path.rglob("show.png"))
+        return line
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_pictures_of_several_images_and_what_is_said_of_them(semiseg, folder_root, tmp_path):
+    root = folder_root()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / "images/a000.jpg").transpose(Image.Transpose.ROTATE_90).save(root / "images/a000.jpg", exif=exif)
+    (tmp_path / "sheet.png").write_text("an older one")
+    code, text, _ = semiseg("show", *ROW, root, "a000", "images/a008.jpg", "--out", "sheet.png", "--json")
+    assert code == 0
+    document = json.loads(text)
+    first, second = document["images"]
+    assert (first["id"], first["height"], first["width"], first["orientation"]) == ("a000", 40, 48, 6)
+    counts = np.bincount(np.asarray(Image.open(root / "masks/a000.png")).ravel(), minlength=3).tolist()
+    assert [(v["value"], v["name"], v["pixels"]) for v in first["values"]] == [
+        (0, "ground", counts[0]),
+        (1, "car", counts[1]),
+        (2, "tree", counts[2]),
+    ]
+    assert first["image"]["source"] == str(root / "images/a000.jpg")
+    assert str(tmp_path / "cache") in first["image"]["read"]
+    assert first["mask"] == {"source": str(root / "masks/a000.png"), "read": str(root / "masks/a000.png")}
+    assert (second["mask"], second["values"]) == (None, [])
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    # One row below the other, each 48 x 40 enlarged by five; the orange of cars in the first alone.
+    orange = (sheet == (255, 128, 0)).all(2)
+    assert orange.sum() >= 25 * counts[1]
+    assert not orange[len(orange) // 2 + 40 :].any()
+    assert sheet.shape[0] > 2 * 5 * 40
+
+
+def test_names_an_image_that_is_not_there(refused, folder_root):
+    line = refused(*ROW, folder_root(), "a001", "b001")
+    assert "has no image 'b001': the nearest of 12 are a001" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "name the images"),
+        (["a000"] * 33, "at most 32"),
+        (("a000", "--out", "show.jpg"), "name a .png file"),
+        (("a000", "--out", "nowhere/show.png"), "a folder that is there"),
+    ],
+)
+def test_wrong_arguments(refused, folder_root, arguments, says):
+    assert says in refused(*ROW, folder_root(), *arguments)
+
+
+def test_what_training_refuses_is_refused(refused, folder_root):
+    root = folder_root()
+    (root / "images/a003.jpg").write_text("no picture")
+    assert "a003.jpg cannot be decoded" in refused(*ROW, root, "a000")

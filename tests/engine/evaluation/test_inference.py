@@ -1,0 +1,165 @@
+"""Prediction over folders as people have them: which pictures it finds, and where it writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.engine import predict
+from semiseg.engine.checkpoint import header_of, save_network
+from semiseg.engine.models import build_network
+from semiseg.pipelines.errors import UsageError
+
+CLASSES, PALETTE = ("ground", "car"), ((0, 0, 0), (255, 0, 0))
+
+
+@pytest.fixture
+def checkpoint(tiny, tmp_path):
+    recipe = tiny("supervised", data=tmp_path)
+    network = build_network("cac", "resnet18", 2, head_width=16)
+    path = tmp_path / "best.safetensors"
+    save_network(path, network, header_of(recipe, network, CLASSES, PALETTE), recipe)
+    return path
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path):
+    """`run(out)` predicts tmp_path/new: the names below masks/, the number of images and what was said."""
+
+    def run(out="out", images="new"):
+        notes = []
+        done = predict(checkpoint, tmp_path / images, tmp_path / out, device="cpu", on_event=notes.append)
+        assert not done.failed
+        made = {
+            kind: sorted(str(path.relative_to(done.out / kind)) for path in (done.out / kind).rglob("*.png"))
+            for kind in ("masks", "colours", "overlays")
+        }
+        assert made["masks"] == made["colours"] == made["overlays"]
+        said = "\n".join(event.text for event in notes if event.kind == "note")
+        return made["masks"], done.images, said
+
+    return run
+
+
+@pytest.fixture
+def new(tmp_path):
+    """`new("a.jpg", ...)` makes pictures below tmp_path/new, and returns the folder."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / "new" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((32, 40, 3), np.uint8)).save(path, "PNG")
+        return tmp_path / "new"
+
+    return make
+
+
+def test_pictures_are_found_as_in_training(new, run, tmp_path):
+    folder = new("a.jfif", "day/b.jpg", "._a.jpg", "@eaDir/a.jpg/x.jpg", ".ipynb_checkpoints/a.jpg")
+    new("runs/x/samples/s.png")
+    for name in ("recipe.json", "split.json"):
+        (folder / "runs/x" / name).touch()
+    (folder / "c.heic").touch()
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "z.jpg").mkdir()
+    (folder / "lost.png").symlink_to("nowhere.png")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(folder / "a.jfif", tmp_path / "elsewhere/d.jpg")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    names, count, said = run()
+    assert names == ["a.png", "day/b.png", "linked/d.png"]
+    assert count == 3
+    assert "(1 .heic)" in said
+    assert "3 names in" in said
+    assert "runs/x/" in said
+
+
+@pytest.mark.parametrize("masks", ["{}_mask.png", "{}-seg.png", "masks/{}.png", "labels/{}.gif"])
+def test_masks_among_the_pictures_are_passed_over(new, run, masks):
+    new("a.jpg", "b.jpg", "street_label.jpg", masks.format("a"))
+    names, _, said = run()
+    assert names == ["a.png", "b.png", "street_label.png"]
+    assert f"are masks of others, {masks.format('a')} for one" in said
+
+
+def test_a_circle_of_links_is_one_line(new, run):
+    (new("a.jpg") / "loop").symlink_to(".")
+    with pytest.raises(UsageError, match=r"the link .*new/loop leads back"):
+        run()
+
+
+@pytest.mark.parametrize("out", ["new/out", "new", "new/../new/out", "link/out"])
+def test_predicting_twice_is_predicting_the_same(new, run, tmp_path, out):
+    new("a.jpg", "day/b.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for _ in range(2):
+        assert run(out)[:2] == (["a.png", "day/b.png"], 2)
+
+
+def test_nothing_but_predictions_is_written_over(new, run, tmp_path):
+    new("a.jpg", "masks/a.png", "masks/b.png")
+    before = (tmp_path / "new/masks/a.png").read_bytes()
+    with pytest.raises(UsageError, match=r"--out: .*new/masks holds files of the same names, not of a prediction"):
+        run("new")
+    assert (tmp_path / "new/masks/a.png").read_bytes() == before
+    assert not (tmp_path / "new/colours").exists()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_in_the_folder_of_results_are_replaced(new, run, tmp_path, link):
+    new("a.jpg")
+    run()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out/masks/a.png").unlink()
+    link(tmp_path / "precious", tmp_path / "out/masks/a.png")
+    assert run()[0] == ["a.png"]
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "out/masks/a.png").is_symlink()
+
+
+@pytest.mark.parametrize("place", ["masks", "masks/day"])
+def test_linked_folders_of_results_are_refused(new, run, tmp_path, place):
+    new("day/a.jpg")
+    (tmp_path / "out/masks").mkdir(parents=True)
+    (tmp_path / "precious").mkdir()
+    if place == "masks":
+        (tmp_path / "out/masks").rmdir()
+    (tmp_path / "out" / place).symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match=f"--out: .*out/{place} is a link to another folder"):
+        run()
+    assert not list((tmp_path / "precious").iterdir())
+
+
+def test_names_as_long_as_file_systems_take(new, run):
+    long, longer = "x" * 240, "é" * 125
+    new(f"{long}.jpg", f"{longer}.jpg", f"{longer}.png")
+    names, count, _ = run()
+    assert count == len(names) == 3
+    assert f"{long}.png" in names
+    assert all(len(os.fsencode(name)) <= 255 for name in names)
+
+
+@pytest.mark.parametrize("name", ["..jpg", ".hidden.jpg", "a.b.jpg", "a..png"])
+def test_odd_names_of_one_image(new, run, name):
+    new(name)
+    assert run(images=f"new/{name}")[0] == [f"{name.rpartition('.')[0]}.png"]
+
+
+def test_names_that_are_not_utf8_are_refused(new, run, tmp_path):
+    os.rename(new("a.jpg") / "a.jpg", os.fsencode(tmp_path / "new") + b"/caf\xe9.jpg")
+    with pytest.raises(UsageError, match=r"caf\\xe9.jpg"):
+        run()
+
+
+def test_folders_without_pictures_say_why(new, run, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/a.heic").touch()
+    with pytest.raises(UsageError, match=r"new: no images there .*\(1 .heic\): save them"):
+        run()
+    with pytest.raises(UsageError, match="none: no images"):
+        run(images="none")

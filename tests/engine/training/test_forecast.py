@@ -1,0 +1,99 @@
+"""What a step is said to cost, against what it costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from semiseg.engine.device import Precision
+from semiseg.engine.methods import METHODS
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.forecast import forecast
+
+FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
+
+MEASURE = """
+import ctypes, gc, json
+from pathlib import Path
+import torch
+from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.device import Precision
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.forecast import _example, forecast
+from semiseg.engine.training.step import Step
+
+def status(field):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+torch.set_num_threads(1)
+changes = {"backbone": "resnet18", "crop": 128, "batch": 6, "weights": "none"}
+recipe = load_recipe("supervised_voc").replace(**changes)
+precision = Precision("fp32", torch.device("cpu"))
+told = forecast(recipe, 21, precision)
+batch = _example(recipe)
+small = load_recipe("supervised_voc").replace(**changes | {"crop": 32, "batch": 2})
+Step(small, build_method(small, 21).train(), precision)(_example(small), 0)  # what libraries keep
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+method = build_method(recipe, 21).train()
+step = Step(recipe, method, precision)
+for k in range(2):
+    step(batch, k)
+print(json.dumps([told.memory, status("VmHWM") - before]))
+"""
+
+
+def test_the_weights_and_momenta_of_a_method_are_counted(tiny):
+    recipe = tiny("cps")
+    parameters = sum(p.numel() for p in build_method(recipe, 3).parameters())
+    buffers = sum(b.numel() * b.element_size() for b in build_method(recipe, 3).buffers())
+    assert forecast(recipe, 3, FP32).state == pytest.approx(8 * parameters + buffers, rel=0.01)
+
+
+def test_products_are_counted_forward_and_twice_backward(tiny):
+    """By hand: the classifier of the supervised method, whose input needs a gradient, on 8x8 positions of 2 images."""
+    recipe = tiny("supervised")
+    one, two = (forecast(recipe, classes, FP32).flops for classes in (3, 4))
+    assert two - one == 3 * 2 * recipe.head_width * 2 * 8 * 8
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_told(tiny, name):
+    told = forecast(tiny(name), 3, FP32)
+    assert told.memory > told.state > 0
+    assert "TFLOP" in str(told)
+
+
+def test_maps_in_half_precision_take_less(tiny):
+    told, low = (forecast(tiny("cac", crop=128, batch=4), 3, precision) for precision in (FP32, BF16))
+    assert low.memory < told.memory
+    assert low.flops == told.flops
+
+
+def test_an_evaluation_of_a_larger_image_takes_more(tiny):
+    """At least by one map of the stem, 64 channels at stride 2."""
+    small, large = (forecast(tiny("supervised"), 3, FP32, size).evaluation for size in ((64, 64), (256, 512)))
+    assert large - small > 64 * (128 * 256 - 32 * 32) * 4
+
+
+def test_nothing_is_drawn_from_the_generator_of_the_run(tiny):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    forecast(tiny("cac"), 3, FP32)
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_memory_of_a_step_is_what_it_then_takes():
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told, taken = json.loads(done.stdout)
+    assert told == pytest.approx(taken, rel=0.3)
