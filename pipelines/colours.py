@@ -11,6 +11,7 @@ from .draws import Draws
 from .views import Augmentation
 
 LUMA = np.array([0.299, 0.587, 0.114])
+CYCLE = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 MEAN_LUMA = 117.0  # grey level of the mean colour of ImageNet: the centre about which contrast changes in fixed order
 ORDERS = np.array(list(itertools.permutations(range(4))))
@@ -97,10 +98,12 @@ def ordered_matrices(
     them.
 
     Every change takes a window's mean and its deviations from it to those of the result. Contrast scales the
-    deviations and draws the mean to its own luma, as saturation would; the other changes do the same to both.
+    deviations and draws the mean to its own luma, as saturation would; the other changes do the same to both. Hue turns
+    colours about the grey axis: a third of the circle exchanges the channels, as in HSV, and other turns are near it,
+    which those of the IQ plane, where the luma stays, are not.
     """
     scaled, contrasted = (factor[:, None, None] * np.eye(3) for factor in (brightness, contrast))
-    saturated, turned = _saturation(saturation), _turn(hue)
+    saturated, turned = _saturation(saturation), _turn_about_gray(hue)
     deviation = _composed(np.stack([scaled, contrasted, saturated, turned], 1), order)
     mean = _composed(np.stack([scaled, _saturation(contrast), saturated, turned], 1), order)
     luma = np.where(gray[:, None, None], np.tile(LUMA, (3, 1)), np.eye(3))
@@ -127,3 +130,9 @@ def _turn(hue: np.ndarray) -> np.ndarray:
     turn[:, 1, 1], turn[:, 1, 2] = np.cos(angle), -np.sin(angle)
     turn[:, 2, 1], turn[:, 2, 2] = np.sin(angle), np.cos(angle)
     return np.linalg.inv(TO_YIQ) @ turn @ TO_YIQ
+
+
+def _turn_about_gray(hue: np.ndarray) -> np.ndarray:
+    """(B, 3, 3): colours turned about the grey axis by a share of the circle, the way that HSV counts."""
+    angle = 2 * np.pi * hue[:, None, None]
+    return np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) / np.sqrt(3) * CYCLE

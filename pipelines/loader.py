@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..kernels import photometric
 from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
-from .colours import Colouring
 from .plan import Plan, View
 
 
@@ -107,16 +106,16 @@ def collate(
 
     def coloured(windows: Tensor, view: View) -> list[Tensor]:
         """The windows, sent once, in each of the view's colourings."""
-        windows = send(windows)
-        images = [one(windows, colouring) for colouring in view.colourings]
+        windows, images = send(windows), []
+        by_mean = any(colouring.by_mean is not None for colouring in view.colourings)
+        colour = mean_colour(windows) if by_mean else None
+        for colouring in view.colourings:
+            matrix = send(colouring.matrix)
+            if colouring.by_mean is not None:
+                matrix = with_mean(matrix, send(colouring.by_mean), colour)
+            blurs = {"sigma": send(colouring.sigma), "radius": colouring.radius, "blur_last": colouring.blur_last}
+            images.append(photometric(windows, matrix, send(colouring.blur), mean, std, dtype=dtype, **blurs))
         return images if channels_last else [image.contiguous() for image in images]
-
-    def one(windows: Tensor, colouring: Colouring) -> Tensor:
-        matrix = send(colouring.matrix)
-        if colouring.by_mean is not None:
-            matrix = add_mean(matrix, send(colouring.by_mean), windows)
-        blurs = {"sigma": send(colouring.sigma), "radius": colouring.radius, "blur_last": colouring.blur_last}
-        return photometric(windows, matrix, send(colouring.blur), mean, std, dtype=dtype, **blurs)
 
     target = windows.target.clone() if windows.target.device == device else send(windows.target)
     labeled = Labeled(*coloured(windows.labeled, plan.labeled.views[0]), target)
@@ -131,20 +130,19 @@ def collate(
     if plan.partner is not None:
         weak, *strong = images
         boxes = send(plan.boxes.swapaxes(0, 1)[:, :, None].copy())
-        return Batch(
-            labeled, WeakStrong(weak, tuple(strong), boxes, send(plan.partner), send(views[0].valid(plan.crop)))
-        )
+        valid = send(views[0].valid(plan.crop))
+        return Batch(labeled, WeakStrong(weak, tuple(strong), boxes, send(plan.partner), valid))
     if plan.boxes is not None:
         return Batch(labeled, Mixed(*images, send(plan.boxes)))
     return Batch(labeled, Plain(*images))
 
 
-def add_mean(matrix: Tensor, by_mean: Tensor, windows: Tensor) -> Tensor:
-    """Matrices (B, 3, 4) that also add `by_mean` (B, 3, 3) times the mean colour of each of the windows (B, S, S, 3).
+def mean_colour(windows: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3) float64. Sums are of integers that floats hold: the same on every device."""
+    return windows.sum(1, dtype=torch.float32).sum(1, dtype=torch.float64) / (windows.shape[1] * windows.shape[2])
 
-    The sums are of integers, which are the same on every device.
-    """
-    mean = windows.sum((1, 2), dtype=torch.int64) / (windows.shape[1] * windows.shape[2])
-    added = matrix.clone()
-    added[:, :, 3] += (by_mean @ mean[:, :, None])[..., 0]
-    return added
+
+def with_mean(matrix: Tensor, by_mean: Tensor, colour: Tensor) -> Tensor:
+    """Matrices (B, 3, 4) that also add `by_mean` (B, 3, 3) times the windows' mean colours (B, 3)."""
+    shift = matrix[:, :, 3:] + by_mean.double() @ colour[:, :, None]
+    return torch.cat([matrix[:, :, :3], shift.to(matrix.dtype)], 2)

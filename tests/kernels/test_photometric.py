@@ -85,6 +85,70 @@ def test_every_way_gives_the_same_grey_levels(size, device):
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
 
 
+def taps_by_loops(sigma, radius):
+    """The Gaussian in 1/256, rounded from the far end on with what was left over, as OpenCV does."""
+    exact = [math.exp(-(offset**2) / (2 * sigma**2)) for offset in range(-radius, radius + 1)]
+    taps, rest = [], 0.0
+    for tap in exact[:radius]:
+        wanted = 256 * tap / sum(exact) + rest
+        taps.append(round(wanted))
+        rest = wanted - taps[-1]
+    return [*taps, 256 - 2 * sum(taps), *taps[::-1]]
+
+
+def blurred_by_loops(levels, sigma, radius):
+    """Grey levels (H, W, 3) float64, blurred along both sides by mirrored rows and columns, rounded once."""
+    for dim in (0, 1):
+        length = levels.shape[dim]
+        mirrored = list(range(length)) + list(range(length - 2, 0, -1))
+        levels = sum(
+            tap
+            * levels.index_select(dim, torch.tensor([mirrored[(i + offset) % len(mirrored)] for i in range(length)]))
+            for offset, tap in zip(range(-radius, radius + 1), taps_by_loops(sigma, radius))
+        )
+    return (levels / 2**16 + 0.5).floor()
+
+
+def test_taps_are_those_of_opencv() -> None:
+    deviations = torch.linspace(0.1, 4, 200)
+    for radius in (1, 2, 6):
+        taps = PLAIN.gaussian_taps(deviations, radius)
+        for ours, sigma in zip(taps.tolist(), deviations.tolist()):
+            assert ours == taps_by_loops(sigma, radius)[radius:]
+    assert PLAIN.gaussian_taps(torch.zeros(1), 6).tolist() == [[256, 0, 0, 0, 0, 0, 0]]
+    assert PLAIN.gaussian_taps(torch.tensor([1.1]), 2).tolist() == [[94, 63, 18]]
+
+
+@pytest.mark.parametrize(("radius", "blur_last"), [(6, True), (6, False), (1, True)])
+@pytest.mark.parametrize("size", [(18, 17), (1, 7)])
+@pytest.mark.usefixtures("library")
+def test_every_image_has_its_own_blur_before_or_after_colours(size, blur_last, radius, device):
+    images, matrix, _ = problem(device, 4, *size)
+    blur, sigma = torch.tensor([True, True, False, True]), torch.tensor([0.1, 0.7, 1.5, 2.0])
+    ours = grey_levels(
+        photometric(
+            images, matrix, blur.to(device), MEAN, STD, sigma=sigma.to(device), radius=radius, blur_last=blur_last
+        )
+    )
+    for i in range(4):
+        levels = images[i].cpu().double()
+        for step in ("colour", "blur") if blur_last else ("blur", "colour"):
+            if step == "colour":
+                levels = PLAIN.recolour(levels[None].int(), matrix[i : i + 1].cpu())[0].double()
+            elif blur[i]:
+                levels = blurred_by_loops(levels, sigma[i].item(), radius)
+        assert torch.equal(ours[i].round(), levels)
+
+
+@pytest.mark.usefixtures("library")
+def test_one_sigma_serves_all_images(device):
+    images, matrix, blur = problem(device)
+    one = photometric(images, matrix, blur, MEAN, STD, sigma=0.8, radius=3)
+    several = photometric(images, matrix, blur, MEAN, STD, sigma=torch.full((4,), 0.8, device=device), radius=3)
+    assert torch.equal(one, several)
+    assert not torch.equal(one, photometric(images, matrix, blur, MEAN, STD, radius=3))
+
+
 @pytest.mark.usefixtures("library")
 def test_halves_of_coefficients_round_alike(device):
     """Coefficients between two multiples of 1/1024 decide a level where three of them meet a bright pixel."""
@@ -147,6 +211,11 @@ def test_strided_images_and_an_empty_batch(device):
         ("images", torch.zeros(4, 0, 17, 3, dtype=torch.uint8), ValueError),
         ("matrix", torch.zeros(4, 3, 3), ValueError),
         ("blur", torch.zeros(4), TypeError),
+        ("sigma", 0.0, ValueError),
+        ("sigma", torch.ones(3), ValueError),
+        ("sigma", torch.ones(4, dtype=torch.int32), TypeError),
+        ("radius", 0, ValueError),
+        ("radius", 31, ValueError),
         ("mean", (0.5, 0.5), ValueError),
         ("std", torch.ones(4), ValueError),
         ("dtype", torch.uint8, TypeError),

@@ -1,18 +1,14 @@
-import colorsys
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import ColorJitter
 
-from semiseg.pipelines.colours import colour_matrix
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.host import place
 from semiseg.pipelines.plan import DENOMINATOR, Plan, Planner
-from semiseg.pipelines.views import KINDS, Augmentation
+from semiseg.pipelines.views import KINDS, Augmentation, Sampling, ViewSpec
 
 DRAWS = 20_000
 
@@ -210,70 +206,136 @@ def test_a_split_that_cannot_feed_the_views_is_refused(labeled, unlabeled, kind,
         make_planner([(40, 40)] * 2, kind, images=(labeled, unlabeled), **options | changes)
 
 
-def matrix(brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0, gray=False) -> np.ndarray:
-    return colour_matrix(*(np.array([x]) for x in (brightness, contrast, saturation, hue, gray)))[0].astype(float)
-
-
-def recoloured(colour, *arguments, **options) -> np.ndarray:
-    change = matrix(*arguments, **options)
-    return change[:, :3] @ np.asarray(colour, float) + change[:, 3]
-
-
-def test_no_change_is_exactly_the_identity() -> None:
-    assert np.array_equal(matrix(), np.eye(3, 4))
-
-
-def test_gray_makes_the_three_channels_equal_and_keeps_the_luma() -> None:
-    assert np.ptp(matrix(1.2, 0.7, 1.3, 0.05, True), axis=0) == pytest.approx(0, abs=1e-6)
-    assert recoloured((255, 0, 0), gray=True) == pytest.approx(0.299 * 255, abs=1e-3)
-
-
-def test_each_change_alone() -> None:
-    colour = np.array([180.0, 90.0, 60.0])
-    assert recoloured(colour, brightness=1.3) == pytest.approx(1.3 * colour, abs=1e-3)
-    assert recoloured(colour, contrast=0.5) == pytest.approx(117 + 0.5 * (colour - 117), abs=0.1)
-    luma = colour @ [0.299, 0.587, 0.114]
-    assert recoloured(colour, saturation=0.25) == pytest.approx(luma + 0.25 * (colour - luma), abs=1e-3)
-
-
-@pytest.mark.parametrize("hue", [-0.1, -0.04, 0.03, 0.1])
-@pytest.mark.parametrize(
-    "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (128, 128, 128)]
+STRONG = ViewSpec(unlabeled="weak_strong", strong=2)
+UNIMATCH = Augmentation(
+    **{"scale": "own", "filter": "antialiased", "fill": "black", "jitter": 0.8, "jitter_order": "random"},
+    **{"gray": 0.2, "blur": 0.5, "sigma": (0.1, 2.0), "blur_radius": 6, "blur_last": True},
 )
-def test_hue_turns_the_iq_plane(colour, hue) -> None:
-    """The standard library's YIQ has rounded coefficients: hence the tolerance."""
-    y, i, q = colorsys.rgb_to_yiq(*(np.array(colour) / 255))
-    angle = -2 * np.pi * hue
-    turned = y, i * np.cos(angle) - q * np.sin(angle), i * np.sin(angle) + q * np.cos(angle)
-    r = turned[0] + 0.9468822 * turned[1] + 0.6235566 * turned[2]
-    g = turned[0] - 0.2747880 * turned[1] - 0.6356910 * turned[2]
-    b = turned[0] - 1.1085450 * turned[1] + 1.7090070 * turned[2]
-    assert recoloured(colour, hue=hue) == pytest.approx(255 * np.array([r, g, b]), abs=6)
 
 
-@pytest.mark.parametrize("hue", [-0.08, 0.08])
-def test_hue_turns_the_way_that_hsv_counts(hue) -> None:
-    colours = np.array([(150, 90, 80), (90, 150, 80), (80, 90, 150), (150, 140, 80)])
-    for colour in colours:
-        before, after = (colorsys.rgb_to_hsv(*(c / 255))[0] for c in (colour, recoloured(colour, hue=hue)))
-        assert (after - before + 0.5) % 1 - 0.5 == pytest.approx(hue, abs=0.05)
+@pytest.fixture
+def strong_planner(make_planner):
+    """Planners of weak and strong views by the rule for partners: twelve images, four a step."""
+
+    def planner(partner: str = "other", count: int = 12, **changes) -> Planner:
+        options = {"views": STRONG, "unlabeled": UNIMATCH, "crop": 48, "sampling": Sampling(cutmix_partner=partner)}
+        return make_planner([(40 + n, 90 - n) for n in range(count)], **options | changes)
+
+    return planner
 
 
-def test_colours_spread_like_torchvision_s_jitter(photos, make_planner) -> None:
-    photo = cv2.imread(str(photos.images[0]), cv2.IMREAD_COLOR_RGB)[::12, ::12]
-    jittered = Augmentation(range=(1.0, 1.0), jitter=1.0)
-    view = make_planner(kind="plain", unlabeled=jittered, unlabeled_batch=200)(0).unlabeled[0].views[0]
-    ours = np.clip(
-        np.rint(
-            np.einsum("bij,hwj->bhwi", view.colourings[0].matrix[..., :3], photo)
-            + view.colourings[0].matrix[:, None, None, :, 3]
-        ),
-        0,
-        255,
-    )
-    torch.manual_seed(0)
-    jitter, tensor = ColorJitter(0.4, 0.4, 0.4, 0.1), torch.from_numpy(photo.copy()).permute(2, 0, 1)
-    theirs = torch.stack([jitter(tensor) for _ in range(200)]).double().numpy()
-    assert ours.mean() == pytest.approx(theirs.mean(), abs=5)
-    assert ours.std((1, 2)).mean() == pytest.approx(theirs.std((2, 3)).mean(), rel=0.1)
-    assert ours.mean((1, 2, 3)).std() == pytest.approx(theirs.mean((1, 2, 3)).std(), rel=0.25)
+def test_the_weak_view_keeps_its_colours_and_strong_ones_have_their_own(strong_planner) -> None:
+    (view,) = strong_planner(unlabeled_batch=64)(0).unlabeled[0].views
+    weak, *strong = view.colourings
+    assert (weak.matrix == np.eye(3, 4)).all()
+    assert not weak.blur.any()
+    assert weak.by_mean is None
+    one, two = strong
+    changed = (one.matrix != np.eye(3, 4)).any((1, 2)), (two.matrix != np.eye(3, 4)).any((1, 2))
+    assert 0.6 < changed[0].mean() < 1
+    assert (changed[0] != changed[1]).any()
+    assert (one.blur != two.blur).any()
+    assert {(colouring.radius, colouring.blur_last) for colouring in strong} == {(6, True)}
+
+
+def test_boxes_of_the_two_strong_views_are_their_own(strong_planner) -> None:
+    boxes = strong_planner(unlabeled_batch=2000)(0).boxes
+    assert boxes.shape == (2000, 2, 4)
+    one, two = boxes.any(2).T
+    assert (one & two).mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_without_cutmix_nothing_is_mixed(strong_planner) -> None:
+    for partner in ("other", "same"):  # the rule means nothing
+        alone = ViewSpec(unlabeled="weak_strong", cutmix=False)
+        plan = strong_planner(partner, count=1, views=alone, unlabeled_batch=1)(0)
+        assert (len(plan.unlabeled[0].record), plan.partner.tolist(), plan.boxes.any()) == (1, [0], False)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_partners_are_other_images_of_the_same_part_each_once(parts, strong_planner) -> None:
+    plans = [strong_planner(unlabeled_batch=12, parts=parts)(step) for step in range(20)]
+    for plan in plans:
+        own, partner = np.arange(12).reshape(parts, -1), plan.partner.reshape(parts, -1)
+        assert (np.sort(partner, 1) == own).all()
+        assert (partner != own).all()
+    assert len({plan.partner.tobytes() for plan in plans}) > 3  # drawn anew
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(2, 5), batch=st.integers(2, 7), step=st.integers(0, 50))
+def test_an_image_that_comes_several_times_in_a_batch_avoids_itself(count, batch, step, make_planner) -> None:
+    """As many rows on as serve the most images: found here among all."""
+    sizes = [(40, 50)] * count
+    plan = make_planner(sizes, "weak_strong", crop=32, unlabeled_batch=batch)(step)
+    record, row = plan.unlabeled[0].record, np.arange(batch)
+    shift = plan.partner[0]
+    assert (plan.partner == (row + shift) % batch).all()
+    fewest = min(sum(record[(i + by) % batch] == record[i] for i in row) for by in range(1, batch))
+    assert (record[plan.partner] == record).sum() == fewest
+
+
+@pytest.mark.parametrize(("batch", "parts", "rows"), [(4, 1, [3, 2, 1, 0]), (6, 2, [2, 1, 0, 5, 4, 3]), (1, 1, [0])])
+def test_a_reversed_batch_is_reversed_part_by_part(batch, parts, rows, strong_planner) -> None:
+    plan = strong_planner("reversed", unlabeled_batch=batch, parts=parts)(3)
+    assert plan.partner.tolist() == rows
+    assert plan.partner.strides[0] > 0  # tensors have no others
+
+
+def test_another_window_of_the_image_follows_with_geometry_and_colours_of_its_own(strong_planner) -> None:
+    stream = (plan := strong_planner("same")(3)).unlabeled[0]
+    assert np.array_equal(stream.record[:4], stream.record[4:])
+    assert plan.partner.tolist() == [4, 5, 6, 7]
+    assert len(plan.boxes) == 4
+    for values in (stream.step, stream.origin, stream.views[0].colourings[1].sigma):
+        assert len(values) == 8
+        assert not np.array_equal(values[:4], values[4:])
+    alone = strong_planner("reversed")(3).unlabeled[0]  # the windows that are trained on are the same ones
+    assert np.array_equal(alone.origin, stream.origin[:4])
+
+
+@pytest.mark.parametrize(
+    ("kind", "partner", "changes", "cure"),
+    [
+        ("weak_strong", "other", {"unlabeled_batch": 1}, "--sampling.cutmix-partner same"),
+        ("weak_strong", "other", {"unlabeled_batch": 2, "batch": 2, "world": 2}, "one a process"),
+        ("weak_strong", "other", {"unlabeled_batch": 4, "parts": 4}, "larger --batch"),
+        ("weak_strong", "reversed", {"unlabeled_batch": 4, "parts": 3}, "--emulate-processes"),
+        ("weak_strong", "other", {"images": ([0], [1])}, "add images"),
+        ("mixed", "reversed", {}, "other or same"),
+    ],
+)
+def test_batches_without_partners_are_refused(kind, partner, changes, cure, make_planner) -> None:
+    with pytest.raises(UsageError, match=cure) as refused:
+        make_planner([(40, 40)] * 4, kind, crop=32, sampling=Sampling(cutmix_partner=partner), **changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_own_long_sides_are_uniform_between_bounds_of_each_image(make_planner) -> None:
+    sizes = np.array([(100, 300), (251, 170)])
+    stream = make_planner(sizes, "plain", unlabeled_batch=DRAWS, unlabeled=UNIMATCH)(0).unlabeled[0]
+    for number, longest in enumerate(sizes.max(1)):
+        sides = longest * DENOMINATOR / stream.step[stream.record == number]
+        low, high = int(0.5 * longest), int(2.0 * longest)
+        assert sides.min() == pytest.approx(low, abs=0.5)
+        assert sides.max() == pytest.approx(high, abs=0.5)
+        assert np.quantile(sides, [0.25, 0.5, 0.75]) == pytest.approx(np.linspace(low, high, 5)[1:4], rel=0.03)
+
+
+def test_padding_is_black_or_has_the_mean_colour(make_planner) -> None:
+    plan = make_planner(kind="plain", unlabeled=UNIMATCH)(0)
+    assert (plan.unlabeled[0].fill, plan.labeled.fill) == ((0, 0, 0), (124, 116, 104))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), padding=st.sampled_from(["corner", "centre"]))
+def test_the_valid_part_of_a_window_is_where_backends_place_the_image(seed, padding, make_planner) -> None:
+    small = Augmentation(range=(0.2, 1.0), padding=padding)
+    stream = make_planner(((30, 50), (60, 40)), "plain", crop=48, seed=seed, unlabeled=small)(0).unlabeled[0]
+    (view,) = stream.views
+    for row, (top, left, bottom, right) in enumerate(view.valid(48)):
+        shown, expected = (np.zeros((48, 48), np.uint8) for _ in range(2))
+        region = np.ones(stream.extent[row], np.uint8)
+        place(region, view.offset[row], view.inside[row], view.flip[row], 0, shown, view.pad[row])
+        expected[top:bottom, left:right] = 1
+        assert np.array_equal(shown, expected)

@@ -1,7 +1,7 @@
 import pytest
 
 from semiseg.engine.methods import METHODS
-from semiseg.pipelines.views import KINDS, ViewSpec
+from semiseg.pipelines.views import KINDS, Augmentation, ViewSpec
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -14,3 +14,23 @@ def test_views_are_known_by_numbers(name) -> None:
 
 def test_kinds_are_what_methods_ask_for() -> None:
     assert {method.views.unlabeled for method in METHODS.values()} <= KINDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sigma": (0.0, 2.0)}, "--unlabeled.sigma"),
+        ({"sigma": (2.0, 1.0)}, "--unlabeled.sigma"),
+        ({"blur_radius": 0}, "--unlabeled.blur-radius"),
+        ({"blur_radius": 31}, "--unlabeled.blur-radius"),
+    ],
+)
+def test_a_blur_that_makes_no_sense_is_named(changes, field) -> None:
+    (fault,) = Augmentation(**changes).faults("--unlabeled.")
+    assert fault.startswith(field)
+
+
+def test_only_mixed_images_have_partners() -> None:
+    mixing = {name for name in KINDS if ViewSpec(unlabeled=name).partners}
+    assert mixing == {"mixed", "weak_strong"}
+    assert not ViewSpec(unlabeled="weak_strong", cutmix=False).partners
