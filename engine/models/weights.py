@@ -55,7 +55,7 @@ def _fill(network: Network, state: dict[str, Tensor], source: str) -> None:
     except UsageError as error:
         raise UsageError(f"weights {source}: {error}") from None
     own = _uncounted(network.backbone.state_dict())
-    require_fit(given, own, f"weights {source}: not the weights of a {network.backbone_name} backbone")
+    require_fit(given, own, f"weights {source}: not the weights of {network.backbone_name}")
     network.backbone.load_state_dict(given, strict=False)
 
 

@@ -86,8 +86,11 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     precision = Precision(precision.name, torch.device("cpu"))
     batch, largest = _example(recipe), largest or (recipe.crop, recipe.crop)
     flops = FlopCounterMode(display=False)
-    with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Held() as held:
+    # Some backbones read values as they are made, which fake tensors do not have.
+    with torch.device("meta"):
         method = build_method(recipe, classes).train()
+    with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Held() as held:
+        method.to_empty(device="cpu")
         step = Step(recipe, method, precision)
         state = held.now
         batch = _mapped(mode.from_tensor, batch)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from semiseg.engine.checkpoint import find, header_of, load_network, save_network
 from semiseg.engine.evaluation.scores import normalised
-from semiseg.engine.models import build_network
+from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.state import load_state, save_state
 from semiseg.pipelines.errors import UsageError
@@ -45,6 +45,54 @@ def test_a_checkpoint_holds_the_network_and_what_its_use_needs(saved):
     assert not loaded.network.training
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(loaded.network.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("network", "backbone", "crop", "multiple"),
+    [("unimatch", "efficientnet_lite0", 33, 8), ("dpt", "dinov2_small", 28, 14)],
+)
+def test_every_encoder_s_colours_and_sides_travel_without_its_weights(
+    tiny, tmp_path, monkeypatch, network, backbone, crop, multiple
+):
+    recipe = tiny("cps", data=tmp_path, network=network, backbone=backbone, crop=crop, weights="imagenet")
+    built = build_network(network, backbone, 3, head_width=16)
+    header = header_of(recipe, built, CLASSES, PALETTE)
+    save_network(tmp_path / "best.safetensors", built, header, recipe)
+
+    def refuse(*args, **options):
+        raise AssertionError("pretrained weights were asked for")
+
+    monkeypatch.setitem(ENCODERS, backbone, replace(ENCODERS[backbone], weights=refuse))
+    loaded = load_network(tmp_path / "best.safetensors")
+    half = backbone.startswith("efficientnet")
+    assert loaded.network.mean == loaded.header.mean == ((0.5,) * 3 if half else (0.485, 0.456, 0.406))
+    assert loaded.network.std == ((0.5,) * 3 if half else (0.229, 0.224, 0.225))
+    assert (loaded.header.evaluation.multiple, loaded.header.evaluation.window) == (multiple, crop)
+    for name, tensor in built.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], tensor), name
+    white = normalised(loaded.network, np.full((1, 2, 2, 3), 255, np.uint8), torch.device("cpu"))
+    assert white[0, 0, 0, 0].item() == pytest.approx(1 if half else (1 - 0.485) / 0.229, rel=1e-3)
+
+
+def test_a_header_of_before_reflects_to_multiples_of_8(saved):
+    path, _, recipe = saved
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header = json.loads(metadata["header"])
+    del header["evaluation"]["multiple"]
+    save_file(state, path, metadata | {"header": json.dumps(header)})
+    assert load_network(path).header.evaluation == recipe.protocol()
+    assert recipe.protocol().multiple == 8
+
+
+def test_a_backbone_that_is_made_otherwise_by_now_is_one_line(saved):
+    path, *_ = saved
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state["backbone.new.weight"] = torch.zeros(2)
+    save_file(state, path, metadata)
+    with pytest.raises(UsageError, match="not those of cac with resnet18 as they are made here"):
+        load_network(path)
 
 
 def test_a_damaged_file_is_refused(saved):

@@ -63,7 +63,7 @@ def test_dinov2_takes_multiples_of_its_patches(tmp_path, crop, near):
         recipe.check()
         assert (recipe.protocol().window, recipe.protocol().multiple) == (crop, 14)
     window = recipe.replace(crop=28, evaluation=Evaluation(protocol="slide", window=500))
-    with pytest.raises(UsageError, match="--evaluation.window: 500 is not a multiple of 14; use 490 or 504"):
+    with pytest.raises(UsageError, match=r"--evaluation\.window: 500 is not a multiple of 14; use 490 or 504"):
         window.check()
 
 

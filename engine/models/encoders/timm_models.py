@@ -35,7 +35,7 @@ def encoder(name: str) -> Encoder:
     low = next((place for place, stride in enumerate(strides) if stride >= LOW), len(strides) - 1)
     if strides[low] >= strides[-1]:
         raise UsageError(
-            f"backbone {PREFIX}{name}: it gives maps of one stride alone ({strides[-1]}), and decoders want a fine and "
+            f"{PREFIX}{name}: it gives maps of one stride alone ({strides[-1]}), and decoders want a fine and "
             "a coarse one; pass a convolutional model"
         )
     chosen = (low, len(strides) - 1)
@@ -72,16 +72,16 @@ def _timm(name: str) -> ModuleType:
         logging.getLogger("timm").setLevel(logging.ERROR)
         import timm
     except ImportError as error:
-        raise UsageError(f"backbone {PREFIX}{name}: timm is not installed; pip install 'semiseg[timm]'") from error
+        raise UsageError(f"{PREFIX}{name}: timm is not installed; pip install 'semiseg[timm]'") from error
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         near = get_close_matches(model, timm.list_models(), 3)
         hint = f"; did you mean {', '.join(PREFIX + each for each in near)}?" if near else ""
-        raise UsageError(f"backbone {PREFIX}{name}: timm {timm.__version__} has no model {model!r}{hint}")
-    tags = [each.partition(".")[2] for each in timm.list_pretrained(model, include_tags=True)]
+        raise UsageError(f"{PREFIX}{name}: timm {timm.__version__} has no model {model!r}{hint}")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(model)]
     if tag and tag not in tags:
         raise UsageError(
-            f"backbone {PREFIX}{name}: timm {timm.__version__} has no weights {tag!r} of {model}, but "
+            f"{PREFIX}{name}: timm {timm.__version__} has no weights {tag!r} of {model}, but "
             f"{', '.join(tags) or 'none'}"
         )
     return timm
@@ -97,7 +97,7 @@ def _options(timm: ModuleType, name: str) -> dict[str, Any]:
             return options
         except Exception as error:  # Models refuse in as many ways as there are authors.
             reason = error
-    raise UsageError(f"backbone {PREFIX}{name}: timm makes no maps of it ({_line(reason)}); pass another model")
+    raise UsageError(f"{PREFIX}{name}: timm makes no maps of it ({_line(reason)}); pass another model")
 
 
 def _multiple(name: str, options: dict[str, Any], channels: tuple[int, ...], strides: tuple[int, ...]) -> int:
@@ -115,7 +115,7 @@ def _multiple(name: str, options: dict[str, Any], channels: tuple[int, ...], str
         sizes = [(c, -(-height // stride), -(-width // stride)) for c, stride in zip(channels, strides, strict=True)]
         if [tuple(each.shape[1:]) for each in maps] == sizes:
             return multiple
-    raise UsageError(f"backbone {PREFIX}{name}: it does not take images of any size ({_line(reason)}); pass another")
+    raise UsageError(f"{PREFIX}{name}: it does not take images of any size ({_line(reason)}); pass another")
 
 
 def _weights(name: str) -> tuple[State, str]:

@@ -351,3 +351,29 @@ def test_images_smaller_than_their_padding_are_mirrored_back_and_forth(height, w
     bottom, right = -height % 8, -width % 8
     padded = reflected(reflected(image, 2, bottom), 3, right)[0, 0].numpy()
     np.testing.assert_array_equal(padded, np.pad(image[0, 0].numpy(), ((0, bottom), (0, right)), mode="reflect"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"scale": 1.3}, {"protocol": "slide", "window": 28}, {"flip": True}])
+def test_sides_of_patches_are_kept_whatever_the_size_of_the_image(settings):
+    """DINOv2 refuses sides that are no multiples of 14: whole images are reflected, resized ones rounded to them."""
+    torch.manual_seed(0)
+    network = build_network("dpt", "dinov2_small", 3, head_width=16).eval()
+    images = torch.randn(2, 3, 33, 47)
+    protocol = Evaluation(**{"protocol": "whole"} | settings).resolve(42, 14)
+    logits = full_logits(network, images, protocol)
+    assert logits.shape == (2, 3, 33, 47)
+    if not settings:
+        padded = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (0, 9), (0, 9)), mode="reflect"))
+        expected = torch.nn.functional.interpolate(network(padded), (42, 56), mode="bilinear", align_corners=True)
+        torch.testing.assert_close(logits, expected[..., :33, :47])
+    counts = confusion(network, images, torch.zeros(2, 33, 47, dtype=torch.uint8), 3, protocol)
+    expected = torch.bincount(logits.argmax(1).flatten(), minlength=3)
+    assert (counts[0] - expected).abs().max() <= 2
+
+
+@pytest.mark.parametrize(("multiple", "kept"), [(1, 8), (2, 8), (8, 8), (14, 14), (16, 16), (32, 32)])
+def test_the_multiple_is_the_published_one_where_the_network_takes_it(multiple, kept):
+    protocol = Evaluation().resolve(64, multiple)
+    assert protocol.multiple == kept
+    assert tiling(protocol, 33, 47).size == (-(-33 // kept) * kept, -(-47 // kept) * kept)

