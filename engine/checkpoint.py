@@ -189,9 +189,9 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
     crop = program.crops.get(layout)
     if crop is None:
         crop = -(-OWN_CROP // network.multiple) * network.multiple
-        evaluation = Evaluation(protocol=program.protocol, long_side=OWN_LONG_SIDE)
+        evaluation = Evaluation(protocol=program.protocol_on(layout), long_side=OWN_LONG_SIDE)
     else:
-        evaluation = Evaluation(protocol=program.protocol, native_crop=crop)
+        evaluation = Evaluation(protocol=program.protocol_on(layout), native_crop=crop)
     known = LAYOUTS[layout].classes
     named = known is not None and len(known) == count
     header = Header(

@@ -14,7 +14,8 @@ from .training.build import build_method, parameter_groups
 
 
 def hyperparameters(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
-    """steps, crop, batch, loss_weights, groups: lr and weight_decay act on the mean gradient of the whole batch."""
+    """steps, crop, batch, loss_weights, method (its other settings), optimizer, schedule, groups: lr and weight_decay
+    act on the mean gradient of the whole batch."""
     if classes is None:
         known = LAYOUTS[recipe.layout].classes
         classes = len(known) if known else 2
@@ -34,8 +35,23 @@ def hyperparameters(recipe: Recipe, classes: int | None = None) -> dict[str, Any
         "crop": recipe.crop,
         "batch": {"labeled": recipe.batch, "unlabeled": recipe.unlabeled_batch if recipe.views.windows else 0},
         "loss_weights": method.weights(),
+        "method": _method_settings(recipe),
+        "optimizer": {"name": recipe.optimizer} | _optimizer_settings(recipe),
+        "schedule": recipe.schedule,
         "groups": groups,
     }
+
+
+def _method_settings(recipe: Recipe) -> dict[str, Any]:
+    """Those that weigh no term of the loss."""
+    weights = recipe.method_class.terms.values()
+    names = [field.name for field in dataclasses.fields(recipe.method) if field.name not in weights]
+    return {name: getattr(recipe.method, name) for name in names}
+
+
+def _optimizer_settings(recipe: Recipe) -> dict[str, Any]:
+    names = ("betas", "eps") if recipe.optimizer == "adamw" else ("momentum",)
+    return {name: getattr(recipe, name) for name in names}
 
 
 def flatten(values: dict[str, Any]) -> dict[str, float]:
@@ -51,13 +67,12 @@ def flatten(values: dict[str, Any]) -> dict[str, float]:
 def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     """All that decides the result, by name: `hyperparameters`, the views, the method's settings and the switches."""
     flat: dict[str, Any] = flatten(hyperparameters(recipe, classes))
-    flat |= {name: getattr(recipe, name) for name in ("momentum", "schedule", "power", "backbone", "network")}
+    flat |= {"optimizer": recipe.optimizer} | _optimizer_settings(recipe)
+    flat |= {name: getattr(recipe, name) for name in ("schedule", "power", "backbone", "network", "freeze_backbone")}
     flat["labelled windows"] = windows(recipe.labeled, recipe.crop)
     if recipe.views.windows:
         flat["unlabelled windows"] = windows(recipe.unlabeled, recipe.crop)
-    weights = recipe.method_class.terms.values()
-    names = [field.name for field in dataclasses.fields(recipe.method) if field.name not in weights]
-    flat |= {f"method.{name}": getattr(recipe.method, name) for name in names}
+    flat |= {f"method.{name}": value for name, value in _method_settings(recipe).items()}
     return flat | {path: recipe.get(path) for path in recipe.switches()}
 
 
@@ -66,6 +81,8 @@ def windows(augmentation: Augmentation, crop: int) -> str:
     if augmentation.scale == "long_side":
         base = round(augmentation.base * crop)
         words = [f"long side {'-'.join(str(int(bound * base)) for bound in augmentation.range)}"]
+    elif augmentation.scale == "own":
+        words = [f"own long side x {'-'.join(f'{bound:g}' for bound in augmentation.range)}"]
     else:
         factor = crop / (augmentation.native_crop or crop)
         words = [f"scales {' '.join(f'{factor * scale:g}' for scale in augmentation.factors)}"]

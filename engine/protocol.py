@@ -25,7 +25,19 @@ class Convention:
     decimals: int | None = None
     """Scores are compared rounded to so many decimals: of those that agree so far the earliest is the best."""
     summed: bool = False
-    """Whether the logits of overlapping windows are added, and not averaged."""
+    """Whether what overlapping windows say is added, and not averaged."""
+    probabilities: bool = False
+    """Whether probabilities come together and not logits."""
+    sides: Literal["reflected", "resized", "free"] = "reflected"
+    """How whole images get sides that the network takes. reflected: by their mirror image at the bottom and right;
+    resized: to the nearest multiples, corners on corners, and their logits back; free: they stay as they are."""
+    ragged: bool = False
+    """Whether windows that reach beyond the image are cut to it; else they are moved inside."""
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the network sees sides that are multiples of nothing."""
+        return self.ragged or (not self.windows and self.sides == "free")
 
 
 PROTOCOLS = {
@@ -33,6 +45,10 @@ PROTOCOLS = {
     "slide": Convention(windows=True),
     "cac-whole": Convention(windows=False, absent="zero", decimals=3),
     "cps-slide": Convention(windows=True, summed=True),
+    "unimatch-whole": Convention(windows=False, absent="zero", sides="free"),
+    "unimatch-slide": Convention(windows=True, absent="zero", summed=True, probabilities=True, ragged=True),
+    "dino-whole": Convention(windows=False, absent="zero", sides="resized"),
+    "unimatch2-slide": Convention(windows=True, absent="zero", summed=True, probabilities=True),
 }
 ProtocolName = Literal[tuple(PROTOCOLS)]
 
@@ -69,6 +85,16 @@ class Protocol:
         yield from require(self.window >= least, f"{prefix}window", f"must be at least {least}", self.window)
         if self.window >= least:
             yield from side_faults(f"{prefix}window", self.window, multiple)
+        if multiple > 1 and self.convention.any_size:
+            instead = next(
+                name
+                for name, other in PROTOCOLS.items()
+                if other.windows == self.convention.windows and other.absent == self.absent_class and not other.any_size
+            )
+            yield (
+                f"{prefix}protocol: {self.name} shows the network images of any size, and it takes multiples of "
+                f"{multiple}; use {instead}"
+            )
         yield from require(self.scale > 0, f"{prefix}scale", "must be more than 0", self.scale)
         positive = bool(self.scales) and min(self.scales) > 0
         yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
@@ -118,7 +144,8 @@ class Evaluation:
     protocol: ProtocolName = "whole"
     """whole: images in one piece, reflected to a multiple of 8 (or of what the backbone asks for); slide: windows of
     `window` pixels, logits averaged; cac-whole and cps-slide: the same with all conventions of the published
-    programs."""
+    programs; unimatch-whole and dino-whole: the image as it is or resized to multiples; unimatch-slide and
+    unimatch2-slide: windows cut to the image or moved inside, probabilities added."""
     window: int | None = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
     scale: float | None = None

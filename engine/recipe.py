@@ -162,23 +162,31 @@ class Recipe:
     sampling: Sampling = field(default_factory=Sampling)
     """Which images a step takes; the defects of the published programs as switches."""
 
-    optimizer: Literal["sgd", "apex_fused_sgd"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "apex_fused_sgd"] = "sgd"
     """apex_fused_sgd needs NVIDIA's apex, built from source."""
     lr: float = 0.01
-    """Learning rate of the heads; falls with (1 - step / steps) ^ power."""
+    """Learning rate of the heads at the start."""
     backbone_lr: float = 0.1
     """Learning rate of the backbones, as a share of lr."""
     momentum: float = 0.9
     """Of SGD."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW: how much of the means of gradients and of their squares is kept at each step."""
+    eps: float = 1e-8
+    """Of AdamW: added to the root of the mean square."""
+    freeze_backbone: bool = False
+    """Leave the backbones' parameters as they are. Running statistics of their batch normalisations, if they have any,
+    go on following the data."""
     weight_decay: float = 1e-4
-    """L2 penalty."""
+    """L2 penalty (SGD), or the share of lr by which parameters shrink at each step (AdamW)."""
     decay: Literal["all", "weights"] = "all"
     """all: every parameter decays (CAC); weights: convolution weights alone (CPS)."""
     power: float = 0.9
     """Exponent of the schedule."""
-    schedule: Literal["poly", "sawtooth"] = "poly"
-    """poly: lr falls with (1 - step / steps) ^ power; sawtooth: that of CAC's supervised mode, which counts 80 epochs
-    of 1157 steps whatever they are, so that lr jumps up again whenever 1157 steps are done."""
+    schedule: Literal["poly", "poly_late", "constant", "sawtooth"] = "poly"
+    """poly: lr falls with (1 - step / steps) ^ power; poly_late: the same a step late, so that the first two steps have
+    the first lr (UniMatch's programs); constant: lr stays; sawtooth: that of CAC's supervised mode, which counts 80
+    epochs of 1157 steps whatever they are, so that lr jumps up again whenever 1157 steps are done."""
     scale_lr: Literal["linear", "none"] = "linear"
     """linear: --batch without --lr changes lr in proportion to the batch; none: it does not. Steps and weight decay
     stay."""
@@ -222,6 +230,9 @@ class Recipe:
         for name in ("lr", "backbone_lr", "weight_decay", "power"):
             yield from require(getattr(self, name) >= 0, _flag(name), "must not be negative", getattr(self, name))
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
+        betas = self.betas
+        yield from require(all(0 <= beta < 1 for beta in betas), "--betas", "must be two numbers in [0, 1)", betas)
+        yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)
         yield from self.labeled.faults("--labeled.")
         yield from self.unlabeled.faults("--unlabeled.", shared=self.views.windows > self.views.streams)
         epoch_steps = self.sampling.epoch_steps
@@ -268,8 +279,10 @@ class Recipe:
         yield from side_faults("--crop", self.crop, multiple, why)
 
     def lr_factor(self, step: int) -> float:
-        """The share of lr in force at a step, in [0, 1]; 0 after the last one."""
-        done = step / self.steps
+        """The share of lr in force at a step, in [0, 1]."""
+        if self.schedule == "constant":
+            return 1.0
+        done = (max(step - 1, 0) if self.schedule == "poly_late" else step) / self.steps
         if self.schedule == "sawtooth":
             epochs, epoch_steps = 80, 1157
             done = (epochs * step // self.steps + step % epoch_steps / epoch_steps) / epochs

@@ -85,6 +85,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "mIoU best": f"{percent(best['val/miou'])} %",
         "at step": f"{best['step']}",
         "mIoU last": f"{percent(scored[-1]['val/miou'])} %",
+        **{f"of the {name}": f"{percent(scored[-1][key])} %" for key, name in beside(scored[-1]).items()},
         "images/s": f"{np.median([line['images_per_s'] for line in trained]):.1f}" if trained else "",
         "data wait": f"{np.median([line['data_wait_pct'] for line in trained]):.0f} %" if trained else "",
         "peak memory": f"{max(line['memory_gib'] for line in trained):.2f} GiB" if trained else "",
@@ -125,6 +126,12 @@ def best_of(scored: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, A
     return best or scored[-1]
 
 
+def beside(line: dict[str, Any]) -> dict[str, str]:
+    """The log's keys for the mIoU of networks that are evaluated beside the one that is saved, and their names."""
+    parts = {key: key.split("/") for key in line}
+    return {key: part[1] for key, part in parts.items() if len(part) == 3 and part[2] == "miou" and part[1] != "iou"}
+
+
 def _curves(trained: list[dict], scored: list[dict]) -> str:
     figure = _figure(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -135,7 +142,10 @@ def _curves(trained: list[dict], scored: list[dict]) -> str:
     if left.lines:
         left.legend(frameon=False)
     steps = [line["step"] for line in scored]
-    middle.plot(steps, [100 * (line["val/miou"] or 0) for line in scored], marker="o", markersize=3)
+    for name, label in ({"val/miou": "the saved one"} | beside(scored[-1])).items():
+        middle.plot(steps, [100 * (line[name] or 0) for line in scored], marker="o", markersize=3, label=label)
+    if len(middle.lines) > 1:
+        middle.legend(frameon=False)
     middle.set(title="validation mIoU, %", xlabel="step", ylim=(0, None))
     right.plot([line["step"] for line in trained], [line["lr"] for line in trained])
     right.set(title="learning rate", xlabel="step", ylim=(0, None))

@@ -11,6 +11,7 @@ from .pseudo_label import mixed_pseudo_label, pseudo_label
 from .upsample_confusion import upsample_confusion
 from .upsample_conv2d import upsample_conv2d
 from .upsample_cross_entropy import upsample_cross_entropy, upsample_ohem_cross_entropy
+from .upsample_mse import upsample_mse
 
 __all__ = [
     "box_mask",
@@ -22,5 +23,6 @@ __all__ = [
     "upsample_confusion",
     "upsample_conv2d",
     "upsample_cross_entropy",
+    "upsample_mse",
     "upsample_ohem_cross_entropy",
 ]

@@ -35,6 +35,11 @@ def check_tensor(
         raise ValueError(f"{name} must be on {device}, not {tensor.device}")
 
 
+def check_normalizer(normalizer: Tensor, device: torch.device) -> None:
+    """Raise TypeError or ValueError unless `normalizer` is a single number on `device`."""
+    check_tensor("normalizer", normalizer, (), (torch.int32, torch.int64, torch.float32, torch.float64), device)
+
+
 def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
     """Return `size` as a pair of positive ints (height, width), or raise ValueError naming `name`."""
     if len(size) != 2 or size[0] < 1 or size[1] < 1:

@@ -36,6 +36,7 @@ from . import _triton
 from .gpu import cutmix, directional_contrast, photometric, pseudo_label, ranking
 from .gpu import upsample_confusion as confusion
 from .gpu import upsample_cross_entropy as cross_entropy
+from .gpu import upsample_mse as squared_error
 
 DEFAULT_ARCHITECTURES = (80, 90, 100)
 LARGEST_SHARED = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
@@ -106,6 +107,14 @@ def _cross_entropy(
     cross_entropy.cross_entropy(*arguments, gradient=gradient, deterministic=True)
 
 
+def _squared_error(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, mixed: bool) -> None:
+    """The error alone, and with a gradient."""
+    one, gradient, pixels = _meta(*logits, dtype=dtype), _meta(*logits), _meta(logits[0], *size, dtype=torch.bool)
+    other, boxes = (one, _meta(logits[0], 1, 4, dtype=torch.int32)) if mixed else (None, None)
+    squared_error.mse(one, one, other, boxes, None, size, True)
+    squared_error.mse(one, one, other, boxes, pixels, size, True, gradient)
+
+
 def _labels(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, align_corners: bool = True) -> None:
     one, boxes = _meta(*logits, dtype=dtype), _meta(logits[0], 3, 4, dtype=torch.int32)
     pseudo_label.pseudo_label(one, size, align_corners)
@@ -138,6 +147,7 @@ def cases() -> Iterator[Callable[[], Any]]:
         yield partial(_contrast_negatives, dtype)
         yield partial(_cross_entropy, *VOC, dtype)
         yield partial(_labels, *VOC, dtype)
+        yield partial(_squared_error, *VOC, dtype, mixed=True)
         yield partial(_confusion, *VOC, dtype, torch.int64)
         yield partial(_cutmix, dtype, torch.channels_last)
         yield partial(_photometric, dtype)
@@ -155,6 +165,7 @@ def cases() -> Iterator[Callable[[], Any]]:
     yield partial(ranking.kth_smallest, _meta(16 * 800 * 800), 100000)
     yield partial(_labels, *CITYSCAPES, torch.bfloat16)
     yield partial(_labels, *VOC, torch.bfloat16, align_corners=False)
+    yield partial(_squared_error, *CITYSCAPES, torch.bfloat16, mixed=False)
     yield partial(_confusion, *CITYSCAPES, torch.bfloat16, torch.uint8)
     yield partial(_cutmix, torch.float32, torch.contiguous_format)
     yield partial(_cutmix, torch.uint8, torch.channels_last)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, TARGETS, check_tensor, outside_autocast
+from ._arguments import FLOATS, TARGETS, check_normalizer, check_tensor, outside_autocast
 from ._ranking import kth_smallest
 from .cpu import upsample_cross_entropy as cpu
 from .gpu import upsample_cross_entropy as gpu
@@ -148,6 +148,7 @@ def upsample_cross_entropy(
     target: Tensor,
     *,
     pixel_weight: Tensor | None = None,
+    normalizer: Tensor | None = None,
     align_corners: bool = True,
     ignore_index: int = 255,
     reduction: str = "mean",
@@ -158,6 +159,8 @@ def upsample_cross_entropy(
     logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
     pixel_weight: (B, H, W) float, multiplies each pixel's loss, not differentiated; "mean" divides by the number of
     valid pixels whatever their weight.
+    normalizer: () int or float, a number of pixels by which "mean" divides instead (1 where it is less); not
+    differentiated. So a mean may be over pixels that count, of which only some have a target.
     reduction: "mean" (0 with zero gradient where every pixel is ignored), "sum", or "none" for a map (B, H, W).
     deterministic: whether the gradient must be the same bits in every run, as torch.use_deterministic_algorithms asks
     for too; on the CPU it always is.
@@ -171,10 +174,14 @@ def upsample_cross_entropy(
         pixel_weight = pixel_weight.detach()
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+    if normalizer is not None:
+        check_normalizer(normalizer, logits.device)
+        if reduction != "mean":
+            raise ValueError(f"normalizer is for the reduction 'mean', not {reduction!r}")
     if _dispatch.provider(logits) == "plain":
         return reference.upsample_cross_entropy(
-            logits, target, pixel_weight=pixel_weight, align_corners=align_corners, ignore_index=ignore_index,
-            reduction=reduction, deterministic=deterministic,
+            logits, target, pixel_weight=pixel_weight, normalizer=normalizer, align_corners=align_corners,
+            ignore_index=ignore_index, reduction=reduction, deterministic=deterministic,
         )  # fmt: skip
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     if reduction == "none":
@@ -183,7 +190,10 @@ def upsample_cross_entropy(
     total, count, _ = _sum_operator(
         logits, target, pixel_weight, align_corners, ignore_index, with_gradient, deterministic
     )
-    return total if reduction == "sum" else total / count.clamp(min=1)
+    if reduction == "sum":
+        return total
+    count = count if normalizer is None else normalizer.detach()
+    return total / count.to(total.dtype).clamp(min=1)
 
 
 @outside_autocast

@@ -1,8 +1,9 @@
 """Published results by method, data set, split and backbone. Each row is a run: `semiseg train cps_voc --split
 voc-cps-1/16 --backbone resnet101` takes the steps of that row. `python -m semiseg.recipes.published` prints the table.
 
-Sources: the CPS and CAC papers. mIoU in % on val. Where no second source was seen, the number is quoted from memory:
-check it against the paper before you print it.
+Sources: the papers of CPS and CAC; UniMatch's README (ResNet-101 on VOC) and logs, UniMatch V2's logs, best epochs. mIoU
+in % on val. Where no second source was seen, the number is quoted from memory: check it against the paper before you
+print it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from semiseg.engine.catalogue import find_recipe
 from semiseg.engine.recipe import Recipe
 
 BACKBONES = ("resnet50", "resnet101")
+TRANSFORMERS = ("dinov2_small", "dinov2_base", "dinov2_large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Row:
     """One published result."""
 
     method: str
-    """supervised, cac, cps or cutmix_cps."""
+    """As its recipes are called."""
     dataset: str
     """voc or cityscapes."""
     split: str
@@ -34,7 +36,7 @@ class Row:
 
     def __str__(self) -> str:
         """The number with the digits of its paper, and a question mark if it is quoted from memory."""
-        digits = 2 if "cps" in self.method else 1
+        digits = 1 if self.method in ("cac", "supervised") else 2
         return f"{self.miou:.{digits}f}{'' if self.confirmed else '?'}"
 
     def recipe(self) -> Recipe:
@@ -47,12 +49,15 @@ def _rows(method: str, dataset: str, splits: str, results: dict[str, str]) -> It
     for backbone, numbers in results.items():
         for split, number in zip(splits.split(), numbers.split(), strict=True):
             if number != "-":
-                yield Row(method, dataset, split, f"resnet{backbone}", float(number.rstrip("*")), number.endswith("*"))
+                name = backbone if backbone in TRANSFORMERS else f"resnet{backbone}"
+                yield Row(method, dataset, split, name, float(number.rstrip("*")), number.endswith("*"))
 
 
 _VOC_CPS = "voc-cps-1/16 voc-cps-1/8 voc-cps-1/4 voc-cps-1/2"
 _CITY_CPS = "city-cps-1/16 city-cps-1/8 city-cps-1/4 city-cps-1/2"
 _FEW = "voc-original-92 voc-original-183 voc-original-366 voc-cps-732"
+_ORIGINAL = "voc-original-92 voc-original-183 voc-original-366 voc-original-732 voc-original-1464"
+_CITY_U2PL = "city-u2pl-1/16 city-u2pl-1/8 city-u2pl-1/4 city-u2pl-1/2"
 _VOC_CAC = "voc-cac-0-1/16 voc-cac-0-1/8 voc-cac-0-1/4"
 _CITY_CAC = "city-cac-0-1/8 city-cac-0-1/4"
 
@@ -70,18 +75,54 @@ ROWS: tuple[Row, ...] = (
         {"50": "74.47 76.61 77.83 78.77", "101": "74.72* 77.62* 79.21* 80.21*"},
     ),
     *_rows("cac", "cityscapes", _CITY_CAC, {"50": "69.7 72.7"}),
+    *_rows(
+        "unimatch",
+        "voc",
+        _ORIGINAL,
+        {"50": "71.90* 72.48* 75.96* 77.39* 78.70*", "101": "75.2* 77.2* 78.8* 79.9* 81.2*"},
+    ),
+    *_rows(
+        "unimatch",
+        "cityscapes",
+        _CITY_U2PL,
+        {"50": "75.03* 76.77* 77.49* 78.60*", "101": "76.59* 77.92* 79.22* 79.45*"},
+    ),
+    *_rows(
+        "unimatch_v2",
+        "voc",
+        _ORIGINAL,
+        {
+            "dinov2_small": "79.03* 85.50* 85.85* 86.69* 87.82*",
+            "dinov2_base": "86.29* 87.92* 88.86* 89.98* 90.80*",
+            "dinov2_large": "86.44* 87.56* 90.29* 91.13* 91.21*",
+        },
+    ),
+    *_rows(
+        "unimatch_v2",
+        "cityscapes",
+        _CITY_U2PL,
+        {"dinov2_small": "80.55* 81.86* 82.39* 82.61*", "dinov2_base": "83.60* 84.30* 84.51* 85.14*"},
+    ),
     *_rows("supervised", "cityscapes", f"{_CITY_CAC} all", {"50": "66.0 70.7 77.7"}),
 )
 
 
 def markdown() -> str:
-    """The table of docs/published.md: a line for each method, data set and split, with the steps of its recipe."""
-    lines = ["| recipe | `--split` | steps | mIoU, resnet50 | mIoU, resnet101 |", "|---|---|---:|---:|---:|"]
+    """The tables of docs/published.md: a line for each method, data set and split, with the steps of its recipe."""
+    return f"{_table(BACKBONES)}\n{_table(TRANSFORMERS)}"
+
+
+def _table(backbones: tuple[str, ...]) -> str:
+    lines = [
+        f"| recipe | `--split` | steps | mIoU, {' | mIoU, '.join(backbones)} |",
+        f"|---|---|---:{'|---:' * len(backbones)}|",
+    ]
     table: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in ROWS:
-        table.setdefault((row.method, row.dataset, row.split), {})[row.backbone] = row
+        if row.backbone in backbones:
+            table.setdefault((row.method, row.dataset, row.split), {})[row.backbone] = row
     for (method, dataset, split), rows in table.items():
-        scores = [str(rows[backbone]) if backbone in rows else "" for backbone in BACKBONES]
+        scores = [str(rows[backbone]) if backbone in rows else "" for backbone in backbones]
         steps = next(iter(rows.values())).recipe().steps
         lines.append(f"| {method}_{dataset} | `{split}` | {steps:,} | {' | '.join(scores)} |")
     return "\n".join(lines) + "\n"

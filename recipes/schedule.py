@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semiseg.pipelines.datasets.registry import POOLS
-from semiseg.pipelines.datasets.splits import check_spec, published_share
+from semiseg.pipelines.datasets.splits import check_spec, published_share, unlabeled_count
 
 SPLIT = "draw:1/8@0"
 """Of every published recipe, unless another is asked for: 1/8 is the share of the released scripts."""
@@ -15,6 +15,9 @@ CPS_EPOCHS = {
 }
 """From the documentation of TorchSemiSeg; `few`, for the few-label lists of VOC, from its author in issue 22."""
 CAC_EPOCHS = 80
+UNIMATCH_EPOCHS = {"voc": 80, "cityscapes": 240}
+UNIMATCH_V2_EPOCHS = {"voc": 60, "cityscapes": 180}
+PROCESSES = 4  # of UniMatch's programs
 
 
 def cac_steps() -> int:
@@ -23,7 +26,17 @@ def cac_steps() -> int:
     return CAC_EPOCHS * (9_259 // BATCH)
 
 
-def cps_steps(layout: str, split: str) -> int:
+def unimatch_steps(layout: str, split: str, epochs: dict[str, int], batch: int = BATCH) -> int:
+    """An epoch of UniMatch's programs passes the unlabelled images once, each of four processes its share of them,
+    rounded up, in batches, rounded down. A split whose unlabelled images are not known takes the steps of 1/8."""
+    check_spec(split, layout)
+    unlabeled = unlabeled_count(split, POOLS[layout])
+    if not unlabeled:
+        return unimatch_steps(layout, SPLIT, epochs, batch)
+    return epochs[layout] * max(-(-unlabeled // PROCESSES) // (batch // PROCESSES), 1)
+
+
+def cps_steps(layout: str, split: str, batch: int = BATCH) -> int:
     """An epoch of CPS passes the larger of the two lists once, by counts that its code derives from the share and not
     from the files: #labelled = pool // ratio. With few labels every image of the pool counts as unlabelled.
 
@@ -33,9 +46,9 @@ def cps_steps(layout: str, split: str) -> int:
     pool = POOLS[layout]
     epochs = CPS_EPOCHS[layout].get(share)
     if epochs is None:
-        return cps_steps(layout, SPLIT)
+        return cps_steps(layout, SPLIT, batch)
     labeled = 0 if share == "few" else pool // int(share.removeprefix("1/"))
-    return epochs * (max(labeled, pool - labeled) // BATCH)
+    return epochs * (max(labeled, pool - labeled) // batch)
 
 
 def share_of(layout: str, split: str) -> str | None:

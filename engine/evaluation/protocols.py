@@ -4,8 +4,11 @@
 (Lai et al., 2021), or of what the network's encoder asks for. `slide` and `cps-slide` see windows two thirds of a
 window apart, as CPS does (Chen et al., 2021). `slide` divides the summed logits by the number of windows over each
 pixel; `cps-slide`, like the published program, does not, which changes the argmax only where several scales come
-together. Networks give logits at a fraction of the resolution; those of each window are upsampled bilinearly with
-aligned corners, as in training.
+together. The programs of UniMatch and UniMatch V2 (Yang et al., 2023 and 2025) see the image as it is
+(`unimatch-whole`) or resized to multiples, and its logits resized back (`dino-whole`), or windows that are cut at its
+border (`unimatch-slide`) or moved inside (`unimatch2-slide`), and add the probabilities of windows. Networks give
+logits at a fraction of the resolution; those of each window are upsampled bilinearly with aligned corners, as in
+training.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: in
     """
     size = images.shape[-2:]
     scales = protocol.scales_of(*size)
-    scaled = rescaled(images, scales[0], protocol.multiple)
+    scaled = rescaled(images, scales[0], protocol)
     tiles = tiling(protocol, *scaled.shape[-2:])
     direct = len(scales) == 1 and tiles.direct(scaled, size)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=images.device)
@@ -50,21 +53,22 @@ def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: in
 
 
 def full_logits(network: Network, images: Tensor, protocol: Protocol) -> Tensor:
-    """Logits (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
+    """Logits, or probabilities, (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
     size = images.shape[-2:]
     total = None
     for scale in protocol.scales_of(*size):
-        scaled = rescaled(images, scale, protocol.multiple)
+        scaled = rescaled(images, scale, protocol)
         tiles = tiling(protocol, *scaled.shape[-2:])
         if tiles.direct(scaled, size):
             left, right, top, bottom = tiles.padding
             padded = size[0] + top + bottom, size[1] + left + right
             logits = upsampled(coarse_logits(network, tiles.pad(scaled, network), protocol.flip), padded)
-            logits = logits[..., top : top + size[0], left : left + size[1]]
+            logits = said_by(logits[..., top : top + size[0], left : left + size[1]], protocol)
         else:
             logits = windowed_logits(network, scaled, tiles, protocol)
             if scaled.shape[-2:] != size:
-                logits = F.interpolate(logits, size, mode="bilinear")
+                aligned = protocol.convention.sides == "resized"
+                logits = F.interpolate(logits, size, mode="bilinear", align_corners=aligned)
         total = logits if total is None else total + logits
     return total
 
@@ -84,23 +88,25 @@ def memory_of(protocol: Protocol, height: int, width: int, classes: int) -> int:
 
 
 def windowed_logits(network: Network, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
-    """Logits (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in batches."""
+    """Logits, or probabilities, (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in
+    batches."""
     padded = tiles.pad(images, network)
-    height, width = tiles.size
-    windows = [(image, y, x) for image in range(len(images)) for y, x in tiles.corners]
     total = None
-    for start in range(0, len(windows), protocol.batch):
-        some = windows[start : start + protocol.batch]
-        crops = torch.stack([padded[image, :, y : y + height, x : x + width] for image, y, x in some])
-        logits = upsampled(coarse_logits(network, crops, protocol.flip), tiles.size)
-        if total is None:
-            total = logits.new_zeros(len(images), logits.shape[1], *padded.shape[-2:])
-        for (image, y, x), part in zip(some, logits, strict=True):
-            total[image, :, y : y + height, x : x + width] += part
+    for size, windows in tiles.windows(*padded.shape[-2:]).items():
+        places = [(image, *window) for image in range(len(images)) for window in windows]
+        for start in range(0, len(places), protocol.batch):
+            some = places[start : start + protocol.batch]
+            crops = torch.stack([padded[image, :, rows, columns] for image, rows, columns in some])
+            said = said_by(upsampled(coarse_logits(network, crops, protocol.flip), size), protocol)
+            if total is None:
+                total = said.new_zeros(len(images), said.shape[1], *padded.shape[-2:])
+            for (image, rows, columns), part in zip(some, said, strict=True):
+                total[image, :, rows, columns] += part
     if not protocol.convention.summed:
         count = total.new_zeros(padded.shape[-2:])
-        for y, x in tiles.corners:
-            count[y : y + height, x : x + width] += 1
+        for windows in tiles.windows(*padded.shape[-2:]).values():
+            for window in windows:
+                count[window] += 1
         total /= count
     left, _, top, _ = tiles.padding
     return total[..., top : top + images.shape[-2], left : left + images.shape[-1]]
@@ -114,13 +120,22 @@ class Tiling:
     padding: tuple[int, int, int, int]
     """Pixels left, right, at the top and at the bottom, as `F.pad` takes them."""
     size: tuple[int, int]
-    """Height and width of the windows."""
+    """Height and width of the windows; those that reach beyond the padded image end with it."""
     corners: tuple[tuple[int, int], ...]
     """First row and column of each window in the padded image."""
 
+    def windows(self, height: int, width: int) -> dict[tuple[int, int], list[tuple[slice, slice]]]:
+        """Rows and columns of the windows of a padded image of so many pixels, by their height and width."""
+        cut: dict[tuple[int, int], list[tuple[slice, slice]]] = {}
+        for y, x in self.corners:
+            bottom, right = min(y + self.size[0], height), min(x + self.size[1], width)
+            cut.setdefault((bottom - y, right - x), []).append((slice(y, bottom), slice(x, right)))
+        return cut
+
     def direct(self, images: Tensor, size: torch.Size) -> bool:
         """Whether the network's logits can be upsampled to `size`, the one before rescaling, in one go."""
-        return len(self.corners) == 1 and (not self.convention.windows or images.shape[-2:] == size)
+        same = images.shape[-2:] == size
+        return len(self.corners) == 1 and (same or not (self.convention.windows or self.convention.sides == "resized"))
 
     def pad(self, images: Tensor, network: Network) -> Tensor:
         """Whole images are reflected, others padded with the mean colour; `cps-slide` pads an image of several windows
@@ -131,7 +146,7 @@ class Tiling:
             _, right, _, bottom = self.padding
             return reflected(reflected(images, 2, bottom), 3, right)
         padded = F.pad(images, self.padding)
-        if not self.convention.summed or len(self.corners) == 1:
+        if not self.convention.summed or self.convention.probabilities or len(self.corners) == 1:
             return padded
         inside = F.pad(torch.ones_like(images[:1, :1], dtype=torch.bool), self.padding)
         black = -images.new_tensor(network.mean) / images.new_tensor(network.std)
@@ -148,33 +163,45 @@ def reflected(images: Tensor, dim: int, more: int) -> Tensor:
 
 def tiling(protocol: Protocol, height: int, width: int) -> Tiling:
     """The protocol's padding and windows for images of this size."""
-    if not protocol.convention.windows:
-        bottom, right = -height % protocol.multiple, -width % protocol.multiple
-        return Tiling(protocol.convention, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
+    convention = protocol.convention
+    if not convention.windows:
+        free = convention.sides == "free"
+        bottom, right = (0, 0) if free else (-height % protocol.multiple, -width % protocol.multiple)
+        return Tiling(convention, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
     window = protocol.window
+    if convention.ragged:
+        rows, columns = (range(0, side, max(window * 2 // 3, 1)) for side in (height, width))
+        return Tiling(convention, (0, 0, 0, 0), (window, window), tuple((y, x) for y in rows for x in columns))
+    stride = max(window * 2 // 3, 1) if convention.probabilities else -(-window * 2 // 3)
     below, beside = max(window - height, 0), max(window - width, 0)
-    rows, columns = starts(height + below, window), starts(width + beside, window)
+    rows, columns = (starts(side, window, stride) for side in (height + below, width + beside))
     return Tiling(
-        protocol.convention,
+        convention,
         (beside // 2, beside - beside // 2, below // 2, below - below // 2),
         (window, window),
         tuple((y, x) for y in rows for x in columns),
     )
 
 
-def starts(size: int, window: int) -> list[int]:
-    """First pixels of windows that cover `size`: two thirds of a window apart, the last one flush with the end."""
-    stride = -(-window * 2 // 3)
+def starts(size: int, window: int, stride: int | None = None) -> list[int]:
+    """First pixels of windows that cover `size`, the last one flush with the end: `stride` apart, or two thirds of a
+    window."""
+    stride = stride or -(-window * 2 // 3)
     count = -(-(size - window) // stride) + 1
     return [min(i * stride, size - window) for i in range(count)]
 
 
-def rescaled(images: Tensor, scale: float, multiple: int) -> Tensor:
-    """Images (B, 3, H, W) resized by about `scale`, to multiples of `multiple`; as they are for 1."""
-    if scale == 1:
+def rescaled(images: Tensor, scale: float, protocol: Protocol) -> Tensor:
+    """Images (B, 3, H, W) resized by about `scale`, to multiples of the protocol's; for 1 as they are, or to the
+    nearest multiples, corners on corners, where its convention is to resize them."""
+    multiple, sides = protocol.multiple, images.shape[-2:]
+    if scale != 1:
+        size = [max(round(side * scale / multiple), 1) * multiple for side in sides]
+        return F.interpolate(images, size, mode="bilinear", antialias=True)
+    if protocol.convention.sides != "resized":
         return images
-    size = [max(round(side * scale / multiple), 1) * multiple for side in images.shape[-2:]]
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
+    size = [max(int(side / multiple + 0.5), 1) * multiple for side in sides]
+    return images if size == [*sides] else F.interpolate(images, size, mode="bilinear", align_corners=True)
 
 
 def coarse_logits(network: Network, images: Tensor, flip: bool) -> Tensor:
@@ -184,6 +211,11 @@ def coarse_logits(network: Network, images: Tensor, flip: bool) -> Tensor:
     """
     logits = at_least_float32(network(images))
     return logits + at_least_float32(network(images.flip(-1))).flip(-1) if flip else logits
+
+
+def said_by(logits: Tensor, protocol: Protocol) -> Tensor:
+    """What of logits (B, C, H, W) comes together: these, or their probabilities."""
+    return logits.softmax(1) if protocol.convention.probabilities else logits
 
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,10 +4,18 @@ from ...pipelines.errors import UsageError
 from .cac import Cac
 from .cps import Cps
 from .cutmix_cps import CutMixCps
+from .cutmix_seg import CutMixSeg
+from .fixmatch import FixMatch
+from .mean_teacher import MeanTeacher
 from .method import Method, MethodConfig, Setting
 from .supervised import Supervised
+from .unimatch import UniMatch
+from .unimatch_v2 import UniMatchV2
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Supervised, Cac, Cps, CutMixCps)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (Supervised, Cac, Cps, CutMixCps, MeanTeacher, CutMixSeg, FixMatch, UniMatch, UniMatchV2)
+}
 
 
 def method_of(config: MethodConfig) -> type[Method]:

@@ -71,7 +71,7 @@ class Cac(Method):
     def switches(layout: str) -> dict[str, Any]:
         program = PROGRAMS["cac"]
         return {
-            "evaluation.protocol": program.protocol,
+            "evaluation.protocol": program.protocol_on(layout),
             "sampling.replay_labeled": True,
             "sampling.replay_unlabeled": True,
             "sampling.epoch_steps": 1157,

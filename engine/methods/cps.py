@@ -22,7 +22,7 @@ def published_switches(layout: str) -> dict[str, Any]:
     program = PROGRAMS["cps"]
     return {
         "network": "cps",
-        "evaluation.protocol": program.protocol,
+        "evaluation.protocol": program.protocol_on(layout),
         "sampling.unlabeled_order": "repeated",
         "sampling.redraw_tail": True,
         "labeled.crop_off_by_one": True,

@@ -63,11 +63,11 @@ class Method(nn.Module):
     config_class: ClassVar[type[MethodConfig]]
     views: ClassVar[ViewSpec] = ViewSpec()
     terms: ClassVar[dict[str, str]] = {}
-    """The terms of the loss besides the supervised one, and the setting that weighs each."""
+    """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
 
     def __init__(self, config: MethodConfig, setting: Setting):
         super().__init__()
-        self.config, self.emulate_processes = config, setting.emulate_processes
+        self.config, self.crop, self.emulate_processes = config, setting.crop, setting.emulate_processes
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -101,9 +101,19 @@ class Method(nn.Module):
         parts = zip(*(tensor.chunk(self.emulate_processes) for tensor in tensors))
         return torch.stack([loss(*part) for part in parts]).mean()
 
+    def begin(self) -> None:
+        """Called once the networks have the weights that training starts from."""
+
+    def after_step(self, step: int) -> None:
+        """Called after optimizer step `step`, counted from 0. Reads nothing on the host."""
+
     def predictor(self) -> Network:
-        """The network that is evaluated and saved."""
+        """The network that is saved, and whose score decides which step is the best."""
         raise NotImplementedError
+
+    def predictors(self) -> dict[str, Network]:
+        """All networks that are evaluated, by name; `predictor` is the first."""
+        return {"network": self.predictor()}
 
     def networks(self) -> dict[str, Network]:
         """The networks that are trained, by name."""

@@ -13,12 +13,16 @@ class Program:
     """The key of `PROGRAMS`."""
     source: str
     """The repository and the commit that was read."""
-    protocol: str
-    """By which it evaluates."""
+    protocols: dict[str, str]
+    """By which it evaluates, by layout."""
     processes: dict[str, int]
     """Of its runs, one per GPU, by layout."""
     crops: dict[str, int]
     """Sides of its training crops by layout, pixels."""
+
+    def protocol_on(self, layout: str) -> str:
+        """That of VOC for a layout that it was never run on."""
+        return self.protocols.get(layout, self.protocols["voc"])
 
     def processes_on(self, layout: str) -> int:
         """Those of VOC for a layout that it was never run on."""
@@ -31,28 +35,35 @@ PROGRAMS = {
         Program(
             name="cac",
             source="Context-Aware-Consistency 4fdec7a",
-            protocol="cac-whole",
+            protocols={"voc": "cac-whole"},
             processes={"voc": 2, "cityscapes": 4},
             crops={"voc": 320, "cityscapes": 720},
         ),
         Program(
             name="cps",
             source="TorchSemiSeg 5e0c29c",
-            protocol="cps-slide",
+            protocols={"voc": "cps-slide"},
             processes={"voc": 4, "cityscapes": 8},
             crops={"voc": 512, "cityscapes": 800},
         ),
         Program(
+            name="cutmix_seg",
+            source="cutmix-semisup-seg af6183a",
+            protocols={"voc": "unimatch-whole"},
+            processes={"voc": 1},
+            crops={"voc": 321},
+        ),
+        Program(
             name="unimatch",
             source="UniMatch 0324f3d",
-            protocol="whole",
+            protocols={"voc": "unimatch-whole", "cityscapes": "unimatch-slide"},
             processes={"voc": 4, "cityscapes": 4},
             crops={"voc": 321, "cityscapes": 801},
         ),
         Program(
             name="unimatch_v2",
             source="UniMatch-V2 f6afb4d",
-            protocol="whole",
+            protocols={"voc": "dino-whole", "cityscapes": "unimatch2-slide"},
             processes={"voc": 4, "cityscapes": 4},
             crops={"voc": 518, "cityscapes": 798},
         ),

@@ -33,7 +33,7 @@ class Supervised(Method):
         """CAC's program in its supervised mode, which replays nothing."""
         program = PROGRAMS["cac"]
         return {
-            "evaluation.protocol": program.protocol,
+            "evaluation.protocol": program.protocol_on(layout),
             "sampling.shared_draws": program.processes_on(layout),
             "emulate_processes": program.processes_on(layout),
             "schedule": "sawtooth",

@@ -19,14 +19,17 @@ from ..recipe import Recipe
 
 
 def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
-    """Groups for the optimizer: params, name, lr, weight_decay."""
+    """Groups for the optimizer: params, name, lr, weight_decay. A frozen backbone is in none."""
     groups = []
     for branch, network in method.networks().items():
         parts = {
-            "backbone": (list(network.backbone_parameters()), recipe.lr * recipe.backbone_lr),
-            "head": (list(network.head_parameters()), recipe.lr),
+            "backbone": (network.backbone_parameters(), recipe.lr * recipe.backbone_lr),
+            "head": (network.head_parameters(), recipe.lr),
         }
         for part, (parameters, lr) in parts.items():
+            parameters = [parameter for parameter in parameters if parameter.requires_grad]
+            if not parameters:
+                continue
             name = f"{branch}.{part}"
             if recipe.decay == "all":
                 groups.append({"name": name, "params": parameters, "lr": lr, "weight_decay": recipe.weight_decay})
@@ -51,7 +54,11 @@ def build_method(recipe: Recipe, classes: int) -> Method:
         unlabeled_batch=recipe.unlabeled_batch,
         emulate_processes=recipe.emulate_processes,
     )
-    return recipe.method_class(recipe.method, setting)
+    method = recipe.method_class(recipe.method, setting)
+    for network in method.networks().values() if recipe.freeze_backbone else ():
+        for parameter in network.backbone_parameters():
+            parameter.requires_grad_(False)
+    return method
 
 
 def open_loader(

@@ -22,6 +22,7 @@ class Step:
     def __init__(self, recipe: Recipe, method: Method, precision: Precision):
         self.recipe, self.method, self.precision = recipe, method, precision
         precision.allow_tf32()
+        method.begin()
         groups = parameter_groups(recipe, method)
         # On the device and changed in place, so that a captured step reads the schedule and not a constant. A GPU's
         # fused step reads single precision.
@@ -34,7 +35,7 @@ class Step:
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
 
     def lr(self, step: int) -> float:
-        """Of the heads at a step, without warm-up; 0 after the last one."""
+        """Of the heads at a step, without warm-up."""
         return self.recipe.lr * self.recipe.lr_factor(step)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -50,6 +51,7 @@ class Step:
         with record_function("optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.method.after_step(step)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def state_dict(self) -> dict:
@@ -79,6 +81,8 @@ def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torc
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
     source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
     if device.type != "cuda":
         raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")

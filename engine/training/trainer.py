@@ -63,6 +63,8 @@ class Result:
     """-1 where none gave a number."""
     last: float
     """mIoU of the last evaluation."""
+    beside: dict[str, float]
+    """The same of the other networks that are evaluated, by their names in the method."""
     iou: dict[str, float]
     """Per class, of the last evaluation."""
     pixel_accuracy: float
@@ -75,7 +77,7 @@ class Result:
         """For JSON, which knows neither paths nor NaN."""
         plain = asdict(self) | {"out": str(self.out)}
         plain |= {name: finite(getattr(self, name)) for name in ("best", "last")}
-        plain["iou"] = {name: finite(iou) for name, iou in self.iou.items()}
+        plain |= {name: {key: finite(v) for key, v in getattr(self, name).items()} for name in ("iou", "beside")}
         return plain
 
 
@@ -113,8 +115,8 @@ class Trainer:
         method = build_method(recipe, len(self.data.dataset.classes))
         sources = set()
         # A run that goes on brings its own weights.
-        for network in () if recipe.runtime.resume else method.networks().values():
-            if recipe.init is not None and network is method.predictor():
+        for number, network in enumerate(() if recipe.runtime.resume else method.networks().values()):
+            if recipe.init is not None and number == 0:
                 self._initialise(network)
             else:
                 sources.add(load_backbone(network, recipe.weights))
@@ -124,8 +126,9 @@ class Trainer:
         if recipe.runtime.channels_last:
             method.to(memory_format=torch.channels_last)
         if recipe.runtime.compile:
-            for network in method.networks().values():
-                network.compile()
+            for network in method.modules():
+                if isinstance(network, Network):
+                    network.compile()
         return method.train()
 
     def _initialise(self, network: Network) -> None:
@@ -224,7 +227,7 @@ class Trainer:
         recipe, runtime = self.recipe, self.recipe.runtime
         every = runtime.eval_every or max(recipe.steps // 20, 1)
         meters = Meters(recipe, self.device)
-        scores: Scores | None = None
+        scores: dict[str, Scores] = {}
         began = time.perf_counter() - self.seconds
         try:
             with self._stoppable() as signals, self._profiled() as profiled:
@@ -241,16 +244,16 @@ class Trainer:
                         self._require_finite("the loss or a weight", meters.loss() + self._largest_weight(), done)
                         scores = self._evaluate(done)
                         self.seconds = time.perf_counter() - began
-                        self._save(done, scores.miou)
+                        self._save(done, scores)
                         meters.resume()
                     if signals:
                         self.seconds = time.perf_counter() - began
                         self._require_finite("the loss or a weight", meters.loss() + self._largest_weight(), done)
                         self._save_state(done)
                         raise Stopped(signals[0], f"stopped after step {done}; go on with --out {self.folder} --resume")
-            if scores is None:  # it was stopped after its last step, before the evaluation
+            if not scores:  # it was stopped after its last step, before the evaluation
                 scores = self._evaluate(self.first)
-                self._save(self.first, scores.miou)
+                self._save(self.first, scores)
         finally:
             self.loader.close()
             self.run.close()
@@ -280,35 +283,51 @@ class Trainer:
         values = [value for value in self.method.state_dict().values() if value.is_floating_point()]
         return float(torch.stack([value.abs().max().float() for value in values]).max())
 
-    def _evaluate(self, done: int) -> Scores:
-        scores = evaluate(
-            self.method.predictor(),
-            self.data.val,
-            self.data.dataset.classes,
-            self.recipe.protocol(),
-            precision=self.precision,
-            on_progress=progress_of("evaluating", self.on_event),
-        )
-        line = {"step": done, "val/miou": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
-        self.run.write(line | {f"val/iou/{name}": iou for name, iou in scores.iou.items()})
-        best = " (best)" if self.recipe.protocol().prefers(scores.miou, self.best) else ""
-        self._note(f"step {done}/{self.recipe.steps}  val mIoU {percent(finite(scores.miou))} %{best}")
-        if math.isnan(scores.miou) and self.recipe.runtime.on_nan == "stop":
+    def _evaluate(self, done: int) -> dict[str, Scores]:
+        """Of all networks that the method has for it; the first one's decides what is best."""
+        scores = {
+            name: evaluate(
+                network,
+                self.data.val,
+                self.data.dataset.classes,
+                self.recipe.protocol(),
+                precision=self.precision,
+                on_progress=progress_of("evaluating", self.on_event),
+            )
+            for name, network in self.method.predictors().items()
+        }
+        (main, *others) = scores
+        first = scores[main]
+        line = {"step": done, "val/miou": first.miou, "val/pixel_accuracy": first.pixel_accuracy}
+        line |= {f"val/iou/{name}": iou for name, iou in first.iou.items()}
+        for name in others:
+            line |= {f"val/{name}/miou": scores[name].miou, f"val/{name}/pixel_accuracy": scores[name].pixel_accuracy}
+        self.run.write(line)
+        best = " (best)" if self.recipe.protocol().prefers(first.miou, self.best) else ""
+        of = f" of the {main}" if others else ""
+        beside = "".join(f", of the {name} {percent(finite(scores[name].miou))} %" for name in others)
+        self._note(f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}")
+        if math.isnan(first.miou) and self.recipe.runtime.on_nan == "stop":
             raise UsageError(
                 "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
                 "validation masks (`semiseg doctor` counts their classes) or go on without scores by --on-nan ignore"
             )
         return scores
 
-    def _save(self, done: int, miou: float) -> None:
-        names = ["last"]
+    def _save(self, done: int, scores: dict[str, Scores]) -> None:
+        """best and last.safetensors hold the first network, best-NAME and last-NAME.safetensors the others."""
+        kept = ["last"]
+        miou = next(iter(scores.values())).miou
         if self.recipe.protocol().prefers(miou, self.best):
             self.best, self.best_step = miou, done
-            names.append("best")
-        network, dataset = self.method.predictor(), self.data.dataset
-        header = header_of(self.recipe, network, dataset.classes, dataset.palette, step=done, miou=miou)
-        for name in names:
-            save_network(self.run.checkpoints / f"{name}.safetensors", network, header, self.recipe)
+            kept.append("best")
+        dataset = self.data.dataset
+        for number, (name, network) in enumerate(self.method.predictors().items()):
+            miou = scores[name].miou
+            header = header_of(self.recipe, network, dataset.classes, dataset.palette, step=done, miou=miou)
+            for which in kept:
+                file = f"{which}-{name}" if number else which
+                save_network(self.run.checkpoints / f"{file}.safetensors", network, header, self.recipe)
         self._save_state(done)
 
     def _save_state(self, done: int) -> None:
@@ -324,8 +343,9 @@ class Trainer:
         }
         save_state(self.run.checkpoints / "last.state.pt", state)
 
-    def _result(self, scores: Scores, meters: Meters, seconds: float) -> Result:
+    def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split
+        first, *_ = scores.values()
         return Result(
             out=self.run.folder,
             split=split.name,
@@ -335,9 +355,10 @@ class Trainer:
             steps=self.recipe.steps,
             best=self.best,
             best_step=self.best_step,
-            last=scores.miou,
-            iou=scores.iou,
-            pixel_accuracy=scores.pixel_accuracy,
+            last=first.miou,
+            beside={name: score.miou for name, score in scores.items() if score is not first},
+            iou=first.iou,
+            pixel_accuracy=first.pixel_accuracy,
             images_per_s=meters.images_per_s,
             data_wait_pct=meters.data_wait_pct,
             memory_gib=meters.memory_gib(),

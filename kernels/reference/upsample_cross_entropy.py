@@ -22,6 +22,7 @@ def upsample_cross_entropy(
     target: Tensor,
     *,
     pixel_weight: Tensor | None = None,
+    normalizer: Tensor | None = None,
     align_corners: bool = True,
     ignore_index: int = 255,
     reduction: str = "mean",
@@ -37,7 +38,8 @@ def upsample_cross_entropy(
         return losses
     if reduction == "sum":
         return losses.sum()
-    return losses.sum() / valid_pixels(target, ignore_index).sum().clamp(min=1)
+    count = valid_pixels(target, ignore_index).sum() if normalizer is None else normalizer.detach()
+    return losses.sum() / count.to(losses.dtype).clamp(min=1)
 
 
 def upsample_ohem_cross_entropy(

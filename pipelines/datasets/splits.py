@@ -121,18 +121,32 @@ def check_spec(spec: str, layout: str) -> None:
 def published_share(spec: str) -> str | None:
     """The nominal labelled share that a split has in the published results, such as `1/8`, or `few` for the few-label
     lists that CPS trained on; None for all others. Needs no data set: list files are read, names are not resolved."""
-    if spec in SPLITS:
-        known = [SPLITS[spec]]
-    elif spec.startswith("draw:"):
+    if spec.startswith("draw:"):
         share, _ = _parse_draw(spec)
         return str(share) if isinstance(share, Fraction) else None
-    elif spec != "all" and (file := _files(spec)[0]):
-        known = identify(plain_ids(file))
-    else:
+    known = _published(spec)
+    if known is None:
         return None
-    if not known:
+    return str(known.share) if known.share else "few" if known.labeled in FEW else None
+
+
+def unlabeled_count(spec: str, pool: int) -> int | None:
+    """How many unlabelled images a split leaves of the pool that the published results are for; None where neither a
+    published list nor a share or a count says it. Needs no data set, as `published_share`."""
+    if spec.startswith("draw:"):
+        share, _ = _parse_draw(spec)
+        return pool - (int(share * pool) if isinstance(share, Fraction) else share)
+    known = _published(spec)
+    return known and known.unlabeled
+
+
+def _published(spec: str) -> PublishedSplit | None:
+    """The published list that a name or a list file is."""
+    if spec in SPLITS:
+        return SPLITS[spec]
+    if spec == "all" or not (file := _files(spec)[0]):
         return None
-    return str(known[0].share) if known[0].share else "few" if known[0].labeled in FEW else None
+    return next(iter(identify(plain_ids(file))), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from torch.utils import _pytree as pytree
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Recipe
-from semiseg.pipelines.batch import Batch, Labeled, Mixed, Pair, Plain
+from semiseg.pipelines.batch import Batch, Labeled, Mixed, Pair, Plain, WeakStrong
 
 CROP, CLASSES, BATCH = 32, 3, 2
 
 # So that tests can map a function over the tensors of a batch.
-for kind in (Batch, Labeled, Plain, Pair, Mixed):
+for kind in (Batch, Labeled, Plain, Pair, Mixed, WeakStrong):
     pytree.register_pytree_node(
         kind,
         lambda node: ([getattr(node, name) for name in node.__slots__], type(node)),
@@ -32,6 +32,7 @@ def tiny(tmp_path: Path) -> Callable[..., Recipe]:
 
     def build(method: str, **changes) -> Recipe:
         small = {
+            "network": "cac",
             "backbone": "resnet18",
             "head_width": 16,
             "weights": "none",
@@ -73,6 +74,12 @@ def random_batch() -> Callable[..., Batch]:
         if unlabeled == "mixed":
             boxes = torch.tensor([[[0, 0, 16, 16], [8, 8, 24, 30], [1, 2, 3, 4]]] * BATCH, dtype=torch.int32)
             return Batch(labeled, Mixed(images(), images(), boxes))
+        if unlabeled == "weak_strong":
+            boxes = torch.tensor([[[4, 6, 20, 30]], [[0, 0, 0, 0]]], dtype=torch.int32)
+            partner = torch.tensor([1, 0])
+            valid = torch.tensor([[0, 0, CROP, CROP], [0, 4, 25, CROP]], dtype=torch.int32)
+            strong = images(), images()
+            return Batch(labeled, WeakStrong(images(), strong, torch.stack([boxes, boxes.flip(0)]), partner, valid))
         corner1 = torch.tensor([[0, 8], [0, 0]], dtype=torch.int32)
         corner2 = torch.tensor([[8, 0], [0, 0]], dtype=torch.int32)
         extent = torch.tensor([[24, 24], [32, 16]], dtype=torch.int32)

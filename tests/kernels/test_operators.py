@@ -46,6 +46,11 @@ def calls(device, seed=0):
             3,
         ),
         "upsample_cross_entropy": (lambda x: kernels.upsample_cross_entropy(x, target), logits[:1], 1),
+        "upsample_cross_entropy with a normalizer": (
+            lambda x: kernels.upsample_cross_entropy(x, target, normalizer=(target != 7).sum()),
+            logits[:1],
+            1,
+        ),
         "upsample_cross_entropy deterministic": (
             lambda x: kernels.upsample_cross_entropy(x, target, deterministic=True),
             logits[:1],
@@ -59,6 +64,14 @@ def calls(device, seed=0):
         "upsample_ohem_cross_entropy": (
             lambda x: kernels.upsample_ohem_cross_entropy(x, target, min_kept=40),
             logits[:1],
+            1,
+        ),
+        "upsample_mse": (lambda x, t: kernels.upsample_mse(x, t, (16, 12)), logits, 1),
+        "upsample_mse mixed": (
+            lambda x, t: kernels.upsample_mse(
+                x, t, (16, 12), other=-t, boxes=boxes, pixel_weight=target < 4, normalizer=(target < 4).sum()
+            ),
+            logits,
             1,
         ),
         "pseudo_label": (lambda x: kernels.pseudo_label(x, (16, 12)), logits[:1], 0),

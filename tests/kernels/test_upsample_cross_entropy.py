@@ -151,6 +151,23 @@ def test_all_ignored_is_zero_with_zero_gradient(function, precision, device):
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [37, 37.5])
+def test_a_given_normalizer_divides_the_sum(count, precision, device):
+    logits, target = problem(dtype=precision, ignored=0.7, device=device)
+    loss, gradient = run(upsample_cross_entropy, logits, target, normalizer=torch.tensor(count, device=device))
+    total, of_total = run(by_torch, logits.double(), target, reduction="sum")
+    torch.testing.assert_close(loss.double(), total / count, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.double(), of_total / count, rtol=1e-4, atol=1e-6)
+
+
+def test_a_normalizer_of_no_pixels_gives_zero_with_zero_gradient(device):
+    logits, target = problem(ignored=2, device=device)
+    loss, gradient = run(upsample_cross_entropy, logits, target, normalizer=torch.tensor(0, device=device))
+    assert loss == 0
+    assert not gradient.any()
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_ignored_pixels_do_not_count_whatever_their_weight(deterministic, device):
     logits, target = problem(device=device)
@@ -295,6 +312,9 @@ def test_mining_counts_over_the_whole_batch(device):
         ({"target": torch.zeros(2, 8, 8)}, TypeError, "target"),
         ({"pixel_weight": torch.zeros(2, 8, 7)}, ValueError, "pixel_weight"),
         ({"reduction": "avg"}, ValueError, "reduction"),
+        ({"normalizer": 3}, TypeError, "normalizer"),
+        ({"normalizer": torch.ones(1)}, ValueError, "normalizer"),
+        ({"normalizer": torch.tensor(3), "reduction": "sum"}, ValueError, "normalizer"),
     ],
 )
 def test_wrong_arguments_are_named(options, error, name):

@@ -217,3 +217,48 @@ def test_no_host_sync_on_a_gpu(tiny, random_batch, name):
         step(batch, 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_adamw_decays_all_and_leaves_parameters_without_gradient_alone(tiny, random_batch):
+    recipe = tiny("supervised", optimizer="adamw", lr=0.1, weight_decay=0.5, steps=10)
+    method = build_method(recipe, 3).train()
+    unused = torch.nn.Parameter(torch.ones(3))
+    method.network.register_parameter("unused", unused)
+    method.network.head_parameters = lambda: [*type(method.network).head_parameters(method.network), unused]
+    bias = method.network.classifier.bias
+    before = bias.detach().clone()
+    step = Step(recipe, method, FP32)
+    assert step.optimizer.defaults["fused"]
+    step(random_batch("none"), 0)
+    assert torch.equal(unused, torch.ones(3))
+    # The first step of Adam goes lr against the sign of the gradient.
+    torch.testing.assert_close(bias.detach(), before * (1 - 0.1 * 0.5) - 0.1 * bias.grad.sign(), rtol=1e-4, atol=1e-5)
+
+
+def test_late_and_constant_schedules(tiny):
+    recipe = tiny("supervised", steps=10)
+    late = recipe.replace(schedule="poly_late")
+    assert [late.lr_factor(k) for k in range(4)] == [1, *(recipe.lr_factor(k) for k in range(3))]
+    assert {recipe.replace(schedule="constant").lr_factor(k) for k in range(10)} == {1.0}
+
+
+@pytest.mark.parametrize("name", ["supervised", "unimatch_v2"])
+def test_a_frozen_backbone_stays_and_the_head_learns(tiny, random_batch, name):
+    recipe = tiny(name, freeze_backbone=True, steps=10)
+    torch.manual_seed(0)
+    method = build_method(recipe, 3).train()
+    groups = parameter_groups(recipe, method)
+    assert [group["name"].split(".")[1] for group in groups] == ["head"]
+    (network,) = method.networks().values()
+    backbone, head = (
+        [p.detach().clone() for p in part()] for part in (network.backbone_parameters, network.head_parameters)
+    )
+    Step(recipe, method, FP32)(random_batch(method.views.unlabeled), 0)
+    assert all(torch.equal(p, was) for p, was in zip(network.backbone_parameters(), backbone, strict=True))
+    assert any(not torch.equal(p, was) for p, was in zip(network.head_parameters(), head, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"betas": (0.9, 1.0)}, {"eps": 0.0}])
+def test_settings_of_adamw_that_make_no_sense_are_refused(tiny, changes):
+    with pytest.raises(UsageError, match=f"--{next(iter(changes))}"):
+        tiny("supervised", dry_run=True, optimizer="adamw", **changes).check()

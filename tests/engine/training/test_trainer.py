@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_a_run_leaves_log_checkpoints_and_result(tiny, voc_root, method):
     trained = [line for line in lines if "loss" in line]
     assert [line["step"] for line in trained] == [1, 2, 3]
     wanted = {"loss", "loss/supervised", "lr", "images_per_s", "data_wait_pct", "memory_gib", "eta_s"}
-    wanted |= {"cac": {"loss/contrastive"}, "supervised": set()}.get(method, {"loss/cps"})
+    wanted |= {f"loss/{term}" for term in METHODS[method].terms}
     assert wanted <= set(trained[-1])
     assert lines[-1]["val/miou"] == result.last == result.best
     for name in ("recipe.json", "environment.json", "result.json", "checkpoints/best.safetensors"):
@@ -58,6 +59,48 @@ def test_best_and_last_are_scores_of_the_log_and_have_checkpoints_of_their_own(t
     for name, step in (("best", result.best_step), ("last", 6)):
         saved = load_network(result.out / f"checkpoints/{name}.safetensors")
         assert (saved.header.step, saved.header.miou) == (step, scores[step - 1])
+
+
+@pytest.mark.parametrize(("best", "beside"), [("teacher", "student"), ("student", "teacher")])
+def test_teacher_and_student_are_both_judged_and_saved(tiny, voc_root, best, beside):
+    root = voc_root()
+    (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(4)))
+    recipe = tiny("mean_teacher", data=root, steps=2, eval_every=1, lr=0.3)
+    recipe = recipe.replace(method=replace(recipe.method, best=best, ema=0.9), evaluation=Evaluation())
+    result = Trainer(recipe).train()
+    lines = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "val/miou" in line][-1]
+    assert result.last == last["val/miou"] != last[f"val/{beside}/miou"]
+    assert result.beside == {beside: last[f"val/{beside}/miou"]}
+    files = result.out / "checkpoints"
+    first, other = (load_network(files / f"{name}.safetensors") for name in ("last", f"last-{beside}"))
+    assert (first.header.miou, other.header.miou) == (last["val/miou"], last[f"val/{beside}/miou"])
+    assert not torch.equal(first.network.classifier.weight, other.network.classifier.weight)
+    assert (files / f"best-{beside}.safetensors").is_file()
+    state = load_state(files / "last.state.pt")["method"]
+    prefix = {"teacher": "teacher.network.", "student": "student."}
+    for kind, network in ((best, first.network), (beside, other.network)):
+        assert torch.equal(state[f"{prefix[kind]}classifier.weight"], network.classifier.weight)
+    page = write_report(result.out).read_text()
+    assert f"of the {beside}<b>{100 * result.beside[beside]:.2f} %" in page
+
+
+def test_a_run_with_a_teacher_goes_on_bit_for_bit(tiny, voc_root):
+    root = voc_root()
+    recipe = {"data": root, "steps": 4, "eval_every": 2}
+    stopping = [signal.SIGTERM]
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating") and stopping:  # there are two evaluations
+            signal.raise_signal(stopping.pop())
+
+    whole = Trainer(tiny("unimatch_v2", **recipe, out=root / "whole")).train()
+    with pytest.raises(Stopped):
+        Trainer(tiny("unimatch_v2", **recipe, out=root / "halves"), stop).train()
+    halves = Trainer(tiny("unimatch_v2", **recipe, out=root / "halves", resume=True)).train()
+    one, two = (load_state(out / "checkpoints/last.state.pt")["method"] for out in (whole.out, halves.out))
+    assert any(name.startswith("teacher.") for name in one)
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):

@@ -1,0 +1,112 @@
+"""What FixMatch and its successors share: a strong view of a window learns the confident labels of its weak view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsample_cross_entropy
+from ...pipelines.batch import WeakStrong
+from ..models import Network, evaluating
+from .method import Method, MethodConfig
+
+IGNORE = 255
+Labels = Literal["training", "evaluation", "mixed"]
+"""Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
+mode; evaluation: those of a pass of its own in evaluation mode; mixed: the former outside of the boxes and the latter
+inside, as UniMatch V1's program. Windows that serve as partners alone are always labelled in evaluation mode."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ConsistencyConfig(MethodConfig):
+    """The settings that the methods of the family share."""
+
+    supervised_weight: float = 0.5
+    """Weight of the supervised term."""
+    strong_weight: float = 0.5
+    """Weight of the mean of the strong views' terms."""
+    threshold: float = 0.95
+    """Labels that are less confident do not count."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from MethodConfig.faults(self)
+        yield from self.bounded("supervised_weight", 0)
+        yield from self.bounded("strong_weight", 0)
+        yield from self.bounded("threshold", 0, 1)
+
+
+class Consistency(Method):
+    """A method whose strong views learn the labels of weak views, mixed as they are."""
+
+    def strong_loss(self, logits: Tensor, own: Tensor, partners: Tensor, u: WeakStrong, view: int) -> Tensor:
+        """The term of one mixed strong view: its logits (B, C, h, w) learn the labels of the windows' logits `own` and,
+        inside the boxes, of their partners', both of the weak view and without gradient.
+
+        The mean is over the pixels that show an image and not padding, whether their labels are confident or not.
+        """
+
+        def part(logits, own, partners, boxes, valid, partners_valid):
+            size = (self.crop, self.crop)
+            label, confidence = mixed_pseudo_label(own, partners, boxes, size)
+            shown = shown_in_mixed(valid, partners_valid, boxes, size)
+            return self.of_confident(logits, label, confidence, shown)
+
+        valid = u.valid[: len(logits)], u.valid[u.partner]
+        return self.mean_of_processes(part, logits, own, partners, u.boxes[view], *valid)
+
+    def weak_loss(self, logits: Tensor, own: Tensor, u: WeakStrong) -> Tensor:
+        """The same of a view that is not mixed."""
+
+        def part(logits, own, valid):
+            size = (self.crop, self.crop)
+            return self.of_confident(logits, *pseudo_label(own, size), inside(valid, size))
+
+        return self.mean_of_processes(part, logits, own, u.valid[: len(logits)])
+
+    def of_confident(self, logits: Tensor, label: Tensor, confidence: Tensor, shown: Tensor) -> Tensor:
+        """Cross-entropy of the pixels (B, S, S) that are shown and confident, divided by how many are shown."""
+        target = label.masked_fill(~shown | (confidence < self.config.threshold), IGNORE)
+        return upsample_cross_entropy(logits, target, normalizer=shown.sum())
+
+    def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms, and their weighted sum as the loss."""
+        weights = self.weights()
+        return {"loss": sum(weights[name] * term for name, term in terms.items())} | terms
+
+
+def mixed_view(u: WeakStrong, view: int) -> Tensor:
+    """(B, 3, S, S): a strong view of the windows that are trained on, with the same of their partners in its boxes."""
+    strong, boxes = u.strong[view], u.boxes[view]
+    return cutmix(strong[: len(boxes)], strong[u.partner], boxes)
+
+
+def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 4) int -> (B, *size) bool: which pixels the rectangles hold."""
+    return box_mask(rectangles[:, None], size)
+
+
+def shown_in_mixed(valid: Tensor, partners: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, *size) bool: which pixels of mixed images show an image and not padding, by the valid rectangles (B, 4) of
+    the images and, inside the boxes (B, 1, 4), of their partners."""
+    return torch.where(box_mask(boxes, size), inside(partners, size), inside(valid, size))
+
+
+def judged(network: Network, u: WeakStrong, labels: Labels) -> Tensor | None:
+    """Logits (N, C, h, w) of all weak windows in evaluation mode; None where labels are of the training pass alone."""
+    if labels == "training" and len(u.weak) == len(u.partner):
+        return None
+    with evaluating(network):
+        return network(u.weak)
+
+
+def label_logits(weak: Tensor, judged: Tensor | None, u: WeakStrong, labels: Labels) -> tuple[Tensor, Tensor]:
+    """Logits (B, C, h, w) that label the windows, and those that label their partners, without gradient: of the pass
+    in training mode `weak` (B, C, h, w), or of `judged`."""
+    weak = weak.detach()
+    own = judged[: len(weak)] if labels == "evaluation" else weak
+    return own, (weak if judged is None else judged)[u.partner]

@@ -1,0 +1,89 @@
+"""CutMix-Seg: Semi-supervised semantic segmentation needs strong, varied perturbations (French et al., BMVC 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from ...kernels import mixed_pseudo_label, upsample_mse
+from ...pipelines.batch import Batch, WeakStrong
+from ...pipelines.views import ViewSpec
+from .consistency import mixed_view, shown_in_mixed
+from .ema import Teacher, TeacherConfig, TeacherMethod
+from .method import Setting
+from .programs import PROGRAMS
+
+
+@dataclass(kw_only=True, slots=True)
+class CutMixSegConfig(TeacherConfig):
+    """Squared error against a teacher's probabilities on mixed images."""
+
+    weight: float = 1.0
+    """Weight of the consistency: a sum over classes, a mean over all pixels."""
+    threshold: float = 0.97
+    """A pixel of which the teacher is at least so sure counts as confident."""
+    confidence: Literal["mean", "pixel"] = "mean"
+    """mean: the share of confident pixels of the batch weighs all pixels alike; pixel: confident pixels alone count."""
+    ema_rule: Literal["ramp", "constant"] = "constant"
+    """ramp: min(1 - 1 / (k + 1), ema) at step k = 0, 1, …, so that the teacher is the network after the first step;
+    constant: ema from the first step on."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from TeacherConfig.faults(self)
+        yield from self.bounded("weight", 0)
+        yield from self.bounded("threshold", 0, 1)
+
+
+class CutMixSeg(TeacherMethod):
+    """On a strong view that is mixed with a partner's, the student has the probabilities that a teacher gives either
+    image's weak view, mixed alike.
+
+    loss = CE(f(x), y) + weight c mean sum over classes of (softmax f(mix(strong)) - softmax mix(g(weak)))^2
+    """
+
+    name = "cutmix_seg"
+    config_class = CutMixSegConfig
+    views = ViewSpec(unlabeled="weak_strong", strong=1)
+    terms: ClassVar = {"consistency": "weight"}
+
+    def __init__(self, config: CutMixSegConfig, setting: Setting):
+        super().__init__(config, setting)
+        self.student = setting.network()
+        self.teacher = Teacher(setting.network(), config)
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        return {"evaluation.protocol": PROGRAMS["cutmix_seg"].protocol_on(layout)}
+
+    def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
+        u = batch.unlabeled
+        wanted = self.teacher(u.weak)
+        supervised = self.supervised(self.student(batch.labeled.image), batch.labeled.target)
+        consistency = self.mean_of_processes(
+            self.squared_error,
+            self.student(mixed_view(u, 0)),
+            wanted[: len(u.partner)],
+            wanted[u.partner],
+            u.boxes[0],
+            u.valid[: len(u.partner)],
+            u.valid[u.partner],
+        )
+        loss = supervised + self.config.weight * consistency
+        return {"loss": loss, "supervised": supervised, "consistency": consistency}
+
+    def squared_error(
+        self, logits: Tensor, own: Tensor, partners: Tensor, boxes: Tensor, valid: Tensor, partners_valid: Tensor
+    ) -> Tensor:
+        """The mean over all pixels, of which those that show padding have no error."""
+        size = (self.crop, self.crop)
+        _, confidence = mixed_pseudo_label(own, partners, boxes, size)
+        confident = confidence >= self.config.threshold
+        weight = shown_in_mixed(valid, partners_valid, boxes, size)
+        if self.config.confidence == "pixel":
+            return upsample_mse(logits, own, size, other=partners, boxes=boxes, pixel_weight=weight & confident)
+        error = upsample_mse(logits, own, size, other=partners, boxes=boxes, pixel_weight=weight)
+        return confident.to(error.dtype).mean() * error

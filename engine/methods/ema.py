@@ -1,0 +1,106 @@
+"""The EMA teacher: a copy of a network that follows it by an exponential moving average and is never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...pipelines.errors import require
+from ..models import Network
+from .method import Method, MethodConfig
+
+
+@dataclass(kw_only=True)  # no slots, so that it can be one base of two
+class TeacherConfig(MethodConfig):
+    """The settings of a teacher."""
+
+    ema: float = 0.99
+    """How much of itself the teacher keeps at each step; the rest is the network's."""
+    ema_rule: Literal["ramp", "constant"] = "ramp"
+    """ramp: min(1 - 1 / (k + 1), ema) at step k = 0, 1, …, so that the teacher is the network after the first step;
+    constant: ema from the first step on."""
+    ema_buffers: Literal["averaged", "copied", "own"] = "averaged"
+    """Of batch statistics. averaged: as the parameters; copied: the network's; own: those of the teacher's own passes,
+    which are in training mode then. Buffers of integers are always copied."""
+    best: Literal["teacher", "student"] = "teacher"
+    """Which of the two, both evaluated, is the one that is saved as the best and whose score decides it."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from MethodConfig.faults(self)
+        yield from self.teacher_faults()
+
+    def teacher_faults(self) -> Iterator[str]:
+        """What makes no sense of the teacher's settings."""
+        yield from require(0 <= self.ema < 1, "--method.ema", "must be in [0, 1)", self.ema)
+
+
+class Teacher(nn.Module):
+    """Images (B, 3, S, S) to logits (B, C, h, w) without gradient, in evaluation mode unless its buffers are its own.
+
+    `network` is one like the student, and becomes a part of the method's state, but none of its `networks()`: no
+    optimizer sees it.
+    """
+
+    def __init__(self, network: Network, config: TeacherConfig):
+        super().__init__()
+        self.config = config
+        self.network = network.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Teacher:
+        return super().train(mode and self.config.ema_buffers == "own")
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    @torch.no_grad()
+    def become(self, student: Network) -> None:
+        """Takes all of the student's state."""
+        for own, its in zip(self.network.state_dict().values(), student.state_dict().values(), strict=True):
+            own.copy_(its)
+
+    @torch.no_grad()
+    def follow(self, student: Network, step: int) -> None:
+        """One step towards the student, whose optimizer has made step `step`, counted from 0."""
+        averaged = list(zip(self.network.parameters(), student.parameters(), strict=True))
+        for own, its in zip(self.network.buffers(), student.buffers(), strict=True):
+            if self.config.ema_buffers == "averaged" and own.is_floating_point():
+                averaged.append((own, its))
+            elif self.config.ema_buffers != "own":
+                own.copy_(its)
+        torch._foreach_lerp_(*map(list, zip(*averaged)), 1 - self.kept(step))
+
+    def kept(self, step: int) -> float:
+        """How much of itself is left after step `step`."""
+        return min(1 - 1 / (step + 1), self.config.ema) if self.config.ema_rule == "ramp" else self.config.ema
+
+
+class TeacherMethod(Method):
+    """A method whose student may have a teacher."""
+
+    student: Network
+    teacher: Teacher | None
+
+    def begin(self) -> None:
+        if self.teacher:
+            self.teacher.become(self.student)
+
+    def after_step(self, step: int) -> None:
+        if self.teacher:
+            self.teacher.follow(self.student, step)
+
+    def predictor(self) -> Network:
+        return next(iter(self.predictors().values()))
+
+    def predictors(self) -> dict[str, Network]:
+        if not self.teacher:
+            return {"student": self.student}
+        both = {"teacher": self.teacher.network, "student": self.student}
+        first = self.config.best
+        return {first: both.pop(first)} | both

@@ -1,0 +1,70 @@
+"""FixMatch for segmentation (Sohn et al., NeurIPS 2020), as it stands in the programs of UniMatch and UniMatch V2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...pipelines.batch import Batch, WeakStrong
+from ...pipelines.views import ViewSpec
+from .consistency import Consistency, ConsistencyConfig, judged, label_logits, mixed_view
+from .ema import Teacher, TeacherConfig, TeacherMethod
+from .method import Setting
+from .unimatch import published_switches
+
+
+@dataclass(kw_only=True, slots=True)
+class FixMatchConfig(ConsistencyConfig, TeacherConfig):
+    """Consistency of a strong view with a weak one."""
+
+    labels: Literal["training", "evaluation", "mixed", "teacher"] = "training"
+    """Whose labels the strong view learns. training: the network's own, of its pass of labelled and weak windows;
+    evaluation: its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside
+    (UniMatch's program); teacher: those of an EMA teacher (UniMatch V2's program)."""
+    ema: float = 0.996
+    """How much of itself the teacher keeps at each step; the rest is the network's."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from ConsistencyConfig.faults(self)
+        yield from self.teacher_faults()
+
+
+class FixMatch(Consistency, TeacherMethod):
+    """A strong view, mixed with a partner's, learns the confident labels of the weak views, mixed alike.
+
+    loss = supervised_weight CE(f(x), y) + strong_weight CE(f(mix(strong)), mix(label(weak)))
+    """
+
+    name = "fixmatch"
+    config_class = FixMatchConfig
+    views = ViewSpec(unlabeled="weak_strong", strong=1)
+    terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
+
+    def __init__(self, config: FixMatchConfig, setting: Setting):
+        super().__init__(config, setting)
+        self.student = setting.network()
+        self.teacher = Teacher(setting.network(), config) if config.labels == "teacher" else None
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        return published_switches(layout)
+
+    def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
+        x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
+        count = [len(x), len(u.partner)]
+        if self.teacher:
+            weak = self.teacher(u.weak)
+            own, partners = weak[: len(u.partner)], weak[u.partner]
+            logits, strong = self.student(torch.cat([x, mixed_view(u, 0)])).split(count)
+        else:
+            in_evaluation = judged(self.student, u, self.config.labels)
+            logits, weak = self.student(torch.cat([x, u.weak[: len(u.partner)]])).split(count)
+            own, partners = label_logits(weak, in_evaluation, u, self.config.labels)
+            strong = self.student(mixed_view(u, 0))
+        supervised = self.supervised(logits, target)
+        return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})

@@ -1,0 +1,78 @@
+"""Mean Teacher (Tarvainen and Valpola, NeurIPS 2017) for segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from ...kernels import upsample_mse
+from ...pipelines.batch import Batch, WeakStrong
+from ...pipelines.views import ViewSpec
+from .consistency import inside
+from .ema import Teacher, TeacherConfig, TeacherMethod
+from .method import Setting
+from .programs import PROGRAMS
+
+
+@dataclass(kw_only=True, slots=True)
+class MeanTeacherConfig(TeacherConfig):
+    """Squared error against a teacher's probabilities."""
+
+    weight: float = 100.0
+    """Weight of the consistency, which is a mean over pixels and classes."""
+    ema_rule: Literal["ramp", "constant"] = "constant"
+    """ramp: min(1 - 1 / (k + 1), ema) at step k = 0, 1, …, so that the teacher is the network after the first step;
+    constant: ema from the first step on."""
+    ema_buffers: Literal["averaged", "copied", "own"] = "own"
+    """Of batch statistics. averaged: as the parameters; copied: the network's; own: those of the teacher's own passes,
+    which are in training mode then. Buffers of integers are always copied."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from TeacherConfig.faults(self)
+        yield from self.bounded("weight", 0)
+
+
+class MeanTeacher(TeacherMethod):
+    """A strong view has the probabilities that a teacher gives the weak view.
+
+    loss = CE(f(x), y) + weight mean (softmax f(strong) - softmax g(weak))^2
+    """
+
+    name = "mean_teacher"
+    config_class = MeanTeacherConfig
+    views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix=False)
+    terms: ClassVar = {"consistency": "weight"}
+
+    def __init__(self, config: MeanTeacherConfig, setting: Setting):
+        super().__init__(config, setting)
+        self.student = setting.network()
+        self.teacher = Teacher(setting.network(), config)
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        program = PROGRAMS["cps"]  # which has Mean Teacher, too
+        return {
+            "network": program.name,
+            "evaluation.protocol": program.protocol_on(layout),
+            "method.best": "student",
+            "emulate_processes": program.processes_on(layout),
+        }
+
+    def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
+        u = batch.unlabeled
+        wanted = self.teacher(u.weak)
+        # One call each for labelled and unlabelled images: their batch statistics never mix.
+        supervised = self.supervised(self.student(batch.labeled.image), batch.labeled.target)
+        consistency = self.mean_of_processes(self.squared_error, self.student(u.strong[0]), wanted, u.valid)
+        loss = supervised + self.config.weight * consistency
+        return {"loss": loss, "supervised": supervised, "consistency": consistency}
+
+    def squared_error(self, logits: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
+        """The mean over classes and over the pixels that show an image and not padding."""
+        size = (self.crop, self.crop)
+        shown = inside(valid, size)
+        return upsample_mse(logits, wanted, size, pixel_weight=shown, normalizer=shown.sum()) / logits.shape[1]

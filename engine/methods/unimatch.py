@@ -1,0 +1,118 @@
+"""UniMatch: Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation (Yang et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...pipelines.batch import Batch, WeakStrong
+from ...pipelines.views import ViewSpec
+from ..models import Network
+from .consistency import Consistency, ConsistencyConfig, judged, label_logits, mixed_view
+from .method import Setting
+from .programs import PROGRAMS
+
+DROPPED = 0.5
+"""Share of the channels that the perturbation drops."""
+
+
+def published_switches(layout: str) -> dict[str, Any]:
+    """What UniMatch's program does otherwise, see docs/fidelity.md."""
+    return {
+        "network": "unimatch",
+        "evaluation.protocol": PROGRAMS["unimatch"].protocol_on(layout),
+        "method.labels": "mixed",
+        "sampling.cutmix_partner": "same",
+        "schedule": "poly_late",
+        "emulate_processes": PROGRAMS["unimatch"].processes_on(layout),
+    }
+
+
+@dataclass(kw_only=True, slots=True)
+class UniMatchConfig(ConsistencyConfig):
+    """Consistency of two strong views and of perturbed features with a weak view."""
+
+    strong_weight: float = 0.25
+    """Weight of the mean of the two strong views' terms."""
+    perturbed_weight: float = 0.25
+    """Weight of the term of perturbed features."""
+    labels: Literal["training", "evaluation", "mixed"] = "training"
+    """Whose labels the others learn. training: the network's own, of its pass of labelled and weak windows; evaluation:
+    its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside (published)."""
+    perturbed_statistics: Literal["own", "shared"] = "own"
+    """Batch statistics of the decoder on perturbed features. own: theirs; shared: one batch of them and the clean
+    ones, for which the labelled windows' are perturbed too (published)."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from ConsistencyConfig.faults(self)
+        yield from self.bounded("perturbed_weight", 0)
+
+
+class UniMatch(Consistency):
+    """Two strong views, each mixed with a partner's, and the decoder on perturbed features of the weak view learn the
+    confident labels of the weak view.
+
+    loss = supervised_weight CE(f(x), y)
+         + strong_weight mean over v of CE(f(mix(strong_v)), mix(label(weak)))
+         + perturbed_weight CE(decode(drop(encode(weak))), label(weak))
+    """
+
+    name = "unimatch"
+    config_class = UniMatchConfig
+    views = ViewSpec(unlabeled="weak_strong", strong=2)
+    terms: ClassVar = {
+        "supervised": "supervised_weight",
+        "strong": "strong_weight",
+        "perturbed": "perturbed_weight",
+    }
+
+    def __init__(self, config: UniMatchConfig, setting: Setting):
+        super().__init__(config, setting)
+        self.network = setting.network()
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        return published_switches(layout) | {"method.perturbed_statistics": "shared"}
+
+    def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
+        x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
+        in_evaluation = judged(self.network, u, self.config.labels)
+        logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
+        own, partners = label_logits(weak, in_evaluation, u, self.config.labels)
+        strong = self.network(torch.cat([mixed_view(u, 0), mixed_view(u, 1)])).chunk(2)
+        of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
+        return self.summed(
+            {
+                "supervised": self.supervised(logits, target),
+                "strong": torch.stack(of_views).mean(),
+                "perturbed": self.weak_loss(perturbed, own, u),
+            }
+        )
+
+    def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with
+        half of their channels dropped."""
+        maps = self.network.encode(torch.cat([x, weak]))
+        if self.config.perturbed_statistics == "shared":
+            both = tuple(torch.cat([clean, drop_channels(clean)]) for clean in maps)
+            logits = self.network.classify(self.network.decode(both))
+            clean, _, perturbed = logits.split([len(x) + len(weak), len(x), len(weak)])
+        else:
+            clean = self.network.classify(self.network.decode(maps))
+            dropped = tuple(drop_channels(clean_map[len(x) :]) for clean_map in maps)
+            perturbed = self.network.classify(self.network.decode(dropped))
+        return *clean.split([len(x), len(weak)]), perturbed
+
+    def predictor(self) -> Network:
+        return self.network
+
+
+def drop_channels(maps: Tensor) -> Tensor:
+    """Features (B, C, h, w) of which each image loses half of the channels, the others twice as large."""
+    return F.dropout2d(maps, DROPPED)

@@ -1,0 +1,92 @@
+"""UniMatch V2: Pushing the Limit of Semi-Supervised Semantic Segmentation (Yang et al., TPAMI 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...pipelines.batch import Batch, WeakStrong
+from ...pipelines.views import ViewSpec
+from .consistency import Consistency, ConsistencyConfig, mixed_view
+from .ema import Teacher, TeacherConfig, TeacherMethod
+from .method import Setting
+from .programs import PROGRAMS
+
+
+@dataclass(kw_only=True, slots=True)
+class UniMatchV2Config(ConsistencyConfig, TeacherConfig):
+    """Consistency of two strong views, of which each has the features that the other lacks, with a teacher."""
+
+    ema: float = 0.996
+    """How much of itself the teacher keeps at each step; the rest is the network's."""
+    kept: float = 0.5
+    """Share of the image pairs, rounded down, that keep all their features."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from ConsistencyConfig.faults(self)
+        yield from self.teacher_faults()
+        yield from self.bounded("kept", 0, 1)
+
+
+class UniMatchV2(Consistency, TeacherMethod):
+    """Two strong views, each mixed with a partner's, learn the confident labels of an EMA teacher of the weak view.
+
+    loss = supervised_weight CE(f(x), y) + strong_weight mean over v of CE(z_v, mix(label(weak)))
+    z_1, z_2 = decode(m encode(mix(strong_1))), decode((2 - m) encode(mix(strong_2))),  m = 0 or 2 for each channel
+    """
+
+    name = "unimatch_v2"
+    config_class = UniMatchV2Config
+    views = ViewSpec(unlabeled="weak_strong", strong=2)
+    terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
+
+    def __init__(self, config: UniMatchV2Config, setting: Setting):
+        super().__init__(config, setting)
+        self.student = setting.network()
+        self.teacher = Teacher(setting.network(), config)
+
+    @staticmethod
+    def switches(layout: str) -> dict[str, Any]:
+        program = PROGRAMS["unimatch_v2"]
+        return {
+            "evaluation.protocol": program.protocol_on(layout),
+            "method.best": "student",
+            "sampling.cutmix_partner": "reversed",
+            "schedule": "poly_late",
+            "emulate_processes": program.processes_on(layout),
+        }
+
+    def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
+        u = batch.unlabeled
+        weak = self.teacher(u.weak)
+        own, partners = weak[: len(u.partner)], weak[u.partner]
+        logits = self.student(batch.labeled.image)
+        strong = self.complementary(torch.cat([mixed_view(u, 0), mixed_view(u, 1)])).chunk(2)
+        of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
+        supervised = self.supervised(logits, batch.labeled.target)
+        return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
+
+    def complementary(self, views: Tensor) -> Tensor:
+        """Logits (2 B, C, h, w) of the first and then the second views (2 B, 3, S, S) of B images: each channel of the
+        features is dropped from one of the two and doubled in the other. Some pairs, drawn anew, keep all."""
+        maps = self.student.encode(views)
+        pairs, device = len(views) // 2, views.device
+        keep = self.keeping(pairs, device)[:, None]
+        # All maps of as many channels, such as a transformer's, lose the same ones.
+        masks = {}
+        for channels in dict.fromkeys(one.shape[1] for one in maps):
+            mask = 2.0 * torch.randint(2, (pairs, channels), device=device)
+            masks[channels] = torch.where(keep, 1.0, torch.stack([mask, 2 - mask])).flatten(0, 1)[..., None, None]
+        maps = tuple(one * masks[one.shape[1]].to(one.dtype) for one in maps)
+        return self.student.classify(self.student.decode(maps))
+
+    def keeping(self, pairs: int, device: torch.device) -> Tensor:
+        """(B,) bool: the pairs that keep all features, as many in each process's part of the batch."""
+        of_part = pairs // self.emulate_processes
+        order = torch.rand(self.emulate_processes, of_part, device=device).argsort(1)
+        return (order < int(of_part * self.config.kept)).flatten()

@@ -1,0 +1,34 @@
+"""Plain definition of the squared error between probabilities of upsampled logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .cutmix import box_mask
+from .upsample_cross_entropy import upsample
+
+
+def upsample_mse(
+    logits: Tensor,
+    teacher: Tensor,
+    size: tuple[int, int],
+    *,
+    other: Tensor | None = None,
+    boxes: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    normalizer: Tensor | None = None,
+    align_corners: bool = True,
+) -> Tensor:
+    """Interpolate, softmax, squared error. Arguments as in `semiseg.kernels.upsample_mse`."""
+    with torch.no_grad():
+        full = upsample(teacher, size, align_corners)
+        if other is not None:
+            full = torch.where(box_mask(boxes, size)[:, None], upsample(other, size, align_corners), full)
+        wanted = full.softmax(1)
+    errors = (upsample(logits, size, align_corners).softmax(1) - wanted).square().sum(1)
+    if pixel_weight is not None:
+        errors = errors * pixel_weight.detach().to(errors.dtype)
+    if normalizer is None:
+        return errors.mean()
+    return errors.sum() / normalizer.detach().to(errors.dtype).clamp(min=1)

@@ -1,0 +1,18 @@
+"""FixMatch on your own images: those with masks are labelled, all others are not."""
+
+from dataclasses import replace
+
+from semiseg.engine.commands.main import main
+from semiseg.engine.methods.fixmatch import FixMatchConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_folder import recipe as supervised
+from semiseg.recipes.unimatch_voc import COLOURS
+
+
+def recipe() -> Recipe:
+    strong = replace(supervised().labeled, **COLOURS)
+    return replace(supervised(), name="fixmatch_folder", method=FixMatchConfig(), unlabeled=strong)
+
+
+if __name__ == "__main__":
+    main(recipe)

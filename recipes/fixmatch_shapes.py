@@ -1,0 +1,18 @@
+"""FixMatch on the embedded data set: the supervised recipe with another method and strong colours."""
+
+from dataclasses import replace
+
+from semiseg.engine.commands.main import main
+from semiseg.engine.methods.fixmatch import FixMatchConfig
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_shapes import recipe as supervised
+from semiseg.recipes.unimatch_voc import COLOURS
+
+
+def recipe() -> Recipe:
+    strong = replace(supervised().unlabeled, **COLOURS)
+    return replace(supervised(), name="fixmatch_shapes", method=FixMatchConfig(), unlabeled=strong)
+
+
+if __name__ == "__main__":
+    main(recipe)

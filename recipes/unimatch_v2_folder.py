@@ -1,0 +1,31 @@
+"""UniMatch V2 on your own images: those with masks are labelled, all others are not."""
+
+from dataclasses import replace
+
+from semiseg.engine.commands.main import main
+from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
+from semiseg.engine.recipe import Evaluation, Recipe
+from semiseg.recipes.supervised_folder import recipe as supervised
+from semiseg.recipes.unimatch_v2_voc import recipe as voc
+from semiseg.recipes.unimatch_voc import COLOURS
+
+
+def recipe() -> Recipe:
+    own, published = supervised(), voc()
+    return replace(
+        published,
+        name="unimatch_v2_folder",
+        layout="folder",
+        published="",
+        split=own.split,
+        backbone="dinov2_small",
+        method=UniMatchV2Config(),
+        steps=own.steps,
+        labeled=own.labeled,
+        unlabeled=replace(own.labeled, **COLOURS),
+        evaluation=Evaluation(long_side=1.25),
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

@@ -1,0 +1,18 @@
+"""UniMatch V2 on the embedded data set: the supervised recipe with another method and strong colours."""
+
+from dataclasses import replace
+
+from semiseg.engine.commands.main import main
+from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
+from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_shapes import recipe as supervised
+from semiseg.recipes.unimatch_voc import COLOURS
+
+
+def recipe() -> Recipe:
+    strong = replace(supervised().unlabeled, **COLOURS)
+    return replace(supervised(), name="unimatch_v2_shapes", method=UniMatchV2Config(), unlabeled=strong)
+
+
+if __name__ == "__main__":
+    main(recipe)
