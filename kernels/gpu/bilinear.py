@@ -81,6 +81,23 @@ def taps(block, nodes, pixels, SIDE: tl.constexpr, ALIGN_CORNERS: tl.constexpr):
 
 
 @jit
+def pixels_of(map, block, used, block_columns, height, width, SIDE: tl.constexpr, DTYPE: tl.constexpr):
+    """The values of a (height, width) map in the pixels of the blocks: (SIDE of y, SIDE of x, BLOCKS), 0 beyond it.
+
+    One position of all blocks is loaded at a time. One load of everything would have no order of its own in memory, and
+    compilers (Triton 3.6) then deal a block out to many threads, which pay for it in each loop that follows.
+    """
+    index_y, index_x = tl.arange(0, SIDE)[:, None, None], tl.arange(0, SIDE)[None, :, None]
+    values = tl.zeros((SIDE, SIDE, block.shape[0]), DTYPE)
+    for i in tl.static_range(SIDE):
+        for j in tl.static_range(SIDE):
+            y, x = (block // block_columns) * SIDE + i, (block % block_columns) * SIDE + j
+            one = tl.load(map + y * width + x, mask=used & (y < height) & (x < width), other=0).to(DTYPE)
+            values = tl.where((index_y == i) & (index_x == j), one[None, None, :], values)
+    return values
+
+
+@jit
 def across(plane, row, column0, column1, column2, weight0, weight1, weight2, used):
     """One row of nodes interpolated along x: (SIDE, BLOCKS) float32. `row` is the offset of its first node."""
     value0 = tl.load(plane + row + column0, mask=used, other=0.0).to(tl.float32)
