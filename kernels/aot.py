@@ -108,9 +108,12 @@ def _cross_entropy(
 
 
 def _labels(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, align_corners: bool = True) -> None:
+    """With confidence and without."""
     one, boxes = _meta(*logits, dtype=dtype), _meta(logits[0], 3, 4, dtype=torch.int32)
-    pseudo_label.pseudo_label(one, size, align_corners)
-    pseudo_label.mixed_pseudo_label(one, one, boxes, size, align_corners)
+    label = _meta(logits[0], *size, dtype=torch.uint8)
+    for confidence in (_meta(logits[0], *size), None):
+        pseudo_label.pseudo_label(one, align_corners, label, confidence)
+        pseudo_label.mixed_pseudo_label(one, one, boxes, align_corners, label, confidence)
 
 
 def _confusion(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, target_dtype: torch.dtype) -> None:

@@ -14,6 +14,11 @@ from __future__ import annotations
 from .._triton import ceil_div, jit, tl
 
 LARGEST_SIDE = 4
+SIZES = (
+    *("height", "width", "low_height", "low_width", "full_height", "full_width"),
+    *("blocks_y", "blocks_x", "block_columns", "block_count", "programs_per_image"),
+)
+"""Arguments of kernels that only multiply and compare, so that one variant serves all sizes of images."""
 
 
 def block_side(low: tuple[int, int], full: tuple[int, int], align_corners: bool) -> int:

@@ -49,7 +49,7 @@ def _normalised(red, green, blue, matrix, mean, std, CHANNEL: tl.constexpr, COLO
     return level * (1 / (255 * std)) - tl.load(mean + CHANNEL).to(tl.float32) / std
 
 
-@jit
+@jit(any_size=("height", "width"))
 def _transform(
     images, matrix, blur, mean, std, result, height, width,
     CENTRE: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr, COLOUR_BITS: tl.constexpr,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, next_power_of_two, tl
 from .bilinear import (
+    SIZES,
     across,
     add_to_nodes,
     block_grid,
@@ -48,7 +49,7 @@ LONGEST_RUN = 8
 """Pixels of a row that a thread of the gathering kernel holds at a time."""
 
 
-@jit
+@jit(any_size=SIZES)
 def _loss(
     logits, targets, weight, totals, counts, losses, lse, gradient, classes, height, width, full_height, full_width,
     block_columns, block_count, programs_per_image, ignore_index,

@@ -82,6 +82,23 @@ $L__BB0_4:
     assert inside == ["$L__BB0_1:", "shfl.sync", "@%p1", "bar.sync"]
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("count", {"low_height", "low_width", "height", "width", "blocks_y", "blocks_x"}),
+        ("classify", {"low_height", "low_width", "height", "width", "blocks_y", "blocks_x"}),
+        ("loss", {"height", "width", "full_height", "full_width", "block_columns"}),
+        ("transform", {"height", "width"}),
+    ],
+)
+def test_sizes_of_images_select_no_variant(name, sizes):
+    """Evaluation meets many sizes; each variant takes seconds to compile while nothing else runs."""
+    kernel = next(kernel for kernel, *_ in aot.recorded(90) if kernel.__name__.strip("_") == name)
+    free = {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
+    assert free >= sizes
+    assert not free & {"classes", "logits", "logits_a", "images"}
+
+
 def test_command_prints_one_json_document_and_no_warning():
     command = [sys.executable, "-m", "semiseg.kernels.aot", "--json", "--arch", "80", "--kernel", "photometric"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

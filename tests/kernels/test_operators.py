@@ -62,6 +62,16 @@ def calls(device, seed=0):
             1,
         ),
         "pseudo_label": (lambda x: kernels.pseudo_label(x, (16, 12)), logits[:1], 0),
+        "pseudo_label without confidence": (
+            lambda x: kernels.pseudo_label(x, (16, 12), confidence=False)[0],
+            logits[:1],
+            0,
+        ),
+        "mixed_pseudo_label without confidence": (
+            lambda a, b: kernels.mixed_pseudo_label(a, b, boxes, (16, 12), confidence=False)[0],
+            logits,
+            0,
+        ),
         "mixed_pseudo_label": (lambda a, b: kernels.mixed_pseudo_label(a, b, boxes, (16, 12)), logits, 0),
         "cutmix": (lambda a, b: kernels.cutmix(a, b, boxes), pictures, 2),
         "upsample_confusion": (lambda x: kernels.upsample_confusion(x, target, 5), logits[:1], 0),
