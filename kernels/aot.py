@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from . import _triton
-from .gpu import cutmix, directional_contrast, photometric, pseudo_label, ranking
+from .gpu import cutmix, directional_contrast, photometric, pseudo_label, ranking, upsample
 from .gpu import upsample_confusion as confusion
 from .gpu import upsample_cross_entropy as cross_entropy
 
@@ -116,6 +116,12 @@ def _labels(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, 
         pseudo_label.mixed_pseudo_label(one, one, boxes, align_corners, label, confidence)
 
 
+def _upsample(dtype: torch.dtype, order: torch.memory_format, align_corners: bool = True) -> None:
+    """The decoder's maps, and their gradient."""
+    upsample.upsample(_meta(16, 256, 20, 20, dtype=dtype).to(memory_format=order), (80, 80), align_corners, order)
+    upsample.gather(_meta(16, 256, 80, 80, dtype=dtype).to(memory_format=order), (20, 20), align_corners, order)
+
+
 def _confusion(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, target_dtype: torch.dtype) -> None:
     target = _meta(logits[0], *size, dtype=target_dtype)
     confusion.upsample_confusion(_meta(*logits, dtype=dtype), target, True, 255)
@@ -143,6 +149,7 @@ def cases() -> Iterator[Callable[[], Any]]:
         yield partial(_labels, *VOC, dtype)
         yield partial(_confusion, *VOC, dtype, torch.int64)
         yield partial(_cutmix, dtype, torch.channels_last)
+        yield partial(_upsample, dtype, torch.channels_last)
         yield partial(_photometric, dtype)
     yield partial(_contrast, torch.float32, product_dtype=torch.float16)
     for dtype in (torch.float32, torch.float16):
@@ -160,6 +167,8 @@ def cases() -> Iterator[Callable[[], Any]]:
     yield partial(_labels, *VOC, torch.bfloat16, align_corners=False)
     yield partial(_confusion, *CITYSCAPES, torch.bfloat16, torch.uint8)
     yield partial(_cutmix, torch.float32, torch.contiguous_format)
+    yield partial(_upsample, torch.float32, torch.contiguous_format)
+    yield partial(_upsample, torch.bfloat16, torch.contiguous_format, align_corners=False)
     yield partial(_cutmix, torch.uint8, torch.channels_last)
 
 

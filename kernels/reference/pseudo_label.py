@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cutmix import box_mask
-from .upsample_cross_entropy import upsample
+from .upsample import upsample_wide
 
 
 def argmax_with_confidence(full: Tensor, with_confidence: bool) -> tuple[Tensor, Tensor | None]:
@@ -21,7 +21,7 @@ def pseudo_label(
     logits: Tensor, size: tuple[int, int], *, align_corners: bool = True, confidence: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """Arguments as in `semiseg.kernels.pseudo_label`."""
-    return argmax_with_confidence(upsample(logits, size, align_corners), confidence)
+    return argmax_with_confidence(upsample_wide(logits, size, align_corners), confidence)
 
 
 @torch.no_grad()
@@ -35,5 +35,5 @@ def mixed_pseudo_label(
     confidence: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Arguments as in `semiseg.kernels.mixed_pseudo_label`."""
-    full_a, full_b = upsample(logits_a, size, align_corners), upsample(logits_b, size, align_corners)
+    full_a, full_b = upsample_wide(logits_a, size, align_corners), upsample_wide(logits_b, size, align_corners)
     return argmax_with_confidence(torch.where(box_mask(boxes, size)[:, None], full_b, full_a), confidence)

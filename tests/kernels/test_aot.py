@@ -34,7 +34,8 @@ def test_half_precision_contrast_uses_tensor_cores_and_spills_nothing(rows):
 
 def test_every_kernel_compiles_and_hardly_spills(rows):
     assert {row.operator for row in rows} >= {
-        "cutmix", "directional_contrast", "photometric", "pseudo_label", "upsample_confusion", "upsample_cross_entropy",
+        "cutmix", "directional_contrast", "photometric", "pseudo_label", "upsample", "upsample_confusion",
+        "upsample_cross_entropy",
     }  # fmt: skip
     wrong = []
     for row in rows:
@@ -52,8 +53,9 @@ def largest_spill(row):
 
 def test_threads_of_upsampling_kernels_exchange_nothing_inside_loops(rows):
     """Each owns its pixels: a shuffle or barrier in a loop says that the compiler has dealt them out otherwise."""
-    found = [row for row in rows if row.kernel in ("loss", "classify", "count")]
-    assert {row.kernel for row in found} == {"loss", "classify", "count"}
+    found = [row for row in rows if row.kernel in ("loss", "classify", "count", "interpolate")]
+    found += [row for row in rows if (row.operator, row.kernel) == ("upsample", "gather")]
+    assert {row.kernel for row in found} == {"loss", "classify", "count", "interpolate", "gather"}
     wrong = [row for row in found if row.loop_shuffles or row.loop_barriers]
     assert not wrong, "\n" + aot.table(wrong)
 

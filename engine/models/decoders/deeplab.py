@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....kernels import upsample
 from ....pipelines.errors import UsageError
 from ..encoders.resnet import conv
 
@@ -77,7 +78,7 @@ class DeepLabDecoder(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         low = self.reduce(low)
-        high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=True)
+        high = upsample(high, low.shape[-2:])
         return self.refine(torch.cat([high, low], 1))
 
 
