@@ -250,5 +250,7 @@ images, blur = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8), torch.tensor([Tr
 assert (kernels.photometric(images, torch.eye(3, 4)[None], blur, (0, 0, 0), (0.2, 0.2, 0.2)) - 1).abs().max() < 1e-6
 ones, labels = torch.eye(2), torch.tensor([0, 1])
 kernels.directional_contrast(ones, ones, labels, labels, torch.zeros(2), torch.ones(2), ones, labels)
+from semiseg.kernels.check import check
+assert not any(result.problem for result in check("cpu", torch.float32))
 """
     subprocess.run([sys.executable, "-c", code], check=True)
