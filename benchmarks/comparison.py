@@ -100,7 +100,10 @@ def evaluate(
     with torch.set_grad_enabled(bool(wanted)), autocast or nullcontext():
         outputs = provider(**inputs | leaves)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    return (*outputs, *torch.autograd.grad(outputs, list(leaves.values()))) if wanted else outputs
+    if not wanted:
+        return outputs
+    ones = [torch.ones_like(output) for output in outputs]
+    return (*outputs, *torch.autograd.grad(outputs, list(leaves.values()), ones))
 
 
 def double(value: Any) -> Any:

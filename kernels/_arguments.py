@@ -47,6 +47,12 @@ def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
+def memory_format(maps: Tensor) -> torch.memory_format:
+    """The order of (B, C, H, W) maps in memory: channels-last, or contiguous, which anything else is made."""
+    channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 stays; every narrower float is accumulated in float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

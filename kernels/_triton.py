@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -31,9 +31,14 @@ AUTOTUNE = os.environ.get("SEMISEG_AUTOTUNE", "0") == "1"
 OLDEST_ARCHITECTURE = 80
 
 
-def jit(function: Callable) -> Any:
-    """`triton.jit`, or the bare function where triton is not installed (then it is never launched)."""
-    return function if triton is None else triton.jit(function)
+def jit(function: Callable | None = None, *, any_size: Sequence[str] = ()) -> Any:
+    """`triton.jit`, or the bare function where triton is not installed (then it is never launched).
+
+    any_size: arguments for whose values (divisible by 16, equal to 1) no variant of the kernel shall be compiled.
+    """
+    if function is None:
+        return partial(jit, any_size=any_size)
+    return function if triton is None else triton.jit(function, do_not_specialize=list(any_size))
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def runs_on(device: torch.device) -> bool:
     if triton is None:
         return False
     if device.type == "cuda":
-        return torch.cuda.is_available() and architecture(device) >= OLDEST_ARCHITECTURE
+        return torch.cuda.is_available() and _capability(device) >= OLDEST_ARCHITECTURE
     return INTERPRETED and device.type == "cpu"
 
 
@@ -82,17 +87,28 @@ def architecture(device: torch.device) -> int:
     """10 x compute capability of a CUDA device, what is recorded for, or 0 in the interpreter."""
     if _recording is not None:
         return _recording.architecture
-    if device.type != "cuda":
-        return 0
+    return _known_capability(device) if device.type == "cuda" else 0
+
+
+def _capability(device: torch.device) -> int:
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+# `torch.compile` looks into `runs_on`, where it would not see through a cache; launches happen out of its sight.
+_known_capability = cache(_capability)
 
 
 def multiprocessors(device: torch.device) -> int:
     """How many programs run side by side, at one per multiprocessor."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).multi_processor_count
+        return _known_multiprocessors(device)
     return 3 if _recording is None else 132
+
+
+@cache
+def _known_multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def choose(
@@ -136,8 +152,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, 
         _recording.launches.append((kernel, arguments, keywords))
         return
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
-    guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with guard:
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        kernel[grid](*arguments, **keywords)
+        return
+    with torch.cuda.device(device):
         kernel[grid](*arguments, **keywords)
 
 

@@ -5,7 +5,8 @@
 The launchers run at the sizes of training on tensors without memory (device "meta"). What they would launch is noted
 down (`_triton.recording`) and compiled as the launch would compile it: same specialisation, same configuration. One row
 each: registers of a thread, bytes it spills (stores and loads) and its stack as ptxas counts them, shared memory of a
-program, and the tensor-core instruction in the PTX, if any: `mma` (sm_80), `wgmma` (sm_90) or `tcgen05` (sm_100).
+program, shuffles and barriers inside the loops of the PTX (what threads have to exchange again and again), and the
+tensor-core instruction there, if any: `mma` (sm_80), `wgmma` (sm_90) or `tcgen05` (sm_100).
 
 Exit code: 0; 1 if a kernel does not compile or does not fit on the GPU (its row says why); 2 for a call that asks for
 what does not exist, and where nothing can be compiled.
@@ -33,7 +34,7 @@ import torch
 from torch import Tensor
 
 from . import _triton
-from .gpu import cutmix, directional_contrast, photometric, pseudo_label, ranking
+from .gpu import cutmix, directional_contrast, photometric, pseudo_label, ranking, upsample
 from .gpu import upsample_confusion as confusion
 from .gpu import upsample_cross_entropy as cross_entropy
 from .gpu import upsample_mse as squared_error
@@ -116,9 +117,18 @@ def _squared_error(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.
 
 
 def _labels(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, align_corners: bool = True) -> None:
+    """With confidence and without."""
     one, boxes = _meta(*logits, dtype=dtype), _meta(logits[0], 3, 4, dtype=torch.int32)
-    pseudo_label.pseudo_label(one, size, align_corners)
-    pseudo_label.mixed_pseudo_label(one, one, boxes, size, align_corners)
+    label = _meta(logits[0], *size, dtype=torch.uint8)
+    for confidence in (_meta(logits[0], *size), None):
+        pseudo_label.pseudo_label(one, align_corners, label, confidence)
+        pseudo_label.mixed_pseudo_label(one, one, boxes, align_corners, label, confidence)
+
+
+def _upsample(dtype: torch.dtype, order: torch.memory_format, align_corners: bool = True) -> None:
+    """The decoder's maps, and their gradient."""
+    upsample.upsample(_meta(16, 256, 20, 20, dtype=dtype).to(memory_format=order), (80, 80), align_corners, order)
+    upsample.gather(_meta(16, 256, 80, 80, dtype=dtype).to(memory_format=order), (20, 20), align_corners, order)
 
 
 def _confusion(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, target_dtype: torch.dtype) -> None:
@@ -150,6 +160,7 @@ def cases() -> Iterator[Callable[[], Any]]:
         yield partial(_squared_error, *VOC, dtype, mixed=True)
         yield partial(_confusion, *VOC, dtype, torch.int64)
         yield partial(_cutmix, dtype, torch.channels_last)
+        yield partial(_upsample, dtype, torch.channels_last)
         yield partial(_photometric, dtype)
     yield partial(_contrast, torch.float32, product_dtype=torch.float16)
     for dtype in (torch.float32, torch.float16):
@@ -168,6 +179,8 @@ def cases() -> Iterator[Callable[[], Any]]:
     yield partial(_squared_error, *CITYSCAPES, torch.bfloat16, mixed=False)
     yield partial(_confusion, *CITYSCAPES, torch.bfloat16, torch.uint8)
     yield partial(_cutmix, torch.float32, torch.contiguous_format)
+    yield partial(_upsample, torch.float32, torch.contiguous_format)
+    yield partial(_upsample, torch.bfloat16, torch.contiguous_format, align_corners=False)
     yield partial(_cutmix, torch.uint8, torch.channels_last)
 
 
@@ -186,6 +199,8 @@ class Row:
     spill_bytes: int | None = None
     stack_bytes: int | None = None
     shared_bytes: int | None = None
+    loop_shuffles: int | None = None
+    loop_barriers: int | None = None
     tensor_cores: str | None = None
     error: str | None = None
 
@@ -261,6 +276,9 @@ def compiled(index: int, architecture: int) -> tuple[Row, float]:
     row.spill_bytes = sum(_numbers(r"(\d+) bytes spill", text))
     row.stack_bytes = sum(_numbers(r"(\d+) bytes stack frame", text))
     row.shared_bytes = binary.metadata.shared
+    looped = loops(binary.asm["ptx"])
+    row.loop_shuffles = sum("shfl.sync" in line for line in looped)
+    row.loop_barriers = sum("bar.sync" in line or "barrier.sync" in line for line in looped)
     found = [name for name, instruction in INSTRUCTIONS.items() if instruction in binary.asm["ptx"]]
     row.tensor_cores = found[0] if found else "none"
     if row.shared_bytes > LARGEST_SHARED[architecture]:
@@ -268,6 +286,19 @@ def compiled(index: int, architecture: int) -> tuple[Row, float]:
     elif (getattr(binary.metadata, "tmem_size", None) or 0) > LARGEST_TENSOR_MEMORY:
         row.error = f"needs more than the {LARGEST_TENSOR_MEMORY} columns of tensor memory of sm_{architecture}"
     return row, time.monotonic() - began
+
+
+def loops(ptx: str) -> list[str]:
+    """The lines of a program that are run again and again: those between a label and the last jump back to it."""
+    lines = ptx.splitlines()
+    labels, inside = {}, set()
+    for place, line in enumerate(lines):
+        if label := re.match(r"\s*(\$\w+):", line):
+            labels[label[1]] = place
+        jump = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
+        if jump and jump[1] in labels:
+            inside.update(range(labels[jump[1]], place))
+    return [lines[place] for place in sorted(inside)]
 
 
 def _numbers(pattern: str, text: str) -> list[int]:
@@ -288,7 +319,7 @@ def rows(architectures: Sequence[int], name: str | None = None) -> list[Row]:
     found: list[Row | None] = [None] * len(jobs)
     # Triton is not made for threads, and a forked copy of this process might hold locks of torch's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(jobs)), context) as pool:
+    with ProcessPoolExecutor(min(_cores(), len(jobs)), context) as pool:
         futures = {pool.submit(compiled, *job): place for place, job in enumerate(jobs)}
         for done, future in enumerate(as_completed(futures), 1):
             row, seconds = future.result()
@@ -298,19 +329,29 @@ def rows(architectures: Sequence[int], name: str | None = None) -> list[Row]:
     return [row for place, row in enumerate(found) if row not in found[:place]]
 
 
+def _cores() -> int:
+    """How many cores this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def table(found: Sequence[Row]) -> str:
     """The rows as aligned text."""
-    heads = ["operator", "kernel", "configuration", "arch", "registers", "spills", "stack", "shared", "tensor-cores"]
+    heads = [
+        *("operator", "kernel", "configuration", "arch", "registers", "spills", "stack", "shared"),
+        *("shuffles", "barriers", "tensor-cores"),
+    ]
     lines = [heads]
     for row in found:
         constants = [_setting(name, value) for name, value in row.constants.items() if value is not False]
         configuration = [*row.dtypes, *constants, f"{row.warps} warps", f"{row.stages} stages"]
-        numbers = [row.registers, row.spill_bytes, row.stack_bytes, row.shared_bytes]
+        numbers = [
+            *(row.registers, row.spill_bytes, row.stack_bytes, row.shared_bytes, row.loop_shuffles, row.loop_barriers),
+        ]
         texts = ["-" if number is None else str(number) for number in numbers]
         last = (row.tensor_cores or "") + (f" ERROR {row.error}" if row.error else "")
         lines.append([row.operator, row.kernel, " ".join(configuration), f"sm_{row.architecture}", *texts, last])
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    numeric = range(4, 8)
+    numeric = range(4, 10)
     return "\n".join(
         "  ".join(
             text.rjust(width) if column in numeric else text.ljust(width)

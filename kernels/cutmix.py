@@ -16,38 +16,33 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, INTEGERS, check_size, check_tensor
+from ._arguments import FLOATS, INTEGERS, check_size, check_tensor, memory_format
 from .cpu import cutmix as cpu
 from .gpu import cutmix as gpu
-
-
-def _memory_format(images: Tensor) -> torch.memory_format:
-    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 @torch.library.custom_op("semiseg::cutmix", mutates_args=())
 def _operator(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:
     if _dispatch.provider(images_a) == "triton":
-        return gpu.mix(images_a, images_b, boxes, _memory_format(images_a))
-    return cpu.mix(images_a, images_b, boxes, _memory_format(images_a))
+        return gpu.mix(images_a, images_b, boxes, memory_format(images_a))
+    return cpu.mix(images_a, images_b, boxes, memory_format(images_a))
 
 
 @_operator.register_fake
 def _(images_a, images_b, boxes):
-    return torch.empty_like(images_a, memory_format=_memory_format(images_a))
+    return torch.empty_like(images_a, memory_format=memory_format(images_a))
 
 
 @torch.library.custom_op("semiseg::cutmix_backward", mutates_args=())
 def _backward_operator(gradient: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     if _dispatch.provider(gradient) == "triton":
-        return gpu.split(gradient, boxes, _memory_format(gradient))
-    return cpu.split(gradient, boxes, _memory_format(gradient))
+        return gpu.split(gradient, boxes, memory_format(gradient))
+    return cpu.split(gradient, boxes, memory_format(gradient))
 
 
 @_backward_operator.register_fake
 def _(gradient, boxes):
-    order = _memory_format(gradient)
+    order = memory_format(gradient)
     return torch.empty_like(gradient, memory_format=order), torch.empty_like(gradient, memory_format=order)
 
 
@@ -89,5 +84,5 @@ def cutmix(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:
     check_tensor("images_b", images_b, tuple(images_a.shape), (images_a.dtype,), images_a.device)
     check_boxes(boxes, images_a.shape[0], images_a.device)
     if _dispatch.provider(images_a) == "plain":
-        return reference.cutmix(images_a, images_b, boxes).contiguous(memory_format=_memory_format(images_a))
+        return reference.cutmix(images_a, images_b, boxes).contiguous(memory_format=memory_format(images_a))
     return _operator(images_a, images_b, boxes)

@@ -7,7 +7,7 @@ upsampled argmax.
 
 Interpolation, softmax and max move at least 4 B C H W elements, mixing 4 more; fused, B C h w elements are read (twice
 that if mixed) and 5 bytes per pixel written. What remains is arithmetic: per class and pixel one exponential and about
-18 FLOPs, of which 9 interpolate (27 and 18 if mixed).
+18 FLOPs, of which 9 interpolate (27 and 18 if mixed). Without confidence there is a byte per pixel and no exponential.
 """
 
 from __future__ import annotations
@@ -22,35 +22,49 @@ from .cutmix import check_boxes
 from .gpu import pseudo_label as gpu
 
 
-def _empty(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _empty(logits: Tensor, size: tuple[int, int], with_confidence: bool) -> tuple[Tensor, Tensor]:
     shape = (logits.shape[0], *size)
-    return logits.new_empty(shape, dtype=torch.uint8), logits.new_empty(shape, dtype=torch.float32)
+    confidence = logits.new_empty(shape if with_confidence else (0,), dtype=torch.float32)
+    return logits.new_empty(shape, dtype=torch.uint8), confidence
 
 
 @torch.library.custom_op("semiseg::pseudo_label", mutates_args=())
-def _operator(logits: Tensor, height: int, width: int, align_corners: bool) -> tuple[Tensor, Tensor]:
-    if _dispatch.provider(logits) == "triton":
-        return gpu.pseudo_label(logits, (height, width), align_corners)
-    return cpu.pseudo_label(logits, (height, width), align_corners)
+def _operator(
+    logits: Tensor, height: int, width: int, align_corners: bool, with_confidence: bool
+) -> tuple[Tensor, Tensor]:
+    """Label and confidence; the latter empty if unwanted."""
+    label, confidence = _empty(logits, (height, width), with_confidence)
+    provider = gpu if _dispatch.provider(logits) == "triton" else cpu
+    provider.pseudo_label(logits, align_corners, label, confidence if with_confidence else None)
+    return label, confidence
 
 
 @_operator.register_fake
-def _(logits, height, width, align_corners):
-    return _empty(logits, (height, width))
+def _(logits, height, width, align_corners, with_confidence):
+    return _empty(logits, (height, width), with_confidence)
 
 
 @torch.library.custom_op("semiseg::mixed_pseudo_label", mutates_args=())
 def _mixed_operator(
-    logits_a: Tensor, logits_b: Tensor, boxes: Tensor, height: int, width: int, align_corners: bool
+    logits_a: Tensor,
+    logits_b: Tensor,
+    boxes: Tensor,
+    height: int,
+    width: int,
+    align_corners: bool,
+    with_confidence: bool,
 ) -> tuple[Tensor, Tensor]:
-    if _dispatch.provider(logits_a) == "triton":
-        return gpu.mixed_pseudo_label(logits_a, logits_b, boxes, (height, width), align_corners)
-    return cpu.mixed_pseudo_label(logits_a, logits_b, boxes, (height, width), align_corners)
+    label, confidence = _empty(logits_a, (height, width), with_confidence)
+    provider = gpu if _dispatch.provider(logits_a) == "triton" else cpu
+    provider.mixed_pseudo_label(
+        logits_a, logits_b, boxes, align_corners, label, confidence if with_confidence else None
+    )
+    return label, confidence
 
 
 @_mixed_operator.register_fake
-def _(logits_a, logits_b, boxes, height, width, align_corners):
-    return _empty(logits_a, (height, width))
+def _(logits_a, logits_b, boxes, height, width, align_corners, with_confidence):
+    return _empty(logits_a, (height, width), with_confidence)
 
 
 def check_classes(name: str, logits: Tensor) -> None:
@@ -61,30 +75,41 @@ def check_classes(name: str, logits: Tensor) -> None:
 
 
 @outside_autocast
-def pseudo_label(logits: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> tuple[Tensor, Tensor]:
+def pseudo_label(
+    logits: Tensor, size: tuple[int, int], *, align_corners: bool = True, confidence: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Most probable class of bilinearly upsampled logits, with its softmax probability.
 
     logits: (B, C, h, w) float, finite, C <= 256; not differentiated. size: (H, W).
-    Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1].
+    Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1]; with
+    `confidence` off the same label and None, at less arithmetic.
     Raises TypeError or ValueError naming the argument.
     """
     check_classes("logits", logits)
     height, width = check_size("size", size)
     logits = logits.detach()
     if _dispatch.provider(logits) == "plain":
-        return reference.pseudo_label(logits, (height, width), align_corners=align_corners)
-    return _operator(logits, height, width, align_corners)
+        return reference.pseudo_label(logits, (height, width), align_corners=align_corners, confidence=confidence)
+    label, probability = _operator(logits, height, width, align_corners, confidence)
+    return label, probability if confidence else None
 
 
 @outside_autocast
 def mixed_pseudo_label(
-    logits_a: Tensor, logits_b: Tensor, boxes: Tensor, size: tuple[int, int], *, align_corners: bool = True
-) -> tuple[Tensor, Tensor]:
+    logits_a: Tensor,
+    logits_b: Tensor,
+    boxes: Tensor,
+    size: tuple[int, int],
+    *,
+    align_corners: bool = True,
+    confidence: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Pseudo-label of two upsampled logits mixed as `cutmix` mixes their images: b inside the toggled boxes, else a.
 
     logits_a, logits_b: (B, C, h, w) float of one dtype, finite, C <= 256; not differentiated.
     boxes: (B, n, 4) int (y0, x0, y1, x1) in pixels of `size` = (H, W), ends exclusive.
-    Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1].
+    Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1]; with
+    `confidence` off the same label and None, at less arithmetic.
     Raises TypeError or ValueError naming the argument.
     """
     check_classes("logits_a", logits_a)
@@ -93,5 +118,8 @@ def mixed_pseudo_label(
     height, width = check_size("size", size)
     logits_a, logits_b = logits_a.detach(), logits_b.detach()
     if _dispatch.provider(logits_a) == "plain":
-        return reference.mixed_pseudo_label(logits_a, logits_b, boxes, (height, width), align_corners=align_corners)
-    return _mixed_operator(logits_a, logits_b, boxes, height, width, align_corners)
+        return reference.mixed_pseudo_label(
+            logits_a, logits_b, boxes, (height, width), align_corners=align_corners, confidence=confidence
+        )
+    label, probability = _mixed_operator(logits_a, logits_b, boxes, height, width, align_corners, confidence)
+    return label, probability if confidence else None

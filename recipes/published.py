@@ -1,9 +1,9 @@
 """Published results by method, data set, split and backbone. Each row is a run: `semiseg train cps_voc --split
 voc-cps-1/16 --backbone resnet101` takes the steps of that row. `python -m semiseg.recipes.published` prints the table.
 
-Sources: the papers of CPS and CAC; UniMatch's README (ResNet-101 on VOC) and logs, UniMatch V2's logs, best epochs. mIoU
-in % on val. Where no second source was seen, the number is quoted from memory: check it against the paper before you
-print it.
+Sources: the papers of CPS and CAC; UniMatch's README (ResNet-101 on VOC) and logs, UniMatch V2's logs, best epochs.
+mIoU in % on val. Where no second source was seen, the number is quoted from memory: check it against the paper before
+you print it.
 """
 
 from __future__ import annotations

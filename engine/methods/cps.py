@@ -87,6 +87,6 @@ class Cps(Method):
 
 def cross_supervision(logits1: Tensor, logits2: Tensor, size: torch.Size) -> Tensor:
     """CE(p1, argmax p2) + CE(p2, argmax p1), means over all pixels; logits (B, C, h, w), `size` that of the crops."""
-    label1, _ = pseudo_label(logits1.detach(), size)
-    label2, _ = pseudo_label(logits2.detach(), size)
+    label1, _ = pseudo_label(logits1.detach(), size, confidence=False)
+    label2, _ = pseudo_label(logits2.detach(), size, confidence=False)
     return upsample_cross_entropy(logits1, label2) + upsample_cross_entropy(logits2, label1)

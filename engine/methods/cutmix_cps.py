@@ -56,8 +56,10 @@ class CutMixCps(Method):
         mixed = cutmix(u, v, boxes)
         # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
         with torch.no_grad():
-            label1, _ = mixed_pseudo_label(self.branch1(u), self.branch1(v), boxes, target.shape[-2:])
-            label2, _ = mixed_pseudo_label(self.branch2(u), self.branch2(v), boxes, target.shape[-2:])
+            label1, label2 = (
+                mixed_pseudo_label(branch(u), branch(v), boxes, target.shape[-2:], confidence=False)[0]
+                for branch in (self.branch1, self.branch2)
+            )
         cps = upsample_cross_entropy(self.branch1(mixed), label2) + upsample_cross_entropy(self.branch2(mixed), label1)
         supervised = self.supervised(self.branch1(x), target) + self.supervised(self.branch2(x), target)
         return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}

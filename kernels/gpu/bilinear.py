@@ -14,6 +14,11 @@ from __future__ import annotations
 from .._triton import ceil_div, jit, tl
 
 LARGEST_SIDE = 4
+SIZES = (
+    *("height", "width", "low_height", "low_width", "full_height", "full_width"),
+    *("blocks_y", "blocks_x", "block_columns", "block_count", "programs_per_image"),
+)
+"""Arguments of kernels that only multiply and compare, so that one variant serves all sizes of images."""
 
 
 def block_side(low: tuple[int, int], full: tuple[int, int], align_corners: bool) -> int:
@@ -78,6 +83,23 @@ def taps(block, nodes, pixels, SIDE: tl.constexpr, ALIGN_CORNERS: tl.constexpr):
     node1 = tl.minimum(base + 1, nodes - 1)
     node2 = tl.minimum(base + 2, nodes - 1)
     return pixel, base, node1, node2, weight0, weight1, weight2
+
+
+@jit
+def pixels_of(map, block, used, block_columns, height, width, SIDE: tl.constexpr, DTYPE: tl.constexpr):
+    """The values of a (height, width) map in the pixels of the blocks: (SIDE of y, SIDE of x, BLOCKS), 0 beyond it.
+
+    One position of all blocks is loaded at a time. One load of everything would have no order of its own in memory, and
+    compilers (Triton 3.6) then deal a block out to many threads, which pay for it in each loop that follows.
+    """
+    index_y, index_x = tl.arange(0, SIDE)[:, None, None], tl.arange(0, SIDE)[None, :, None]
+    values = tl.zeros((SIDE, SIDE, block.shape[0]), DTYPE)
+    for i in tl.static_range(SIDE):
+        for j in tl.static_range(SIDE):
+            y, x = (block // block_columns) * SIDE + i, (block % block_columns) * SIDE + j
+            one = tl.load(map + y * width + x, mask=used & (y < height) & (x < width), other=0).to(DTYPE)
+            values = tl.where((index_y == i) & (index_x == j), one[None, None, :], values)
+    return values
 
 
 @jit

@@ -67,7 +67,7 @@ def _recolour(images, matrix, result, pixels, COLOUR_BITS: tl.constexpr, BLOCK: 
     tl.store(result + place + 2, _recoloured(red, green, blue, matrix, 2, COLOUR_BITS).to(tl.uint8), mask=inside)
 
 
-@jit
+@jit(any_size=("height", "width"))
 def _transform(
     images, matrix, taps, mean, std, result, height, width,
     RADIUS: tl.constexpr, COLOUR_BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -1,17 +1,20 @@
 """Pseudo-labels on a GPU: one pass over the classes, the pixels between neighbouring nodes on one thread.
 
 It keeps the largest value m so far and s = sum exp(z - m), at one exponential a value: with d = z - m, s becomes
-s exp(-d) + 1 where d > 0 (and m becomes z), else s + exp(d).
+s exp(-d) + 1 where d > 0 (and m becomes z), else s + exp(d). Without confidence m is all that it keeps.
 """
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, tl
-from .bilinear import block_grid, block_side, check_positions, taps, upsampled
+from .bilinear import SIZES, block_grid, block_side, check_positions, taps, upsampled
 from .cutmix import toggled
+
+LOG2_E = math.log2(math.e)
 
 BAKED = {
     0: Configuration({"BLOCKS": 256}),
@@ -19,11 +22,13 @@ BAKED = {
 }
 
 
-@jit
+@jit(any_size=SIZES)
 def _classify(
     logits_a, logits_b, boxes, label, confidence, classes, low_height, low_width, height, width, blocks_y, blocks_x,
-    box_count, MIXED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
+    box_count, MIXED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr, SIDE: tl.constexpr,
+    BLOCKS: tl.constexpr,
 ):  # fmt: skip
+    """`confidence` is None if not wanted."""
     image = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
     y, row0, row1, row2, y_weight0, y_weight1, y_weight2 = taps(
@@ -57,10 +62,11 @@ def _classify(
                 x_weight0, x_weight1, x_weight2, from_b,
             )  # fmt: skip
             value = tl.where(mask, value_b, value)
-        step = value - peak
-        decay = tl.exp(-tl.abs(step))
-        above = step > 0
-        total = tl.where(above, total * decay + 1, total + decay)
+        above = value > peak
+        if confidence is not None:
+            # The difference is scaled, not the logits, which may be so large that theirs would round away.
+            decay = tl.exp2(tl.abs(value - peak) * -LOG2_E)
+            total = tl.where(above, total * decay + 1, total + decay)
         best = tl.where(above, index, best)
         peak = tl.where(above, value, peak)
 
@@ -68,33 +74,42 @@ def _classify(
     # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
     place = (image * height + tl.minimum(y, height - 1)) * width + tl.minimum(x, width - 1)
     tl.store(label + place, best.to(tl.uint8), mask=inside)
-    tl.store(confidence + place, 1 / total, mask=inside)
+    if confidence is not None:
+        tl.store(confidence + place, 1 / total, mask=inside)
 
 
-def pseudo_label(logits: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Arguments as in `semiseg.kernels.pseudo_label`."""
-    return _launch(logits, None, None, size, align_corners)
+def pseudo_label(logits: Tensor, align_corners: bool, label: Tensor, confidence: Tensor | None) -> None:
+    """As its namesake for the CPU."""
+    _launch(logits, None, None, align_corners, label, confidence)
 
 
 def mixed_pseudo_label(
-    logits_a: Tensor, logits_b: Tensor, boxes: Tensor, size: tuple[int, int], align_corners: bool
-) -> tuple[Tensor, Tensor]:
-    """Arguments as in `semiseg.kernels.mixed_pseudo_label`."""
-    return _launch(logits_a, logits_b, boxes, size, align_corners)
+    logits_a: Tensor,
+    logits_b: Tensor,
+    boxes: Tensor,
+    align_corners: bool,
+    label: Tensor,
+    confidence: Tensor | None,
+) -> None:
+    """As its namesake for the CPU."""
+    _launch(logits_a, logits_b, boxes, align_corners, label, confidence)
 
 
 def _launch(
-    logits_a: Tensor, logits_b: Tensor | None, boxes: Tensor | None, size: tuple[int, int], align_corners: bool
-) -> tuple[Tensor, Tensor]:
+    logits_a: Tensor,
+    logits_b: Tensor | None,
+    boxes: Tensor | None,
+    align_corners: bool,
+    label: Tensor,
+    confidence: Tensor | None,
+) -> None:
     """Without `logits_b` and `boxes` the labels of `logits_a` alone."""
-    batch, classes, *low = logits_a.shape
+    (batch, classes, *low), size = logits_a.shape, label.shape[1:]
     check_positions("pseudo_label", low, size)
     mixed = logits_b is not None
     logits_a = logits_a.contiguous()
     if mixed:
         logits_b, boxes = logits_b.contiguous(), boxes.contiguous()
-    label = logits_a.new_empty((batch, *size), dtype=torch.uint8)
-    confidence = logits_a.new_empty((batch, *size), dtype=torch.float32)
     side = block_side(low, size, align_corners)
     blocks_y, blocks_x = block_grid(size, side)
     config = choose("pseudo_label", BAKED, logits_a.device)
@@ -102,6 +117,6 @@ def _launch(
         _classify, (ceil_div(blocks_y * blocks_x, config.blocks["BLOCKS"]), batch),
         logits_a, logits_b, boxes, label, confidence, classes, *low, *size, blocks_y, blocks_x,
         boxes.shape[1] if mixed else 0,
-        warps=config.warps, stages=config.stages, MIXED=mixed, ALIGN_CORNERS=align_corners, SIDE=side, **config.blocks,
+        warps=config.warps, stages=config.stages, MIXED=mixed, ALIGN_CORNERS=align_corners, LOG2_E=LOG2_E, SIDE=side,
+        **config.blocks,
     )  # fmt: skip
-    return label, confidence

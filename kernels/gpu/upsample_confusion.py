@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, next_power_of_two, tl
-from .bilinear import block_grid, block_side, check_positions, taps, upsampled
+from .bilinear import SIZES, block_grid, block_side, check_positions, taps, upsampled
 
 MOST_BINS = 2048
 """With more, a program has fewer pixels than bins, and a histogram of its own no longer saves additions."""
@@ -17,7 +17,7 @@ BAKED = {
 }
 
 
-@jit
+@jit(any_size=SIZES)
 def _count(
     logits, targets, counts, classes, low_height, low_width, height, width, blocks_y, blocks_x, ignore_index,
     BINS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,

@@ -27,12 +27,14 @@ from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, next_power_of_two, tl
 from .bilinear import (
+    SIZES,
     across,
     add_to_nodes,
     block_grid,
     block_side,
     check_positions,
     first_pixel,
+    pixels_of,
     support,
     taps,
     taps_around,
@@ -47,7 +49,7 @@ LONGEST_RUN = 8
 """Pixels of a row that a thread of the gathering kernel holds at a time."""
 
 
-@jit
+@jit(any_size=SIZES)
 def _loss(
     logits, targets, weight, totals, counts, losses, lse, gradient, classes, height, width, full_height, full_width,
     block_columns, block_count, programs_per_image, ignore_index,
@@ -70,12 +72,8 @@ def _loss(
     row0, row1, row2 = node_y0 * width, node_y1 * width, node_y2 * width
 
     inside = (y < full_height)[:, None, :] & ((x < full_width) & used[None, :])[None, :, :]
-    # Where the compiler knows that pixels are neighbours in memory, it deals them out to threads, with all that
-    # follows. The minimum hides it: a block stays on one thread.
-    y, x = tl.minimum(y, full_height - 1), tl.minimum(x, full_width - 1)
-    place = (y * full_width)[:, None, :] + x[None, :, :]
     first_place = image * full_height * full_width
-    target = tl.load(targets + first_place + place, mask=inside, other=0).to(tl.int64)
+    target = pixels_of(targets + first_place, block, used, block_columns, full_height, full_width, SIDE, tl.int64)
     valid = inside & (target != ignore_index)
     target = tl.where(valid & (target >= 0) & (target < classes), target, -1).to(tl.int32)
 
@@ -100,18 +98,22 @@ def _loss(
     normalizer = largest + tl.log2(total)
     loss = (normalizer - chosen) / LOG2_E
     if weight is not None:
-        scale = tl.load(weight + first_place + place, mask=valid, other=0.0).to(tl.float32)
+        scale = pixels_of(weight + first_place, block, used, block_columns, full_height, full_width, SIDE, tl.float32)
+        scale = tl.where(valid, scale, 0.0)
         loss *= scale
     loss = tl.where(valid, loss, 0.0)
     # No class has a probability in an ignored pixel.
     normalizer = tl.where(valid, normalizer, float("inf"))
+    # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
+    y, x = tl.minimum(y, full_height - 1), tl.minimum(x, full_width - 1)
+    place = first_place + (y * full_width)[:, None, :] + x[None, :, :]
     if totals is not None:
         tl.store(totals + program, tl.sum(loss))
         tl.store(counts + program, tl.sum(valid.to(tl.int32)))
     if losses is not None:
-        tl.store(losses + first_place + place, loss, mask=inside)
+        tl.store(losses + place, loss, mask=inside)
     if lse is not None:
-        tl.store(lse + first_place + place, normalizer, mask=inside)
+        tl.store(lse + place, normalizer, mask=inside)
 
     if gradient is not None:
         plane = logits + image * classes * plane_size
@@ -164,7 +166,7 @@ def _gather(
         x = (x_first + begin)[None, :] + tl.arange(0, RUN)[:, None]
         x_weight0, x_weight1, x_weight2 = taps_around(x, node_x[None, :], width, full_width, ALIGN_CORNERS)
         inside_x = x < full_width
-        # The minimum keeps a run on one thread, as in `_loss`.
+        # The minimum keeps a run on one thread, as it keeps a block in `_loss`.
         x = tl.minimum(x, full_width - 1)
         scaled0, scaled1, scaled2 = x_weight0 * LOG2_E, x_weight1 * LOG2_E, x_weight2 * LOG2_E
         start = logits + plane * plane_size

@@ -7,6 +7,7 @@ from .cutmix import box_mask, cutmix
 from .directional_contrast import affordable_rows, directional_contrast
 from .photometric import photometric
 from .pseudo_label import mixed_pseudo_label, pseudo_label
+from .upsample import upsample
 from .upsample_confusion import upsample_confusion
 from .upsample_conv2d import upsample_conv2d
 from .upsample_cross_entropy import upsample_cross_entropy, upsample_ohem_cross_entropy
@@ -20,6 +21,7 @@ __all__ = [
     "mixed_pseudo_label",
     "photometric",
     "pseudo_label",
+    "upsample",
     "upsample_confusion",
     "upsample_conv2d",
     "upsample_cross_entropy",

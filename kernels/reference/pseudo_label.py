@@ -6,26 +6,34 @@ import torch
 from torch import Tensor
 
 from .cutmix import box_mask
-from .upsample_cross_entropy import upsample
+from .upsample import upsample_wide
 
 
-def argmax_with_confidence(full: Tensor) -> tuple[Tensor, Tensor]:
+def argmax_with_confidence(full: Tensor, with_confidence: bool) -> tuple[Tensor, Tensor | None]:
     """(B, C, H, W) logits -> label (B, H, W) uint8, lowest index on ties, and its softmax probability (float32)."""
     peak, label = full.max(dim=1)
-    confidence = 1 / torch.exp(full - peak[:, None]).sum(1)
-    return label.to(torch.uint8), confidence.float()
+    confidence = (1 / torch.exp(full - peak[:, None]).sum(1)).float() if with_confidence else None
+    return label.to(torch.uint8), confidence
 
 
 @torch.no_grad()
-def pseudo_label(logits: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> tuple[Tensor, Tensor]:
+def pseudo_label(
+    logits: Tensor, size: tuple[int, int], *, align_corners: bool = True, confidence: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Arguments as in `semiseg.kernels.pseudo_label`."""
-    return argmax_with_confidence(upsample(logits, size, align_corners))
+    return argmax_with_confidence(upsample_wide(logits, size, align_corners), confidence)
 
 
 @torch.no_grad()
 def mixed_pseudo_label(
-    logits_a: Tensor, logits_b: Tensor, boxes: Tensor, size: tuple[int, int], *, align_corners: bool = True
-) -> tuple[Tensor, Tensor]:
+    logits_a: Tensor,
+    logits_b: Tensor,
+    boxes: Tensor,
+    size: tuple[int, int],
+    *,
+    align_corners: bool = True,
+    confidence: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Arguments as in `semiseg.kernels.mixed_pseudo_label`."""
-    full_a, full_b = upsample(logits_a, size, align_corners), upsample(logits_b, size, align_corners)
-    return argmax_with_confidence(torch.where(box_mask(boxes, size)[:, None], full_b, full_a))
+    full_a, full_b = upsample_wide(logits_a, size, align_corners), upsample_wide(logits_b, size, align_corners)
+    return argmax_with_confidence(torch.where(box_mask(boxes, size)[:, None], full_b, full_a), confidence)

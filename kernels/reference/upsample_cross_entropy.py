@@ -8,13 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import accumulation_dtype
-
-
-def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Bilinear upsampling of (B, C, h, w) to (B, C, H, W), in at least float32."""
-    logits = logits.to(accumulation_dtype(logits.dtype))
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+from .upsample import upsample_wide
 
 
 def upsample_cross_entropy(
@@ -30,7 +24,7 @@ def upsample_cross_entropy(
 ) -> Tensor:
     """Interpolate, then cross-entropy. Arguments as in `semiseg.kernels.upsample_cross_entropy`."""
     target = target.long()
-    full = upsample(logits, tuple(target.shape[-2:]), align_corners)
+    full = upsample_wide(logits, tuple(target.shape[-2:]), align_corners)
     losses = F.cross_entropy(full, target, ignore_index=ignore_index, reduction="none")
     if pixel_weight is not None:
         losses = losses * pixel_weight.detach().to(losses.dtype)

@@ -75,7 +75,23 @@ def calls(device, seed=0):
             1,
         ),
         "pseudo_label": (lambda x: kernels.pseudo_label(x, (16, 12)), logits[:1], 0),
+        "pseudo_label without confidence": (
+            lambda x: kernels.pseudo_label(x, (16, 12), confidence=False)[0],
+            logits[:1],
+            0,
+        ),
+        "mixed_pseudo_label without confidence": (
+            lambda a, b: kernels.mixed_pseudo_label(a, b, boxes, (16, 12), confidence=False)[0],
+            logits,
+            0,
+        ),
         "mixed_pseudo_label": (lambda a, b: kernels.mixed_pseudo_label(a, b, boxes, (16, 12)), logits, 0),
+        "upsample": (lambda x: kernels.upsample(x, (16, 12)), logits[:1], 1),
+        "upsample channels-last": (
+            lambda x: kernels.upsample(x.contiguous(memory_format=torch.channels_last), (16, 12)),
+            logits[:1],
+            1,
+        ),
         "cutmix": (lambda a, b: kernels.cutmix(a, b, boxes), pictures, 2),
         "upsample_confusion": (lambda x: kernels.upsample_confusion(x, target, 5), logits[:1], 0),
         "photometric": (
@@ -157,6 +173,8 @@ def test_operators_pass_torchs_own_checks(name, device):
 
     with Recorder():
         function(*fresh(tensors, differentiable))
+    if name.startswith("upsample") and "_" not in name and not reached:
+        pytest.skip("torch's own on the CPU")
     assert reached
     for operator, arguments in reached:
         torch.library.opcheck(operator, arguments)
@@ -238,11 +256,14 @@ label, confidence = kernels.pseudo_label(logits, (3, 1))
 assert label.flatten().tolist() == [0, 1, 2]
 kernels.upsample_cross_entropy(logits, label).backward()
 assert kernels.upsample_confusion(logits, label, 3).trace() == 3
+assert kernels.upsample(logits, (6, 1)).shape == (1, 3, 6, 1)
 boxes = torch.tensor([[[0, 0, 2, 1]]])
 assert kernels.cutmix(torch.zeros(1, 1, 3, 1), torch.ones(1, 1, 3, 1), boxes).sum() == 2
 images, blur = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8), torch.tensor([True])
 assert (kernels.photometric(images, torch.eye(3, 4)[None], blur, (0, 0, 0), (0.2, 0.2, 0.2)) - 1).abs().max() < 1e-6
 ones, labels = torch.eye(2), torch.tensor([0, 1])
 kernels.directional_contrast(ones, ones, labels, labels, torch.zeros(2), torch.ones(2), ones, labels)
+from semiseg.kernels.check import check
+assert not any(result.problem for result in check("cpu", torch.float32))
 """
     subprocess.run([sys.executable, "-c", code], check=True)

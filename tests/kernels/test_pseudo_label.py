@@ -67,6 +67,35 @@ def test_several_programs_for_each_image(device):
     check(*pseudo_label(logits, (97, 181)), upsampled(logits, (97, 181)))
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", ["ragged", "smaller", "one full pixel"])
+def test_without_confidence_the_labels_are_the_same(size, align_corners, device, dtype):
+    low, size = SIZES[size]
+    a, b = (random_logits(2, 5, *low, seed=seed, dtype=dtype, device=device) for seed in (1, 2))
+    boxes = torch.tensor([[[0, 0, 3, 4]], [[1, 1, 9, 7]]], device=device)
+    expected, _ = pseudo_label(a, size, align_corners=align_corners)
+    label, confidence = pseudo_label(a, size, align_corners=align_corners, confidence=False)
+    assert torch.equal(label, expected)
+    assert confidence is None
+    expected, _ = mixed_pseudo_label(a, b, boxes, size, align_corners=align_corners)
+    label, confidence = mixed_pseudo_label(a, b, boxes, size, align_corners=align_corners, confidence=False)
+    assert torch.equal(label, expected)
+    assert confidence is None
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+def test_without_confidence_there_is_no_exponential():
+    logits = random_logits(1, 5, 6, 6)
+
+    def operators(**options):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            pseudo_label(logits, (24, 24), **options)
+        return {event.name for event in profile.events()}
+
+    assert "aten::softmax" in operators()
+    assert "aten::softmax" not in operators(confidence=False)
+
+
 @pytest.mark.usefixtures("small_tiles")
 def test_many_tiles():
     logits = random_logits(2, 21, 20, 31)

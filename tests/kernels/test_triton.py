@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semiseg.kernels import _triton
 from semiseg.kernels._triton import Configuration
@@ -34,6 +35,41 @@ def test_the_fastest_candidate_is_found_once_where_asked_for(monkeypatch, capsys
     assert _triton.choose(*arguments, **run) is FAST
     assert timed == [1, 2, 3]
     assert "noun" in capsys.readouterr().err
+
+
+def test_the_device_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: asked.append(device) or (9, 0))
+    device = torch.device("cuda", 77)
+    assert [_triton.architecture(device) for _ in range(3)] == [90, 90, 90]
+    assert asked == [device]
+
+
+@pytest.mark.parametrize(("current", "entered"), [(0, [1]), (1, [])])
+def test_the_current_device_is_changed_only_for_tensors_of_another(current, entered, monkeypatch):
+    changes, launched = [], []
+
+    class Guard:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            changes.append(self.device.index)
+
+        def __exit__(self, *_):
+            pass
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **keywords: launched.append((grid, keywords["SIZE"]))
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch.cuda, "device", Guard)
+    with FakeTensorMode():
+        tensor = torch.empty(3, device="cuda:1")
+    _triton.launch(Kernel(), (5,), tensor, SIZE=8)
+    assert launched == [((5,), 8)]
+    assert changes == entered
 
 
 @pytest.mark.parametrize(("setting", "exact"), [("highest", True), ("high", False)])

@@ -1,0 +1,101 @@
+"""The check passes here, and notices what it is there for."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from semiseg import kernels
+from semiseg.kernels import check
+
+
+def test_every_operator_is_right(device, dtype):
+    results = check.check(device, dtype)
+    assert [(result.operator, result.problem) for result in results if result.problem] == []
+    assert {result.operator.split()[0] for result in results} == set(kernels.__all__) - {"box_mask"}
+    for result in results:
+        assert result.error <= result.allowed
+        assert result.seconds > 0
+
+
+def wrong(results):
+    return {result.operator: result.problem for result in results if result.problem}
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+@pytest.mark.parametrize(
+    ("operator", "name", "damage", "said"),
+    [
+        ("upsample_cross_entropy", "cross_entropy", lambda total, count: (total * 1.0001, count), "float64"),
+        ("upsample_cross_entropy", "cross_entropy", lambda total, count: (total * torch.nan, count), "not finite"),
+        (
+            "directional_contrast",
+            "directional_contrast",
+            lambda losses, direction, gradient, *rest: (losses, direction, gradient * 1.0001, *rest),
+            "float64",
+        ),
+        ("upsample_confusion", "upsample_confusion", lambda *rows: torch.stack(rows).roll(1, 0), "float64"),
+        ("photometric", "photometric", lambda *images: torch.stack(images).flip(3), "float64"),
+    ],
+)
+def test_a_kernel_that_returns_a_wrong_number_is_reported(operator, name, damage, said, monkeypatch):
+    module = sys.modules[f"semiseg.kernels.cpu.{operator}"]
+    right = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments, **options: damage(*right(*arguments, **options)))
+    found = wrong(check.check("cpu", torch.float32))
+    assert found
+    assert {name.split()[0] for name in found} <= {operator, "upsample_ohem_cross_entropy"}
+    assert all(said in problem for problem in found.values())
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+def test_wrong_labels_are_reported(monkeypatch):
+    module = sys.modules["semiseg.kernels.cpu.pseudo_label"]
+
+    def reversed_rows(logits, align_corners, label, confidence):
+        right(logits.flip(2), align_corners, label, confidence)
+
+    right = module.pseudo_label
+    monkeypatch.setattr(module, "pseudo_label", reversed_rows)
+    assert set(wrong(check.check("cpu", torch.float32))) == {"pseudo_label", "pseudo_label without confidence"}
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+def test_a_kernel_that_raises_is_reported_and_the_others_go_on(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA error:\n  an illegal memory access")
+
+    monkeypatch.setattr(sys.modules["semiseg.kernels.cpu.cutmix"], "mix", broken)
+    results = check.check("cpu", torch.bfloat16)
+    assert wrong(results) == {"cutmix": "RuntimeError: CUDA error: an illegal memory access"}
+    assert results[-1].operator == "photometric"
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+def test_a_result_of_another_dtype_is_reported(monkeypatch):
+    monkeypatch.setattr(kernels, "upsample_confusion", lambda *arguments: torch.zeros(5, 5))
+    assert set(wrong(check.check("cpu", torch.float32))) == {"upsample_confusion"}
+
+
+def test_command_prints_one_json_document():
+    command = [sys.executable, "-m", "semiseg.kernels.check", "--json", "--device", "cpu", "--dtype", "fp32"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert {(result["device"], result["dtype"], result["problem"]) for result in results} == {("cpu", "fp32", None)}
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+def test_a_wrong_kernel_fails_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "cutmix", lambda a, b, boxes: a + 0 * b)
+    assert check.main(["--device", "cpu", "--dtype", "fp32"]) == 1
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("cutmix"))
+    assert "float64" in line
+
+
+def test_a_device_that_is_not_there_is_one_line(capsys):
+    assert check.main(["--device", "cuda:99"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no device cuda:99" in line
