@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +20,7 @@ import torch
 from .batch import Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
-from .decode import COLOUR, LABEL, read, unreadable
+from .decode import COLOUR, LABEL, read
 from .errors import UsageError
 from .plan import DENOMINATOR, Plan, Stream
 from .watch import Watch
@@ -142,19 +141,19 @@ class DaliBackend:
             decode = partial(
                 fn.decoders.image_slice, start=origin, shape=size, axes=[0, 1], device=decoder, affine=False
             )
-            image = decode(fn.io.file.read(file), adjust_orientation=False, jpeg_fancy_upsampling=True)
+            image = decode(file, adjust_orientation=False, jpeg_fancy_upsampling=True)
             kind = types.INTERP_CUBIC if pattern.filter == "cubic" else types.INTERP_LINEAR
             image = fn.resize(image, **region, interp_type=kind, antialias=pattern.filter != "linear")
             outputs = [window(image, offset, flip, pattern.fill) for offset, flip in views]
             if labeled:
-                target = decode(fn.io.file.read(rest[-1]), adjust_orientation=False, output_type=types.GRAY)
+                target = decode(rest[-1], adjust_orientation=False, output_type=types.GRAY)
                 target = fn.resize(target, **region, interp_type=types.INTERP_NN)
                 outputs.append(fn.squeeze(window(target, *views[0], IGNORE), axes=[2]))
             pipeline.set_outputs(*outputs)
         return pipeline
 
     def _arguments(self, streams: list[Stream], labeled: bool) -> list:
-        """What one batch of DALI's is told: files, the cut in source pixels, its extent and end, and each view."""
+        """What one batch of DALI's is told: encoded files, cuts in source pixels, extents and ends, and each view."""
 
         def joined(parts, dtype):
             return np.ascontiguousarray(np.concatenate(list(parts)), dtype)
@@ -162,26 +161,23 @@ class DaliBackend:
         views = list(zip(*(stream.views for stream in streams), strict=True))
         records = joined((stream.record for stream in streams), np.int64)
         return [
-            [self._text(self.images[record]) for record in records],
+            [self._encoded(self.images[record]) for record in records],
             joined((stream.origin for stream in streams), np.int32),
             joined((stream.source for stream in streams), np.int32),
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *([[self._text(self.masks[record]) for record in records]] if labeled else []),
+            *([[self._encoded(self.masks[record]) for record in records]] if labeled else []),
         ]
 
-    def _text(self, path: Path) -> np.ndarray:
-        """A file's name as DALI takes it. Raises UsageError where the file is gone or another one: DALI would crash."""
-        self.watch(path)
-        try:
-            size = os.stat(path).st_size
-        except OSError as error:
-            raise unreadable(path, error) from None
-        if not size:
+    def _encoded(self, path: Path) -> np.ndarray:
+        """A file's bytes. They are read here and not by DALI, which would decode whatever the file holds by then: it
+        crashes on smaller images. Raises UsageError where the file is gone or another one."""
+        data = self.watch.read(path)
+        if not data:
             raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
-        return np.frombuffer(os.fsencode(path), np.uint8)
+        return np.frombuffer(data, np.uint8)
 
 
 def steps_together(plan: Plan) -> int:

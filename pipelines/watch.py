@@ -43,12 +43,26 @@ class Watch:
             return
         try:
             stamp = stamp_of(os.stat(path))
-            if stamp == self._stamps[path]:
-                return
-            same = hash_of(path.read_bytes()) == self._hashes[path]
+            if stamp != self._stamps[path]:
+                self._compare(path, stamp, path.read_bytes())
         except OSError as error:
             raise unreadable(path, error) from None
-        if same:
+
+    def read(self, path: Path) -> bytes:
+        """The file, judged as by a call: no other bytes than those that are returned."""
+        try:
+            with open(path, "rb") as file:
+                before = stamp_of(os.fstat(file.fileno()))
+                data = file.read()
+                after = stamp_of(os.fstat(file.fileno()))
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if path in self._hashes and not before == after == self._stamps[path]:
+            self._compare(path, after, data)
+        return data
+
+    def _compare(self, path: Path, stamp: Stamp, data: bytes) -> None:
+        if hash_of(data) == self._hashes[path]:
             self._stamps[path] = stamp
         elif path in self._converted:
             path.unlink(missing_ok=True)
