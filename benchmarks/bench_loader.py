@@ -1,15 +1,17 @@
 """Images a second of the loader against a DataLoader as the published programs have it.
 
-    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5]
+    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5] [--results FILE]
 
 `plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
-the data sets of CAC do; `host` and `dali` (CPU operators) are this project's backends with two threads. All read files
-that the system has cached, keep nothing themselves, and end in normalised float32 batches on the CPU. They take turns
-on the same two cores; rates are medians over the rounds, ratios medians of the ratios within a round.
+the data sets of CAC do; `host`, `dali` (CPU operators) and `resident` are this project's backends with two threads.
+All read files that the system has cached, keep nothing themselves but `resident` its pack, and end in normalised
+float32 batches on the CPU. They take turns on the same two cores; rates are medians over the rounds, ratios medians of
+the ratios within a round.
 """
 
 from __future__ import annotations
 
+import csv
 import gc
 import itertools
 import os
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -34,6 +37,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
+import measurement
 from semiseg.engine.run import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
@@ -136,14 +140,15 @@ def ours(records: Sequence[Record], kind: str, backend: str) -> Iterator[Iterato
         fill=FILL,
     )
     planner = Planner(sizes_of(records), everything, everything, drawing)
-    loader = Loader(planner, open_backend(backend, records, CPU, THREADS), CPU, 0, sys.maxsize, mean=MEAN, std=STD)
+    opened = open_backend(backend, records, CPU, THREADS, say=partial(print, file=sys.stderr))
+    loader = Loader(planner, opened, CPU, 0, sys.maxsize, mean=MEAN, std=STD)
     try:
         yield iter(loader)
     finally:
         loader.close()
 
 
-LOADERS = {"plain": plain, "host": partial(ours, backend="host"), "dali": partial(ours, backend="dali")}
+LOADERS = {"plain": plain} | {name: partial(ours, backend=name) for name in ("host", "dali", "resident")}
 KINDS = {"labeled": "labeled_images_per_s", "pairs": "pairs_per_s"}
 
 
@@ -173,7 +178,8 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
             kind: round(median(own / base for own, base in zip(rates[name][kind], rates["plain"][kind])), 2)
             for kind in KINDS
         }
-        for name in ("host", "dali")
+        for name in LOADERS
+        if name != "plain"
     }
     result["rounds"] = {
         name: {k: [round(r, 1) for r in rs] for k, rs in kinds.items()} for name, kinds in rates.items()
@@ -181,7 +187,7 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
     return result
 
 
-def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) -> None:
+def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0, results: Path | None = None) -> None:
     """Compare loaders on the training images of a VOC tree.
 
     Args:
@@ -189,6 +195,7 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) 
         json: print one JSON document instead of a table.
         rounds: how often the loaders take turns.
         seconds: how long each is measured in a round, after a warm-up.
+        results: CSV file that rows are appended to.
     """
     prepared = prepare(find_dataset("voc", data)).records.values()
     records = [record for record in prepared if record.mask]
@@ -199,10 +206,31 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0) 
         **{"rounds": rounds, "seconds": seconds},
     }
     result["environment"] = environment()
+    if results:
+        append(result, results)
     if json:
         print(dumps(result, indent=1))
     else:
         table(result)
+
+
+def append(result: dict[str, Any], path: Path) -> None:
+    """A row for each loader and kind: medians, and the machine that they were measured on."""
+    settings = {name: result["settings"][name] for name in ("crop", "batch", "images", "rounds", "seconds")}
+    about = measurement.machine(CPU) | settings | {"threads": THREADS}
+    rows = [
+        {"date": datetime.now(UTC).isoformat(timespec="seconds"), **about}
+        | {"loader": name, "kind": kind, "rate": result[name][key]}
+        | {"ratio_to_plain": result["ratio_to_plain"].get(name, {}).get(kind, 1.0)}
+        for kind, key in KINDS.items()
+        for name in LOADERS
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        if not file.tell():
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def table(result: dict[str, Any]) -> None:

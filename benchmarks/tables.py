@@ -1,6 +1,6 @@
 """The tables of the documentation, from the rows that are committed: `python benchmarks/tables.py` writes them anew.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`. The newest row counts where several were measured alike.
+A table stands between `<!-- table NAME -->` and `<!-- end -->`. Of rows that were measured alike the newest counts.
 """
 
 from __future__ import annotations

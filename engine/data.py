@@ -12,9 +12,10 @@ from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
 from ..pipelines.datasets.layouts import absolute
 from ..pipelines.datasets.manifest import Manifest, Record
+from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split, absolute_spec
 from ..pipelines.errors import refuse
-from .events import Event, Listener, silent
+from .events import Event, Listener, progress_of, silent
 from .recipe import Files, Recipe
 from .serial import plain, typed
 
@@ -86,6 +87,16 @@ def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: b
     for note in manifest.notes:
         on_event(Event("note", f"data: {note}"))
     return manifest
+
+
+def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
+    """The data set decoded, all of it; says so where files have to be decoded for it."""
+    return open_pack(
+        manifest.records.values(),
+        manifest.folder,
+        say=lambda line: on_event(Event("note", line)),
+        on_progress=progress_of("packing", on_event),
+    )
 
 
 def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:

@@ -67,7 +67,8 @@ class Runtime:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     backend: Literal["auto", *BACKENDS] = "auto"
-    """Input pipeline; auto: dali with a GPU, host without."""
+    """Input pipeline; auto: dali with a GPU; without one resident (files are decoded once, into the cache) where the
+    data set is packed already or small, else host."""
     threads: int = 0
     """Threads of the input pipeline (0: one a core)."""
     precision: PrecisionName = "auto"

@@ -145,7 +145,8 @@ def _percent(share: float) -> str:
 
 
 def _fitted(text: str, width: int, font: ImageFont.ImageFont) -> str:
-    """The text, or as much of its end as there is room for: names differ there."""
+    """The text in one line, or as much of its end as there is room for: names differ there."""
+    text = "".join(sign if sign.isprintable() else " " for sign in text)
     end = text[-LONGEST:]
     while len(end) > 1 and font.getlength("…" + end if end != text else end) > width:
         end = end[1:]

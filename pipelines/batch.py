@@ -10,10 +10,14 @@ from torch import Tensor
 
 from .plan import Plan
 
+HELD = 2
+"""Windows of as many plans are valid at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """What a backend makes of a plan. The tensors are valid until the next but one is asked for."""
+    """What a backend makes of a plan. The tensors are valid until the next but one is asked for; those in pinned memory
+    are to be read by then."""
 
     labeled: Tensor
     """(B, S, S, 3) uint8 RGB."""

@@ -6,12 +6,14 @@ of an output pixel falls on a border of source pixels; images up to the rounding
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +28,15 @@ from .watch import Watch
 
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
 AHEAD = 2  # batches of DALI's
+BUSY = 3  # cores that something else is done on
 
 
 class DaliBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
     sizes (N, 2), the height and width that plans were made for.
 
-    device_id: the CUDA device, None for CPU operators. threads: for each stream of images, 0 for one a core. watch:
-    knows the files that were prepared; DALI crashes on smaller ones, and cuts wrong windows from larger ones. Raises
+    device_id: the CUDA device, None for CPU operators. threads: as in `threads_each`. watch: knows the files that were
+    prepared; DALI crashes on smaller ones, and cuts wrong windows from larger ones. Raises
     UsageError where DALI is not installed.
     """
 
@@ -54,7 +57,7 @@ class DaliBackend:
                 "or take --backend host"
             )
         self.images, self.masks, self.sizes, self.device_id = images, masks, sizes, device_id
-        self.threads = threads or cores()
+        self.threads = threads
         self.watch = watch or Watch({})
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
@@ -93,9 +96,12 @@ class DaliBackend:
                 read(self.images[record], COLOUR, self.sizes[record])
 
     def _run(self, pipeline, steps: int) -> list[torch.Tensor]:
-        """The next outputs, steps first. Nothing is copied: tensors own the buffers as long as they live."""
-        outputs = pipeline.run(None if self.device_id is None else torch.cuda.current_stream(self.device_id))
-        return [torch.from_dlpack(output.as_tensor()).unflatten(0, (steps, -1)) for output in outputs]
+        """The next outputs, steps first."""
+        if self.device_id is None:  # nothing is copied: tensors own the buffers as long as they live
+            return [torch.from_dlpack(output.as_tensor()).unflatten(0, (steps, -1)) for output in pipeline.run()]
+        stream = torch.cuda.current_stream(self.device_id)
+        device = torch.device("cuda", self.device_id)
+        return [copied(output.as_tensor(), device, stream).unflatten(0, (steps, -1)) for output in pipeline.run(stream)]
 
     def _nothing(self, plan: Plan, steps: int) -> list[torch.Tensor]:
         """The outputs of a labelled stream without samples."""
@@ -121,7 +127,7 @@ class DaliBackend:
 
         pipeline = Pipeline(
             steps * len(pattern.record),
-            self.threads,
+            threads_each(self.threads, sum(len(stream.record) > 0 for stream in first.streams), self.device_id),
             self.device_id,
             exec_dynamic=True,
             prefetch_queue_depth=AHEAD,
@@ -133,7 +139,9 @@ class DaliBackend:
             # The region starts at the cut's corner and spans a whole number of output pixels, `step` / 1024 wide.
             region = {"size": extent, "roi_start": [0, 0], "roi_end": end}
 
-            decode = partial(fn.decoders.image_slice, start=origin, shape=size, axes=[0, 1], device=decoder)
+            decode = partial(
+                fn.decoders.image_slice, start=origin, shape=size, axes=[0, 1], device=decoder, affine=False
+            )
             image = decode(fn.io.file.read(file), adjust_orientation=False, jpeg_fancy_upsampling=True)
             kind = types.INTERP_CUBIC if pattern.filter == "cubic" else types.INTERP_LINEAR
             image = fn.resize(image, **region, interp_type=kind, antialias=pattern.filter != "linear")
@@ -180,3 +188,24 @@ def steps_together(plan: Plan) -> int:
     """Steps in one batch of DALI's: a power of two."""
     largest = max(len(stream.record) for stream in plan.streams)
     return 1 << max(SAMPLES // largest, 1).bit_length() - 1
+
+
+def threads_each(threads: int, streams: int, device_id: int | None) -> int:
+    """Threads for each stream of images. On a GPU the streams share `threads`, or with 0 the cores that three busy ones
+    leave: this process's launching and loading thread, and the decoder's own. On the CPU, where they are the work, each
+    stream takes `threads`, or as many as there are cores, and the system shares them out."""
+    if device_id is None:
+        return threads or cores()
+    return max((threads or cores() - BUSY) // streams, 1)
+
+
+def copied(output: Any, device: torch.device, stream: Any) -> torch.Tensor:
+    """A tensor of DALI's copied into one of torch's, in the order of the stream.
+
+    DALI cannot know when others are done with a buffer that they were lent: it would wait for the whole device, which
+    breaks a capture, and keep its own stream waiting for training.
+    """
+    tensor = torch.empty(output.shape(), dtype=torch.uint8, device=device)
+    pointer, stream = ctypes.c_void_p(tensor.data_ptr()), ctypes.c_void_p(stream.cuda_stream)
+    output.copy_to_external(pointer, stream, non_blocking=True)
+    return tensor

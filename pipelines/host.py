@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from .batch import Windows
+from .batch import HELD, Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
 from .decode import COLOUR, LABEL, read
@@ -19,15 +19,15 @@ from .plan import DENOMINATOR, Plan, Stream
 from .watch import Watch
 
 ANTIALIASED = {"cubic": torch.ops.aten._upsample_bicubic2d_aa, "antialiased": torch.ops.aten._upsample_bilinear2d_aa}
-SLOTS = 3  # one being filled, and the two that readers may still hold
+SLOTS = 1 + HELD  # one being filled, and those that readers may still hold
 
 Submitted = tuple[Plan, Windows, list[Future]]
 
 
 class HostBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
-    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core. watch: knows the files that
-    were prepared."""
+    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core. pinned: whether windows lie
+    in memory that a GPU reads by itself. watch: knows the files that were prepared."""
 
     def __init__(
         self,
@@ -36,12 +36,13 @@ class HostBackend:
         sizes: np.ndarray,
         *,
         threads: int = 0,
+        pinned: bool = False,
         watch: Watch | None = None,
     ):
         cv2.setNumThreads(1)  # the pool is the parallelism
         self.images, self.masks, self.sizes = images, masks, sizes
         self.watch = watch or Watch({})
-        self.threads = threads or cores()
+        self.threads, self.pinned = threads or cores(), pinned
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
@@ -57,7 +58,7 @@ class HostBackend:
         slots: list[Windows] = []
         for number, plan in enumerate(plans):
             if number < SLOTS:
-                slots.append(_slot(plan))
+                slots.append(_slot(plan, self.pinned))
             slot = slots[number % SLOTS]
             views = iter(slot.unlabeled)
             outputs = [[slot.labeled], *([next(views) for _ in stream.views] for stream in plan.unlabeled)]
@@ -75,17 +76,23 @@ class HostBackend:
             ]
             yield plan, slot, pending
 
+    def image(self, record: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a record."""
+        return self._read(self.images[record], COLOUR, record)
+
+    def mask(self, record: int) -> np.ndarray:
+        """(H, W) uint8 of a record."""
+        return self._read(self.masks[record], LABEL, record)
+
     def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
         record, origin, step = int(stream.record[row]), stream.origin[row], int(stream.step[row])
-        image = self._read(self.images[record], COLOUR, record)
-        region = resize(window(image, origin, stream.source[row]), step, stream.extent[row], stream.filter)
+        region = resize(window(self.image(record), origin, stream.source[row]), step, stream.extent[row], stream.filter)
         for view, out in zip(stream.views, outputs, strict=True):
             place(region, view.offset[row], view.inside[row], view.flip[row], stream.fill, out, view.pad[row])
         if target is not None:
             view = stream.views[0]
-            mask = self._read(self.masks[record], LABEL, record)
-            region = nearest(mask, origin, step, stream.extent[row])
+            region = nearest(self.mask(record), origin, step, stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
     def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
@@ -93,11 +100,11 @@ class HostBackend:
         return read(path, flags, self.sizes[record])
 
 
-def _slot(plan: Plan) -> Windows:
+def _slot(plan: Plan, pinned: bool) -> Windows:
     """Buffers for the windows of a plan and of all that are like it."""
 
     def empty(count: int, *channels: int) -> torch.Tensor:
-        return torch.empty(count, plan.crop, plan.crop, *channels, dtype=torch.uint8)
+        return torch.empty(count, plan.crop, plan.crop, *channels, dtype=torch.uint8, pin_memory=pinned)
 
     labeled = len(plan.labeled.record)
     views = tuple(empty(len(stream.record), 3) for stream in plan.unlabeled for _ in stream.views)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..kernels import photometric
-from .batch import Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
+from .batch import HELD, Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
+from .lane import constant, lane_to, send, send_together
 from .plan import Plan, View
 
 
@@ -39,6 +40,7 @@ class Loader:
     ):
         self.planner, self.backend, self.device, self.start, self.stop = planner, backend, device, start, stop
         self.collate = partial(collate, device=device, mean=mean, std=std, dtype=dtype, channels_last=channels_last)
+        self.lane = lane_to(device)
         self._ready: queue.Queue = queue.Queue(ahead)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="loader", daemon=True)
@@ -49,7 +51,8 @@ class Loader:
             while (item := self._ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
+                self.lane.hand_over(*item)
+                yield item[0]
         finally:
             self.close()
 
@@ -63,15 +66,19 @@ class Loader:
 
     def _produce(self) -> None:
         try:
-            if self.device.type == "cuda":
-                torch.cuda.set_device(self.device)  # a new thread starts on the first device
-            windows = self.backend(map(self.planner, itertools.count(self.start)))
-            for _ in range(self.start, self.stop):
-                self._put(self.collate(*next(windows)))
-                if self._closed.is_set():
-                    break
-            windows.close()
-            self._put(None)
+            with self.lane.working():
+                windows = self.backend(map(self.planner, itertools.count(self.start)))
+                read: deque = deque()
+                for _ in range(self.start, self.stop):
+                    if len(read) == HELD:
+                        self.lane.wait(read.popleft())
+                    batch = self.collate(*next(windows))
+                    read.append(self.lane.mark())
+                    self._put((batch, read[-1]))
+                    if self._closed.is_set():
+                        break
+                windows.close()
+                self._put(None)
         except BaseException as error:
             self._put(error)
 
@@ -98,42 +105,39 @@ def collate(
     mean, std: of RGB in [0, 1]. channels_last: the memory order of images, else NCHW.
     """
 
-    def send(array: np.ndarray | Tensor) -> Tensor:
-        # A backend fills its buffers again soon. They may be sent without waiting because they are pageable: CUDA has
-        # taken a pageable tensor's values by the time that the copy returns. Pinned ones would need an event each.
-        tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
-        return tensor.to(device, non_blocking=True) if tensor.device != device else tensor
+    numbers = plan if device.type == "cpu" else send_together(plan, device)
+    mean, std = constant(tuple(mean), device), constant(tuple(std), device)
 
     def coloured(windows: Tensor, view: View) -> list[Tensor]:
         """The windows, sent once, in each of the view's colourings."""
-        windows, images = send(windows), []
+        windows, images = send(windows, device), []
         by_mean = any(colouring.by_mean is not None for colouring in view.colourings)
         colour = mean_colour(windows) if by_mean else None
         for colouring in view.colourings:
-            matrix = send(colouring.matrix)
+            matrix, blur, sigma = (send(part, device) for part in (colouring.matrix, colouring.blur, colouring.sigma))
             if colouring.by_mean is not None:
-                matrix = with_mean(matrix, send(colouring.by_mean), colour)
-            blurs = {"sigma": send(colouring.sigma), "radius": colouring.radius, "blur_last": colouring.blur_last}
-            images.append(photometric(windows, matrix, send(colouring.blur), mean, std, dtype=dtype, **blurs))
+                matrix = with_mean(matrix, send(colouring.by_mean, device), colour)
+            blurs = {"sigma": sigma, "radius": colouring.radius, "blur_last": colouring.blur_last}
+            images.append(photometric(windows, matrix, blur, mean, std, dtype=dtype, **blurs))
         return images if channels_last else [image.contiguous() for image in images]
 
-    target = windows.target.clone() if windows.target.device == device else send(windows.target)
-    labeled = Labeled(*coloured(windows.labeled, plan.labeled.views[0]), target)
-    views = [view for stream in plan.unlabeled for view in stream.views]
+    # A backend fills its buffers again soon.
+    target = windows.target.clone() if windows.target.device == device else send(windows.target, device)
+    labeled = Labeled(*coloured(windows.labeled, numbers.labeled.views[0]), target)
+    views = [view for stream in numbers.unlabeled for view in stream.views]
     images = [image for window, view in zip(windows.unlabeled, views, strict=True) for image in coloured(window, view)]
     if not images:
         return Batch(labeled)
-    if plan.overlap is not None:
-        overlap = (plan.overlap.corner1, plan.overlap.corner2, plan.overlap.extent)
-        geometry = (send(part.astype(np.int32)) for part in overlap)
-        return Batch(labeled, Pair(*images, *geometry, *(send(view.flip) for view in views)))
-    if plan.partner is not None:
+    if (overlap := numbers.overlap) is not None:
+        corners = (send(part, device).int() for part in (overlap.corner1, overlap.corner2, overlap.extent))
+        return Batch(labeled, Pair(*images, *corners, *(send(view.flip, device) for view in views)))
+    if numbers.partner is not None:
         weak, *strong = images
-        boxes = send(plan.boxes.swapaxes(0, 1)[:, :, None].copy())
-        valid = send(views[0].valid(plan.crop))
-        return Batch(labeled, WeakStrong(weak, tuple(strong), boxes, send(plan.partner), valid))
-    if plan.boxes is not None:
-        return Batch(labeled, Mixed(*images, send(plan.boxes)))
+        boxes, partner, valid = (send(part, device) for part in (numbers.boxes, numbers.partner, numbers.valid))
+        boxes = boxes.transpose(0, 1)[:, :, None].contiguous()
+        return Batch(labeled, WeakStrong(weak, tuple(strong), boxes, partner, valid))
+    if numbers.boxes is not None:
+        return Batch(labeled, Mixed(*images, send(numbers.boxes, device)))
     return Batch(labeled, Plain(*images))
 
 

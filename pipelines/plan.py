@@ -105,6 +105,8 @@ class Plan:
     """(B, boxes, 4) int32: y0, x0, y1, x1 of the boxes of a mixed image, or of the one of each strong view."""
     partner: np.ndarray | None = None
     """(B,) int64: of strong views, the row of the stream that each is mixed with."""
+    valid: np.ndarray | None = None
+    """(N, 4) int32: of strong views, `View.valid` of each window of the stream."""
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -233,7 +235,8 @@ class Planner:
                 record = np.tile(record, 2)
                 draws = draws.followed_by(samples.draws(PARTNER, shown, width))
         stream = self._window(record, self.drawing.unlabeled, draws, strong=views.strong)
-        return {"unlabeled": (stream,), "boxes": boxes, "partner": partner}
+        valid = stream.views[0].valid(self.drawing.crop)
+        return {"unlabeled": (stream,), "boxes": boxes, "partner": partner, "valid": valid}
 
     def _partner(self, record: np.ndarray, shown: int) -> np.ndarray:
         """(B,) rows of the stream: another window of the image, the part of the batch backwards, or an image some rows

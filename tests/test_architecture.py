@@ -27,7 +27,7 @@ ROOMS = ("kernels", "pipelines", "engine", "recipes")
 """The lowest first."""
 ORDERS = {
     "pipelines": """
-        errors | cores | memory
+        errors | cores | memory | lane
         cache
         decode
         watch
@@ -44,6 +44,7 @@ ORDERS = {
         datasets/facts
         datasets/survey
         datasets/manifest
+        datasets/pack
         datasets/doctor
         datasets/__init__
         views
@@ -51,7 +52,8 @@ ORDERS = {
         order | boxes | colours
         plan
         batch
-        host | dali | resident
+        host | dali
+        resident
         backends
         loader
         __init__

@@ -12,6 +12,7 @@ from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
 from ..data import Data
+from ..events import Event, Listener, progress_of, silent
 from ..methods import Method, Setting
 from ..models import build_network
 from ..recipe import Recipe
@@ -60,13 +61,25 @@ def build_method(recipe: Recipe, classes: int) -> Method:
     return method
 
 
-def open_loader(recipe: Recipe, data: Data, device: torch.device, first: int = 0) -> Loader:
-    """The batches of the steps from `first` to the recipe's last, made from when the first one is asked for."""
+def open_loader(
+    recipe: Recipe, data: Data, device: torch.device, first: int = 0, on_event: Listener = silent
+) -> Loader:
+    """The batches of the steps from `first` to the recipe's last, made from when the first one is asked for; says so
+    where the data set has to be packed for it."""
     records, labeled = [*data.labeled, *data.unlabeled], len(data.labeled)
     encoder, runtime = recipe.encoder, recipe.runtime
+    backend = open_backend(
+        runtime.backend,
+        records,
+        device,
+        runtime.threads,
+        folder=data.manifest.folder,
+        say=lambda line: on_event(Event("note", line)),
+        on_progress=progress_of("packing", on_event),
+    )
     return Loader(
         Planner(sizes_of(records), range(labeled), range(labeled, len(records)), recipe.drawing()),
-        open_backend(runtime.backend, records, device, runtime.threads),
+        backend,
         device,
         first,
         recipe.steps,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...pipelines.batch import Batch, Windows
+from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import collate
 from ...pipelines.plan import Planner
 from ..device import Precision
@@ -56,7 +56,7 @@ class Held(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.most = 0
-        self._known: set[int] = set()
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -66,17 +66,15 @@ class Held(TorchDispatchMode):
         return result
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._known:
+        if storage in self._known:
             return
         size = storage.nbytes()
-        self._known.add(key)
+        self._known.add(storage)
         self.now += size
         self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._release, key, size)
+        weakref.finalize(storage, self._release, size)
 
-    def _release(self, key: int, size: int) -> None:
-        self._known.discard(key)
+    def _release(self, size: int) -> None:
         self.now -= size
 
 
@@ -93,7 +91,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         method.to_empty(device="cpu")
         step = Step(recipe, method, precision)
         state = held.now
-        batch = _mapped(mode.from_tensor, batch)
+        batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
         with flops:
             step(batch, recipe.steps - 1)
         training, held.most = held.most, held.now
@@ -118,14 +116,3 @@ def _example(recipe: Recipe) -> Batch:
     )
     encoder = recipe.encoder
     return collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
-
-
-def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same with every tensor of a batch changed."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        return tuple(_mapped(function, part) for part in value)
-    if dataclasses.is_dataclass(value):
-        return type(value)(*(_mapped(function, getattr(value, field.name)) for field in dataclasses.fields(value)))
-    return value

@@ -104,7 +104,7 @@ class Trainer:
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds = 0.0
         run = self._resumed() if runtime.resume else None
-        self.loader = open_loader(recipe, self.data, self.device, self.first)
+        self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.run = run or self._created()
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
         if self.device.type == "cuda" or recipe.steps >= LONG:

@@ -76,7 +76,11 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
     def lines(self) -> Iterator[str]:
-        """The report as text."""
+        """The report as text; control characters of names are written as escapes."""
+        for line in self._lines():
+            yield "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+    def _lines(self) -> Iterator[str]:
         yield f"{self.layout} data set in {self.root}"
         if self.counts:
             yield ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.counts.items())

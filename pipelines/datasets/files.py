@@ -38,10 +38,12 @@ RUN_FILES = {"environment.json", "split.json", "log.jsonl", "checkpoints"}
 """What the folder of a run holds, by which it is known: its recipe and any of the others."""
 
 VALUED = (
-    re.compile(r"(?P<value>\d+)\s*[:,;\t]\s*(?P<name>[^\t#][^\t]*)"),
-    re.compile(r"(?P<name>[^\t]+?)\s*[,;]\s*(?P<value>\d+)"),
+    re.compile(r"(?P<value>\d{1,9})\s*[:=,;\t]\s*(?P<name>[^\t#][^\t]*)"),
+    re.compile(r"(?P<name>[^\t]+?)\s*[=,;]\s*(?P<value>\d{1,9})"),
 )
 """Lines that give a label value and a name."""
+BRACKETS = frozenset("{}[](),;:'\"")
+"""Lines of nothing else are those of JSON, not names."""
 HEADERS = {"name", "names", "class", "classes", "class name", "class names", "label", "labels", "label name"}
 """First lines that are no class."""
 
@@ -91,7 +93,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """Names and colours from a class list, in the order of the label values from 0.
 
     One name a line, optionally followed by a tab and `#rrggbb`; or value and name in each line (`0: road`, `0, road`,
-    `road, 0`), in any order, under a header or not (Roboflow's `_classes.csv`); or CVAT's labelmap
+    `road = 0`), in any order, under a header or not (Roboflow's `_classes.csv`); or CVAT's labelmap
     (`road:128,64,128::`). Empty lines and comments (`# …`) do not count; classes without a colour get the one of the
     VOC colour map.
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
@@ -110,6 +112,8 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     """(line, name, colour) by label value."""
     lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "class list"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if strange := next((number for number, line in lines if set(line) <= BRACKETS), None):
+        raise UsageError(f"{path}, line {strange}: names no class: write one class name a line, value 0 first")
     entries = _valued(path, lines) or [(number, *_name_and_colour(path, number, line)) for number, line in lines]
     seen: set[str] = set()
     for number, name, _ in entries:

@@ -66,7 +66,8 @@ def find(
     listed = samples.from_list(train_list, "training") if train_list else None
     for id, sample in val.items():
         if sample.mask is None:
-            raise UsageError(f"the validation image {id} of {val_list} has no mask: add it or take the line out")
+            reason = f"the validation image {id} of {val_list} has no mask: add it or take the line out"
+            raise UsageError(samples.unread_masks() or reason)
     notes = samples.settled()
     parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.in_folder() if "/" in id}
     if not val_list:
@@ -178,7 +179,8 @@ class _Samples:
                     self.masks_listed.add(composed(str(sample.mask)))
             chosen[sample.id] = self.all[sample.id] = sample
         if missing:
-            raise UsageError(unknown(path, missing, self.names, f"in {self.images or self.root}"))
+            reason = unknown(path, missing, self.names, f"in {self.images or self.root}")
+            raise UsageError(self.unread_images() or reason)
         if lost:
             where = f"{path}, line {lost[0].line}: the mask {shown(lost[0].label)}"
             if use == "validation":
@@ -214,6 +216,19 @@ class _Samples:
         """The masks that belong to no image, by their relative path without extension."""
         used = {sample.mask for sample in self.all.values()}
         return {id for id, path in self.masks.items() if path not in used}
+
+    def unread_images(self) -> str | None:
+        """What to say where no image is in a format that is read."""
+        if self.all or not (unread := self.found.unread()):
+            return None
+        return f"all images in {self.images} are in formats that are not read ({unread}): save them as PNG or JPEG"
+
+    def unread_masks(self) -> str | None:
+        """What to say where no mask is in a format that is read."""
+        if self.masks or not self.masks_found or not (others := self.masks_found.others):
+            return None
+        kinds = ", ".join(suffix or "files without extension" for suffix, _ in others.most_common(3))
+        return f"all masks in {self.masks_found.folder} are {kinds}: save them as PNG of class indices"
 
     def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:
         """The masks among the images, by the id of the image; where there are two for one, neither."""
@@ -283,11 +298,8 @@ def _hash(id: str) -> bytes:
 def _no_masks(root: Path, images: Path | None, masks: Path | None, orphans: set[str], samples: _Samples) -> str:
     if masks is None:
         return f"{root} has no masks: put them in {root / MASK_FOLDERS[0]} or pass --files.masks FOLDER"
-    if not samples.masks and (others := samples.masks_found.others):
-        kinds = ", ".join(suffix or "files without extension" for suffix, _ in others.most_common(3))
-        return f"all masks in {masks} are {kinds}: save them as PNG of class indices"
-    if not samples.all and (unread := samples.found.unread()):
-        return f"all images in {images} are in formats that are not read ({unread}): save them as PNG or JPEG"
+    if unread := samples.unread_masks() or samples.unread_images():
+        return unread
     if orphans and samples.all:
         return (
             f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(samples.all)}): "

@@ -277,8 +277,8 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
         return []
     remaps = {path: by_colour(mask, dataset.palette) for path, mask in masks.items()}
     if strange := next((path for path, remap in remaps.items() if remap is None), None):
-        cure = f"save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb: {strange}"
-        survey.doubts.append(Fault("palette", mask.path, text, f"{cure} shows one that no class has)"))
+        cure = "save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb"
+        survey.doubts.append(Fault("palette", mask.path, text, f"{cure}): {strange} shows one that no class has"))
         return []
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"

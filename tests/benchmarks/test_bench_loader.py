@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -13,19 +14,27 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_json_is_all_of_stdout_and_compares_the_three_loaders(voc_root) -> None:
+def test_json_is_all_of_stdout_and_compares_the_loaders(voc_root, tmp_path) -> None:
     pytest.importorskip("nvidia.dali")
-    done = run("--data", voc_root(), "--json", "--rounds", 1, "--seconds", 0.1)
+    results = tmp_path / "loader.csv"
+    done = run("--data", voc_root(), "--json", "--rounds", 1, "--seconds", 0.1, "--results", results)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    for name in ("plain", "host", "dali"):
+    for name in ("plain", "host", "dali", "resident"):
         assert result[name]["labeled_images_per_s"] > 0
         assert result[name]["pairs_per_s"] > 0
-    for name in ("host", "dali"):
+    for name in ("host", "dali", "resident"):
         for kind, key in (("labeled", "labeled_images_per_s"), ("pairs", "pairs_per_s")):
             own, plain = result[name][key], result["plain"][key]
             rounding = 0.005 + own / plain * 0.051 * (1 / own + 1 / plain)  # of the ratio, and of the rates, one digit
             assert result["ratio_to_plain"][name][kind] == pytest.approx(own / plain, abs=rounding)
+    rows = list(csv.DictReader(results.open()))
+    assert [(row["kind"], row["loader"]) for row in rows] == [
+        (kind, name) for kind in ("labeled", "pairs") for name in ("plain", "host", "dali", "resident")
+    ]
+    assert float(rows[3]["rate"]) == result["resident"]["labeled_images_per_s"]
+    assert float(rows[7]["ratio_to_plain"]) == result["ratio_to_plain"]["resident"]["pairs"]
+    assert all(row["machine"] and row["torch"] and row["threads"] == "2" for row in rows)
     assert result["settings"]["images"] == 9
     assert result["environment"]["packages"]["torch"]
     assert result["environment"]["cores"] >= 1

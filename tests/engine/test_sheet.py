@@ -52,7 +52,7 @@ def test_panels_stand_side_by_side():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (3000, 4000), (40, 48)])
 def test_any_size_fits(height, width):
     picture = np.zeros((height, width, 3), np.uint8)
-    sheet = draw([Row("long " * 100, picture, mask(height, width))] * 2, ("n" * 9999, *CLASSES[1:]), PALETTE)
+    sheet = draw([Row("long\n\t\x1b" * 100, picture, mask(height, width))] * 2, ("n" * 9999, *CLASSES[1:]), PALETTE)
     assert sheet.width <= 2400
     assert sheet.height <= 2 * 900
     assert colours(sheet.crop((0, 0, sheet.width, MARGIN))) == {PAPER}
@@ -68,3 +68,8 @@ def test_a_shrunk_mask_holds_its_own_colours_alone():
 def test_without_a_mask():
     sheet = draw([Row("a", PICTURE, None)], CLASSES, PALETTE)
     assert not colours(sheet) & set(PALETTE)
+
+
+def test_line_ends_in_names_make_no_lines():
+    one, other = (draw([Row(name, PICTURE, None)], CLASSES, PALETTE) for name in ("a b c", "a\nb\x1bc"))
+    assert np.array_equal(np.asarray(one), np.asarray(other))

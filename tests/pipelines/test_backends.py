@@ -7,7 +7,10 @@ import torch
 from semiseg.pipelines import backends
 from semiseg.pipelines.backends import BACKENDS, open_backend
 from semiseg.pipelines.datasets.manifest import Record
+from semiseg.pipelines.datasets.pack import packed_bytes
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.host import HostBackend
+from semiseg.pipelines.resident import ResidentBackend
 
 CPU = torch.device("cpu")
 
@@ -19,7 +22,7 @@ def records(photos) -> list[Record]:
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_every_backend_makes_the_same_targets_of_the_same_records(photos, records, run, name) -> None:
+def test_every_backend_makes_the_same_targets_of_the_same_records(photos, records, run, own_cache, name) -> None:
     if name == "dali":
         pytest.importorskip("nvidia.dali")
     ours, host = run(open_backend(name, records, CPU, 2), photos.planner()), run(photos.host(), photos.planner())
@@ -40,8 +43,62 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
     assert opened == [(name, device_id)]
 
 
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+@pytest.mark.parametrize("name", ["host", "resident"])
+def test_windows_for_a_gpu_lie_in_pinned_memory(
+    records, run, photos, own_cache, monkeypatch, name, device, pinned
+) -> None:
+    backend, asked, empty = open_backend(name, records, torch.device(device), 1), set(), torch.empty
+
+    def unpinned(*shape, pin_memory=False, **more):
+        asked.add(pin_memory)
+        return empty(*shape, **more)
+
+    monkeypatch.setattr(torch, "empty", unpinned)
+    next(run(backend, photos.planner("pair")))
+    assert asked == {pinned}
+
+
+@pytest.fixture
+def auto(records, own_cache):
+    """`auto(folder)`: what `auto` opens without a GPU, and what it says."""
+
+    def opened(folder):
+        said = []
+        return open_backend("auto", records, CPU, 1, folder=folder, say=said.append), said
+
+    return opened
+
+
+def test_auto_packs_a_small_set_and_takes_a_pack_that_is_there(auto, records, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(backends, "SMALL", packed_bytes(records) - 1)
+    assert not isinstance(auto(tmp_path)[0], ResidentBackend)
+    monkeypatch.setattr(backends, "SMALL", packed_bytes(records))
+    backend, said = auto(tmp_path)
+    assert isinstance(backend, ResidentBackend)
+    assert said == [f"packing 6 images: 1.8 MiB into {tmp_path / 'pack'}"]
+    monkeypatch.setattr(backends, "SMALL", 0)
+    backend, said = auto(tmp_path)
+    assert isinstance(backend, ResidentBackend)
+    assert not said
+
+
+def test_auto_packs_nothing_where_no_folder_is_known(auto, own_cache) -> None:
+    assert not isinstance(auto(None)[0], ResidentBackend)
+    assert not own_cache.exists()
+
+
+def test_auto_goes_on_without_a_pack_that_cannot_be_made_and_resident_does_not(auto, records, tmp_path) -> None:
+    (tmp_path / "pack").write_text("a file where the folder would be")
+    backend, (line,) = auto(tmp_path)
+    assert type(backend) is HostBackend
+    assert line.startswith("backend host: cannot write the pack")
+    with pytest.raises(UsageError, match="cannot write the pack"):
+        open_backend("resident", records, CPU, 1, folder=tmp_path)
+
+
 def test_an_unknown_backend_is_refused(records) -> None:
-    with pytest.raises(UsageError, match="'gpu' is unknown; choose one of auto, dali, host"):
+    with pytest.raises(UsageError, match="'gpu' is unknown; choose one of auto, dali, host, resident"):
         open_backend("gpu", records, CPU)
 
 

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -141,3 +144,41 @@ def test_a_batch_of_dali_s_holds_about_as_many_samples_whatever_the_step(photos)
         return batch * steps_together(photos.planner("plain", batch=batch, unlabeled_batch=batch)(0))
 
     assert [samples(batch) for batch in (1, 2, 6, 8, 32, 40)] == [32, 32, 24, 32, 32, 40]
+
+
+@pytest.mark.parametrize(
+    ("threads", "streams", "device_id", "each"),
+    [(0, 2, None, 16), (6, 2, None, 6), (0, 2, 0, 6), (0, 3, 0, 4), (6, 2, 0, 3), (1, 2, 0, 1)],
+)
+def test_streams_of_a_gpu_share_the_cores_without_those_that_are_busy(
+    monkeypatch, threads, streams, device_id, each
+) -> None:
+    monkeypatch.setattr(dali, "cores", lambda: 16)
+    assert dali.threads_each(threads, streams, device_id) == each
+
+
+def test_on_few_cores_every_stream_has_a_thread(monkeypatch) -> None:
+    monkeypatch.setattr(dali, "cores", lambda: 2)
+    assert dali.threads_each(0, 2, 0) == 1
+
+
+def test_outputs_of_a_gpu_are_copied_in_the_order_of_the_stream() -> None:
+    """A tensor of DALI's on the CPU stands in, which takes no stream."""
+    from nvidia.dali.tensors import TensorCPU
+
+    values, asked = np.arange(24, dtype=np.uint8).reshape(2, 4, 3), []
+
+    class OnGpu:
+        def __init__(self):
+            self.tensor = TensorCPU(values)
+
+        def shape(self):
+            return self.tensor.shape()
+
+        def copy_to_external(self, pointer, stream, non_blocking):
+            asked.append((stream.value, non_blocking))
+            self.tensor.copy_to_external(pointer)
+
+    tensor = dali.copied(OnGpu(), torch.device("cpu"), SimpleNamespace(cuda_stream=77))
+    assert asked == [(77, True)]
+    assert np.array_equal(tensor.numpy(), values)

@@ -101,6 +101,21 @@ def test_prepare_doctor_and_draw(semiseg, folder_root, tmp_path):
     assert code == 0, err
 
 
+def test_prepare_packs_all_pictures_and_masks_and_training_uses_them(semiseg, folder_root, tmp_path):
+    root = folder_root()
+    source = ("--layout", "folder", "--data", root)
+    assert json.loads(semiseg("prepare", *source, "--json")[1])["pack"] is None
+    code, text, err = semiseg("prepare", *source, "--pack", "--json")
+    assert code == 0
+    (pixels,) = Path(json.loads(text)["pack"]).glob("pixels-*")
+    assert f"packing 12 images: 0.1 MiB into {pixels.parent}" in err
+    assert pixels.stat().st_size == 12 * 40 * 48 * 3 + 8 * 40 * 48
+    code, text, err = semiseg(*train(root, "--backend", "resident", "--out", tmp_path / "run", recipe="cps_folder"))
+    assert code == 0, err
+    assert "ResidentBackend" in text
+    assert "packing" not in text
+
+
 def test_doctor_reports_faults_with_exit_code_2(semiseg, folder_root):
     root = folder_root()
     Image.fromarray(np.full((40, 48), 9, np.uint8)).save(root / "masks/a001.png")

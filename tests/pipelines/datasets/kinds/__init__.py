@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import lists, masks, names, pictures
+from . import damage, lists, masks, names, pictures
 from .kind import Kind, sound
 
-KINDS: dict[str, Kind] = pictures.KINDS | masks.KINDS | names.KINDS | lists.KINDS
+KINDS: dict[str, Kind] = pictures.KINDS | damage.KINDS | masks.KINDS | names.KINDS | lists.KINDS
 
 
 def make(folder: Path, name: str) -> Path:

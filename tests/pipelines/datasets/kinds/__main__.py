@@ -113,7 +113,7 @@ def together(kinds: list[str], home: Path) -> dict[str, dict[str, str]]:
         for path in files or ():
             shutil.copy(path, root / path.parent.name / f"{kind}{path.suffix}")
         within += [kind] if files else []
-        shutil.rmtree(home / kind)
+        shutil.rmtree(home / kind, ignore_errors=True)
     cells: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     for column in TRAINED if within else ():
         words = commands(KINDS["png-rgb"], root, home / "all", home)[column]

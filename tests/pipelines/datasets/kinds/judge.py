@@ -112,6 +112,8 @@ def _as_used(kind: Kind, manifest: Manifest) -> Iterator[str]:
         found = [sample.id for sample in getattr(dataset, name)]
         if ids is not None and found != sorted(ids):
             yield f"{name} is {found}, should be {sorted(ids)}"
+    if kind.classes is not None and dataset.classes != tuple(kind.classes):
+        yield f"the classes are {dataset.classes}, should be {kind.classes}"
     samples = {sample.id: sample for sample in (*dataset.train, *dataset.val, *dataset.extra)}
     if kind.id not in samples:
         yield f"{kind.id!r} is not there"

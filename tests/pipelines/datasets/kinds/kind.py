@@ -59,6 +59,8 @@ class Kind:
     """None without a mask."""
     train: Sequence[str] = TRAIN
     val: Sequence[str] = VAL
+    classes: Sequence[str] | None = None
+    """None for whatever the class list says."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of `find_dataset`."""
 

@@ -13,28 +13,59 @@ def val(name: str, data: bytes | str, refused: str | None = None, **more) -> Non
 
 
 for name, data in {
-    "plain": "p4\n", "no-line-end": "p4", "windows": "p4\r\n", "old-mac": "p4\r", "bom": b"\xef\xbb\xbfp4\n",
-    "blank-lines": "\n\np4\n\n \n", "blanks": "  p4  \n", "suffix": "p4.png\n",
-    "other-suffix": "p4.jpg\n", "folder": "images/p4.png\n", "slash": "/images/p4.png\n", "dot": "./images/p4.png\n",
-    "backslash": "images\\p4.png\n", "pair-blank": "images/p4.png masks/p4.png\n", "twice": "p4\np4\n",
-    "pair-tab": "images/p4.png\tmasks/p4.png\n", "pair-slashes": "/images/p4.png /masks/p4.png\n",
-    "pair-comma": "images/p4.png,masks/p4.png\n", "pair-quoted": '"images/p4.png","masks/p4.png"\n',
-    "header": "image,mask\nimages/p4.png,masks/p4.png\n", "folder-of-the-root": "own/images/p4.png\n",
-}.items():  # fmt: skip
+    "plain": "p4\n",
+    "no-line-end": "p4",
+    "windows": "p4\r\n",
+    "old-mac": "p4\r",
+    "bom": b"\xef\xbb\xbfp4\n",
+    "blank-lines": "\n\np4\n\n \n",
+    "blanks": "  p4  \n",
+    "suffix": "p4.png\n",
+    "other-suffix": "p4.jpg\n",
+    "folder": "images/p4.png\n",
+    "slash": "/images/p4.png\n",
+    "dot": "./images/p4.png\n",
+    "backslash": "images\\p4.png\n",
+    "pair-blank": "images/p4.png masks/p4.png\n",
+    "twice": "p4\np4\n",
+    "pair-tab": "images/p4.png\tmasks/p4.png\n",
+    "pair-slashes": "/images/p4.png /masks/p4.png\n",
+    "pair-comma": "images/p4.png,masks/p4.png\n",
+    "pair-quoted": '"images/p4.png","masks/p4.png"\n',
+    "header": "image,mask\nimages/p4.png,masks/p4.png\n",
+    "folder-of-the-root": "own/images/p4.png\n",
+    "folder-of-another-disk": "b/p4.png\n",
+}.items():
     val(name, data)
 for name, data, word in (
-    ("utf-16", "p4\r\n".encode("utf-16"), "UTF-16"), ("empty", "", "empty"), ("blank", "\n \n", "empty"), ("unknown", "p4\nq9\n", "line 2"), ("all-unknown", "q1\nq2\n", "line 1"),
-    ("other-folder", "b/p4.png\n", "line 1"), ("beside-the-images", "masks/p4.png\n", "mask"), ("picture", encoded(MASK), "val.txt"), ("nul", b"p4\0\n", "val.txt"),
-    ("zeros", bytes(4096), "val.txt"), ("latin-1", "caf\xe9\n".encode("latin-1"), "val.txt"), ("utf-16-bare", "p4\n".encode("utf-16-le"), "val.txt"),
-    ("long-line", "p" * 5000 + "\n", "line 1"), ("long-path", "a/" * 500_000 + "\n", "line 1"), ("html", "<html></html>\n", "line 1"),
-    ("passwd", "/etc/passwd\n", "line 1"), ("above", "../../../../etc/passwd\n", "line 1"), ("no-mask", "p5\n", "mask"),
-    ("mask-missing", "images/p4.png masks/q4.png\n", "q4"), ("other-mask", "images/p4.png masks/q4.png\n", "q4"),
-    ("markup", "[/b]\n", "line 1"), ("number", "4\n", "line 1"), ("json", '["p4"]\n', "line 1"), ("comment", "# validation\np4\n", "line 1"),
+    ("utf-16", "p4\r\n".encode("utf-16"), "UTF-16"),
+    ("empty", "", "empty"),
+    ("blank", "\n \n", "empty"),
+    ("unknown", "p4\nq9\n", "line 2"),
+    ("all-unknown", "q1\nq2\n", "line 1"),
+    ("beside-the-images", "masks/p4.png\n", "mask"),
+    ("picture", encoded(MASK), "val.txt"),
+    ("nul", b"p4\0\n", "val.txt"),
+    ("zeros", bytes(4096), "val.txt"),
+    ("latin-1", "caf\xe9\n".encode("latin-1"), "val.txt"),
+    ("utf-16-bare", "p4\n".encode("utf-16-le"), "val.txt"),
+    ("long-line", "p" * 5000 + "\n", "line 1"),
+    ("long-path", "a/" * 500_000 + "\n", "line 1"),
+    ("html", "<html></html>\n", "line 1"),
+    ("passwd", "/etc/passwd\n", "line 1"),
+    ("above", "../../../../etc/passwd\n", "line 1"),
+    ("no-mask", "p5\n", "mask"),
+    ("mask-missing", "images/p4.png masks/q4.png\n", "q4"),
+    ("other-mask", "images/p4.png masks/q4.png\n", "q4"),
+    ("markup", "[/b]\n", "line 1"),
+    ("number", "4\n", "line 1"),
+    ("json", '["p4"]\n', "line 1"),
+    ("comment", "# validation\np4\n", "line 1"),
     ("a-million-lines", "q\n" * 30_000, "line 1"),
-):  # fmt: skip
+):
     val(name, data, word)
 KINDS["list-is-a-folder"] = Kind(
-    steps(lambda root: (root / "val.txt").unlink(), lambda root: (root / "val.txt").mkdir()), train=None, val=None
+    lambda root: ((root / "val.txt").unlink(), (root / "val.txt").mkdir()), refused="is no file"
 )
 KINDS["list-missing"] = Kind(lambda root: (root / "val.txt").unlink(), train=None, val=None, noted="held out")
 KINDS["list-named-and-missing"] = Kind(lambda root: None, refused="q.txt", options={"val_list": "q.txt"})
@@ -80,27 +111,75 @@ def classes(name: str, data: bytes | str, refused: str | None = None, **more) ->
     KINDS[f"classes-{name}"] = Kind(put("classes.txt", data), refused=refused, **more)
 
 
+NAMES = {
+    "more-classes": (*CLASSES, "sky"),
+    "markup": ("[/b]", "[bold]car", "tree"),
+    "blank-inside": ("the ground", "a car", "a tree"),
+    "long-names": ("g" * 2000, "car", "tree"),
+    "emoji": ("\U0001f33e", "\U0001f697", "\U0001f333"),
+    "slashes": ("a/b", "../c", "/d"),
+    "html": ("<b>ground</b>", "<script>alert(1)</script>", "tree"),
+    "255": tuple(f"c{n}" for n in range(255)),
+    "control": ("ground\x1b[31m", "car", "tree"),
+    "numbers": ("0", "1", "2"),
+    "quoted": ('"ground"', '"car"', '"tree"'),
+}
+"""Of the class lists that have others than the usual ones."""
 for name, data in {
-    "windows": "ground\r\ncar\r\ntree\r\n", "no-line-end": "ground\ncar\ntree", "bom": b"\xef\xbb\xbfground\ncar\ntree\n",
-    "blank-lines": "ground\n\ncar\n\ntree\n\n", "blanks": " ground \n car\ntree \n",
-    "comment": "# mine\nground\ncar\ntree\n", "value-colon": "0: ground\n1: car\n2: tree\n", "value-comma": "0, ground\n1, car\n2, tree\n",
-    "name-comma-value": "ground,0\ncar,1\ntree,2\n", "shuffled": "2: tree\n0: ground\n1: car\n", "value-header": "Pixel Value, Class\n0, ground\n1, car\n2, tree\n",
-    "cvat": "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:128,0,0::\ntree:0,128,0::\n", "colours": "ground\t#000000\ncar\t#ff0000\ntree\t#00ff00\n",
-    "some-colours": "ground\ncar\t#ff0000\ntree\n", "colours-twice": "ground\t#ff0000\ncar\t#ff0000\ntree\t#ff0000\n", "more-classes": "ground\ncar\ntree\nsky\n",
-    "markup": "[/b]\n[bold]car\ntree\n", "blank-inside": "the ground\na car\na tree\n", "long-names": f"{'g' * 2000}\ncar\ntree\n", "emoji": "\U0001f33e\n\U0001f697\n\U0001f333\n",
-    "slashes": "a/b\n../c\n/d\n", "html": "<b>ground</b>\n<script>alert(1)</script>\ntree\n", "255": "".join(f"c{n}\n" for n in range(255)), "control": "ground\x1b[31m\ncar\ntree\n",
-    "yaml": "names:\n  0: ground\n  1: car\n  2: tree\n", "numbers": "0\n1\n2\n", "equals": "ground=0\ncar=1\ntree=2\n", "quoted": '"ground"\n"car"\n"tree"\n',
-}.items():  # fmt: skip
-    classes(name, data)
+    "windows": "ground\r\ncar\r\ntree\r\n",
+    "no-line-end": "ground\ncar\ntree",
+    "bom": b"\xef\xbb\xbfground\ncar\ntree\n",
+    "blank-lines": "ground\n\ncar\n\ntree\n\n",
+    "blanks": " ground \n car\ntree \n",
+    "comment": "# mine\nground\ncar\ntree\n",
+    "value-colon": "0: ground\n1: car\n2: tree\n",
+    "value-comma": "0, ground\n1, car\n2, tree\n",
+    "name-comma-value": "ground,0\ncar,1\ntree,2\n",
+    "shuffled": "2: tree\n0: ground\n1: car\n",
+    "value-header": "Pixel Value, Class\n0, ground\n1, car\n2, tree\n",
+    "cvat": "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:128,0,0::\ntree:0,128,0::\n",
+    "colours": "ground\t#000000\ncar\t#ff0000\ntree\t#00ff00\n",
+    "some-colours": "ground\ncar\t#ff0000\ntree\n",
+    "colours-twice": "ground\t#ff0000\ncar\t#ff0000\ntree\t#ff0000\n",
+    "more-classes": "ground\ncar\ntree\nsky\n",
+    "markup": "[/b]\n[bold]car\ntree\n",
+    "blank-inside": "the ground\na car\na tree\n",
+    "long-names": f"{'g' * 2000}\ncar\ntree\n",
+    "emoji": "\U0001f33e\n\U0001f697\n\U0001f333\n",
+    "slashes": "a/b\n../c\n/d\n",
+    "html": "<b>ground</b>\n<script>alert(1)</script>\ntree\n",
+    "255": "".join(f"c{n}\n" for n in range(255)),
+    "control": "ground\x1b[31m\ncar\ntree\n",
+    "yaml": "names:\n  0: ground\n  1: car\n  2: tree\n",
+    "numbers": "0\n1\n2\n",
+    "equals": "ground=0\ncar=1\ntree=2\n",
+    "equals-shuffled": "tree=2\nground=0\ncar=1\n",
+    "quoted": '"ground"\n"car"\n"tree"\n',
+}.items():
+    classes(name, data, classes=NAMES.get(name, CLASSES))
 for name, data, word in (
-    ("utf-16", "ground\ncar\ntree\n".encode("utf-16"), "UTF-16"), ("empty", "", "0 classes"), ("one", "ground\n", "1 classes"), ("too-few", "ground\ncar\n", "label values 2"), ("300", "".join(f"c{n}\n" for n in range(300)), "300 classes"),
-    ("twice", "ground\ncar\nground\n", "twice"), ("header", "class\nground\ncar\ntree\n", "header"), ("gap", "0: ground\n1: car\n3: tree\n", "label values"),
-    ("from-one", "1: ground\n2: car\n3: tree\n", "label values"), ("value-twice", "0: ground\n1: car\n1: tree\n", "label values"), ("value-missing", "0: ground\n1: car\ntree\n", "line 3"),
-    ("bad-colour", "ground\tred\ncar\ntree\n", "#rrggbb"), ("latin-1", "stra\xdfe\ncar\ntree\n".encode("latin-1"), "classes.txt"), ("picture", encoded(MASK), "classes.txt"),
-    ("nul", b"ground\0\ncar\ntree\n", "classes.txt"), ("zeros", bytes(4096), "classes.txt"), ("utf-16-bare", "ground\ncar\ntree\n".encode("utf-16-le"), "classes.txt"),
-    ("json", '{"0": "ground", "1": "car", "2": "tree"}\n', "classes.txt"), ("json-lines", '{\n"0": "ground",\n"1": "car",\n"2": "tree"\n}\n', "classes.txt"),
-    ("huge-value", f"0: ground\n1: car\n{'9' * 5000}: tree\n", "label values"), ("blank-name", "0: ground\n1: \n2: tree\n", "line 2"),
-):  # fmt: skip
+    ("utf-16", "ground\ncar\ntree\n".encode("utf-16"), "UTF-16"),
+    ("empty", "", "0 classes"),
+    ("one", "ground\n", "1 classes"),
+    ("too-few", "ground\ncar\n", "label values 2"),
+    ("300", "".join(f"c{n}\n" for n in range(300)), "300 classes"),
+    ("twice", "ground\ncar\nground\n", "twice"),
+    ("header", "class\nground\ncar\ntree\n", "header"),
+    ("gap", "0: ground\n1: car\n3: tree\n", "label values"),
+    ("from-one", "1: ground\n2: car\n3: tree\n", "label values"),
+    ("value-twice", "0: ground\n1: car\n1: tree\n", "label values"),
+    ("value-missing", "0: ground\n1: car\ntree\n", "line 3"),
+    ("bad-colour", "ground\tred\ncar\ntree\n", "#rrggbb"),
+    ("latin-1", "stra\xdfe\ncar\ntree\n".encode("latin-1"), "classes.txt"),
+    ("picture", encoded(MASK), "classes.txt"),
+    ("nul", b"ground\0\ncar\ntree\n", "classes.txt"),
+    ("zeros", bytes(4096), "classes.txt"),
+    ("utf-16-bare", "ground\ncar\ntree\n".encode("utf-16-le"), "classes.txt"),
+    ("json", '{"0": "ground", "1": "car", "2": "tree"}\n', "classes.txt"),
+    ("json-lines", '{\n"0": "ground",\n"1": "car",\n"2": "tree"\n}\n', "classes.txt"),
+    ("huge-value", f"0: ground\n1: car\n{'9' * 5000}: tree\n", "line 3"),
+    ("blank-name", "0: ground\n1: \n2: tree\n", "line 2"),
+):
     classes(name, data, word)
 KINDS["classes-missing"] = Kind(lambda root: (root / "classes.txt").unlink(), refused="does not exist")
 KINDS["classes-is-a-folder"] = Kind(

@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from .kind import MASK, PICTURE, TRAIN, Kind, encoded, labels, picture, put, steps
 
 NFC = unicodedata.normalize("NFC", "caf\u00e9")
@@ -76,9 +74,11 @@ for kind, name in {
     "notebook": "images/.ipynb_checkpoints/p0-checkpoint.png", "macosx": "images/__MACOSX/p9.png",
     "synology": "images/@eaDir/p0.png/SYNOPHOTO_THUMB_S.png", "qnap": "images/@Recycle/p9.png",
     "recycle": "images/#recycle/p9.png", "thumbs": "images/Thumbs.db", "desktop": "images/desktop.ini",
-    "store": "images/.DS_Store", "text": "images/README.txt", "json": "images/p0.json", "partial": "images/p9.png.part",
-    "backup": "images/p9.png~", "video": "images/clip.mp4", "archive": "images/all.zip", "mask-hidden": "masks/._p0.png",
-    "mask-notebook": "masks/.ipynb_checkpoints/p0-checkpoint.png", "beside": "notes.png",
+    "store": "images/.DS_Store", "text": "images/README.txt",
+    "json": "images/p0.json", "partial": "images/p9.png.part",
+    "backup": "images/p9.png~", "video": "images/clip.mp4", "archive": "images/all.zip",
+    "mask-hidden": "masks/._p0.png", "mask-notebook": "masks/.ipynb_checkpoints/p0-checkpoint.png",
+    "beside": "notes.png",
 }.items():  # fmt: skip
     KINDS[f"left-{kind}"] = Kind(put(name, PNG))
 for suffix in ("heic", "heif", "jxl", "dng", "cr2", "nef", "exr", "psd", "svg", "npy", "tga", "dcm"):
@@ -195,8 +195,8 @@ def listening(name: str) -> Callable[[Path], None]:
 KINDS["link-images"] = Kind(steps(moved(("images", "store/a")), link("images", "store/a")))
 KINDS["link-masks"] = Kind(steps(moved(("masks", "store/a")), link("masks", "store/a")))
 KINDS["link-folder"] = Kind(
-    steps(moved(("images/p0.png", "store/x/p0.png"), ("masks/p0.png", "truth/x/p0.png")), link("images/x", "../store/x"),
-          link("masks/x", "../truth/x")),
+    steps(moved(("images/p0.png", "store/x/p0.png"), ("masks/p0.png", "truth/x/p0.png")),
+          link("images/x", "../store/x"), link("masks/x", "../truth/x")),
     id="x/p0",
     train=("p1", "p2", "p3", "p5", "x/p0"),
 )  # fmt: skip
@@ -217,11 +217,11 @@ KINDS["link-circle-of-two"] = Kind(
 for kind, to in {"dangling": "nowhere.png", "zero": "/dev/zero", "null": "/dev/null", "terminal": "/dev/tty"}.items():
     KINDS[f"link-{kind}"] = Kind(link("images/z.png", to), noted="z.png")
     KINDS[f"link-mask-{kind}"] = Kind(link("masks/p5.png", to))
-    KINDS[f"link-listed-{kind}"] = Kind(steps(link("images/z.png", to), put("val.txt", "z\n")), refused="z")
+    KINDS[f"link-listed-{kind}"] = Kind(steps(link("images/z.png", to), put("val.txt", "z\n")), refused="line 1")
 KINDS["fifo"] = Kind(fifo("images/z.png"), noted="z.png")
 KINDS["fifo-mask"] = Kind(fifo("masks/p5.png"))
 KINDS["fifo-listed"] = Kind(steps(fifo("images/z.png"), put("val.txt", "images/z.png\n")), refused="z.png")
 KINDS["fifo-class-list"] = Kind(fifo("classes.txt"), refused="classes.txt")
-KINDS["fifo-list"] = Kind(fifo("val.txt"), train=None, val=None)
+KINDS["fifo-list"] = Kind(fifo("val.txt"), refused="is no file")
 KINDS["socket"] = Kind(listening("images/z.png"), noted="z.png")
 KINDS["socket-mask"] = Kind(listening("masks/p5.png"))
