@@ -187,8 +187,8 @@ def test_the_table_of_the_docs_is_the_one_that_the_command_prints():
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.endswith(("voc", "cityscapes"))])
 def test_training_and_evaluation_see_images_at_their_own_scale_with_the_published_crop(name):
-    """But for CAC's and the baseline's training on VOC, whose long sides are drawn around 400, and for CutMix-Seg, which
-    sees Cityscapes at half size."""
+    """But for CAC's and the baseline's training on VOC, whose long sides are drawn around 400, and for CutMix-Seg,
+    which sees Cityscapes at half size."""
     recipe = load_recipe(name)
     assert recipe.protocol().scales_of(1024, 2048) == (0.5 if name == "cutmix_seg_cityscapes" else 1,)
     for augmentation in (recipe.labeled, recipe.unlabeled)[: 1 if "supervised" in name else 2]:
