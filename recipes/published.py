@@ -57,7 +57,6 @@ _VOC_CPS = "voc-cps-1/16 voc-cps-1/8 voc-cps-1/4 voc-cps-1/2"
 _CITY_CPS = "city-cps-1/16 city-cps-1/8 city-cps-1/4 city-cps-1/2"
 _FEW = "voc-original-92 voc-original-183 voc-original-366 voc-cps-732"
 _ORIGINAL = "voc-original-92 voc-original-183 voc-original-366 voc-original-732 voc-original-1464"
-_CITY_U2PL = "city-u2pl-1/16 city-u2pl-1/8 city-u2pl-1/4 city-u2pl-1/2"
 _VOC_CAC = "voc-cac-0-1/16 voc-cac-0-1/8 voc-cac-0-1/4"
 _CITY_CAC = "city-cac-0-1/8 city-cac-0-1/4"
 
@@ -84,7 +83,7 @@ ROWS: tuple[Row, ...] = (
     *_rows(
         "unimatch",
         "cityscapes",
-        _CITY_U2PL,
+        _CITY_CPS,
         {"50": "75.03* 76.77* 77.49* 78.60*", "101": "76.59* 77.92* 79.22* 79.45*"},
     ),
     *_rows(
@@ -100,7 +99,7 @@ ROWS: tuple[Row, ...] = (
     *_rows(
         "unimatch_v2",
         "cityscapes",
-        _CITY_U2PL,
+        _CITY_CPS,
         {"dinov2_small": "80.55* 81.86* 82.39* 82.61*", "dinov2_base": "83.60* 84.30* 84.51* 85.14*"},
     ),
     *_rows("supervised", "cityscapes", f"{_CITY_CAC} all", {"50": "66.0 70.7 77.7"}),

@@ -52,13 +52,11 @@ class UniMatchV2(Consistency, TeacherMethod):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        program = PROGRAMS["unimatch_v2"]
         return {
-            "evaluation.protocol": program.protocol_on(layout),
             "method.best": "student",
             "sampling.cutmix_partner": "reversed",
             "schedule": "poly_late",
-            "emulate_processes": program.processes_on(layout),
+            "emulate_processes": PROGRAMS["unimatch_v2"].processes_on(layout),
         }
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:

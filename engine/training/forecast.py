@@ -103,7 +103,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
 
 def _example(recipe: Recipe) -> Batch:
     """A batch of the recipe's shapes, of black images."""
-    crop, views = recipe.crop, recipe.views
+    crop = recipe.crop
     plan = Planner(np.full((4, 2), 2 * crop), range(2), range(2, 4), recipe.drawing())(0)
 
     def images(count: int) -> Tensor:
@@ -112,7 +112,7 @@ def _example(recipe: Recipe) -> Batch:
     windows = Windows(
         images(recipe.batch),
         torch.zeros(recipe.batch, crop, crop, dtype=torch.uint8),
-        tuple(images(recipe.unlabeled_batch) for _ in range(views.windows)),
+        tuple(images(len(stream.record)) for stream in plan.unlabeled for _ in stream.views),
     )
     encoder = recipe.encoder
     return collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
