@@ -2,7 +2,7 @@
 
 torch's operators share each call out among threads and wait for the last of them. Where others want the cores too, that
 one may be asleep, and a loop over tiles, which makes hundreds of small calls, waits hundreds of times. Sharing out
-images instead waits once.
+images, or blocks of rows, instead waits once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def over(count: int, work: Callable[[slice], Result]) -> list[Result]:
-    """Results of `work` for slices of [0, count), in order, from several threads if there is enough for each.
+    """Results of `work` for slices of [0, count), in order, from several threads if there is one for each.
 
     `work` records no gradient. What it raises, this raises.
     """

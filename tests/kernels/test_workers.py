@@ -6,8 +6,15 @@ import threading
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from semiseg.kernels import mixed_pseudo_label, pseudo_label, upsample_confusion, upsample_cross_entropy
+from semiseg.kernels import (
+    directional_contrast,
+    mixed_pseudo_label,
+    pseudo_label,
+    upsample_confusion,
+    upsample_cross_entropy,
+)
 from semiseg.kernels.cpu import workers
 
 pytestmark = pytest.mark.usefixtures("cpu_implementation")
@@ -98,3 +105,23 @@ print(before, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["8", "8"], done.stderr
+
+
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_blocks_of_the_contrast_give_the_numbers_of_one_thread(with_gradient, monkeypatch):
+    monkeypatch.setattr(sys.modules["semiseg.kernels.cpu.directional_contrast"], "ROWS", 16)
+    generator = torch.Generator().manual_seed(0)
+    features = [F.normalize(torch.randn(count, 8, generator=generator), dim=1) for count in (200, 200, 300)]
+    labels, bank_labels = torch.randint(3, (2, 200), generator=generator), torch.randint(3, (300,), generator=generator)
+    confidences = torch.rand(2, 200, generator=generator)
+
+    def run():
+        first, second = (feature.clone().requires_grad_(with_gradient) for feature in features[:2])
+        losses = directional_contrast(first, second, *labels, *confidences, features[2], bank_labels)
+        gradients = torch.autograd.grad(sum(losses), (first, second)) if with_gradient else ()
+        return [*(loss.detach() for loss in losses), *gradients]
+
+    alone = run()
+    torch.set_num_threads(2)
+    for ours, true in zip(run(), alone, strict=True):
+        torch.testing.assert_close(ours, true)
