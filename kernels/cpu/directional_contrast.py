@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import outside_autocast
+from .workers import over
 
 ROWS, COLUMNS = 512, 8192
 """Scores of one block, 16 MiB in float32: smaller ones are no faster, and slower where others share the cores."""
@@ -49,12 +50,16 @@ def directional_contrast(
 
     total = torch.zeros_like(positive)
     weighted = torch.zeros_like(anchors)
-    for tile, columns, scores in _foreign_scores(scaled, bank, own_class):
-        exps = scores.sub_(maximum[tile]).exp_() if maximum is not None else scores.exp_()
-        total[tile] += exps.sum(1, keepdim=True)
-        if with_gradient:
-            weighted[tile].addmm_(exps, bank[columns].float())
 
+    def of_blocks(part: slice) -> None:
+        some = slice(part.start * ROWS, part.stop * ROWS)
+        for tile, columns, scores in _foreign_scores(scaled[some], bank, own_class[some]):
+            exps = scores.sub_(maximum[some][tile]).exp_() if maximum is not None else scores.exp_()
+            total[some][tile] += exps.sum(1, keepdim=True)
+            if with_gradient:
+                weighted[some][tile].addmm_(exps, bank[columns].float())
+
+    over(-(-len(rows) // ROWS), of_blocks)
     level = maximum if maximum is not None else torch.zeros_like(positive)
     denominator = torch.exp(positive - level) + total
     log_q = positive - level - denominator.log()  # q itself may underflow

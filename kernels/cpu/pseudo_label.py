@@ -7,12 +7,18 @@ from torch import Tensor
 
 from ..reference.cutmix import box_mask
 from .bilinear import upsampled_tiles
+from .workers import over
 
 
 def pseudo_label(logits: Tensor, align_corners: bool, label: Tensor, confidence: Tensor | None) -> None:
     """Fills label (B, H, W) and confidence; the other arguments as in `semiseg.kernels.pseudo_label`."""
-    for place, values in upsampled_tiles(logits, tuple(label.shape[1:]), align_corners):
-        _classify(values, place, label, confidence)
+
+    def of_images(part: slice) -> None:
+        maps = label[part], None if confidence is None else confidence[part]
+        for place, values in upsampled_tiles(logits[part], tuple(label.shape[1:]), align_corners):
+            _classify(values, place, *maps)
+
+    over(len(logits), of_images)
 
 
 def mixed_pseudo_label(
@@ -26,11 +32,16 @@ def mixed_pseudo_label(
     """Fills label (B, H, W) and confidence; the other arguments as in `semiseg.kernels.mixed_pseudo_label`."""
     size = tuple(label.shape[1:])
     mask = box_mask(boxes, size)
-    tiles_a = upsampled_tiles(logits_a, size, align_corners)
-    tiles_b = upsampled_tiles(logits_b, size, align_corners)
-    for (place, values_a), (_, values_b) in zip(tiles_a, tiles_b):
-        torch.where(mask[place].reshape(1, -1), values_b, values_a, out=values_a)
-        _classify(values_a, place, label, confidence)
+
+    def of_images(part: slice) -> None:
+        maps = label[part], None if confidence is None else confidence[part]
+        tiles_a = upsampled_tiles(logits_a[part], size, align_corners)
+        tiles_b = upsampled_tiles(logits_b[part], size, align_corners)
+        for (place, values_a), (_, values_b) in zip(tiles_a, tiles_b):
+            torch.where(mask[part][place].reshape(1, -1), values_b, values_a, out=values_a)
+            _classify(values_a, place, *maps)
+
+    over(len(logits_a), of_images)
 
 
 def _classify(values: Tensor, place: tuple[int, slice, slice], label: Tensor, confidence: Tensor | None) -> None:

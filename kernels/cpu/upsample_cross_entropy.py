@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._arguments import outside_autocast
 from .bilinear import upsampled_tiles
+from .workers import over
 
 
 @outside_autocast  # a backward pass may run inside
@@ -24,6 +25,25 @@ def cross_entropy(
     Fills `losses` (B, H, W) float32, and adds the gradient of the sum to `gradient` (B, C, h, w) float32. Raises
     ValueError where the target is neither a class nor `ignore_index`.
     """
+
+    def of_images(part: slice) -> tuple[Tensor, Tensor]:
+        some = (None if tensor is None else tensor[part] for tensor in (logits, target, weight, losses, gradient))
+        return _of_images(*some, align_corners, ignore_index)
+
+    totals, counts = zip(*over(len(logits), of_images))
+    return torch.stack(totals).sum().float(), torch.stack(counts).sum()
+
+
+def _of_images(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    losses: Tensor | None,
+    gradient: Tensor | None,
+    align_corners: bool,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """Sum of the weighted losses (float64) and number of valid pixels."""
     classes = logits.shape[1]
     total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     scratch = torch.empty(0, dtype=torch.float32)
@@ -48,4 +68,4 @@ def cross_entropy(
         if gradient is not None:
             probability.scatter_add_(0, target_tile, torch.full_like(scale, -1.0))
             torch.mul(probability, scale, out=values)
-    return total.float(), count
+    return total, count
