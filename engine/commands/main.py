@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .predict import predict
 from .prepare import prepare
 from .report import report
+from .selfcheck import selfcheck
 from .show import show
 from .train import train
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable] = {
     "predict": predict,
     "report": report,
     "bench": bench,
+    "selfcheck": selfcheck,
 }
 
 

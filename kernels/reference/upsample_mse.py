@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cutmix import box_mask
-from .upsample_cross_entropy import upsample
+from .upsample import upsample_wide
 
 
 def upsample_mse(
@@ -22,11 +22,11 @@ def upsample_mse(
 ) -> Tensor:
     """Interpolate, softmax, squared error. Arguments as in `semiseg.kernels.upsample_mse`."""
     with torch.no_grad():
-        full = upsample(teacher, size, align_corners)
+        full = upsample_wide(teacher, size, align_corners)
         if other is not None:
-            full = torch.where(box_mask(boxes, size)[:, None], upsample(other, size, align_corners), full)
+            full = torch.where(box_mask(boxes, size)[:, None], upsample_wide(other, size, align_corners), full)
         wanted = full.softmax(1)
-    errors = (upsample(logits, size, align_corners).softmax(1) - wanted).square().sum(1)
+    errors = (upsample_wide(logits, size, align_corners).softmax(1) - wanted).square().sum(1)
     if pixel_weight is not None:
         errors = errors * pixel_weight.detach().to(errors.dtype)
     if normalizer is None:

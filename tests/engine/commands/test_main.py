@@ -436,3 +436,23 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
     if error is None:
         code, _, err = semiseg("predict", out, new, "--device", "cpu", "--protocol", "slide", "--window", "32")
         assert code == 0, err
+
+
+def test_selfcheck_judges_every_kernel(semiseg):
+    code, text, _ = semiseg("selfcheck", "--device", "cpu", "--json")
+    document = json.loads(text)
+    assert code == 0
+    assert document["ok"]
+    assert {row["operator"].split()[0] for row in document["kernels"]} >= {"cutmix", "upsample_cross_entropy"}
+    assert all(row["error"] <= row["allowed"] for row in document["kernels"])
+
+
+def test_selfcheck_exits_with_1_for_a_kernel_that_is_wrong(semiseg, monkeypatch):
+    from semiseg.engine.commands import selfcheck
+    from semiseg.kernels.check import Result
+
+    wrong = Result("cutmix", "cpu", "fp32", "cpu", problem="is off by 3")
+    monkeypatch.setattr(selfcheck, "check", lambda device, dtype: [wrong])
+    code, text, _ = semiseg("selfcheck", "--device", "cpu")
+    assert code == 1
+    assert "is off by 3" in text
