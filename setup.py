@@ -33,7 +33,7 @@ DEV = [
 setup(
     name="semiseg",
     version="0.1.0",
-    description="Semi-supervised semantic segmentation: CAC, CPS and CutMix-CPS, checked against the originals",
+    description="Semi-supervised semantic segmentation: CAC, CPS, FixMatch, UniMatch, checked against the originals",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

@@ -118,6 +118,14 @@ def _cases(device: torch.device) -> list[_Case]:
             1,
         ),
         _Case("upsample_confusion", lambda f, x: f(x, target, 5), logits[:1]),
+        _Case("upsample_conv2d", lambda f, x, w: f(x, w, size), [random(2, 16, 9, 11), random(8, 16, 3, 3) / 12], 2),
+        _Case("upsample_mse", lambda f, x, y: f(x, y, size), logits, 1),
+        _Case(
+            "upsample_mse mixed",
+            lambda f, x, y, other: f(x, y, size, other=other, boxes=boxes[:, :1], pixel_weight=weight),
+            [*logits, 3 * random(2, 5, 9, 11)],
+            1,
+        ),
         _Case("cutmix", lambda f, a, b: f(a, b, boxes), pictures, 2),
         _Case("photometric", lambda f, m: f(images, m, blur, mean, std, dtype=m.dtype), [matrix]),
     ]
