@@ -218,6 +218,7 @@ def test_cityscapes_takes_two_steps_whatever_the_lists_call_the_masks(cityscapes
     recipe = load_recipe(f"{method}_cityscapes").replace(
         data=root,
         split=f"{labeled},{unlabeled}",
+        network="cac",
         backbone="resnet18",
         head_width=16,
         weights="none",

@@ -35,6 +35,8 @@ def three_losses(recipe, random_batch, precision: str = "fp32", compiled: bool =
 @pytest.mark.parametrize("name", METHODS)
 def test_bf16_stays_close_to_fp32(tiny, random_batch, name):
     recipe = tiny(name, steps=30)
+    if name == "mean_teacher":
+        recipe.method.weight = 1.0  # not a hundred times the roundings
     plain, low = three_losses(recipe, random_batch), three_losses(recipe, random_batch, "bf16")
     assert low[0] == pytest.approx(plain[0], rel=0.01)
     assert low == pytest.approx(plain, rel=0.1)  # steps on noise carry roundings on
@@ -55,7 +57,8 @@ KERNEL_STEPS = [(name, ohem) for name in METHODS for ohem in (0.0, 0.3) if ohem 
 @pytest.mark.parametrize(("name", "ohem"), KERNEL_STEPS)
 def test_a_step_on_the_kernels_is_the_step_on_their_definitions(tiny, random_batch, name, ohem, monkeypatch):
     """On the CPU's implementations, or with TRITON_INTERPRET=1 on the Triton kernels themselves."""
-    recipe = tiny(name, steps=10)
+    # The first step of Adam is the sign of the gradient, which roundings turn where it is 0.
+    recipe = tiny(name, steps=10, optimizer="sgd", lr=0.01)
     recipe.method.ohem = ohem
 
     def losses_and_parameters():
