@@ -33,7 +33,8 @@ MIB = 1 << 20
 COLUMNS = (
     *("date", "commit", "machine", "threads", "torch", "triton"),
     *("operator", "size", "shape", "dtype", "mode", "provider"),
-    *("rounds", "ms", "ms_p20", "ms_p80", "rate", "unit", "roof", "memory_mib", "error", "gradient_error", "speedup"),
+    *("rounds", "ms", "ms_p20", "ms_p80", "host_ms", "rate", "unit", "roof", "memory_mib"),
+    *("error", "gradient_error", "speedup"),
 )
 
 
@@ -43,7 +44,7 @@ class Operator:
 
     name: str
     sizes: Mapping[str, Mapping[str, Any]]
-    """Name -> arguments of `inputs`. All are measured on a GPU."""
+    """Name -> arguments of `inputs`."""
     cpu_sizes: Sequence[str]
     """What the CPU measures, in float32, unless told otherwise."""
     tiny: Mapping[str, Any]
@@ -59,6 +60,10 @@ class Operator:
     """TFLOP/s or GB/s."""
     gradients: Sequence[str] = ()
     """Inputs that are differentiated in the mode forward+backward; none: there is no such mode."""
+    gpu_sizes: Sequence[str] = ()
+    """What a GPU measures, in bfloat16, unless told otherwise; none named: all sizes."""
+    seldom: Sequence[str] = ()
+    """Providers that are measured only where everything is asked for: they take minutes, or tens of gigabytes."""
     autocast: bool = True
     """Whether the operator is part of the training step, which runs under autocast in fp16 and bf16."""
 
@@ -82,14 +87,21 @@ class Case:
 def cases(operator: Operator, sizes: str, device: torch.device) -> list[Case]:
     """All cases of an operator, `plain` before the providers that are compared with it.
 
-    sizes: "tiny", "all", or "default": all sizes and dtypes on a GPU, `cpu_sizes` in float32 on the CPU.
+    sizes: "tiny", "all", or "default": `gpu_sizes` in bfloat16 on a GPU, `cpu_sizes` in float32 on the CPU.
     """
-    some = sizes == "default" and device.type == "cpu"
-    names = ("tiny",) if sizes == "tiny" else operator.cpu_sizes if some else operator.sizes
-    dtypes = ("fp32",) if some else ("fp32", "bf16") if sizes == "tiny" else DTYPES
+    if sizes == "default":
+        names, dtypes = (operator.cpu_sizes, ("fp32",)) if device.type == "cpu" else (operator.gpu_sizes, ("bf16",))
+    else:
+        names, dtypes = (("tiny",), ("fp32", "bf16")) if sizes == "tiny" else (operator.sizes, DTYPES)
+    names = names or operator.sizes
     modes = ("forward", "forward+backward") if operator.gradients else ("forward",)
-    plain, *others = operator.providers
+    plain, *others = (name for name in operator.providers if sizes != "default" or name not in operator.seldom)
     return [Case(operator, *choice) for choice in product(names, dtypes, modes, (plain, "compiled", *others))]
+
+
+def compiles(sizes: str, device: torch.device) -> bool:
+    """Whether torch.compile takes part unasked: only where a GPU measures everything, for it takes its time each."""
+    return device.type == "cuda" and sizes == "all"
 
 
 def evaluate(
@@ -172,13 +184,15 @@ class Comparison:
         memory = measurement.peak_memory(call, self.device)
         measurement.synchronize(self.device)
         rounds = self.rounds or min(max(int(SECONDS[self.device.type] / (time.perf_counter() - start)), LEAST), MOST)
-        low, median, high = np.percentile(self.milliseconds(call, rounds, benchmark), (20, 50, 80))
+        device, host = self.milliseconds(call, rounds, benchmark)
+        low, median, high = np.percentile(device, (20, 50, 80))
 
         row = {
             **{"date": datetime.now(UTC).isoformat(timespec="seconds"), **self.machine},
             **{"operator": operator.name, "size": case.size, "shape": shape(case.arguments)},
             **{"dtype": case.dtype, "mode": case.mode, "provider": case.provider, "rounds": rounds},
             **{"ms": short(median), "ms_p20": short(low), "ms_p80": short(high)},
+            "host_ms": short(np.median(host)),
             "rate": short(operator.work(backward, **inputs) / median / (1e9 if operator.unit == "TFLOP/s" else 1e6)),
             **{"unit": operator.unit, "roof": short(self.roof(operator.unit, dtype))},
             "memory_mib": "" if memory is None else short(memory / MIB),
@@ -189,11 +203,15 @@ class Comparison:
         self.add(row)
         return row
 
-    def milliseconds(self, call: Callable[[], Any], rounds: int, benchmark: Any) -> Sequence[float]:
+    def milliseconds(
+        self, call: Callable[[], Any], rounds: int, benchmark: Any
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """Of each call on the device, and of the host, which on the CPU are one."""
         if self.device.type == "cuda":
             return benchmark.pedantic(measurement.device_milliseconds, (call, rounds))
         benchmark.pedantic(call, rounds=rounds)
-        return [1e3 * seconds for seconds in benchmark.stats.stats.data]
+        times = [1e3 * seconds for seconds in benchmark.stats.stats.data]
+        return times, times
 
     def speedup(self, case: Case, median: float) -> float | str:
         """How many times faster than `plain`, which was measured before; empty where it was left out."""
@@ -226,11 +244,14 @@ class Comparison:
             self.rows, lambda row: tuple(row[name] for name in ("operator", "size", "dtype", "mode", "shape"))
         ):
             rows = list(rows)
-            head = ["provider", "ms", "p20", "p80", rows[0]["unit"], "of roof", "MiB", "error", "gradient", "x plain"]
+            head = [
+                *("provider", "ms", "p20", "p80", "host", rows[0]["unit"]),
+                *("of roof", "MiB", "error", "gradient", "x plain"),
+            ]
             lines = [head]
             for row in rows:
                 lines.append([
-                    *(row["provider"], row["ms"], row["ms_p20"], row["ms_p80"], row["rate"]),
+                    *(row["provider"], row["ms"], row["ms_p20"], row["ms_p80"], row["host_ms"], row["rate"]),
                     f"{100 * row['rate'] / row['roof']:.0f} %",
                     *(row["memory_mib"], row["error"], row["gradient_error"], row["speedup"]),
                 ])  # fmt: skip

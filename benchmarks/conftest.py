@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from comparison import LEAST, Comparison, cases
+from comparison import LEAST, Comparison, cases, compiles
 
 collect_ignore = ["bench_loader.py"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -20,9 +20,11 @@ COMPARISON = pytest.StashKey[Comparison]()
 
 def pytest_addoption(parser):
     group = parser.getgroup("kernels", "the kernel benchmarks")
-    group.addoption("--sizes", choices=("default", "all", "tiny"), default="default", help="tiny ones are for tests")
+    group.addoption(
+        "--sizes", choices=("default", "all", "tiny"), default="default", help="tiny ones are for tests, all take hours"
+    )
     group.addoption("--rounds", type=int, help="timed calls of each case (default: as many as fit a fixed time)")
-    group.addoption("--compiled", action="store_true", help="include torch.compile, also on the CPU and in tiny sizes")
+    group.addoption("--compiled", action="store_true", help="include torch.compile, which `--sizes all` does on a GPU")
     group.addoption(
         "--results", type=Path, help="CSV file to append to (default: benchmarks/results/kernels.csv; none for tiny)"
     )
@@ -30,7 +32,6 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    config.addinivalue_line("markers", "operator(operator): the comparison that a benchmark makes")
     config.option.benchmark_quiet = True  # its table would show the host's time on a GPU
     config.stash[COMPARISON] = _comparison(config.option)
 
@@ -38,8 +39,8 @@ def pytest_configure(config):
 def _comparison(option) -> Comparison:
     tiny = option.sizes == "tiny"
     results = option.results or (None if tiny else RESULTS)
-    compiles = option.compiled or (DEVICE.type == "cuda" and not tiny)
-    return Comparison(DEVICE, results, option.rounds or (LEAST if tiny else None), compiles, tiny)
+    compiled = option.compiled or compiles(option.sizes, DEVICE)
+    return Comparison(DEVICE, results, option.rounds or (LEAST if tiny else None), compiled, tiny)
 
 
 def pytest_generate_tests(metafunc):

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 FLUSH_BYTES = 1 << 30
+HEAD_START = 20_000_000
+"""Clocks, some 11 ms, for which the GPU sleeps while the host launches a call."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -29,22 +31,27 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def device_milliseconds(call: Callable[[], Any], rounds: int) -> list[float]:
-    """How long each of `rounds` calls keeps the GPU busy.
+def device_milliseconds(call: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
+    """How long each of `rounds` calls keeps the GPU busy, and how long the host takes to launch it.
 
-    Before each, more memory is written than any cache holds. So the call reads its inputs from memory, and the host has
-    launched it by the time the device gets to it: the clock does not count the host's work, which a training step that
-    runs ahead does not wait for either.
+    Before each, more memory is written than any cache holds, so that the call reads its inputs from memory, and the
+    device sleeps until the host has launched the call: its clock does not count the host's work, which a training step
+    that runs ahead, or is captured, does not wait for either. Where the host takes longer than the sleep, the device's
+    time holds what is beyond.
     """
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+    host = []
     for start, end in events:
         flush.zero_()
+        torch.cuda._sleep(HEAD_START)
         start.record()
+        began = time.perf_counter()
         call()
+        host.append(1e3 * (time.perf_counter() - began))
         end.record()
-    torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in events]
+        end.synchronize()  # or the next sleep would begin while the host is still ahead by this one
+    return [start.elapsed_time(end) for start, end in events], host
 
 
 def wall_milliseconds(call: Callable[[], Any], rounds: int) -> list[float]:
@@ -111,7 +118,7 @@ def copy_roof(size: int, device: torch.device) -> float:
 
 def _best_milliseconds(call: Callable[[], Any], device: torch.device) -> float:
     call()
-    return min((device_milliseconds if device.type == "cuda" else wall_milliseconds)(call, 5))
+    return min(device_milliseconds(call, 5)[0] if device.type == "cuda" else wall_milliseconds(call, 5))
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import torch
 
 import comparison
 import measurement
+from bench_directional_contrast import CONTRAST
+from bench_upsample import UPSAMPLE
+from bench_upsample_cross_entropy import CROSS_ENTROPY
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -52,6 +56,57 @@ def test_every_operator_has_rows_with_every_column(rows) -> None:
         assert row["machine"]
         assert row["torch"] == torch.__version__
         assert (row["mode"] == "forward") == (row["gradient_error"] == "")
+
+
+@pytest.mark.parametrize("operator", [CONTRAST, CROSS_ENTROPY, UPSAMPLE], ids=lambda operator: operator.name)
+def test_a_gpu_measures_published_sizes_in_one_precision_by_default(operator) -> None:
+    some = comparison.cases(operator, "default", torch.device("cuda"))
+    everything = comparison.cases(operator, "all", torch.device("cuda"))
+    assert {case.dtype for case in some} == {"bf16"}
+    assert {case.provider for case in everything} == {*operator.providers, "compiled"}
+    assert "flex_attention" not in {case.provider for case in some}
+    assert {case.size for case in everything} == set(operator.sizes)
+    wanted = {name for name in operator.sizes if not name.startswith("cpu") and "one-gpu" not in name}
+    assert {case.size for case in some} == wanted
+    assert len(some) <= 50
+
+
+@pytest.mark.parametrize(
+    ("sizes", "device", "expected"),
+    [("default", "cuda", False), ("all", "cuda", True), ("all", "cpu", False), ("tiny", "cuda", False)],
+)
+def test_torch_compile_is_left_out_but_where_a_gpu_measures_everything(sizes, device, expected) -> None:
+    assert comparison.compiles(sizes, torch.device(device)) == expected
+
+
+def test_on_a_gpu_the_host_is_timed_beside_the_device_which_sleeps_meanwhile(monkeypatch) -> None:
+    """A clock of events that sees what happens between them, on a device that does nothing until it wakes."""
+    order = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):
+            order.append("event")
+
+        def synchronize(self):
+            order.append("wait")
+
+        def elapsed_time(self, end):
+            return 0.25
+
+    class Flush:
+        def zero_(self):
+            order.append("flush")
+
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: Flush())
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda clocks: order.append("sleep"))
+    device, host = measurement.device_milliseconds(lambda: order.append("call") or time.sleep(0.02), 2)
+    assert order == 2 * ["flush", "sleep", "event", "call", "event", "wait"]
+    assert device == [0.25, 0.25]
+    assert all(20 <= milliseconds < 2000 for milliseconds in host)
 
 
 def test_rates_and_speedups_are_those_of_the_times(rows) -> None:
