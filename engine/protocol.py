@@ -88,7 +88,7 @@ class Protocol:
         if multiple > 1 and self.convention.any_size:
             instead = next(
                 name
-                for name, other in PROTOCOLS.items()
+                for name, other in reversed(PROTOCOLS.items())
                 if other.windows == self.convention.windows and other.absent == self.absent_class and not other.any_size
             )
             yield (
