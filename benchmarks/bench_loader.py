@@ -11,11 +11,9 @@ the ratios within a round.
 
 from __future__ import annotations
 
-import csv
 import gc
 import itertools
 import os
-import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,103 +25,34 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-import tyro
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
+import command
 import measurement
+import published_way
+import tables
+from published_way import FILL, MEAN, STD, LabeledImages, Pairs
 from semiseg.engine.run import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
-from semiseg.pipelines.datasets.dataset import IGNORE
 from semiseg.pipelines.datasets.manifest import Record, sizes_of
-from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.plan import Planner
 from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
 
 CROP, BATCH, THREADS = 320, 8, 2
-MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
 LABELED = Augmentation()
 PAIRS = Augmentation(range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
 WARM_UP = 16  # batches: more than any loader holds ready
 CPU = torch.device("cpu")
 
 
-class Plain(Dataset):
-    """Scale, pad, crop and flip as CAC: whole images, Pillow's bicubic and nearest."""
-
-    def __init__(self, records: Sequence[Record], augmentation: Augmentation):
-        self.records, self.augmentation = records, augmentation
-        base = augmentation.base * CROP
-        self.long_sides = tuple(int(bound * base) for bound in augmentation.range)
-        self.normalise = Compose([ToTensor(), Normalize(MEAN, STD)])
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def size(self, image: Image.Image) -> tuple[int, int]:
-        width, height = image.size
-        factor = random.randint(*self.long_sides) / max(width, height)
-        return int(width * factor + 0.5), int(height * factor + 0.5)
-
-    def pad(self, image: Image.Image, fill) -> np.ndarray:
-        bottom, right = max(CROP - image.height, 0), max(CROP - image.width, 0)
-        return cv2.copyMakeBorder(np.asarray(image), 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill)
-
-    def corner(self, image: np.ndarray) -> tuple[int, int]:
-        return random.randint(0, image.shape[0] - CROP), random.randint(0, image.shape[1] - CROP)
-
-
-class PlainLabeled(Plain):
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image = Image.open(self.records[index].image).convert("RGB")
-        label = Image.open(self.records[index].mask)
-        size = self.size(image)
-        image = self.pad(image.resize(size, Image.Resampling.BICUBIC), FILL)
-        label = self.pad(label.resize(size, Image.Resampling.NEAREST), IGNORE)
-        y, x = self.corner(image)
-        image, label = image[y : y + CROP, x : x + CROP], label[y : y + CROP, x : x + CROP]
-        if random.random() < self.augmentation.flip:
-            image, label = image[:, ::-1], label[:, ::-1]
-        return self.normalise(np.ascontiguousarray(image)), torch.from_numpy(label.astype(np.int64))
-
-
-class PlainPairs(Plain):
-    """Two overlapping views with their own colours. The overlap's geometry, which costs nothing, is left out."""
-
-    def __init__(self, records: Sequence[Record], augmentation: Augmentation):
-        super().__init__(records, augmentation)
-        strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
-        jitter = RandomApply([ColorJitter(*strengths)], augmentation.jitter)
-        self.colours = Compose([jitter, RandomGrayscale(augmentation.gray), self.normalise])
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image = Image.open(self.records[index].image).convert("RGB")
-        image = self.pad(image.resize(self.size(image), Image.Resampling.BICUBIC), FILL)
-        return self.view(image), self.view(image)
-
-    def view(self, image: np.ndarray) -> torch.Tensor:
-        y, x = self.corner(image)
-        view = image[y : y + CROP, x : x + CROP]
-        if random.random() < self.augmentation.flip:
-            view = np.ascontiguousarray(view[:, ::-1])
-        if random.random() < self.augmentation.blur:
-            view = cv2.GaussianBlur(view, (5, 5), 0)
-        return self.colours(Image.fromarray(view))
-
-
 @contextmanager
 def plain(records: Sequence[Record], kind: str) -> Iterator[Iterator]:
-    dataset = PlainPairs(records, PAIRS) if kind == "pairs" else PlainLabeled(records, LABELED)
-    endless = RandomSampler(dataset, replacement=True, num_samples=1 << 40)
-    yield iter(DataLoader(dataset, BATCH, sampler=endless, num_workers=THREADS))
+    images, augmentation = (Pairs, PAIRS) if kind == "pairs" else (LabeledImages, LABELED)
+    yield published_way.loader(images(records, augmentation, CROP), BATCH, THREADS)
 
 
 @contextmanager
@@ -225,12 +154,7 @@ def append(result: dict[str, Any], path: Path) -> None:
         for kind, key in KINDS.items()
         for name in LOADERS
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        if not file.tell():
-            writer.writeheader()
-        writer.writerows(rows)
+    tables.append(rows, path)
 
 
 def table(result: dict[str, Any]) -> None:
@@ -259,8 +183,4 @@ def two_cores() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

@@ -21,10 +21,10 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+import command
 import measurement
 import tables
 from published_way import PublishedWay
@@ -37,7 +37,6 @@ from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.cores import cores
-from semiseg.pipelines.errors import UsageError
 
 AHEAD = 4
 """Batches that the input may have ready when its turn comes."""
@@ -154,8 +153,4 @@ def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

@@ -8,8 +8,7 @@ lower by chance in fewer than 5 of 100 cases and its median by more than 3 %.
 from __future__ import annotations
 
 import json
-import sys
-from itertools import combinations
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+import command
 from semiseg.pipelines.errors import UsageError
 
 LIKELY, NOTABLE = 0.05, 0.03
@@ -25,17 +25,20 @@ ENVIRONMENT = ("processor", "cores", "threads", "gpu")
 
 
 def slower(base: list[float], new: list[float]) -> float:
-    """The probability of ranks as low as those of `new` or lower, were both drawn from one distribution."""
-    ranks = sorted([*base, *new])
-
-    def rank(value: float) -> float:
-        places = [place for place, other in enumerate(ranks) if other == value]
-        return sum(places) / len(places)
-
-    every = [rank(value) for value in [*base, *new]]
-    own = sum(every[len(base) :])
-    sums = [sum(chosen) for chosen in combinations(every, len(new))]
-    return sum(total <= own for total in sums) / len(sums)
+    """The probability of ranks as low as those of `new` or lower, were both drawn from one distribution: the share of
+    all choices of as many values whose ranks sum up to no more. Equal values share their ranks."""
+    every = [*base, *new]
+    # Twice the mean rank, a whole number.
+    ranks = [sum(other < value for other in every) + sum(other <= value for other in every) + 1 for value in every]
+    choices: list[Counter[int]] = [Counter({0: 1}), *(Counter() for _ in new)]
+    """By how many are chosen: how often each sum occurs."""
+    for rank in ranks:
+        for count in range(len(new), 0, -1):
+            for total, times in choices[count - 1].items():
+                choices[count][total + rank] += times
+    own = sum(ranks[len(base) :])
+    sums = choices[-1]
+    return sum(times for total, times in sums.items() if total <= own) / sums.total()
 
 
 def rates(document: dict[str, Any]) -> dict[str, list[float]]:
@@ -93,8 +96,4 @@ def main(base: tyro.conf.Positional[Path], new: tyro.conf.Positional[Path], /) -
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(tyro.cli(main))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

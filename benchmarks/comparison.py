@@ -7,7 +7,6 @@ faster it is than `plain` in the same run.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 import measurement
+import tables
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SECONDS = {"cpu": 10.0, "cuda": 1.0}
@@ -227,16 +227,7 @@ class Comparison:
         self.rows.append(row)
         if self.results is None:
             return
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        with self.results.open("a+", newline="") as file:
-            file.seek(0)
-            header = file.readline().strip()
-            if header and header != ",".join(COLUMNS):
-                raise ValueError(f"{self.results} has other columns; move it away")
-            writer = csv.DictWriter(file, COLUMNS)
-            if not header:
-                writer.writeheader()
-            writer.writerow(row)
+        tables.append([{name: row[name] for name in COLUMNS}], self.results)
 
     def report(self) -> Iterator[str]:
         """Lines of a table for each operator, size, dtype and mode."""

@@ -1,25 +1,24 @@
 """What holds a training run up on this machine, and the flag to change: `semiseg bench --quick`, under three minutes.
 
-The parts of a run are measured apart: the input alone, the step alone on batches that lie ready, both together as
-training runs them, and the evaluation of some validation images. On a GPU the host's time to launch a step is measured
-beside the device's time to make it. The verdict names what takes longest.
+The parts of a run are measured apart: the input, the step on batches that lie ready, and the evaluation of some
+validation images. On a GPU the host's time to launch a step is measured beside the device's time to make it. The verdict
+names what takes longest.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import tyro
 
+import command
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
@@ -27,7 +26,6 @@ from semiseg.engine.evaluation.scores import evaluate
 from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.step import Step
-from semiseg.pipelines.errors import UsageError
 
 SECONDS, BATCHES, IMAGES = 15.0, 4, 8
 EVALUATIONS = 20
@@ -82,14 +80,14 @@ def launched(call: Callable[[], Any], device: torch.device) -> float:
     return taken
 
 
-def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "auto", json_out: bool = False) -> None:
+def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "auto", json: bool = False) -> None:
     """Find what holds a training run up.
 
     Args:
         recipe: a recipe's name.
         data: root of its data set.
         device: auto, cpu, cuda or cuda:N.
-        json_out: print one JSON document.
+        json: print one JSON document.
     """
     where = resolve_device(device)
     chosen = load_recipe(recipe).replace(data=data, device=device)
@@ -127,8 +125,8 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
         "advice": found.advice,
         "environment": environment(),
     }
-    if json_out:
-        print(json.dumps(document, indent=1))
+    if json:
+        print(dumps(document, indent=1))
         return
     print(f"input alone     {document['images_per_s']['input']:10.1f} images/s")
     print(f"step alone      {document['images_per_s']['step']:10.1f} images/s ({precision.name}, {where})")
@@ -137,8 +135,4 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

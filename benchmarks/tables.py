@@ -19,12 +19,16 @@ Row = dict[str, str]
 
 
 def append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Add rows to a CSV file, which gets a header if it is new."""
+    """Add rows to a CSV file, which gets a header if it is new. Raises ValueError where it has other columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        if not file.tell():
+    with path.open("a+", newline="") as file:
+        file.seek(0)
+        columns = next(csv.reader(file), None)
+        writer = csv.DictWriter(file, columns or list(rows[0]))
+        if columns is None:
             writer.writeheader()
+        if missing := {name for row in rows for name in set(writer.fieldnames) ^ row.keys()}:
+            raise ValueError(f"{path} has other columns ({', '.join(sorted(missing))}); move it away")
         writer.writerows(rows)
 
 

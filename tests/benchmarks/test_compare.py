@@ -40,6 +40,8 @@ def test_the_rank_test_is_exact():
     assert compare.slower([1, 2, 3, 4], [5, 6, 7, 8]) == 1
     assert compare.slower([1, 1], [1, 1]) == 1
     assert compare.slower([2, 3], [1, 4]) == pytest.approx(4 / 6)
+    assert compare.slower([1, 2, 3], [2, 2]) == pytest.approx(7 / 10)
+    assert compare.slower(list(range(40)), list(range(40, 80))) == 1
 
 
 def test_slower_exits_with_1_and_as_fast_with_0(judged):

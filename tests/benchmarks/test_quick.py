@@ -43,7 +43,7 @@ def test_a_run_is_measured_in_parts(monkeypatch, capsys, tmp_path, voc_root):
         **{"split": "draw:1/2@0", "backend": "host"},
     )
     monkeypatch.setattr(quick, "load_recipe", lambda name: recipe)
-    quick.main("supervised_voc", voc_root(), "cpu", json_out=True)
+    quick.main("supervised_voc", voc_root(), "cpu", json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["bound"] in ("decode", "compute", "evaluation")
     assert set(document["seconds"]) == {"input", "step", "evaluated_image"}

@@ -23,3 +23,12 @@ def test_a_table_is_made_of_the_newest_rows(tmp_path, monkeypatch):
     page = "before\n<!-- table loader -->\nold\n<!-- end -->\nafter\n"
     assert "| host | 20 | 20 | 1.0 | 1.0 |" in tables.written(page)
     assert tables.written(page).endswith("<!-- end -->\nafter\n")
+
+
+def test_rows_go_below_the_columns_of_their_names(tmp_path):
+    path = tmp_path / "some.csv"
+    tables.append([{"a": 1, "b": 2}], path)
+    tables.append([{"b": 4, "a": 3}], path)
+    assert path.read_text().split() == ["a,b", "1,2", "3,4"]
+    with pytest.raises(ValueError, match=r"other columns \(c\)"):
+        tables.append([{"a": 1, "b": 2, "c": 3}], path)
