@@ -1,8 +1,8 @@
 """What holds a training run up on this machine, and the flag to change: `semiseg bench --quick`, under three minutes.
 
 The parts of a run are measured apart: the input, the step on batches that lie ready, and the evaluation of some
-validation images. On a GPU the host's time to launch a step is measured beside the device's time to make it. The verdict
-names what takes longest.
+validation images. On a GPU the host's time to launch a step is measured beside the device's time to make it. The
+verdict names what takes longest.
 """
 
 from __future__ import annotations
