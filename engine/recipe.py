@@ -78,6 +78,8 @@ class Runtime:
     """Memory format of networks and images."""
     compile: bool = False
     """Compile the networks (minutes at the start, faster steps)."""
+    graph: Literal["auto", "on", "off"] = "auto"
+    """Launch each step on a GPU as one CUDA graph. auto: where it can be, and comes to the same; on: or stop."""
 
     out: Path | None = None
     """The run's folder (default: runs/<recipe>-<time>)."""

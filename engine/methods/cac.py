@@ -79,9 +79,13 @@ class Cac(Method):
             "emulate_processes": program.processes_on(layout),
         }
 
+    def phase(self, progress: float) -> bool:
+        """Whether the contrastive term counts."""
+        return progress >= self.config.start
+
     def losses(self, batch: Batch[Pair], progress: float) -> dict[str, Tensor]:
         supervised = self.supervised(self.network(batch.labeled.image), batch.labeled.target)
-        if progress < self.config.start:
+        if not self.phase(progress):
             return {"loss": supervised, "supervised": supervised}
         u = batch.unlabeled
         feature1, label1, confidence1 = self.describe(u.image1)

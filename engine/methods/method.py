@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,7 +55,8 @@ class Method(nn.Module):
     """A way to train. Sub-classes are one readable file each.
 
     `losses(batch, progress)` returns device scalars: "loss" is what is minimised, the others are its terms.
-    `progress` is the share of the schedule that is done, in [0, 1). Shapes are static and nothing is read on the host.
+    `progress` is the share of the schedule that is done, in [0, 1), and counts through `phase` alone. Shapes are static
+    and nothing is read on the host.
     """
 
     name: ClassVar[str]
@@ -81,6 +82,10 @@ class Method(nn.Module):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"loss": what is minimised, term: value of every term of `weights` that counts at this progress}."""
         raise NotImplementedError
+
+    def phase(self, progress: float) -> Hashable:
+        """Which terms count at this progress: between two phases `losses` does other work."""
+        return None
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
         """The supervised term of one network: logits (B, C, h, w) at any stride, target (B, S, S)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
@@ -14,13 +15,16 @@ from ..device import Precision
 from ..methods import Method
 from ..recipe import Recipe
 from .build import parameter_groups
+from .graph import Graph, Refused, cuda_capture, why_not
 
 
 class Step:
     """`step(batch, k)` makes optimizer step k of the recipe's schedule and returns the losses as device scalars."""
 
-    def __init__(self, recipe: Recipe, method: Method, precision: Precision):
-        self.recipe, self.method, self.precision = recipe, method, precision
+    def __init__(
+        self, recipe: Recipe, method: Method, precision: Precision, say: Callable[[str], None] = lambda line: None
+    ):
+        self.recipe, self.method, self.precision, self.say = recipe, method, precision, say
         precision.allow_tf32()
         method.begin()
         groups = parameter_groups(recipe, method)
@@ -31,8 +35,13 @@ class Step:
         self.group_lr = self.base_lr.clone()
         self.rates = self.group_lr.unbind()
         self.optimizer = _optimizer(recipe, groups, precision.device)
-        self._own_rates()
+        self.options = [
+            {name: value for name, value in group.items() if name != "params"} | {"lr": lr}
+            for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True)
+        ]
+        self._own_options()
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
+        self.graph = self._graph()
 
     def lr(self, step: int) -> float:
         """Of the heads at a step, without warm-up."""
@@ -43,16 +52,51 @@ class Step:
         if self.recipe.optimizer == "apex_fused_sgd":  # takes numbers only
             for group, lr in zip(self.optimizer.param_groups, self.group_lr.tolist(), strict=True):
                 group["lr"] = lr
-        with record_function("losses"), self.precision.autocast():
-            losses = self.method.losses(batch, step / self.recipe.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        with record_function("gradients"):
-            self.scaler.scale(losses["loss"]).backward()
-        with record_function("optimizer"):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.method.after_step(step)
-        return {name: loss.detach() for name, loss in losses.items()}
+        losses = self._make(batch, step / self.recipe.steps)
+        self.method.after_step(step)
+        return losses
+
+    def _make(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """All that one graph can hold."""
+
+        def make(batch: Batch) -> dict[str, Tensor]:
+            with record_function("losses"), self.precision.autocast():
+                losses = self.method.losses(batch, progress)
+            self.optimizer.zero_grad(set_to_none=True)
+            with record_function("gradients"):
+                self.scaler.scale(losses["loss"]).backward()
+            with record_function("optimizer"):
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            return {name: loss.detach() for name, loss in losses.items()}
+
+        if self.graph is None:
+            return make(batch)
+        try:
+            return self.graph(make, batch, self.method.phase(progress))
+        except Refused as refused:
+            if self.recipe.runtime.graph == "on":
+                raise UsageError(f"--graph on: {refused}; leave it out") from refused
+            self.graph = None
+            self.say(f"graph: not used, steps are launched kernel by kernel ({refused})")
+            return make(batch)
+
+    def _graph(self) -> Graph | None:
+        """Raises UsageError where one is asked for that cannot be."""
+        asked, reason = self.recipe.runtime.graph, why_not(self.recipe, self.precision)
+        if reason and asked == "on":
+            raise UsageError(f"--graph on: {reason}; leave it out")
+        return Graph(self.changed, self.precision.device, cuda_capture) if asked != "off" and not reason else None
+
+    def changed(self) -> dict[str, list[Tensor]]:
+        """The tensors that a step changes."""
+        return {
+            "parameters": list(self.method.parameters()),
+            "buffers": list(self.method.buffers()),
+            "optimizer's state": [
+                value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+            ],
+        }
 
     def state_dict(self) -> dict:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -63,14 +107,15 @@ class Step:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
             raise UsageError(f"--resume: the optimizer's state does not fit ({error}); start a new run") from None
-        self._own_rates()
+        self._own_options()
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
-    def _own_rates(self) -> None:
-        """The groups' learning rates are those of `group_lr`, also after loading, which brings others."""
-        for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = lr
+    def _own_options(self) -> None:
+        """The groups have the recipe's options and read the learning rates of `group_lr`, also after loading, which
+        brings those of the machine that saved them."""
+        for group, options in zip(self.optimizer.param_groups, self.options, strict=True):
+            group.update(options)
 
 
 def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torch.optim.Optimizer:
@@ -82,7 +127,8 @@ def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torc
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
+        on_gpu = device.type == "cuda"
+        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True, capturable=on_gpu)
     source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
     if device.type != "cuda":
         raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")

@@ -100,7 +100,7 @@ class Trainer:
         self.data = prepare_data(recipe, on_event)
         torch.manual_seed(recipe.seed)
         self.method = self._method()
-        self.step = Step(recipe, self.method, self.precision)
+        self.step = Step(recipe, self.method, self.precision, self._note)
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds = 0.0
         run = self._resumed() if runtime.resume else None

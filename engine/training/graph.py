@@ -1,0 +1,143 @@
+"""A step as one CUDA graph: launched at once, and not kernel by kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...pipelines.batch import Batch
+from ...pipelines.lane import leaves, with_leaves
+from ..device import Precision
+from ..recipe import Recipe
+
+WARM_UP = 3
+"""Eager steps before a capture, in which kernels are compiled and chosen."""
+TOLERANCE = 0.02
+"""By how much a replayed step may differ from the eager one, as a share of what the step changes: roundings in the
+order of sums that differs from run to run, also between two eager steps."""
+
+Make = Callable[[Batch], dict[str, Tensor]]
+Capture = Callable[[Callable[[], dict[str, Tensor]]], tuple[Callable[[], None], dict[str, Tensor]]]
+"""From a call to what repeats its work on the device, and to the tensors that then hold the results."""
+
+
+class Refused(Exception):
+    """A step cannot be captured, or its replay is another step. The message says what was found."""
+
+
+class Graph:
+    """Makes steps, from one graph a phase.
+
+    In each phase the first steps are eager. The next one is made twice from the same state, eagerly and replayed, and
+    only if both come to the same are the steps that follow replayed.
+
+    state: the tensors that a step changes, in groups each of which is compared on its own. capture: `cuda_capture`, or
+    what stands in for it.
+    """
+
+    def __init__(self, state: Callable[[], dict[str, list[Tensor]]], device: torch.device, capture: Capture):
+        self.state, self.device, self.capture = state, device, capture
+        self.made: dict[Hashable, int] = {}
+        self.replays: dict[Hashable, tuple[Batch, Callable[[], None], dict[str, Tensor]]] = {}
+
+    def __call__(self, make: Make, batch: Batch, phase: Hashable) -> dict[str, Tensor]:
+        """The losses of `make(batch)`, which reads what differs between two steps of a phase from the batch and from
+        tensors that stay. Raises Refused where a replay does not prove itself; the state is then that before the step.
+        """
+        self.made[phase] = self.made.get(phase, 0) + 1
+        if self.made[phase] <= WARM_UP:
+            return make(batch)
+        if phase not in self.replays:
+            return self._proven(make, batch, phase)
+        slots, replay, losses = self.replays[phase]
+        for slot, tensor in zip(leaves(slots, Tensor), leaves(batch, Tensor), strict=True):
+            if slot.shape != tensor.shape:
+                raise ValueError(f"a captured step takes {tuple(slot.shape)}, not {tuple(tensor.shape)}")
+            slot.copy_(tensor)
+        replay()
+        return {name: loss.clone() for name, loss in losses.items()}
+
+    def _proven(self, make: Make, batch: Batch, phase: Hashable) -> dict[str, Tensor]:
+        before = self._snapshot()
+        expected = make(batch)
+        after = self._snapshot()
+        self._restore(before)
+        slots = with_leaves(batch, Tensor, iter([tensor.clone() for tensor in leaves(batch, Tensor)]))
+        try:
+            replay, losses = self.capture(lambda: make(slots))
+            replay()
+            self._compare(losses, expected, before, after)
+        except RuntimeError as error:
+            self._restore(before)
+            raise Refused(str(error).strip().partition("\n")[0]) from error
+        self.replays[phase] = slots, replay, losses
+        return {name: loss.clone() for name, loss in losses.items()}
+
+    def _compare(
+        self, losses: dict[str, Tensor], expected: dict[str, Tensor], before: Snapshot, after: Snapshot
+    ) -> None:
+        """Raises RuntimeError unless what was replayed is close to what was expected."""
+        for name, loss in losses.items():
+            if not torch.allclose(loss, expected[name], rtol=TOLERANCE, equal_nan=True):
+                raise RuntimeError(
+                    f"the replayed loss {name} is {float(loss):.6g}, the eager one {float(expected[name]):.6g}"
+                )
+        for name, tensors in self.state().items():
+            wrong = _distance(tensors, after.tensors[name])
+            change = _distance(after.tensors[name], before.tensors[name])
+            if not wrong <= TOLERANCE * change and math.isfinite(change):
+                raise RuntimeError(
+                    f"the replayed step changes the {name} otherwise, by {wrong / change:.2g} of the change"
+                )
+
+    def _snapshot(self) -> Snapshot:
+        tensors = {name: [tensor.detach().clone() for tensor in tensors] for name, tensors in self.state().items()}
+        on_gpu = self.device.type == "cuda"
+        return Snapshot(tensors, torch.cuda.get_rng_state(self.device) if on_gpu else torch.get_rng_state())
+
+    @torch.no_grad()
+    def _restore(self, snapshot: Snapshot) -> None:
+        for name, tensors in self.state().items():
+            for tensor, old in zip(tensors, snapshot.tensors[name], strict=True):
+                tensor.copy_(old)
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(snapshot.generator, self.device)
+        else:
+            torch.set_rng_state(snapshot.generator)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state at one time: its tensors, and that of the device's generator."""
+
+    tensors: dict[str, list[Tensor]]
+    generator: Tensor
+
+
+def _distance(these: list[Tensor], those: list[Tensor]) -> float:
+    """The norm of the difference of all, in float64."""
+    squares = [(one.detach().double() - other.double()).square().sum() for one, other in zip(these, those, strict=True)]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def why_not(recipe: Recipe, precision: Precision) -> str | None:
+    """What of a run keeps its steps from being captured, in words."""
+    if precision.device.type != "cuda":
+        return "only a GPU has them"
+    if precision.name == "fp16":
+        return "not with --precision fp16, whose gradients are scaled by what the host reads"
+    if recipe.optimizer == "apex_fused_sgd":
+        return "not with --optimizer apex_fused_sgd, which takes learning rates as numbers"
+    return None
+
+
+def cuda_capture(call: Callable[[], dict[str, Tensor]]) -> tuple[Callable[[], None], dict[str, Tensor]]:
+    """What the call launches, as a CUDA graph. Other threads may work on the device meanwhile."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        results = call()
+    return graph.replay, results

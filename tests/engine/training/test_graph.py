@@ -1,0 +1,210 @@
+"""Steps from a graph are the eager ones, or are not used. Without a GPU a function of the test plays the capture."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from semiseg.engine.device import Precision
+from semiseg.engine.methods import METHODS
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.graph import WARM_UP, Graph, Refused, why_not
+from semiseg.engine.training.step import Step
+from semiseg.pipelines.errors import UsageError
+
+STEPS = 20
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def faithful(call):
+    """Does nothing yet, as a capture, and repeats the call on the tensors that it reads."""
+    losses = {"loss": torch.zeros(())}
+
+    def replay() -> None:
+        for name, value in call().items():
+            losses[name].copy_(value)
+
+    return replay, losses
+
+
+class Toy:
+    """A step that adds its batch, times a rate, to a weight."""
+
+    def __init__(self, capture=faithful):
+        self.weight, self.rate, self.calls = torch.zeros(2), torch.ones(()), 0
+        self.graph = Graph(lambda: {"weights": [self.weight]}, torch.device("cpu"), capture)
+
+    def make(self, batch: tuple[torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        self.weight += self.rate * batch[0]
+        return {"loss": self.weight.sum()}
+
+    def step(self, value: float, phase: int = 0) -> float:
+        return float(self.graph(self.make, (torch.full((2,), value),), phase)["loss"])
+
+
+def test_replayed_steps_read_their_own_batch_and_what_changes() -> None:
+    toy, total = Toy(), 0.0
+    for number in range(STEPS):
+        toy.rate.fill_(0.5**number)
+        total += 2 * 0.5**number * number
+        assert toy.step(number) == pytest.approx(total)
+    assert toy.calls == STEPS + 1  # one was made twice
+    assert list(toy.graph.replays) == [0]
+
+
+def test_each_phase_is_captured_on_its_own() -> None:
+    toy = Toy()
+    losses = [toy.step(1, phase=number >= STEPS) for number in range(2 * STEPS)]
+    assert losses == [2 * (number + 1) for number in range(2 * STEPS)]
+    assert list(toy.graph.replays) == [False, True]
+
+
+def test_losses_of_earlier_steps_stay() -> None:
+    toy = Toy()
+    kept = [toy.graph(toy.make, (torch.ones(2),), 0)["loss"] for _ in range(STEPS)]
+    assert [float(loss) for loss in kept] == [2 * (number + 1) for number in range(STEPS)]
+
+
+def forgetful(call):
+    """The batch of the capture is trained on for ever, and nothing else changes."""
+    return lambda: None, {"loss": torch.tensor(8.0)}
+
+
+def failing(call):
+    raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be …")
+
+
+def wrong_loss(call):
+    replay, losses = faithful(call)
+
+    def replay_wrong() -> None:
+        replay()
+        losses["loss"] += 1
+
+    return replay_wrong, losses
+
+
+@pytest.mark.parametrize(
+    ("capture", "says"),
+    [
+        (forgetful, "changes the weights otherwise, by 1 of the change"),
+        (failing, "operation not permitted when stream is capturing$"),
+        (wrong_loss, "the replayed loss loss is 9, the eager one 8"),
+    ],
+)
+def test_a_replay_that_is_another_step_is_refused_and_nothing_has_changed(capture, says) -> None:
+    toy = Toy(capture)
+    for _ in range(WARM_UP):
+        toy.step(1)
+    before = toy.weight.clone()
+    with pytest.raises(Refused, match=says):
+        toy.step(1)
+    assert torch.equal(toy.weight, before)
+
+
+def test_a_batch_of_another_shape_is_no_batch_of_a_captured_step() -> None:
+    toy = Toy()
+    for _ in range(WARM_UP + 1):
+        toy.step(1)
+    with pytest.raises(ValueError, match="takes \\(2,\\), not \\(1,\\)"):
+        toy.graph(toy.make, (torch.ones(1),), 0)
+
+
+def graph_of(step: Step, capture) -> Graph:
+    return Graph(step.changed, torch.device("cpu"), capture)
+
+
+def losses_of(recipe, random_batch, capture=None, says=None) -> tuple[list[float], Step]:
+    torch.manual_seed(0)
+    method = build_method(recipe, 3).train()
+    step = Step(recipe, method, Precision("fp32", torch.device("cpu")), (says if says is not None else []).append)
+    if capture:
+        step.graph = graph_of(step, capture)
+    batches = [random_batch(method.views.unlabeled, seed) for seed in range(WARM_UP + 3)]
+    return [float(step(batch, number)["loss"]) for number, batch in enumerate(batches)], step
+
+
+@pytest.mark.parametrize("name", ["cac", "unimatch_v2", "mean_teacher"])
+def test_training_goes_on_as_without_a_graph_where_it_is_refused(tiny, random_batch, name) -> None:
+    recipe, says = tiny(name, steps=30), []
+    plain, _ = losses_of(recipe, random_batch)
+    ours, step = losses_of(recipe, random_batch, failing, says)
+    assert ours == plain
+    assert step.graph is None
+    assert says == [
+        "graph: not used, steps are launched kernel by kernel (operation not permitted when stream is capturing)"
+    ]
+
+
+def test_who_asks_for_a_graph_is_told_why_there_is_none(tiny, random_batch) -> None:
+    with pytest.raises(UsageError, match="--graph on: only a GPU has them"):
+        losses_of(tiny("supervised", graph="on"), random_batch)
+    recipe = tiny("supervised", steps=30)
+    _, step = losses_of(recipe, random_batch)
+    step.recipe, step.graph = recipe.replace(graph="on"), graph_of(step, failing)
+    for number in range(WARM_UP):
+        step(random_batch("none"), number)
+    with pytest.raises(UsageError, match="--graph on: operation not permitted"):
+        step(random_batch("none"), WARM_UP)
+
+
+def test_half_precision_and_numbers_as_rates_are_not_captured() -> None:
+    gpu = torch.device("cuda")
+    settings = SimpleNamespace(optimizer="sgd")
+    assert why_not(settings, Precision("bf16", gpu)) is None
+    assert "fp16" in why_not(settings, Precision("fp16", gpu))
+    assert "numbers" in why_not(SimpleNamespace(optimizer="apex_fused_sgd"), Precision("bf16", gpu))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_captured_is_eager_over_many_steps(tiny, random_batch, name) -> None:
+    """float32; CAC enters its second phase on the way. Differences are sums in another order, carried on."""
+    device = torch.device("cuda")
+
+    def trained(graph: str) -> tuple[list[float], list[torch.Tensor], Step]:
+        recipe = tiny(name, steps=40, device="cuda", graph=graph, optimizer="sgd", lr=1e-3)
+        torch.manual_seed(0)
+        torch.cuda.manual_seed(0)
+        method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()
+        if name == "cac":
+            method.config.start, method.config.threshold = 0.25, 0.0
+        step = Step(recipe, method, Precision("fp32", device))
+        losses = []
+        for number in range(STEPS):
+            batch = random_batch(method.views.unlabeled, number)
+            batch = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch)
+            losses.append(float(step(batch, number)["loss"]))
+        return losses, [parameter.detach() for parameter in method.parameters()], step
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        (plain, start, _), (ours, end, step) = trained("off"), trained("on")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(step.graph.replays) == (2 if name == "cac" else 1)
+    assert ours == pytest.approx(plain, rel=1e-3)
+    for one, other in zip(start, end, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_step_that_waits_for_the_device_is_not_captured_and_goes_on(tiny, random_batch) -> None:
+    device, says = torch.device("cuda"), []
+    recipe = tiny("unimatch", steps=40, device="cuda")
+    method = build_method(recipe, 3).to(device).train()
+    losses = method.losses
+    method.losses = lambda batch, progress: {k: v + 0 * v.item() for k, v in losses(batch, progress).items()}
+    step = Step(recipe, method, Precision("bf16", device), says.append)
+    for number in range(STEPS):
+        batch = random_batch(method.views.unlabeled, number)
+        batch = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch)
+        assert torch.isfinite(step(batch, number)["loss"])
+    assert len(says) == 1
+    assert says[0].startswith("graph: not used")
