@@ -85,7 +85,7 @@ ORDERS = {
         evaluation/inference
         evaluation/__init__
         training/nvml
-        training/build
+        training/build | training/graph
         training/step
         training/forecast | training/profiling
         training/meters
