@@ -74,5 +74,8 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True)
     if provider == "cpu":
         return F.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)
     if provider == "plain":
-        return reference.upsample(maps, (height, width), align_corners=align_corners)
+        full = reference.upsample(maps, (height, width), align_corners=align_corners)
+        return full.contiguous(
+            memory_format=memory_format(maps)
+        )  # on CUDA torch has an order of its own for few channels
     return _operator(maps, height, width, align_corners)

@@ -73,6 +73,8 @@ class Graph:
             self._compare(losses, expected, before, after)
         except RuntimeError as error:
             self._restore(before)
+            while error.__context__:  # the first error, which makes the end of the capture fail too
+                error = error.__context__
             raise Refused(str(error).strip().partition("\n")[0]) from error
         self.replays[phase] = slots, replay, losses
         return {name: loss.clone() for name, loss in losses.items()}
@@ -138,6 +140,12 @@ def why_not(recipe: Recipe, precision: Precision) -> str | None:
 def cuda_capture(call: Callable[[], dict[str, Tensor]]) -> tuple[Callable[[], None], dict[str, Tensor]]:
     """What the call launches, as a CUDA graph. Other threads may work on the device meanwhile."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        results = call()
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    spare = generator.clone_state()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = call()
+    except RuntimeError:
+        generator.graphsafe_set_state(spare)  # the one in use goes on to wait for a replay
+        raise
     return graph.replay, results
