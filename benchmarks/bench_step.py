@@ -35,6 +35,7 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
+from semiseg.engine.training.graph import WARM_UP
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.cores import cores
 
@@ -50,6 +51,7 @@ def main(
     batch: int = 2,
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",
     backend: str = "auto",
+    compile: bool = False,
     device: str = "auto",
     threads: int = 0,
     rounds: int = 5,
@@ -68,6 +70,7 @@ def main(
         batch: labelled images a step, and as many unlabelled ones (pairs, mixed images).
         precision: of this project; the published way is float32.
         backend: input pipeline of this project.
+        compile: the networks of this project.
         device: auto, cpu, cuda or cuda:N.
         threads: of the input (0: one a core).
         rounds: how often the two take turns.
@@ -80,7 +83,7 @@ def main(
     recipe = load_recipe(f"{method}_voc").replace(
         backbone=backbone,
         **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/2@0", "data": data, "device": device},
-        **{"precision": precision, "backend": backend, "threads": threads, "steps": 100_000},
+        **{"precision": precision, "backend": backend, "threads": threads, "steps": 100_000, "compile": compile},
     )
     if method == "cac":
         recipe.method.start = 0.0
@@ -93,7 +96,7 @@ def main(
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for number, (name, step) in itertools.product(range(rounds), ways.items()):
-        for _ in range(AHEAD if number else 1):
+        for _ in range(AHEAD if number else WARM_UP + 1 if where.type == "cuda" else 1):
             next(step)
         if where.type == "cuda":
             torch.cuda.synchronize(where)
@@ -111,7 +114,12 @@ def main(
     result["rounds"] = {name: [round(rate, 4) for rate in values] for name, values in rates.items()}
     result["settings"] = {
         **{"method": method, "backbone": backbone, "crop": crop, "batch": batch, "images_a_step": images},
-        **{"precision": resolve_precision(precision, where).name, "backend": backend, "device": str(where)},
+        **{
+            "precision": resolve_precision(precision, where).name,
+            "backend": backend,
+            "compile": compile,
+            "device": str(where),
+        },
         **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
     }
     result["environment"] = environment()
@@ -142,6 +150,8 @@ def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None
     method = build_method(recipe, len(data.dataset.classes)).to(device)
     if recipe.runtime.channels_last:
         method.to(memory_format=torch.channels_last)
+    for network in method.networks().values() if recipe.runtime.compile else ():
+        network.compile()
     step = Step(recipe, method.train(), resolve_precision(recipe.runtime.precision, device))
     loader = open_loader(recipe, data, device)
     try:

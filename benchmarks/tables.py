@@ -44,14 +44,27 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def step() -> str:
-    columns = ["method", "precision", "machine", "published way, images/s", "ours, images/s", "ratio"]
-    rows = newest("step", "method", "precision", "machine", "backbone", "crop", "batch", "load")
+    columns = [
+        "method",
+        "network",
+        "precision",
+        "input",
+        "machine",
+        "published way, images/s",
+        "ours, images/s",
+        "ratio",
+    ]
+    rows = newest(
+        *("step", "method", "precision", "machine", "backbone", "crop", "batch", "backend", "compile", "load"),
+    )
     return markdown(
         columns,
         [
             [
                 row["method"],
-                row["precision"],
+                f"{row['backbone']}, {row['batch']} x {row['crop']}",
+                f"{row['precision']}{', compiled' if row['compile'] == 'True' else ''}",
+                row["backend"],
                 f"{row['machine']}{', ' + row['load'] if row['load'] else ''}",
                 f"{float(row['published_way']):.2f}",
                 f"{float(row['ours']):.2f}",
