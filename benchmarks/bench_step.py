@@ -145,6 +145,10 @@ def published_steps(recipe: Recipe, data: Data, device: torch.device, workers: i
         yield
 
 
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None]:
     torch.manual_seed(0)
     method = build_method(recipe, len(data.dataset.classes)).to(device)
@@ -152,7 +156,7 @@ def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None
         method.to(memory_format=torch.channels_last)
     for network in method.networks().values() if recipe.runtime.compile else ():
         network.compile()
-    step = Step(recipe, method.train(), resolve_precision(recipe.runtime.precision, device))
+    step = Step(recipe, method.train(), resolve_precision(recipe.runtime.precision, device), say)
     loader = open_loader(recipe, data, device)
     try:
         for number, batch in enumerate(loader):

@@ -17,8 +17,11 @@ from ..recipe import Recipe
 WARM_UP = 3
 """Eager steps before a capture, in which kernels are compiled and chosen."""
 TOLERANCE = 0.02
-"""By how much a replayed step may differ from the eager one, as a share of what the step changes: roundings in the
-order of sums that differs from run to run, also between two eager steps."""
+"""By how much a replayed step may differ from an eager one, as a share of what the step changes: sums in another order.
+"""
+SPREAD = 4
+"""The same, in multiples of the difference between two eager steps, where that is more: gradients in bfloat16 of sums
+in random order were seen to differ by 2 %."""
 
 Make = Callable[[Batch], dict[str, Tensor]]
 Capture = Callable[[Callable[[], dict[str, Tensor]]], tuple[Callable[[], None], dict[str, Tensor]]]
@@ -32,8 +35,8 @@ class Refused(Exception):
 class Graph:
     """Makes steps, from one graph a phase.
 
-    In each phase the first steps are eager. The next one is made twice from the same state, eagerly and replayed, and
-    only if both come to the same are the steps that follow replayed.
+    In each phase the first steps are eager. The next one is made from the same state twice eagerly and once replayed,
+    and only if all come to the same are the steps that follow replayed.
 
     state: the tensors that a step changes, in groups each of which is compared on its own. capture: `cuda_capture`, or
     what stands in for it.
@@ -66,11 +69,14 @@ class Graph:
         expected = make(batch)
         after = self._snapshot()
         self._restore(before)
+        make(batch)
+        spread = {name: _distance(tensors, after.tensors[name]) for name, tensors in self.state().items()}
+        self._restore(before)
         slots = with_leaves(batch, Tensor, iter([tensor.clone() for tensor in leaves(batch, Tensor)]))
         try:
             replay, losses = self.capture(lambda: make(slots))
             replay()
-            self._compare(losses, expected, before, after)
+            self._compare(losses, expected, before, after, spread)
         except RuntimeError as error:
             self._restore(before)
             while error.__context__:  # the first error, which makes the end of the capture fail too
@@ -80,21 +86,24 @@ class Graph:
         return {name: loss.clone() for name, loss in losses.items()}
 
     def _compare(
-        self, losses: dict[str, Tensor], expected: dict[str, Tensor], before: Snapshot, after: Snapshot
+        self,
+        losses: dict[str, Tensor],
+        expected: dict[str, Tensor],
+        before: Snapshot,
+        after: Snapshot,
+        spread: dict[str, float],
     ) -> None:
         """Raises RuntimeError unless what was replayed is close to what was expected."""
         for name, loss in losses.items():
             if not torch.allclose(loss, expected[name], rtol=TOLERANCE, equal_nan=True):
-                raise RuntimeError(
-                    f"the replayed loss {name} is {float(loss):.6g}, the eager one {float(expected[name]):.6g}"
-                )
+                values = f"{float(loss):.6g}, the eager one {float(expected[name]):.6g}"
+                raise RuntimeError(f"the replayed loss {name} is {values}")
         for name, tensors in self.state().items():
             wrong = _distance(tensors, after.tensors[name])
             change = _distance(after.tensors[name], before.tensors[name])
-            if not wrong <= TOLERANCE * change and math.isfinite(change):
-                raise RuntimeError(
-                    f"the replayed step changes the {name} otherwise, by {wrong / change:.2g} of the change"
-                )
+            if math.isfinite(change) and not wrong <= max(TOLERANCE * change, SPREAD * spread[name]):
+                share = wrong / change if change else math.inf
+                raise RuntimeError(f"the replayed step changes the {name} otherwise, by {share:.2g} of the change")
 
     def _snapshot(self) -> Snapshot:
         tensors = {name: [tensor.detach().clone() for tensor in tensors] for name, tensors in self.state().items()}

@@ -52,7 +52,7 @@ def test_replayed_steps_read_their_own_batch_and_what_changes() -> None:
         toy.rate.fill_(0.5**number)
         total += 2 * 0.5**number * number
         assert toy.step(number) == pytest.approx(total)
-    assert toy.calls == STEPS + 1  # one was made twice
+    assert toy.calls == STEPS + 2  # one was made three times
     assert list(toy.graph.replays) == [0]
 
 
@@ -104,6 +104,22 @@ def test_a_replay_that_is_another_step_is_refused_and_nothing_has_changed(captur
     with pytest.raises(Refused, match=says):
         toy.step(1)
     assert torch.equal(toy.weight, before)
+
+
+@pytest.mark.parametrize(("capture", "accepted"), [(faithful, True), (forgetful, False)])
+def test_a_replay_may_differ_as_eager_steps_do(capture, accepted) -> None:
+    """A step whose sums come out anew each time, by a tenth of its change."""
+    toy, noise = Toy(capture), iter([0.0, 0.0, 0.0, 0.1, -0.1, 0.0, *[0.0] * STEPS])
+    step = toy.make
+    toy.make = lambda batch: step((batch[0] * (1 + next(noise)),)) | {"loss": torch.tensor(8.0)}
+    for _ in range(WARM_UP):
+        toy.step(1)
+    if accepted:
+        toy.step(1)
+        assert list(toy.graph.replays) == [0]
+    else:
+        with pytest.raises(Refused):
+            toy.step(1)
 
 
 def test_a_batch_of_another_shape_is_no_batch_of_a_captured_step() -> None:
