@@ -95,6 +95,7 @@ def main(
         "ours": our_steps(recipe, prepared, where),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
+    captured: dict[str, bool] = {}
     for number, (name, step) in itertools.product(range(rounds), ways.items()):
         for _ in range(AHEAD if number else WARM_UP + 1 if where.type == "cuda" else 1):
             next(step)
@@ -102,7 +103,7 @@ def main(
             torch.cuda.synchronize(where)
         start = time.perf_counter()
         for _ in range(steps):
-            next(step)
+            captured[name] = next(step)
         if where.type == "cuda":
             torch.cuda.synchronize(where)
         rates[name].append(steps * images / (time.perf_counter() - start))
@@ -118,6 +119,7 @@ def main(
             "precision": resolve_precision(precision, where).name,
             "backend": backend,
             "compile": compile,
+            "graph": captured["ours"],
             "device": str(where),
         },
         **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
@@ -137,19 +139,21 @@ def main(
     Console().print(table)
 
 
-def published_steps(recipe: Recipe, data: Data, device: torch.device, workers: int) -> Iterator[None]:
+def published_steps(recipe: Recipe, data: Data, device: torch.device, workers: int) -> Iterator[bool]:
+    """Makes steps, and says of each that it is no graph."""
     torch.manual_seed(0)
     way = PublishedWay(recipe, len(data.dataset.classes)).to(device)
     for batches in zip(*way.loaders(data.labeled, data.unlabeled, workers)):
         way.step(*batches)
-        yield
+        yield False
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None]:
+def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[bool]:
+    """Makes steps, and says whether they are replayed from a graph, or are to be."""
     torch.manual_seed(0)
     method = build_method(recipe, len(data.dataset.classes)).to(device)
     if recipe.runtime.channels_last:
@@ -161,7 +165,7 @@ def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[None
     try:
         for number, batch in enumerate(loader):
             step(batch, number)
-            yield
+            yield step.graph is not None
     finally:
         loader.close()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md")
+PAGES = ("README.md", "docs/performance.md", "kernels/README.md")
 Row = dict[str, str]
 
 
@@ -55,7 +55,7 @@ def step() -> str:
         "ratio",
     ]
     rows = newest(
-        *("step", "method", "precision", "machine", "backbone", "crop", "batch", "backend", "compile", "load"),
+        *("step", "method", "precision", "machine", "backbone", "crop", "batch", "backend", "compile", "graph", "load"),
     )
     return markdown(
         columns,
@@ -63,7 +63,7 @@ def step() -> str:
             [
                 row["method"],
                 f"{row['backbone']}, {row['batch']} x {row['crop']}",
-                f"{row['precision']}{', compiled' if row['compile'] == 'True' else ''}",
+                ", ".join([row["precision"], *(name for name in ("compile", "graph") if row[name] == "True")]),
                 row["backend"],
                 f"{row['machine']}{', ' + row['load'] if row['load'] else ''}",
                 f"{float(row['published_way']):.2f}",
@@ -88,7 +88,23 @@ def loader() -> str:
     return markdown(columns, lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"step": step, "loader": loader}
+def kernels() -> str:
+    """What a training step calls, on a GPU, at the sizes of the published settings."""
+    keys = ("operator", "size", "mode", "provider")
+    rows = [row for row in newest("kernels", *keys, "machine", "dtype") if row["machine"].startswith("NVIDIA")]
+    found = {tuple(row[key] for key in keys): row for row in rows}
+    lines = []
+    for (operator, size, mode, provider), row in found.items():
+        if provider == "fused":
+            both = found[operator, size, mode, "plain"], row
+            times, memory = (
+                [f"{float(one[name]):,.{digits}f}" for one in both] for name, digits in (("ms", 2), ("memory_mib", 0))
+            )
+            lines.append([f"`{operator}`", size, mode, *times, f"{float(row['speedup']):.1f}", *memory])
+    return markdown(["operator", "size", "mode", "plain ms", "fused ms", "faster", "plain MiB", "fused MiB"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"step": step, "loader": loader, "kernels": kernels}
 
 
 def written(text: str) -> str:
