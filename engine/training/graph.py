@@ -33,10 +33,11 @@ class Refused(Exception):
 
 
 class Graph:
-    """Makes steps, from one graph a phase.
+    """Makes steps, those of a phase from one graph.
 
-    In each phase the first steps are eager. The next one is made from the same state twice eagerly and once replayed,
-    and only if all come to the same are the steps that follow replayed.
+    In each phase the first steps are eager, and the graph of the phase before is given up, with its memory. The next
+    step is made from the same state twice eagerly and once replayed, and only if all come to the same are those that
+    follow replayed.
 
     state: the tensors that a step changes, in groups each of which is compared on its own. capture: `cuda_capture`, or
     what stands in for it.
@@ -44,19 +45,24 @@ class Graph:
 
     def __init__(self, state: Callable[[], dict[str, list[Tensor]]], device: torch.device, capture: Capture):
         self.state, self.device, self.capture = state, device, capture
-        self.made: dict[Hashable, int] = {}
-        self.replays: dict[Hashable, tuple[Batch, Callable[[], None], dict[str, Tensor]]] = {}
+        self.phase: Hashable = None
+        self.made = 0
+        """Steps of this phase."""
+        self.captured: tuple[Batch, Callable[[], None], dict[str, Tensor]] | None = None
+        """What a replay reads, what starts it, and what it writes."""
 
     def __call__(self, make: Make, batch: Batch, phase: Hashable) -> dict[str, Tensor]:
         """The losses of `make(batch)`, which reads what differs between two steps of a phase from the batch and from
         tensors that stay. Raises Refused where a replay does not prove itself; the state is then that before the step.
         """
-        self.made[phase] = self.made.get(phase, 0) + 1
-        if self.made[phase] <= WARM_UP:
+        if phase != self.phase:
+            self.phase, self.made, self.captured = phase, 0, None
+        self.made += 1
+        if self.made <= WARM_UP:
             return make(batch)
-        if phase not in self.replays:
-            return self._proven(make, batch, phase)
-        slots, replay, losses = self.replays[phase]
+        if self.captured is None:
+            return self._proven(make, batch)
+        slots, replay, losses = self.captured
         for slot, tensor in zip(leaves(slots, Tensor), leaves(batch, Tensor), strict=True):
             if slot.shape != tensor.shape:
                 raise ValueError(f"a captured step takes {tuple(slot.shape)}, not {tuple(tensor.shape)}")
@@ -64,7 +70,7 @@ class Graph:
         replay()
         return {name: loss.clone() for name, loss in losses.items()}
 
-    def _proven(self, make: Make, batch: Batch, phase: Hashable) -> dict[str, Tensor]:
+    def _proven(self, make: Make, batch: Batch) -> dict[str, Tensor]:
         before = self._snapshot()
         expected = make(batch)
         after = self._snapshot()
@@ -82,7 +88,7 @@ class Graph:
             while error.__context__:  # the first error, which makes the end of the capture fail too
                 error = error.__context__
             raise Refused(str(error).strip().partition("\n")[0]) from error
-        self.replays[phase] = slots, replay, losses
+        self.captured = slots, replay, losses
         return {name: loss.clone() for name, loss in losses.items()}
 
     def _compare(
@@ -146,13 +152,15 @@ def why_not(recipe: Recipe, precision: Precision) -> str | None:
     return None
 
 
-def cuda_capture(call: Callable[[], dict[str, Tensor]]) -> tuple[Callable[[], None], dict[str, Tensor]]:
-    """What the call launches, as a CUDA graph. Other threads may work on the device meanwhile."""
+def cuda_capture(
+    call: Callable[[], dict[str, Tensor]], device: torch.device
+) -> tuple[Callable[[], None], dict[str, Tensor]]:
+    """What the call launches on a GPU, as a graph. Other threads may work on the device meanwhile."""
     graph = torch.cuda.CUDAGraph()
-    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator = torch.cuda.default_generators[device.index or 0]
     spare = generator.clone_state()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = call()
     except RuntimeError:
         generator.graphsafe_set_state(spare)  # the one in use goes on to wait for a replay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -86,7 +87,9 @@ class Step:
         asked, reason = self.recipe.runtime.graph, why_not(self.recipe, self.precision)
         if reason and asked == "on":
             raise UsageError(f"--graph on: {reason}; leave it out")
-        return Graph(self.changed, self.precision.device, cuda_capture) if asked != "off" and not reason else None
+        device = self.precision.device
+        capture = partial(cuda_capture, device=device)
+        return Graph(self.changed, device, capture) if asked != "off" and not reason else None
 
     def changed(self) -> dict[str, list[Tensor]]:
         """The tensors that a step changes."""
