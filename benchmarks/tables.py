@@ -9,6 +9,7 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,36 +44,23 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (columns, rule, *rows))
 
 
-def step() -> str:
-    columns = [
-        "method",
-        "network",
-        "precision",
-        "input",
-        "machine",
-        "published way, images/s",
-        "ours, images/s",
-        "ratio",
-    ]
-    rows = newest(
-        *("step", "method", "precision", "machine", "backbone", "crop", "batch", "backend", "compile", "graph", "load"),
-    )
-    return markdown(
-        columns,
+def step(machine: str = "") -> str:
+    """Of machines whose name begins so."""
+    columns = ["method", "network", "precision", "input", "machine"]
+    keys = ("method", "precision", "machine", "backbone", "crop", "batch", "backend", "compile", "graph", "load")
+    lines = [
         [
-            [
-                row["method"],
-                f"{row['backbone']}, {row['batch']} x {row['crop']}",
-                ", ".join([row["precision"], *(name for name in ("compile", "graph") if row[name] == "True")]),
-                row["backend"],
-                f"{row['machine']}{', ' + row['load'] if row['load'] else ''}",
-                f"{float(row['published_way']):.2f}",
-                f"{float(row['ours']):.2f}",
-                f"{float(row['ratio']):.2f}",
-            ]
-            for row in rows
-        ],
-    )
+            row["method"],
+            f"{row['backbone']}, {row['batch']} x {row['crop']}",
+            ", ".join([row["precision"], *(name for name in ("compile", "graph") if row[name] == "True")]),
+            row["backend"],
+            f"{row['machine']}{', ' + row['load'] if row['load'] else ''}",
+            *(f"{float(row[name]):.2f}" for name in ("published_way", "ours", "ratio")),
+        ]
+        for row in newest("step", *keys)
+        if row["machine"].startswith(machine)
+    ]
+    return markdown([*columns, "published way, images/s", "ours, images/s", "ratio"], lines)
 
 
 def loader() -> str:
@@ -104,7 +92,12 @@ def kernels() -> str:
     return markdown(["operator", "size", "mode", "plain ms", "fused ms", "faster", "plain MiB", "fused MiB"], lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"step": step, "loader": loader, "kernels": kernels}
+TABLES: dict[str, Callable[[], str]] = {
+    "step": step,
+    "gpu": partial(step, "NVIDIA"),
+    "loader": loader,
+    "kernels": kernels,
+}
 
 
 def written(text: str) -> str:
