@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +34,20 @@ class Precision:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("highest" if self.name == "fp32" else "high")
             torch.backends.cudnn.allow_tf32 = self.name != "fp32"
+
+
+@contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Where it is wanted, the same bits in every run on one machine: sums in a fixed order, for the whole process and
+    until the end of the context. torch raises RuntimeError for an operation that it cannot do so."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def resolve_device(name: str) -> torch.device:

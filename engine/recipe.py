@@ -81,6 +81,9 @@ class Runtime:
     graph: Literal["auto", "on", "off"] = "auto"
     """Launch each step on a GPU as one CUDA graph. auto: where it can be, and comes to the same; on: or stop."""
 
+    deterministic: bool = False
+    """The same bits in every run on one GPU, at more arithmetic; on a CPU they are anyway."""
+
     out: Path | None = None
     """The run's folder (default: runs/<recipe>-<time>)."""
     resume: bool = False

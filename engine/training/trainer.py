@@ -18,7 +18,7 @@ import torch
 from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import anchored, portable, prepare_data
-from ..device import LOW, resolve_device, resolve_precision
+from ..device import LOW, repeatable, resolve_device, resolve_precision
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
@@ -230,7 +230,7 @@ class Trainer:
         scores: dict[str, Scores] = {}
         began = time.perf_counter() - self.seconds
         try:
-            with self._stoppable() as signals, self._profiled() as profiled:
+            with repeatable(runtime.deterministic), self._stoppable() as signals, self._profiled() as profiled:
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
                     profiled()

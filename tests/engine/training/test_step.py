@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from semiseg.engine.device import Precision, resolve_device, resolve_precision
+from semiseg.engine.device import Precision, repeatable, resolve_device, resolve_precision
 from semiseg.engine.hyperparameters import hyperparameters
 from semiseg.engine.methods import METHODS
 from semiseg.engine.training.build import build_method, parameter_groups
@@ -81,6 +81,37 @@ def test_a_step_on_the_kernels_is_the_step_on_their_definitions(tiny, random_bat
     assert ours == pytest.approx(plain, rel=1e-5)
     for change, true in zip(our_changes, plain_changes):
         assert (change - true).norm() <= 1e-3 * true.norm() + 1e-7
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_needs_an_operation_whose_order_is_open(tiny, random_batch, name):
+    recipe = tiny(name, steps=30)
+    plain = three_losses(recipe, random_batch)
+    with repeatable(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert three_losses(recipe, random_batch) == pytest.approx(plain, rel=1e-5)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", METHODS)
+def test_two_runs_on_a_gpu_are_the_same_bits_where_that_is_asked_for(tiny, random_batch, name):
+    from torch.utils import _pytree as pytree
+
+    device, recipe = torch.device("cuda"), tiny(name, steps=30, device="cuda")
+
+    def trained() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()
+        step = Step(recipe, method, Precision("bf16", device))
+        for number in range(8):
+            batch = random_batch(method.views.unlabeled, number)
+            step(pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch), number)
+        return [parameter.detach() for parameter in method.parameters()]
+
+    with repeatable(True):
+        assert all(torch.equal(one, other) for one, other in zip(trained(), trained(), strict=True))
 
 
 def test_learning_rate_falls_poly_to_zero(tiny, random_batch):
