@@ -25,6 +25,7 @@ from semiseg.engine.device import resolve_device, resolve_precision
 from semiseg.engine.evaluation.scores import evaluate
 from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
+from semiseg.engine.training.graph import WARM_UP
 from semiseg.engine.training.step import Step
 
 SECONDS, BATCHES, IMAGES = 15.0, 4, 8
@@ -105,6 +106,8 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     seconds = {"input": timed(lambda: next(batches), where, SECONDS)}
     loader.close()
     turns = itertools.cycle(ready)
+    for _ in range(WARM_UP + 1 if step.graph else 0):  # then it is captured, or refused
+        step(next(turns), next(numbers) % chosen.steps)
     seconds["step"] = timed(lambda: step(next(turns), next(numbers) % chosen.steps), where, SECONDS)
     if where.type == "cuda":
         seconds["launch"] = launched(lambda: step(next(turns), next(numbers) % chosen.steps), where)

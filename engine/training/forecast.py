@@ -89,7 +89,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         method = build_method(recipe, classes).train()
     with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Held() as held:
         method.to_empty(device="cpu")
-        step = Step(recipe, method, precision)
+        step = Step(recipe.replace(graph="off"), method, precision)
         state = held.now
         batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
         with flops:

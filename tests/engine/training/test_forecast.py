@@ -75,6 +75,11 @@ def test_every_method_is_told(tiny, name):
     assert "TFLOP" in str(told)
 
 
+def test_a_run_that_asks_for_a_graph_is_told_too(tiny):
+    """Which a GPU has, where the run is, and nothing has here, where the forecast is made."""
+    assert forecast(tiny("supervised", graph="on"), 3, FP32) == forecast(tiny("supervised"), 3, FP32)
+
+
 def test_maps_in_half_precision_take_less(tiny):
     told, low = (forecast(tiny("cac", crop=128, batch=4), 3, precision) for precision in (FP32, BF16))
     assert low.memory < told.memory
