@@ -32,6 +32,7 @@ from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import Data, prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
 from semiseg.engine.methods import METHODS
+from semiseg.engine.models import Network
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
@@ -158,8 +159,9 @@ def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[bool
     method = build_method(recipe, len(data.dataset.classes)).to(device)
     if recipe.runtime.channels_last:
         method.to(memory_format=torch.channels_last)
-    for network in method.networks().values() if recipe.runtime.compile else ():
-        network.compile()
+    for network in method.modules() if recipe.runtime.compile else ():
+        if isinstance(network, Network):
+            network.compile()
     step = Step(recipe, method.train(), resolve_precision(recipe.runtime.precision, device), say)
     loader = open_loader(recipe, data, device)
     try:

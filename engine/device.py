@@ -39,7 +39,8 @@ class Precision:
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
     """Where it is wanted, the same bits in every run on one machine: sums in a fixed order, for the whole process and
-    until the end of the context. torch raises RuntimeError for an operation that it cannot do so."""
+    until the end of the context. torch raises RuntimeError for an operation that it cannot do so, and on a GPU that has
+    multiplied matrices in this process before, unless CUBLAS_WORKSPACE_CONFIG=:4096:8 was set by then."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, at the first product on a GPU
 torch.set_num_threads(1)  # tests are small; threads that wait for each other on a busy machine are slow
 
 # The same examples in every run, however long they take; fixtures are shared by the examples of a test.

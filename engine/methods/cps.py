@@ -57,6 +57,7 @@ class Cps(Method):
 
     name = "cps"
     config_class = CpsConfig
+    steady = True
     views = ViewSpec(unlabeled="plain")
     terms: ClassVar = {"cps": "weight"}
 

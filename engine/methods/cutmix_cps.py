@@ -38,6 +38,7 @@ class CutMixCps(Method):
 
     name = "cutmix_cps"
     config_class = CutMixCpsConfig
+    steady = True
     views = ViewSpec(unlabeled="mixed")
     terms: ClassVar = {"cps": "weight"}
 

@@ -47,6 +47,7 @@ class CutMixSeg(TeacherMethod):
 
     name = "cutmix_seg"
     config_class = CutMixSegConfig
+    steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1)
     terms: ClassVar = {"consistency": "weight"}
 

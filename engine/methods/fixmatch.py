@@ -42,6 +42,7 @@ class FixMatch(Consistency, TeacherMethod):
 
     name = "fixmatch"
     config_class = FixMatchConfig
+    steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 

@@ -44,6 +44,7 @@ class MeanTeacher(TeacherMethod):
 
     name = "mean_teacher"
     config_class = MeanTeacherConfig
+    steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix=False)
     terms: ClassVar = {"consistency": "weight"}
 

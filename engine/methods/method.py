@@ -63,6 +63,9 @@ class Method(nn.Module):
     """What recipes, checkpoints and tables call it."""
     config_class: ClassVar[type[MethodConfig]]
     views: ClassVar[ViewSpec] = ViewSpec()
+    steady: ClassVar[bool] = False
+    """Whether `losses` depends on nothing but the batch, tensors and the device's random numbers: not on progress, but
+    for what `phase` says, nor on what Python or the host's generator holds."""
     terms: ClassVar[dict[str, str]] = {}
     """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
 
@@ -84,8 +87,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def phase(self, progress: float) -> Hashable:
-        """Which terms count at this progress: between two phases `losses` does other work."""
-        return None
+        """Which terms count at this progress. Within a phase `losses` does the same work on other batches, so that one
+        graph can repeat it: by default there is one phase, or, unless the method is `steady`, one for each progress,
+        and no graph."""
+        return None if self.steady else progress
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
         """The supervised term of one network: logits (B, C, h, w) at any stride, target (B, S, S)."""

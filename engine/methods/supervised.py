@@ -23,6 +23,7 @@ class Supervised(Method):
 
     name = "supervised"
     config_class = SupervisedConfig
+    steady = True
 
     def __init__(self, config: SupervisedConfig, setting: Setting):
         super().__init__(config, setting)

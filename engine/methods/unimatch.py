@@ -65,6 +65,7 @@ class UniMatch(Consistency):
 
     name = "unimatch"
     config_class = UniMatchConfig
+    steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {
         "supervised": "supervised_weight",

@@ -42,6 +42,7 @@ class UniMatchV2(Consistency, TeacherMethod):
 
     name = "unimatch_v2"
     config_class = UniMatchV2Config
+    steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 

@@ -35,7 +35,7 @@ class Step:
         self.base_lr = torch.tensor([group["lr"] for group in groups], dtype=exactness, device=precision.device)
         self.group_lr = self.base_lr.clone()
         self.rates = self.group_lr.unbind()
-        self.optimizer = _optimizer(recipe, groups, precision.device)
+        self.optimizer = _optimizer(recipe, groups, precision)
         self.options = [
             {name: value for name, value in group.items() if name != "params"} | {"lr": lr}
             for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True)
@@ -76,11 +76,13 @@ class Step:
         try:
             return self.graph(make, batch, self.method.phase(progress))
         except Refused as refused:
-            if self.recipe.runtime.graph == "on":
-                raise UsageError(f"--graph on: {refused}; leave it out") from refused
-            self.graph = None
-            self.say(f"graph: not used, steps are launched kernel by kernel ({refused})")
-            return make(batch)
+            reason = str(refused)
+        # Only here does the memory of what was tried come free.
+        if self.recipe.runtime.graph == "on":
+            raise UsageError(f"--graph on: {reason}; leave it out")
+        self.graph = None
+        self.say(f"graph: not used, steps are launched kernel by kernel ({reason})")
+        return make(batch)
 
     def _graph(self) -> Graph | None:
         """Raises UsageError where one is asked for that cannot be."""
@@ -92,14 +94,14 @@ class Step:
         return Graph(self.changed, device, capture) if asked != "off" and not reason else None
 
     def changed(self) -> dict[str, list[Tensor]]:
-        """The tensors that a step changes."""
-        return {
-            "parameters": list(self.method.parameters()),
-            "buffers": list(self.method.buffers()),
-            "optimizer's state": [
-                value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
-            ],
-        }
+        """The tensors that a step changes: buffers one by one, the rest in the optimizer's groups."""
+        changed = {name: [buffer] for name, buffer in self.method.named_buffers()}
+        for group in self.optimizer.param_groups:
+            changed[group["name"]] = group["params"]
+            states = [self.optimizer.state.get(parameter, {}) for parameter in group["params"]]
+            for key in {key: None for state in states for key in state}:
+                changed[f"{key} of {group['name']}"] = [state[key] for state in states if torch.is_tensor(state[key])]
+        return changed
 
     def state_dict(self) -> dict:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -111,6 +113,12 @@ class Step:
         except ValueError as error:
             raise UsageError(f"--resume: the optimizer's state does not fit ({error}); start a new run") from None
         self._own_options()
+        for parameter, values in self.optimizer.state.items():
+            for key, value in values.items():
+                # The fused step reads both in the order of memory, which need not be that of the run that saved them.
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        self.graph = self._graph()  # that of before reads the tensors of before
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -121,7 +129,7 @@ class Step:
             group.update(options)
 
 
-def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torch.optim.Optimizer:
+def _optimizer(recipe: Recipe, groups: list[dict], precision: Precision) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, fused=True)
         # The fused step allocates momenta and leaves them as they are where gradients overflow.
@@ -130,10 +138,10 @@ def _optimizer(recipe: Recipe, groups: list[dict], device: torch.device) -> torc
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     if recipe.optimizer == "adamw":
-        on_gpu = device.type == "cuda"
-        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True, capturable=on_gpu)
+        captured = recipe.runtime.graph != "off" and not why_not(recipe, precision)
+        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True, capturable=captured)
     source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
-    if device.type != "cuda":
+    if precision.device.type != "cuda":
         raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")
     try:
         from apex.optimizers import FusedSGD

@@ -78,6 +78,12 @@ def failing(call):
     raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be …")
 
 
+def eager(call):
+    """The work is done while it should be captured, and never again."""
+    losses = call()
+    return lambda: None, losses
+
+
 def wrong_loss(call):
     replay, losses = faithful(call)
 
@@ -92,6 +98,7 @@ def wrong_loss(call):
     ("capture", "says"),
     [
         (forgetful, "changes the weights otherwise, by 1 of the change"),
+        (eager, "changes the weights otherwise, by 1 of the change"),
         (failing, "operation not permitted when stream is capturing$"),
         (wrong_loss, "the replayed loss loss is 9, the eager one 8"),
     ],
@@ -109,7 +116,7 @@ def test_a_replay_that_is_another_step_is_refused_and_nothing_has_changed(captur
 @pytest.mark.parametrize(("capture", "accepted"), [(faithful, True), (forgetful, False)])
 def test_a_replay_may_differ_as_eager_steps_do(capture, accepted) -> None:
     """A step whose sums come out anew each time, by a tenth of its change."""
-    toy, noise = Toy(capture), iter([0.0, 0.0, 0.0, 0.1, -0.1, 0.0, *[0.0] * STEPS])
+    toy, noise = Toy(capture), iter([0.0, 0.0, 0.0, 0.05, -0.05, 0.0, *[0.0] * STEPS])
     step = toy.make
     toy.make = lambda batch: step((batch[0] * (1 + next(noise)),)) | {"loss": torch.tensor(8.0)}
     for _ in range(WARM_UP):
@@ -120,6 +127,37 @@ def test_a_replay_may_differ_as_eager_steps_do(capture, accepted) -> None:
     else:
         with pytest.raises(Refused):
             toy.step(1)
+
+
+def test_eager_steps_that_differ_widely_do_not_let_everything_pass() -> None:
+    toy, noise = Toy(forgetful), iter([0.0, 0.0, 0.0, 0.5, -0.5])
+    step = toy.make
+    toy.make = lambda batch: step((batch[0] * (1 + next(noise)),)) | {"loss": torch.tensor(8.0)}
+    for _ in range(WARM_UP):
+        toy.step(1)
+    with pytest.raises(Refused, match="changes the weights otherwise"):
+        toy.step(1)
+
+
+def test_what_is_not_known_to_be_steady_is_not_captured(tiny, random_batch) -> None:
+    """A method of a user's, whose losses may depend on progress."""
+    recipe = tiny("supervised", steps=30)
+    _, step = losses_of(recipe, random_batch)
+    step.graph = graph_of(step, failing)
+    step.method.steady = False
+    for number in range(WARM_UP + 3):
+        step(random_batch("none"), number)
+    assert not step.graph.captured
+
+
+def test_every_small_buffer_is_compared(tiny, random_batch) -> None:
+    _, step = losses_of(tiny("cac", steps=30), random_batch)
+    groups = step.changed()
+    assert groups["bank.position"] == [step.method.bank.position]
+    held = [tensor for tensors in groups.values() for tensor in tensors]
+    momenta = [state["momentum_buffer"] for state in step.optimizer.state.values()]
+    for tensor in [*step.method.parameters(), *step.method.buffers(), *momenta]:
+        assert sum(tensor is one for one in held) == 1
 
 
 def test_a_batch_of_another_shape_is_no_batch_of_a_captured_step() -> None:

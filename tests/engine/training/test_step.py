@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import pytest
@@ -172,6 +173,31 @@ def test_a_state_that_is_loaded_leaves_the_learning_rates_where_a_captured_step_
     step(random_batch("none"), 4)
     assert all(group["lr"] is rate for group, rate in zip(step.optimizer.param_groups, rates))
     assert [float(rate) for rate in rates] == pytest.approx([0.1 * step.lr(4), step.lr(4)])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_goes_on_in_another_memory_format(tiny, random_batch, optimizer):
+    """The fused step would add momenta to parameters in the order of memory, whichever that is."""
+    recipe = tiny("supervised", steps=10, optimizer=optimizer, lr=0.01)
+
+    def step_in(memory_format) -> Step:
+        torch.manual_seed(0)
+        method = build_method(recipe, 3).to(memory_format=memory_format).train()
+        return Step(recipe, method, FP32)
+
+    first, same, other = (step_in(f) for f in (torch.channels_last, torch.channels_last, torch.contiguous_format))
+    for number in range(2):
+        first(random_batch("none", number), number)
+    for step in (same, other):
+        step.load_state_dict(copy.deepcopy(first.state_dict()))
+        step.method.load_state_dict(first.method.state_dict())
+        before = [parameter.detach().clone() for parameter in step.method.parameters()]
+        for parameter in step.method.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        step.optimizer.step()
+        step.moved = [parameter.detach() - old for parameter, old in zip(step.method.parameters(), before)]
+    for one, another in zip(same.moved, other.moved, strict=True):
+        torch.testing.assert_close(one, another, rtol=1e-4, atol=1e-7)
 
 
 def test_a_state_of_other_parameters_is_refused_in_one_line(tiny):
