@@ -124,14 +124,21 @@ class Picture:
         return turned_back(self.pixels, self.orientation)
 
 
-def read(path: Path, flags: int, size: Sequence[int] | None = None, *, reading: Reading = READING) -> np.ndarray:
+def read(
+    path: Path,
+    flags: int,
+    size: Sequence[int] | None = None,
+    *,
+    reading: Reading = READING,
+    data: bytes | None = None,
+) -> np.ndarray:
     """The decoded file, (H, W, 3) RGB or (H, W) uint8. Raises UsageError where it is not what plans were made for.
 
     With a size, or of a mask, the file is one that was prepared; a picture without a size may be any, and is read as
-    `reading` says.
+    `reading` says. data: the file's bytes, where they have been read.
     """
     try:
-        encoded = np.fromfile(path, np.uint8)
+        encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
     except OSError as error:
         raise unreadable(path, error) from None
     if size is None and flags == COLOUR:

@@ -96,8 +96,7 @@ class HostBackend:
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
     def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
-        self.watch(path)
-        return read(path, flags, self.sizes[record])
+        return read(path, flags, self.sizes[record], data=self.watch.read(path))
 
 
 def _slot(plan: Plan, pinned: bool) -> Windows:

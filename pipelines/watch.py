@@ -58,7 +58,7 @@ class Watch:
         except OSError as error:
             raise unreadable(path, error) from None
         if path in self._hashes and not before == after == self._stamps[path]:
-            self._compare(path, after, data)
+            self._compare(path, before, data)  # what was written since then has another stamp
         return data
 
     def _compare(self, path: Path, stamp: Stamp, data: bytes) -> None:

@@ -94,6 +94,24 @@ def test_a_damaged_copy_is_removed_and_made_anew(root):
     watch_of([record])(record.image)
 
 
+def test_what_is_written_while_a_file_is_read_is_noticed_the_next_time(root, monkeypatch):
+    manifest = prepare(find_dataset("folder", root))
+    record = next(record for record in manifest.records.values() if record.mask)
+    watch, path = watch_of([record]), record.image
+    data, real, calls = path.read_bytes(), os.fstat, []
+
+    def fstat(file):
+        calls.append(file)
+        if len(calls) == 2:
+            path.write_bytes(data[:-1] + b"x")
+        return real(file)
+
+    monkeypatch.setattr("semiseg.pipelines.watch.os.fstat", fstat)
+    assert watch.read(path) == data
+    with pytest.raises(UsageError, match="changed since it was prepared"):
+        watch.read(path)
+
+
 CASES = [("images", 8), ("images", 90), ("masks", 8), ("masks", 90), ("images", "end"), ("masks", "end")]
 """What is replaced in mid-run: by files of that side, or by themselves without their end."""
 HOSTILE = """
