@@ -106,7 +106,7 @@ def test_what_is_written_while_a_file_is_read_is_noticed_the_next_time(root, mon
             path.write_bytes(data[:-1] + b"x")
         return real(file)
 
-    monkeypatch.setattr("semiseg.pipelines.watch.os.fstat", fstat)
+    monkeypatch.setattr(os, "fstat", fstat)
     assert watch.read(path) == data
     with pytest.raises(UsageError, match="changed since it was prepared"):
         watch.read(path)
