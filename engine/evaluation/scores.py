@@ -143,8 +143,7 @@ def batches(
     watch = watch_of(records)
 
     def pixels(path: Path, flags: int, record: Record) -> np.ndarray:
-        watch(path)
-        return read(path, flags, _size(record))
+        return read(path, flags, _size(record), data=watch.read(path))
 
     def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
         return (

@@ -59,7 +59,6 @@ class Cac(Method):
 
     name = "cac"
     config_class = CacConfig
-    steady = True
     views = ViewSpec(unlabeled="pair", grid=STRIDE)
     terms: ClassVar = {"contrastive": "weight"}
 

@@ -127,9 +127,11 @@ def seen(manifest: Manifest, id: str) -> tuple[np.ndarray, np.ndarray | None]:
     of class indices uint8, None without one."""
     record = manifest.records[id]
     size, watch = (record.height, record.width), watch_of([record])
-    for path in filter(None, (record.image, record.mask)):
-        watch(path)
-    return read(record.image, COLOUR, size), read(record.mask, LABEL, size) if record.mask else None
+
+    def pixels(path: Path, flags: int) -> np.ndarray:
+        return read(path, flags, size, data=watch.read(path))
+
+    return pixels(record.image, COLOUR), pixels(record.mask, LABEL) if record.mask else None
 
 
 def _verified(survey: Survey, known: dict[Key, Facts], damaged: list[Copy]) -> str:

@@ -314,8 +314,7 @@ def _write(
     """Decodes files to their places; those that the watch knows are the ones that were prepared."""
 
     def write(one: Wanted, offset: int) -> Entry:
-        watch(one.path)
-        pixels = read(one.path, COLOUR if len(one.shape) == 3 else LABEL, one.shape[:2])
+        pixels = read(one.path, COLOUR if len(one.shape) == 3 else LABEL, one.shape[:2], data=watch.read(one.path))
         data = memoryview(np.ascontiguousarray(pixels)).cast("B")
         done = 0
         while done < len(data):

@@ -109,7 +109,7 @@ def test_conventions_follow_the_protocol_unless_they_are_given(records, network)
 
 def test_several_protocols_take_one_pass_and_score_as_one_by_one(records, network, monkeypatch):
     seen = []
-    monkeypatch.setattr(judging, "read", lambda path, *more: seen.append(path) or read(path, *more))
+    monkeypatch.setattr(judging, "read", lambda path, *more, **named: seen.append(path) or read(path, *more, **named))
     evaluations = [Evaluation(protocol="cac-whole", batch=3), Evaluation(protocol="cps-slide", window=32, flip=True)]
     protocols = [evaluation.resolve(32) for evaluation in evaluations]
     together = evaluate_each(network, records, CLASSES, protocols, precision=FP32)

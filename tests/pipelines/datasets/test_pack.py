@@ -37,7 +37,12 @@ def unmarked(records) -> list[Record]:
 def decoded(monkeypatch) -> list[Path]:
     """The files that were decoded since."""
     files, decode = [], pack.read
-    monkeypatch.setattr(pack, "read", lambda path, *arguments: files.append(path) or decode(path, *arguments))
+
+    def noted(path, *arguments, **options):
+        files.append(path)
+        return decode(path, *arguments, **options)
+
+    monkeypatch.setattr(pack, "read", noted)
     return files
 
 
