@@ -80,6 +80,12 @@ class Runtime:
     """Compile the networks (minutes at the start, faster steps)."""
     graph: Literal["auto", "on", "off"] = "auto"
     """Launch each step on a GPU as one CUDA graph. auto: where it can be, and comes to the same; on: or stop."""
+    recompute: Literal["auto", "on", "off"] = "auto"
+    """Compute what the backbones' blocks hold a second time for the gradients, instead of keeping it: less memory, up
+    to a third more arithmetic. auto: where a step would not fit otherwise."""
+    memory_budget: float | None = None
+    """GiB that training and evaluation may take, as forecast before the first step; a run that needs more stops with
+    what would fit (default: what is free decides about --recompute, and stops nothing)."""
 
     deterministic: bool = False
     """The same bits in every run on one GPU, at more arithmetic; on a CPU they are anyway."""
@@ -107,6 +113,10 @@ class Runtime:
         yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
         every = self.eval_every
         yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
+        budget = self.memory_budget
+        yield from require(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
+        if self.compile and self.recompute == "on":
+            yield "--recompute on: not with --compile, which chooses itself what it keeps; leave out one of them"
         if self.resume and self.out is None:
             yield "--resume: say which run with --out FOLDER"
 

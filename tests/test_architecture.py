@@ -70,7 +70,7 @@ ORDERS = {
         models/decoders/*
         models/decoders/__init__
         models/network
-        models/weights
+        models/weights | models/recompute
         models/published
         models/__init__
         methods/programs

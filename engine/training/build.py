@@ -15,6 +15,7 @@ from ..data import Data
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method, Setting
 from ..models import build_network
+from ..models.recompute import recompute
 from ..recipe import Recipe
 
 
@@ -55,6 +56,8 @@ def build_method(recipe: Recipe, classes: int) -> Method:
         emulate_processes=recipe.emulate_processes,
     )
     method = recipe.method_class(recipe.method, setting)
+    for network in method.networks().values() if recipe.runtime.recompute == "on" else ():
+        recompute(network)
     for network in method.networks().values() if recipe.freeze_backbone else ():
         for parameter in network.backbone_parameters():
             parameter.requires_grad_(False)

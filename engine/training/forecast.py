@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...pipelines.batch import Batch, Windows
+from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import collate
 from ...pipelines.plan import Planner
@@ -99,6 +100,40 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         with evaluating(network), precision.autocast():
             full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
     return Forecast(flops.get_total_flops(), training, state, held.most)
+
+
+def fitted(
+    recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int], room: int | None
+) -> tuple[Recipe, Forecast]:
+    """The recipe and what it costs: with `recompute` on where it is auto and a step would take more than `room` bytes
+    otherwise. Raises UsageError where the recipe has a memory budget and more than that is needed."""
+    told = forecast(recipe, classes, precision, largest)
+    if budget := recipe.runtime.memory_budget:
+        room = int(budget * GIB)
+    if room is None or max(told.memory, told.evaluation) <= room:
+        return recipe, told
+    if told.memory > room and recipe.runtime.recompute == "auto" and not recipe.runtime.compile:
+        twice = forecast(recipe.replace(recompute="on"), classes, precision, largest)
+        if twice.memory < told.memory:
+            recipe, told = recipe.replace(recompute="on"), twice
+    if budget and max(told.memory, told.evaluation) > room:
+        raise UsageError(f"--memory-budget {budget:g}: {told}; {_cure(recipe, classes, precision, told, room)}")
+    return recipe, told
+
+
+def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, room: int) -> str:
+    """What to change for a run to fit."""
+    if told.memory <= room:
+        return "pass --evaluation.protocol slide, or fewer images at once by --evaluation.batch"
+    if recipe.runtime.recompute == "off":
+        return "leave out --recompute off"
+    batch = recipe.batch // 2
+    while batch >= 2:
+        smaller = recipe.replace(batch=batch)
+        if not any(smaller.faults()) and (memory := forecast(smaller, classes, precision).memory) <= room:
+            return f"--batch {batch} takes about {memory / GIB:.1f} GiB"
+        batch //= 2
+    return "lower --crop, or pass a smaller --backbone"
 
 
 def _example(recipe: Recipe) -> Batch:

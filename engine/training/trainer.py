@@ -18,7 +18,7 @@ import torch
 from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import anchored, portable, prepare_data
-from ..device import LOW, repeatable, resolve_device, resolve_precision
+from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
@@ -26,7 +26,7 @@ from ..models import Network, load_backbone
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
 from .build import build_method, open_loader
-from .forecast import forecast
+from .forecast import GIB, fitted
 from .meters import Meters, describe
 from .profiling import profiling
 from .state import load_state, save_state
@@ -98,6 +98,7 @@ class Trainer:
         self.device = resolve_device(runtime.device)
         self.precision = resolve_precision(runtime.precision, self.device)
         self.data = prepare_data(recipe, on_event)
+        recipe, told = self._fitted()
         torch.manual_seed(recipe.seed)
         self.method = self._method()
         self.step = Step(recipe, self.method, self.precision, self._note)
@@ -107,8 +108,22 @@ class Trainer:
         self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.run = run or self._created()
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
-        if self.device.type == "cuda" or recipe.steps >= LONG:
-            self._note(str(forecast(recipe, len(self.data.dataset.classes), self.precision, self._largest_image())))
+        for line in told:
+            self._note(line)
+
+    def _fitted(self) -> tuple[Recipe, list[str]]:
+        """The recipe that fits into the memory, and what it will cost, in lines; no line where nobody waits for it."""
+        recipe = self.recipe
+        if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
+            return recipe, []
+        classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
+        self.recipe, told = fitted(recipe, classes, self.precision, self._largest_image(), room)
+        lines = [str(told)]
+        if self.recipe.runtime.recompute != recipe.runtime.recompute:
+            lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")
+        if room is not None and max(told.memory, told.evaluation) > room:
+            lines.append(f"memory: only {room / GIB:.1f} GiB are free; lower --batch or --crop if it does not do")
+        return self.recipe, lines
 
     def _method(self) -> Method:
         recipe = self.recipe

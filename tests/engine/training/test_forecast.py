@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import forecast
+from semiseg.engine.training.forecast import fitted, forecast
+from semiseg.pipelines.errors import UsageError
 
 FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
 
@@ -124,3 +126,49 @@ def test_the_memory_of_a_step_is_what_it_then_takes():
     assert done.returncode == 0, done.stderr
     told, taken = json.loads(done.stdout)
     assert told == pytest.approx(taken, rel=0.3)
+
+
+BIG = {"crop": 256, "batch": 8, "data": Path("anywhere")}
+
+
+def test_what_blocks_compute_twice_takes_less_memory_and_more_arithmetic(tiny):
+    plain, twice = (forecast(tiny("cps", **BIG, recompute=value), 3, FP32) for value in ("off", "on"))
+    assert twice.memory < 0.85 * plain.memory
+    assert plain.flops < twice.flops < 1.34 * plain.flops
+    assert twice.state == plain.state
+
+
+def room_between(recipe) -> int:
+    plain, twice = (forecast(recipe.replace(recompute=value), 3, FP32).memory for value in ("off", "on"))
+    return (plain + twice) // 2
+
+
+def test_blocks_are_computed_twice_where_a_step_does_not_fit(tiny):
+    recipe = tiny("cps", **BIG)
+    room = room_between(recipe)
+    chosen, told = fitted(recipe, 3, FP32, (64, 64), room)
+    assert chosen.runtime.recompute == "on"
+    assert told.memory <= room
+    assert fitted(recipe, 3, FP32, (64, 64), 2 * room)[0].runtime.recompute == "auto"
+    assert fitted(recipe, 3, FP32, (64, 64), None)[0].runtime.recompute == "auto"
+    assert fitted(recipe.replace(recompute="off"), 3, FP32, (64, 64), room)[0].runtime.recompute == "off"
+
+
+def test_what_does_not_fit_where_no_budget_is_said_is_told_and_goes_on(tiny):
+    _, told = fitted(tiny("cps", **BIG), 3, FP32, (64, 64), 1000)
+    assert told.memory > 1000
+
+
+def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
+    recipe = tiny("cps", **BIG)
+    with_half = forecast(recipe.replace(batch=4, recompute="on"), 3, FP32).memory
+    budget = 1.05 * with_half / 2**30
+    with pytest.raises(UsageError, match=rf"--memory-budget .*; --batch 4 takes about {with_half / 2**30:.1f} GiB$"):
+        fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
+    with pytest.raises(UsageError, match=r"leave out --recompute off$"):
+        fitted(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
+    with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
+        fitted(recipe.replace(memory_budget=0.01), 3, FP32, (64, 64), None)
+    large = tiny("cps", evaluation=Evaluation(), memory_budget=0.5)
+    with pytest.raises(UsageError, match=r"pass --evaluation\.protocol slide"):
+        fitted(large, 3, FP32, (4096, 4096), None)

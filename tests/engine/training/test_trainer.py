@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from semiseg.engine.checkpoint import load_network
+from semiseg.engine.device import Precision
 from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
@@ -22,10 +23,14 @@ from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Files, Recipe
 from semiseg.engine.report import write_report
 from semiseg.engine.run import Run
+from semiseg.engine.training import forecast as forecast_module
 from semiseg.engine.training import trainer as trainer_module
+from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.state import load_state
 from semiseg.engine.training.trainer import Stopped, Trainer
 from semiseg.pipelines.errors import UsageError
+
+FP32 = Precision("fp32", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -379,3 +384,24 @@ def test_a_run_finds_its_data_from_any_folder(tiny, folder_root, tmp_path, monke
     root.rename(tmp_path / "moved")
     (tmp_path / "labelled.txt").rename(tmp_path / "elsewhere/labelled.txt")
     Trainer(recipe.replace(data=tmp_path / "moved", out=tmp_path / "run", resume=True)).train()
+
+
+def test_a_run_that_needs_it_computes_blocks_twice_says_so_and_ends_with_the_same_weights(
+    tiny, voc_root, monkeypatch, tmp_path
+):
+    recipe, events = tiny("cps", data=voc_root(), crop=64), []
+    Trainer(recipe).train()
+    plain, twice = (forecast(recipe.replace(recompute=value), 21, FP32) for value in ("off", "on"))
+    smaller = replace(plain, memory=plain.memory - 1)
+    monkeypatch.setattr(
+        forecast_module, "forecast", lambda recipe, *_: smaller if recipe.runtime.recompute == "on" else plain
+    )
+    budget = smaller.memory / 2**30
+    trainer = Trainer(recipe.replace(memory_budget=budget, out=tmp_path / "twice"), events.append)
+    trainer.train()
+    assert any(event.text.startswith("recompute: on, as a step would not fit otherwise") for event in events)
+    assert trainer.run.recipe["recompute"] == "on"
+    assert twice.flops > plain.flops
+    one, other = (load_network(tmp_path / name / "checkpoints/last.safetensors") for name in ("run", "twice"))
+    for name, value in one.network.state_dict().items():
+        assert torch.equal(value, other.network.state_dict()[name]), name
