@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 
@@ -14,26 +15,59 @@ from ..recipe import Recipe
 from .nvml import Gpu
 
 
+class Mark(Protocol):
+    """A place in the work of a device, as torch.cuda.Event."""
+
+    def record(self) -> None:
+        """Behind all that was asked for up to now."""
+
+    def elapsed_time(self, end: Any) -> float:
+        """Milliseconds from when the device passed this one until it passed the other."""
+
+
+class HostMark:
+    """For the CPU, which is done when a call returns."""
+
+    def __init__(self, clock: Callable[[], float]):
+        self.clock = clock
+
+    def record(self) -> None:
+        self.at = self.clock()
+
+    def elapsed_time(self, end: HostMark) -> float:
+        return 1000 * (end.at - self.at)
+
+
 class Meters:
     """Losses, summed on the device and read once a log line; time and memory."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        clock: Callable[[], float] = time.perf_counter,
+        mark: Callable[[], Mark] | None = None,
+    ):
         self.images_a_step = recipe.batch + recipe.views.windows * recipe.unlabeled_batch
         self.recipe, self.device, self.clock = recipe, device, clock
+        on_gpu = device.type == "cuda"
+        self.mark = mark or (partial(torch.cuda.Event, enable_timing=True) if on_gpu else partial(HostMark, clock))
         self.gpu = Gpu(device)
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._steps = 0
-        self._waited = self._all_waited = self._all_seconds = 0.0
+        self._all_waited = self._all_seconds = 0.0
+        self._waits: list[tuple[Mark, Mark]] = []
         self._all_steps = 0
         self._mark = self.clock()
         self._spent = 0.0
         self._first = True
 
     def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; the time spent waiting for them counts as data wait, but for the first one's."""
+        """The batches. Data wait is the time that the device, done with one step, has not got the next one's batch:
+        not what the host waits while the device still works. The first batch's does not count."""
         while True:
-            began = self.clock()
+            done = self._marked()
             try:
                 batch = next(batches)
             except StopIteration:
@@ -42,8 +76,13 @@ class Meters:
                 self._first = False
                 self.resume()
             else:
-                self._waited += self.clock() - began
+                self._waits.append((done, self._marked()))
             yield batch
+
+    def _marked(self) -> Mark:
+        mark = self.mark()
+        mark.record()
+        return mark
 
     def pause(self) -> None:
         """What follows, until `resume`, is no training and does not count."""
@@ -69,8 +108,9 @@ class Meters:
         losses = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self.pause()
         seconds, self._spent = self._spent, 0.0
+        waited = sum(done.elapsed_time(ready) for done, ready in self._waits) / 1000
         self._all_seconds += seconds
-        self._all_waited += self._waited
+        self._all_waited += waited
         self._all_steps += self._steps
         images = self._steps * self.images_a_step
         line = {"step": step, "loss": losses.pop("loss")}
@@ -78,13 +118,13 @@ class Meters:
         line |= {
             "lr": lr,
             "images_per_s": images / seconds,
-            "compute_images_per_s": images / max(seconds - self._waited, 1e-9),
-            "data_wait_pct": 100 * self._waited / seconds,
+            "compute_images_per_s": images / max(seconds - waited, 1e-9),
+            "data_wait_pct": 100 * waited / seconds,
             "memory_gib": self.memory_gib(),
             "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
         }
         line |= self.gpu.read()
-        self._sums, self._counts, self._steps, self._waited = {}, {}, 0, 0.0
+        self._sums, self._counts, self._steps, self._waits = {}, {}, 0, []
         self.resume()
         return line
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 import torch
 
-from semiseg.engine.training.meters import Meters, describe
+from semiseg.engine.training.meters import Mark, Meters, describe
 
 CPU = torch.device("cpu")
 
@@ -46,3 +49,84 @@ def test_waiting_for_data_counts_and_evaluation_does_not(tiny):
     assert line["eta_s"] == 5
     assert "ETA 0:00:05" in describe(line, 4)
     assert (meters.images_per_s, meters.data_wait_pct) == (4 / 5, 60)
+
+
+class Device:
+    """Works through what it is asked for in order, beside a host that goes on at once."""
+
+    def __init__(self):
+        self.host = self.busy_until = 0.0
+
+    def work(self, seconds: float) -> None:
+        self.busy_until = max(self.host, self.busy_until) + seconds
+
+    def wait_until(self, time: float) -> None:
+        self.busy_until = max(self.host, self.busy_until, time)
+
+    def mark(self) -> Mark:
+        device = self
+
+        class Event:
+            def record(self):
+                self.at = max(device.host, device.busy_until)
+
+            def elapsed_time(self, end):
+                return 1000 * (end.at - self.at)
+
+        return Event()
+
+
+def data_wait(tiny, device: Device, batches) -> float:
+    meters = Meters(
+        tiny("supervised", steps=9), CPU, clock=lambda: max(device.host, device.busy_until), mark=device.mark
+    )
+    for _ in meters.waited(batches):
+        device.work(2)
+        meters.add({"loss": torch.tensor(1.0)})
+    return meters.read(3, 0.01)["data_wait_pct"]
+
+
+def test_a_host_that_waits_while_the_device_works_is_no_data_wait(tiny):
+    device = Device()
+
+    def batches():
+        yield 0
+        device.host += 1.5  # the device needs 2 seconds for the step before
+        yield 1
+        device.host += 1.5
+        yield 2
+
+    assert data_wait(tiny, device, batches()) == 0
+
+
+def test_a_device_that_waits_for_a_copy_is_data_wait_though_the_host_has_the_batch_at_once(tiny):
+    device = Device()
+
+    def batches():
+        yield 0
+        device.wait_until(device.busy_until + 1)
+        yield 1
+        device.wait_until(device.busy_until + 1)
+        yield 2
+
+    assert data_wait(tiny, device, batches()) == 25  # 2 of 3 * 2 + 2 seconds
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_tells_how_long_it_waited(tiny):
+    device = torch.device("cuda")
+    meters = Meters(tiny("supervised", steps=9), device)
+    x = torch.randn(2048, 2048, device=device)
+
+    def batches():
+        yield 0
+        for number in range(1, 3):
+            torch.cuda.synchronize()
+            time.sleep(0.05)
+            yield number
+
+    for _ in meters.waited(batches()):
+        meters.add({"loss": (x @ x).sum()})
+    line = meters.read(3, 0.01)
+    assert line["data_wait_pct"] > 50
