@@ -78,6 +78,9 @@ class Runtime:
     """Memory format of networks and images."""
     compile: bool = False
     """Compile the networks (minutes at the start, faster steps)."""
+    grouped: bool = False
+    """Labelled and unlabelled images go through a network in one call, with batch statistics of their own. Fewer,
+    larger products; other random numbers of dropout."""
     graph: Literal["auto", "on", "off"] = "auto"
     """Launch each step on a GPU as one CUDA graph. auto: where it can be, and comes to the same; on: or stop."""
     recompute: Literal["auto", "on", "off"] = "auto"
@@ -115,6 +118,8 @@ class Runtime:
         yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
         budget = self.memory_budget
         yield from require(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
+        if self.grouped and self.recompute == "on":
+            yield "--recompute on: not with --grouped, whose groups the second pass does not see; leave out one of them"
         if self.compile and self.recompute == "on":
             yield "--recompute on: not with --compile, which chooses itself what it keeps; leave out one of them"
         if self.resume and self.out is None:

@@ -69,6 +69,7 @@ ORDERS = {
         models/decoders/decoder
         models/decoders/*
         models/decoders/__init__
+        models/grouping
         models/network
         models/weights | models/recompute
         models/published

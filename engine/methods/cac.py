@@ -84,12 +84,15 @@ class Cac(Method):
         return progress >= self.config.start
 
     def losses(self, batch: Batch[Pair], progress: float) -> dict[str, Tensor]:
-        supervised = self.supervised(self.network(batch.labeled.image), batch.labeled.target)
+        x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
         if not self.phase(progress):
+            supervised = self.supervised(self.network(x), target)
             return {"loss": supervised, "supervised": supervised}
-        u = batch.unlabeled
-        feature1, label1, confidence1 = self.describe(u.image1)
-        feature2, label2, confidence2 = self.describe(u.image2)
+        # Batch statistics of labelled images and of either view never mix.
+        of_x, of_view1, of_view2 = self.network.features_of_each(x, u.image1, u.image2)
+        supervised = self.supervised(self.network.classify(of_x), target)
+        feature1, label1, confidence1 = self.describe(u.image1, of_view1)
+        feature2, label2, confidence2 = self.describe(u.image2, of_view2)
         self.bank.push(torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2]))
         place1, place2, valid = overlap_positions(u, u.image1.shape[-1] // STRIDE)
         contrastive = self.mean_of_processes(
@@ -133,9 +136,10 @@ class Cac(Method):
         )
         return towards2 + towards1
 
-    def describe(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """view (B, 3, S, S) -> unit features (N, 128), pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
-        pooled = F.avg_pool2d(self.network.features(view), 2)
+    def describe(self, view: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A view (B, 3, S, S) and its features (B, F, S/4, S/4) -> unit features (N, 128), pseudo-labels (N,) and
+        confidences (N,), N = B (S / 8)^2."""
+        pooled = F.avg_pool2d(features, 2)
         feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
         with torch.no_grad():
             logits = self.network.classify(pooled) if self.config.pseudo_labels == "training" else self.judge(view)

@@ -72,9 +72,9 @@ class Cps(Method):
 
     def losses(self, batch: Batch[Plain], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
-        # One call each for labelled and unlabelled images: their batch statistics never mix.
-        x1, u1 = self.branch1(x), self.branch1(u)
-        x2, u2 = self.branch2(x), self.branch2(u)
+        # Batch statistics of labelled and unlabelled images never mix.
+        x1, u1 = self.branch1.logits_of_each(x, u)
+        x2, u2 = self.branch2.logits_of_each(x, u)
         supervised = self.supervised(x1, target) + self.supervised(x2, target)
         if self.config.mean == "joint":
             cps = cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]), target.shape[-2:])

@@ -58,11 +58,13 @@ class CutMixCps(Method):
         # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
         with torch.no_grad():
             label1, label2 = (
-                mixed_pseudo_label(branch(u), branch(v), boxes, target.shape[-2:], confidence=False)[0]
+                mixed_pseudo_label(*branch.logits_of_each(u, v), boxes, target.shape[-2:], confidence=False)[0]
                 for branch in (self.branch1, self.branch2)
             )
-        cps = upsample_cross_entropy(self.branch1(mixed), label2) + upsample_cross_entropy(self.branch2(mixed), label1)
-        supervised = self.supervised(self.branch1(x), target) + self.supervised(self.branch2(x), target)
+        mixed1, x1 = self.branch1.logits_of_each(mixed, x)
+        mixed2, x2 = self.branch2.logits_of_each(mixed, x)
+        cps = upsample_cross_entropy(mixed1, label2) + upsample_cross_entropy(mixed2, label1)
+        supervised = self.supervised(x1, target) + self.supervised(x2, target)
         return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
 
     def predictor(self) -> Network:

@@ -63,10 +63,11 @@ class CutMixSeg(TeacherMethod):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
         wanted = self.teacher(u.weak)
-        supervised = self.supervised(self.student(batch.labeled.image), batch.labeled.target)
+        logits, mixed = self.student.logits_of_each(batch.labeled.image, mixed_view(u, 0))
+        supervised = self.supervised(logits, batch.labeled.target)
         consistency = self.mean_of_processes(
             self.squared_error,
-            self.student(mixed_view(u, 0)),
+            mixed,
             wanted[: len(u.partner)],
             wanted[u.partner],
             u.boxes[0],

@@ -64,8 +64,9 @@ class FixMatch(Consistency, TeacherMethod):
             logits, strong = self.student(torch.cat([x, mixed_view(u, 0)])).split(count)
         else:
             in_evaluation = judged(self.student, u, self.config.labels)
-            logits, weak = self.student(torch.cat([x, u.weak[: len(u.partner)]])).split(count)
+            clean = torch.cat([x, u.weak[: len(u.partner)]])
+            clean, strong = self.student.logits_of_each(clean, mixed_view(u, 0))
+            logits, weak = clean.split(count)
             own, partners = label_logits(weak, in_evaluation, u, self.config.labels)
-            strong = self.student(mixed_view(u, 0))
         supervised = self.supervised(logits, target)
         return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})

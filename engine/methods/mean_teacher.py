@@ -66,9 +66,10 @@ class MeanTeacher(TeacherMethod):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
         wanted = self.teacher(u.weak)
-        # One call each for labelled and unlabelled images: their batch statistics never mix.
-        supervised = self.supervised(self.student(batch.labeled.image), batch.labeled.target)
-        consistency = self.mean_of_processes(self.squared_error, self.student(u.strong[0]), wanted, u.valid)
+        # Batch statistics of labelled and unlabelled images never mix.
+        logits, strong = self.student.logits_of_each(batch.labeled.image, u.strong[0])
+        supervised = self.supervised(logits, batch.labeled.target)
+        consistency = self.mean_of_processes(self.squared_error, strong, wanted, u.valid)
         loss = supervised + self.config.weight * consistency
         return {"loss": loss, "supervised": supervised, "consistency": consistency}
 

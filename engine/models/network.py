@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...pipelines.errors import UsageError
 from .decoders import DECODERS
 from .encoders import ENCODERS, encoder_of
+from .grouping import Groups, grouped
 
 PROJECTION = 128
 
@@ -61,6 +62,7 @@ class Network(nn.Module):
         self.multiple, self.stride = encoder.multiple, encoder.strides[0] / decoder.finer
         # Of images in [0, 1]: the encoder's, or what a checkpoint says that they were in training.
         self.mean, self.std = encoder.mean, encoder.std
+        self.groups: Groups | None = None
         forms = {"deep_stem": decoder.deep_stem, "multi_grid": decoder.multi_grid} if encoder.forms else {}
         self.backbone = encoder.build(**forms)
         self.aspp = decoder.aspp(encoder.channels[-1], head_width) if decoder.aspp else nn.Identity()
@@ -99,6 +101,22 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
+
+    def features_of_each(self, *batches: Tensor) -> tuple[Tensor, ...]:
+        """`features` of each batch of images of one size, as by a call for each, whose batch statistics never mix; in
+        one call after `group`."""
+        if self.groups is None:
+            return tuple(self.features(batch) for batch in batches)
+        with self.groups.of(batches) as images:
+            return self.features(images).split([len(batch) for batch in batches])
+
+    def logits_of_each(self, *batches: Tensor) -> tuple[Tensor, ...]:
+        """Logits of each batch of images of one size, as `features_of_each`."""
+        return tuple(self.classify(features) for features in self.features_of_each(*batches))
+
+    def group(self) -> None:
+        """Batches whose features are asked for together go through the network in one call from now on."""
+        self.groups = grouped(self)
 
     def compile(self, *, dynamic: bool | None = False, **options) -> None:
         """Compiles in place what `encode` and `decode` call, by `nn.Module.compile`; `options` are `torch.compile`'s.

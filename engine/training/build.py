@@ -58,6 +58,8 @@ def build_method(recipe: Recipe, classes: int) -> Method:
     method = recipe.method_class(recipe.method, setting)
     for network in method.networks().values() if recipe.runtime.recompute == "on" else ():
         recompute(network)
+    for network in method.networks().values() if recipe.runtime.grouped else ():
+        network.group()
     for network in method.networks().values() if recipe.freeze_backbone else ():
         for parameter in network.backbone_parameters():
             parameter.requires_grad_(False)

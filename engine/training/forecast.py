@@ -112,7 +112,8 @@ def fitted(
         room = int(budget * GIB)
     if room is None or max(told.memory, told.evaluation) <= room:
         return recipe, told
-    if told.memory > room and recipe.runtime.recompute == "auto" and not recipe.runtime.compile:
+    runtime = recipe.runtime
+    if told.memory > room and runtime.recompute == "auto" and not (runtime.compile or runtime.grouped):
         twice = forecast(recipe.replace(recompute="on"), classes, precision, largest)
         if twice.memory < told.memory:
             recipe, told = recipe.replace(recompute="on"), twice

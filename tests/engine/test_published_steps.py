@@ -356,11 +356,12 @@ def forwards(step: Step, batch: Batch) -> list[tuple[str, Tensor, bool]]:
         (
             "cutmix_cps_voc",
             "branch1 u fixed, branch1 v fixed, branch2 u fixed, branch2 v fixed, "
-            "branch1 mixed, branch2 mixed, branch1 x, branch2 x",
+            "branch1 mixed, branch1 x, branch2 mixed, branch2 x",
         ),
     ],
 )
 def test_forwards_are_one_batch_each_in_the_published_order(engine, batch_of, name, order):
+    """Of each network; what the other one sees meanwhile changes nothing."""
     batch = batch_of(name, 0)
     images, other = {"x": batch.labeled.image}, batch.unlabeled
     if isinstance(other, Plain):

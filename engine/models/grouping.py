@@ -1,0 +1,42 @@
+"""Several batches in one call of a network, each with batch statistics of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Groups:
+    """Of which sizes the batches are that a network sees in one call; None where it is one batch."""
+
+    sizes: list[int] | None = None
+
+    @contextmanager
+    def of(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        """The batches as one, which is taken apart wherever batches have statistics."""
+        self.sizes = [len(batch) for batch in batches]
+        try:
+            yield torch.cat(batches)
+        finally:
+            self.sizes = None
+
+
+def grouped(network: nn.Module) -> Groups:
+    """From now on the batch normalisations of the network, in training, see the groups of a batch one after the other:
+    statistics are each group's, and running ones follow them in this order."""
+    groups = Groups()
+    for norm in network.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.forward = partial(_normalised, norm, norm.forward, groups)
+    return groups
+
+
+def _normalised(norm: nn.Module, forward: Callable[[Tensor], Tensor], groups: Groups, x: Tensor) -> Tensor:
+    if groups.sizes is None or not norm.training:
+        return forward(x)
+    return torch.cat([forward(group) for group in x.split(groups.sizes)])

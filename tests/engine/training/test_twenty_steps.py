@@ -1,0 +1,113 @@
+"""Faster ways through a step come to the same after twenty of them, in float64."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from semiseg.engine.device import Precision
+from semiseg.engine.models import ENCODERS
+from semiseg.engine.models.decoders import deeplab
+from semiseg.engine.models.encoders.resnet import BasicBlock, ResNet
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.step import Step
+
+GROUPING = ["cac", "cps", "cutmix_cps", "mean_teacher", "cutmix_seg", "fixmatch"]
+"""Methods that ask for features of several batches together."""
+STEPS = 20
+SMALL = {"head_width": 8, "steps": STEPS, "optimizer": "sgd", "lr": 1e-5}
+"""Small steps, so that twenty of them do not magnify what roundings differ by."""
+FLOAT64 = Precision("fp32", torch.device("cpu"))  # whatever the tensors are, without autocast
+
+
+def exact(value):
+    return value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+
+
+def trained(recipe, random_batch, compiled: bool = False):
+    """Losses of every step, and the method's state after the last."""
+    torch.manual_seed(0)
+    method = build_method(recipe, 3).double().train()
+    for module in method.modules():
+        if isinstance(module, torch.nn.Dropout):  # draws other numbers for another order of calls
+            module.p = 0.0
+    if recipe.method_class.name == "cac":
+        method.config.start, method.config.threshold = 0.2, 0.0
+    if compiled:
+        for network in method.networks().values():
+            network.compile(backend="aot_eager")
+    step = Step(recipe, method, FLOAT64)
+    losses = []
+    for k in range(STEPS):
+        torch.manual_seed(k)
+        losses.append(step(pytree.tree_map(exact, random_batch(method.views.unlabeled, k)), k)["loss"])
+    return torch.stack(losses), method.state_dict()
+
+
+def agree(one, other) -> None:
+    torch.testing.assert_close(one[0], other[0], rtol=1e-9, atol=0)
+    for name, value in one[1].items():
+        if value.is_floating_point():
+            distance = (value - other[1][name]).norm() / value.norm().clamp(min=1e-12)
+            assert distance < 1e-9, name
+        else:
+            assert torch.equal(value, other[1][name]), name
+
+
+@pytest.fixture
+def recipe_of(tiny, monkeypatch):
+    shallow = replace(ENCODERS["resnet18"], build=partial(ResNet, BasicBlock, (1, 1, 1, 1)))
+    monkeypatch.setitem(ENCODERS, "resnet18", shallow)
+    return lambda name, **changes: tiny(name, **SMALL, **changes)
+
+
+@pytest.fixture(scope="module")
+def plain_steps():
+    """One result for each method, which the tests share."""
+    return {}
+
+
+@pytest.fixture
+def plain(plain_steps, recipe_of, random_batch):
+    def of(name):
+        if name not in plain_steps:
+            plain_steps[name] = trained(recipe_of(name), random_batch)
+        return plain_steps[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", GROUPING)
+def test_batches_in_one_call_are_batches_in_calls_of_their_own(plain, recipe_of, random_batch, name):
+    agree(plain(name), trained(recipe_of(name, grouped=True), random_batch))
+
+
+@pytest.mark.parametrize("name", ["cac", "cps", "fixmatch"])
+def test_compiled_networks_make_the_same_steps(plain, recipe_of, random_batch, name):
+    agree(plain(name), trained(recipe_of(name), random_batch, compiled=True))
+
+
+@pytest.mark.parametrize("name", ["cac", "cps"])
+def test_a_decoder_that_convolves_before_it_upsamples_makes_the_same_steps(
+    plain, recipe_of, random_batch, name, monkeypatch
+):
+    """float64 is computed by the definition unless it is told otherwise."""
+    dispatch, calls = sys.modules["semiseg.kernels._dispatch"], []
+    provider, convolve = dispatch.provider, deeplab.upsample_conv2d
+
+    def fast(*args):
+        calls.append(args)
+        monkeypatch.setattr(dispatch, "provider", lambda tensor: "cpu")
+        try:
+            return convolve(*args)
+        finally:
+            monkeypatch.setattr(dispatch, "provider", provider)
+
+    monkeypatch.setattr(deeplab, "upsample_conv2d", fast)
+    agree(plain(name), trained(recipe_of(name), random_batch))
+    assert len(calls) >= STEPS
