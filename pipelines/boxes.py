@@ -10,20 +10,28 @@ NO_BOX = 0.5  # probability
 AREA = (0.02, 0.4)
 RATIO = (0.3, 1 / 0.3)
 RATIOS = 256  # among which one is chosen
-PER_STRONG_BOX = 6  # random numbers: box or none, area, ratios, the one, corner
+MIXED_AREA = (0.25, 0.5)
+PER_MIXING_BOX = 4  # random numbers: area, height, corner
+PER_STRONG_BOX = 6  # random numbers at most: box or none, area, ratios, the one, corner
 
 
-def mixing_boxes(draws: Draws, count: int, crop: int) -> np.ndarray:
-    """(B, count, 4) int32: boxes of 25 to 50 % of the window in all (CutMix-CPS: prop_range, n_boxes = 3); 4 numbers
-    are drawn for each."""
-    area = 0.25 + 0.25 * draws.take(count)
-    height = area ** draws.take(count)
+def mixing_boxes(draws: Draws, count: int, crop: int, area: tuple[float, float] = MIXED_AREA) -> np.ndarray:
+    """(B, count, 4) int32: boxes that cover a share of the window between those of `area` in all, by default as in
+    CutMix-CPS (prop_range, n_boxes = 3); PER_MIXING_BOX numbers are drawn for each."""
+    area = area[0] + (area[1] - area[0]) * draws.take(count).reshape(-1, count)
+    height = area ** draws.take(count).reshape(-1, count)
     size = np.rint(np.stack([height, area / height], -1) * np.sqrt(1 / count) * crop)
     corner = np.rint((crop - size) * draws.take(2 * count).reshape(-1, count, 2))
     return np.concatenate([corner, corner + size], -1).astype(np.int32)
 
 
-def strong_boxes(draws: Draws, crop: int) -> np.ndarray:
+def half_boxes(draws: Draws, crop: int) -> np.ndarray:
+    """(B, 4) int32: a box of half the window (CutMix-Seg: mask_prop_range = 0.5, one box); PER_MIXING_BOX numbers are
+    drawn."""
+    return mixing_boxes(draws, 1, crop, (0.5, 0.5))[:, 0]
+
+
+def tried_boxes(draws: Draws, crop: int) -> np.ndarray:
     """(B, 4) int32: a box or, half of the time, none, which is all zeros (UniMatch); PER_STRONG_BOX numbers are drawn.
 
     The published sampler draws the box's area once, then ratio and corner until the box lies inside. So the ratio has
@@ -40,3 +48,7 @@ def strong_boxes(draws: Draws, crop: int) -> np.ndarray:
     size, places = (np.take_along_axis(values, chosen, 1)[:, 0] for values in (size, places))
     corner = uniform_int(draws.take(2), np.zeros_like(places), places - 1)
     return np.where(none[:, None], 0, np.concatenate([corner, corner + size], -1)).astype(np.int32)
+
+
+STRONG_BOXES = {"sometimes": tried_boxes, "always": half_boxes}
+"""By `views.ViewSpec.cutmix`, what draws the boxes of one strong view."""

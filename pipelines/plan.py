@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .boxes import PER_STRONG_BOX, mixing_boxes, strong_boxes
+from .boxes import PER_MIXING_BOX, PER_STRONG_BOX, STRONG_BOXES, mixing_boxes
 from .colours import PER_COLOURING, Colouring, colouring, unchanged
 from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, Samples, uniform_int
 from .errors import UsageError
@@ -178,7 +178,7 @@ class Planner:
             raise UsageError(
                 "--sampling.cutmix-partner: reversed is for methods with weak and strong views; use other or same"
             )
-        if kind != "weak_strong" or not self.drawing.views.cutmix:
+        if kind != "weak_strong" or not self.drawing.views.partners:
             return
         if batch % parts:
             raise UsageError(
@@ -215,7 +215,7 @@ class Planner:
         drawn = step % self.epoch_steps // WORKERS if sampling.repeat_boxes else shown
         streams = (plain, self._window(partner, self.drawing.unlabeled, draws))
         count = self.drawing.views.boxes
-        draws = self.unlabeled.samples.draws(BOXES, drawn, 4 * count)
+        draws = self.unlabeled.samples.draws(BOXES, drawn, PER_MIXING_BOX * count)
         return {"unlabeled": streams, "boxes": mixing_boxes(draws, count, self.drawing.crop)}
 
     def _weak_strong(self, step: int, shown: int) -> dict[str, Any]:
@@ -224,12 +224,12 @@ class Planner:
         views, crop, samples = self.drawing.views, self.drawing.crop, self.unlabeled.samples
         record, width = self.unlabeled(shown), PLACE + 1 + PER_COLOURING * views.strong
         draws = samples.draws(UNLABELED, shown, width)
-        if not views.cutmix:
+        if not views.partners:
             partner = np.arange(samples.batch)
             boxes = np.zeros((samples.batch, views.strong, 4), np.int32)
         else:
             drawn = samples.draws(BOXES, shown, PER_STRONG_BOX * views.strong)
-            boxes = np.stack([strong_boxes(drawn, crop) for _ in range(views.strong)], 1)
+            boxes = np.stack([STRONG_BOXES[views.cutmix](drawn, crop) for _ in range(views.strong)], 1)
             partner = self._partner(record, shown)
             if self.drawing.sampling.cutmix_partner == "same":
                 record = np.tile(record, 2)

@@ -41,8 +41,9 @@ class ViewSpec:
     """Boxes a mixed image."""
     strong: int = 1
     """Strong colourings of a window, beside its weak view."""
-    cutmix: bool = True
-    """Whether each strong view shows, in a box that half of them have, its partner's."""
+    cutmix: Literal["never", "sometimes", "always"] = "sometimes"
+    """Whether a strong view shows its partner's in a box. sometimes: half of them do, in one of 2 to 40 % of the window
+    (UniMatch); always: in one of half the window (CutMix-Seg)."""
 
     @property
     def streams(self) -> int:
@@ -56,7 +57,7 @@ class ViewSpec:
     @property
     def partners(self) -> bool:
         """Whether each unlabelled image is mixed with a partner."""
-        return self.streams > 1 or (self.unlabeled == "weak_strong" and self.cutmix)
+        return self.streams > 1 or (self.unlabeled == "weak_strong" and self.cutmix != "never")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -48,7 +48,7 @@ class CutMixSeg(TeacherMethod):
     name = "cutmix_seg"
     config_class = CutMixSegConfig
     steady = True
-    views = ViewSpec(unlabeled="weak_strong", strong=1)
+    views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="always")
     terms: ClassVar = {"consistency": "weight"}
 
     def __init__(self, config: CutMixSegConfig, setting: Setting):

@@ -45,7 +45,7 @@ class MeanTeacher(TeacherMethod):
     name = "mean_teacher"
     config_class = MeanTeacherConfig
     steady = True
-    views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix=False)
+    views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="never")
     terms: ClassVar = {"consistency": "weight"}
 
     def __init__(self, config: MeanTeacherConfig, setting: Setting):

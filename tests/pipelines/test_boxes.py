@@ -1,19 +1,19 @@
-"""The law of boxes against the published sampler, which tries until a box lies inside."""
+"""The laws of boxes against the published samplers, of which UniMatch's tries until a box lies inside."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semiseg.pipelines.boxes import PER_STRONG_BOX, strong_boxes
+from semiseg.pipelines.boxes import PER_STRONG_BOX, half_boxes, tried_boxes
 from semiseg.pipelines.draws import Samples
 
 DRAWS = 40_000
 
 
-def draw(crop: int, count: int = DRAWS, seed: int = 3) -> np.ndarray:
+def draw(crop: int, count: int = DRAWS, seed: int = 3, law=tried_boxes) -> np.ndarray:
     samples = Samples(seed=seed, batch=count, rank=0, world=1, shared=1)
-    return strong_boxes(samples.draws(3, 0, PER_STRONG_BOX), crop)
+    return law(samples.draws(3, 0, PER_STRONG_BOX), crop)
 
 
 def tried(crop: int, count: int) -> np.ndarray:
@@ -85,3 +85,22 @@ def test_boxes_lie_inside_or_are_all_zeros(crop, seed) -> None:
     if crop >= 13:
         assert (y1 > y0).all()
         assert (x1 > x0).all()
+
+
+@pytest.mark.parametrize("crop", [128, 321])
+def test_half_boxes_cover_half_of_every_window_with_a_log_uniform_height(crop) -> None:
+    """CutMix-Seg: height 0.5^U and width 0.5 / height, in windows; a corner that is uniform over what is left."""
+    boxes = draw(crop, law=half_boxes)
+    (y0, x0), size = boxes[:, :2].T, boxes[:, 2:] - boxes[:, :2]
+    assert (boxes >= 0).all()
+    assert (boxes <= crop).all()
+    assert np.abs(size.prod(1) / crop**2 - 0.5).max() < 1.5 / crop  # rounded sides
+    levels = np.linspace(0.02, 0.98, 25)
+    for side in size.T:
+        assert np.quantile(side / crop, levels) == pytest.approx(0.5 ** (1 - levels), abs=0.012)
+    for corner, side in ((y0, size[:, 0]), (x0, size[:, 1])):
+        room = crop - side > 20
+        share = corner[room] / (crop - side[room])
+        assert np.quantile(share, levels) == pytest.approx(levels, abs=0.03)
+    apart = np.corrcoef(y0 / np.maximum(crop - size[:, 0], 1), x0 / np.maximum(crop - size[:, 1], 1))
+    assert np.abs(apart[0, 1]) < 0.02

@@ -245,9 +245,16 @@ def test_boxes_of_the_two_strong_views_are_their_own(strong_planner) -> None:
     assert (one & two).mean() == pytest.approx(0.25, abs=0.04)
 
 
+def test_every_strong_view_has_a_box_of_half_the_window_where_told(strong_planner) -> None:
+    views = ViewSpec(unlabeled="weak_strong", strong=2, cutmix="always")
+    boxes = strong_planner(unlabeled_batch=200, views=views, crop=320)(0).boxes
+    assert (boxes[..., 2:] - boxes[..., :2]).prod(-1) / 320**2 == pytest.approx(np.full((200, 2), 0.5), abs=0.005)
+    assert (boxes[:, 0] != boxes[:, 1]).any(1).mean() > 0.95
+
+
 def test_without_cutmix_nothing_is_mixed(strong_planner) -> None:
     for partner in ("other", "same"):  # the rule means nothing
-        alone = ViewSpec(unlabeled="weak_strong", cutmix=False)
+        alone = ViewSpec(unlabeled="weak_strong", cutmix="never")
         plan = strong_planner(partner, count=1, views=alone, unlabeled_batch=1)(0)
         assert (len(plan.unlabeled[0].record), plan.partner.tolist(), plan.boxes.any()) == (1, [0], False)
 

@@ -33,4 +33,9 @@ def test_a_blur_that_makes_no_sense_is_named(changes, field) -> None:
 def test_only_mixed_images_have_partners() -> None:
     mixing = {name for name in KINDS if ViewSpec(unlabeled=name).partners}
     assert mixing == {"mixed", "weak_strong"}
-    assert not ViewSpec(unlabeled="weak_strong", cutmix=False).partners
+    assert not ViewSpec(unlabeled="weak_strong", cutmix="never").partners
+
+
+@pytest.mark.parametrize(("name", "cutmix"), [("unimatch", "sometimes"), ("cutmix_seg", "always")])
+def test_boxes_are_those_of_the_method_s_program(name, cutmix) -> None:
+    assert METHODS[name].views.cutmix == cutmix
