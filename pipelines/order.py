@@ -26,7 +26,9 @@ class Order:
     repeat: bool = False
     """Every epoch has the order of the first one."""
     filled: int | None = None
-    """Samples of a pass that consists of whole repeats of the set and a rest drawn sample by sample."""
+    """Samples of a pass that consists of whole repeats of the set and a rest, its first images."""
+    redrawn: bool = False
+    """The rest is drawn anew, sample by sample."""
 
     def shown(self, step: int) -> int:
         """The step whose samples this one shows: itself or, replayed, one of its epoch's first pass."""
@@ -41,8 +43,11 @@ class Order:
         if self.filled is None:
             return self.images[self._entries(shown, count, self.replay or self.repeat, partner)]
         entries = self._entries(shown, self.filled, by_epoch=True)
-        rest = np.floor(self.samples.draws(TAIL, shown, 1).take() * count).astype(np.int64)
-        return self.images[np.where(entries < self.filled // count * count, entries % count, rest)]
+        chosen = entries % count
+        if self.redrawn:
+            rest = np.floor(self.samples.draws(TAIL, shown, 1).take() * count).astype(np.int64)
+            chosen = np.where(entries < self.filled // count * count, chosen, rest)
+        return self.images[chosen]
 
     def _entries(self, step: int, count: int, by_epoch: bool, partner: bool = False) -> np.ndarray:
         """(B,) numbers below `count`, each once a pass. Passes are endless, or one begins with each epoch."""

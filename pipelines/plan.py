@@ -156,12 +156,15 @@ class Planner:
             images = np.asarray(images, np.int64)
             return Order(images=images, samples=samples, stream=stream, epoch_steps=self.epoch_steps, **switches)
 
+        # UniMatch's program cuts a longer list, too.
+        filled = {"repeated": len(unlabeled) or len(labeled), "redrawn": max(len(labeled), len(unlabeled))}
         self.labeled = order(
             labeled,
             drawing.batch,
             LABELED,
             replay=sampling.replay_labeled,
-            filled=max(len(labeled), len(unlabeled)) if sampling.redraw_tail else None,
+            filled=filled.get(sampling.labeled_order),
+            redrawn=sampling.labeled_order == "redrawn",
         )
         self.unlabeled = order(
             unlabeled,

@@ -144,9 +144,10 @@ class Sampling:
     with PyTorch < 1.9)."""
     unlabeled_order: Literal["shuffled", "repeated"] = "shuffled"
     """repeated: every epoch has the unlabelled images of the first one, in its order (CPS's program)."""
-    redraw_tail: bool = False
-    """Labelled images of an epoch: whole repeats and a rest that is drawn anew for each item, all shuffled together
-    (CPS's program); else they come once a pass, however long an epoch is."""
+    labeled_order: Literal["passes", "repeated", "redrawn"] = "passes"
+    """passes: labelled images come once a pass, however long an epoch is. Else an epoch has whole repeats of their list
+    and a rest, all shuffled together, as many as there are unlabelled images; the rest is the list's first images
+    (repeated: the programs of UniMatch and UniMatch V2) or drawn anew for each item (redrawn: CPS's program)."""
     replay_labeled: bool = False
     """Within an epoch, the labelled batches of its first pass come again with the same windows (CAC's program)."""
     replay_unlabeled: bool = False

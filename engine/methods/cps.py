@@ -24,7 +24,7 @@ def published_switches(layout: str) -> dict[str, Any]:
         "network": "cps",
         "evaluation.protocol": program.protocol_on(layout),
         "sampling.unlabeled_order": "repeated",
-        "sampling.redraw_tail": True,
+        "sampling.labeled_order": "redrawn",
         "labeled.crop_off_by_one": True,
         "labeled.padding": "centre",
         "unlabeled.crop_off_by_one": True,

@@ -28,6 +28,7 @@ def published_switches(layout: str) -> dict[str, Any]:
         "evaluation.protocol": PROGRAMS["unimatch"].protocol_on(layout),
         "method.labels": "mixed",
         "sampling.cutmix_partner": "same",
+        "sampling.labeled_order": "repeated",
         "schedule": "poly_late",
         "emulate_processes": PROGRAMS["unimatch"].processes_on(layout),
     }

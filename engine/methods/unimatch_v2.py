@@ -56,6 +56,7 @@ class UniMatchV2(Consistency, TeacherMethod):
         return {
             "method.best": "student",
             "sampling.cutmix_partner": "reversed",
+            "sampling.labeled_order": "repeated",
             "schedule": "poly_late",
             "emulate_processes": PROGRAMS["unimatch_v2"].processes_on(layout),
         }

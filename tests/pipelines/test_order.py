@@ -36,12 +36,13 @@ def test_a_repeated_order_begins_anew_with_each_epoch() -> None:
     assert not np.array_equal(*shown(order(), 10).reshape(2, 5, 3))
 
 
-def test_a_filled_pass_has_whole_repeats_of_the_set_and_a_rest_of_any() -> None:
-    epochs = shown(order(filled=15), 100).reshape(20, 15)  # two repeats and one more
+@pytest.mark.parametrize("redrawn", [False, True])
+def test_a_filled_pass_has_whole_repeats_of_the_set_and_a_rest_its_first_ones_or_any(redrawn) -> None:
+    epochs = shown(order(filled=15, redrawn=redrawn), 100).reshape(20, 15)  # two repeats and one more
     counts = np.stack([np.bincount(epoch - 100, minlength=7) for epoch in epochs])
     assert (counts >= 2).all()
     assert (counts.sum(1) == 15).all()
-    assert len(set(counts.argmax(1))) > 1
+    assert (set(counts.argmax(1)) != {0}) == redrawn
 
 
 @pytest.mark.parametrize("switches", [{}, {"repeat": True}, {"replay": True}])
@@ -52,7 +53,9 @@ def test_a_partner_is_another_image_of_the_same_pass(switches) -> None:
         assert sorted(first) == sorted(partner)
 
 
-@pytest.mark.parametrize("switches", [{}, {"repeat": True}, {"replay": True}, {"filled": 15}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"repeat": True}, {"replay": True}, {"filled": 15}, {"filled": 15, "redrawn": True}]
+)
 def test_processes_take_slices(switches) -> None:
     whole = shown(order(count=20, batch=6, **switches), 12)
     ranks = [shown(order(count=20, batch=2, rank=rank, world=3, **switches), 12) for rank in range(3)]

@@ -18,7 +18,8 @@ SWITCHES = {
     "same partner": Sampling(cutmix_partner="same"),
     "boxes": Sampling(repeat_boxes=True),
     "order": Sampling(unlabeled_order="repeated"),
-    "tail": Sampling(redraw_tail=True),
+    "list": Sampling(labeled_order="repeated"),
+    "tail": Sampling(labeled_order="redrawn"),
     "replay": Sampling(replay_labeled=True, replay_unlabeled=True, epoch_steps=5),
     "draws": Sampling(shared_draws=2),
 }
@@ -83,20 +84,39 @@ def test_unlabelled_order_is_shuffled_every_epoch_or_repeated(kind, switched) ->
         assert len(flips) == 3  # the windows are new in any case
 
 
-def test_labelled_images_come_once_a_pass_or_fill_an_epoch_with_a_redrawn_rest(make_planner) -> None:
+@pytest.fixture
+def labelled(make_planner):
+    """The labelled images of 30 epochs (30, steps), one a step, by order: the first `count` of a set."""
+
+    def images(order: str, count: int, unlabeled: int, steps: int) -> np.ndarray:
+        both = range(count), range(count, count + unlabeled)
+        options = dict(images=both, crop=32, unlabeled_batch=1, sampling=Sampling(labeled_order=order))
+        ours = make_planner([(40, 40)] * (count + unlabeled), "plain", **options)
+        return np.array([ours(step).labeled.record[0] for step in range(30 * steps)]).reshape(30, steps)
+
+    return images
+
+
+def test_labelled_images_come_once_a_pass_or_fill_an_epoch_with_a_redrawn_rest(labelled) -> None:
     """Five labelled and 23 unlabelled images: four whole repeats, and three of any."""
-    options = dict(images=(range(5), range(5, 28)), crop=32, unlabeled_batch=1)
-    records = {}
-    for redraw in (False, True):
-        ours = make_planner([(40, 40)] * 28, "plain", sampling=Sampling(redraw_tail=redraw), **options)
-        records[redraw] = np.array([ours(step).labeled.record[0] for step in range(23 * 30)])
-    passes = records[False].reshape(-1, 5)
-    assert (np.sort(passes) == np.arange(5)).all()
-    counts = np.stack([np.bincount(epoch, minlength=5) for epoch in records[True].reshape(30, 23)])
+    passes, redrawn = labelled("passes", 5, 23, 23), labelled("redrawn", 5, 23, 23)
+    assert (np.sort(passes.reshape(-1, 5)) == np.arange(5)).all()
+    counts = np.stack([np.bincount(epoch, minlength=5) for epoch in redrawn])
     assert counts.min() == 4
     assert counts.max() > 5  # of a rest without replacement it would be 5
     assert len(np.unique(counts, axis=0)) > 10
-    assert (np.sort(records[True][:5]) != np.arange(5)).any()  # repeats are shuffled together, not pass by pass
+    assert (np.sort(redrawn[0, :5]) != np.arange(5)).any()  # repeats are shuffled together, not pass by pass
+
+
+def test_a_repeated_list_fills_an_epoch_with_its_first_images_or_is_cut(labelled) -> None:
+    """The list of UniMatch's program: 5 images become 23 as 5 + 5 + 5 + 5 + 3, shuffled anew for every epoch."""
+    epochs = labelled("repeated", 5, 23, 23)
+    assert (np.sort(epochs) == np.sort((list(range(5)) * 5)[:23])).all()
+    assert len(np.unique(epochs, axis=0)) == 30
+    assert (np.sort(epochs[:, :5]) != np.arange(5)).any()  # not pass by pass
+    cut = labelled("repeated", 5, 3, 5)  # an epoch is a pass over the larger set, and goes on with the same three
+    assert set(cut.flatten()) == {0, 1, 2}
+    assert (np.sort(cut[:, :3]) == np.arange(3)).all()
 
 
 @pytest.mark.parametrize("labeled", [True, False])
