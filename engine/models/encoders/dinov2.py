@@ -59,11 +59,22 @@ class DinoV2(nn.Module):
         """The embedding (1, 1 + h w, D) of a grid of patches: as stored for the stored grid, else interpolated."""
         if h == w == GRID:
             return self.pos_embed
-        first, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        grid = grid.unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
-        factors = ((h + OFFSET) / GRID, (w + OFFSET) / GRID)
-        grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
-        return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
+        first, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:].unflatten(1, (GRID, GRID))
+        rows, columns = (_resampling(count, grid) for count in (h, w))
+        # In float64, which neither autocast nor TF32 rounds.
+        along = torch.einsum("wj,bijd->biwd", columns, grid.double())
+        grid = torch.einsum("hi,biwd->bhwd", rows, along)
+        return torch.cat([first, grid.flatten(1, 2).to(first.dtype)], 1)
+
+
+def _resampling(count: int, like: Tensor) -> Tensor:
+    """(count, 37) float64: what share of each stored position those along a side of `count` patches have, by bicubic
+    interpolation in the precision of `like`. The gradient of a product has the same bits in every run, and that of
+    the interpolation itself, on a GPU, has not."""
+    stored = torch.eye(GRID, dtype=like.dtype, device=like.device)[None, ..., None]
+    factors = ((count + OFFSET) / GRID, 1.0)
+    shares = F.interpolate(stored, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+    return shares[0, ..., 0].T.double()
 
 
 class PatchEmbedding(nn.Module):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.models.encoders.dinov2 import DinoV2
@@ -34,6 +35,56 @@ def test_positions_are_interpolated_by_the_factor_with_a_tenth():
             inner = slice(1, n - 2)
             torch.testing.assert_close(read[inner], with_tenth[inner].double(), atol=0.05, rtol=0)
             assert (read[n - 3] - without[n - 3]).abs() > 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (3, 5), (23, 23), (37, 36), (57, 57)])
+def test_positions_and_their_gradient_are_those_of_the_interpolation_of_the_whole_grid(dtype, h, w):
+    """The published rule in one call, which has no deterministic gradient on a GPU."""
+    network = tiny().to(dtype)
+    nn.init.normal_(network.pos_embed)
+    leaf = network.pos_embed.detach().clone().requires_grad_()
+    grid = leaf[:, 1:].reshape(1, 37, 37, 128).permute(0, 3, 1, 2)
+    factors = (h + 0.1) / 37, (w + 0.1) / 37
+    grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+    expected = torch.cat([leaf[:, :1], grid.flatten(2).mT], 1)
+    upstream = torch.randn_like(expected)
+    (of_ours,) = torch.autograd.grad(network.positions(h, w), network.pos_embed, upstream)
+    (of_theirs,) = torch.autograd.grad(expected, leaf, upstream)
+    error = 1e-6 if dtype == torch.float32 else 1e-14
+    assert (network.positions(h, w) - expected).abs().max() <= error * expected.abs().max()
+    assert (of_ours - of_theirs).abs().max() <= 10 * error * of_theirs.abs().max()  # theirs adds up in float32
+
+
+def test_positions_keep_their_precision_under_autocast():
+    network = tiny().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        reduced = network.positions(3, 5)
+    assert torch.equal(reduced, network.positions(3, 5))
+
+
+def test_no_interpolation_is_differentiated():
+    """On a GPU its gradient is another one in every run, which `--deterministic` refuses."""
+    nodes, seen = [tiny().positions(3, 5).grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        seen.add(node.name())
+        nodes += [following for following, _ in node.next_functions if following is not None]
+    assert any("Bmm" in name or "Mm" in name for name in seen)
+    assert not any("Upsample" in name for name in seen)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gradient_of_positions_has_the_same_bits_in_every_run():
+    network = tiny().float().cuda()
+    upstream = torch.randn(1, 1 + 23 * 23, 128, device="cuda")
+    torch.use_deterministic_algorithms(True)  # raises where there is no such gradient
+    try:
+        first, again = (torch.autograd.grad(network.positions(23, 23), network.pos_embed, upstream)[0] for _ in "ab")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first, again)
 
 
 def test_sides_must_be_multiples_of_a_patch():
