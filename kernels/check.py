@@ -87,7 +87,10 @@ def _cases(device: torch.device) -> list[_Case]:
     features = [F.normalize(random(count, 32), dim=1) for count in (rows, rows, bank)]
     images, blur = integers(0, 256, 2, 19, 23, 3, dtype=torch.uint8), torch.tensor([True, False], device=device)
     mean, std = (torch.tensor(values, device=device) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    matrix = torch.eye(3, 4, dtype=torch.float64) + 0.1 * random(2, 3, 4)
+    matrix, sigma = (
+        torch.eye(3, 4, dtype=torch.float64) + 0.1 * random(2, 3, 4),
+        torch.tensor((1.6, 0.7), device=device),
+    )
     pictures, size = [random(2, 3, 37, 29) for _ in range(2)], (37, 29)
     contrast = (*labels, *confidence)
     return [
@@ -128,6 +131,11 @@ def _cases(device: torch.device) -> list[_Case]:
         ),
         _Case("cutmix", lambda f, a, b: f(a, b, boxes), pictures, 2),
         _Case("photometric", lambda f, m: f(images, m, blur, mean, std, dtype=m.dtype), [matrix]),
+        _Case(
+            "photometric blurred last",
+            lambda f, m: f(images, m, blur, mean, std, sigma=sigma, radius=6, blur_last=True, dtype=m.dtype),
+            [matrix],
+        ),
     ]
 
 

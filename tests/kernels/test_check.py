@@ -70,7 +70,7 @@ def test_a_kernel_that_raises_is_reported_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(sys.modules["semiseg.kernels.cpu.cutmix"], "mix", broken)
     results = check.check("cpu", torch.bfloat16)
     assert wrong(results) == {"cutmix": "RuntimeError: CUDA error: an illegal memory access"}
-    assert results[-1].operator == "photometric"
+    assert results[-1].operator == "photometric blurred last"
 
 
 @pytest.mark.usefixtures("cpu_implementation")

@@ -99,6 +99,13 @@ def calls(device, seed=0):
             [torch.eye(3, 4, device=device) + 0.1 * random(2, 3, 4)],
             0,
         ),
+        "photometric blurred last": (
+            lambda m, s: kernels.photometric(
+                images, m, blur, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), sigma=s.abs() + 0.1, radius=4, blur_last=True
+            ),
+            [torch.eye(3, 4, device=device) + 0.1 * random(2, 3, 4), random(2)],
+            0,
+        ),
     }
 
 
