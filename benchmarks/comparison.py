@@ -2,7 +2,7 @@
 
 A case is one provider at one size, dtype and mode. Its row holds the median time, the rate at which the useful work is
 done beside what the device does at best, the extra memory at the peak, the error against float64, and how many times
-faster it is than `plain` in the same run.
+faster it is than `plain` in the same run; at tiny sizes, whose time says nothing, launches and allocations instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import groupby, product
@@ -30,12 +30,15 @@ SECONDS = {"cpu": 10.0, "cuda": 1.0}
 LEAST, MOST = 3, 100
 MIB = 1 << 20
 
-COLUMNS = (
+ABOUT = (
     *("date", "commit", "machine", "threads", "torch", "triton"),
     *("operator", "size", "shape", "dtype", "mode", "provider"),
-    *("rounds", "ms", "ms_p20", "ms_p80", "host_ms", "rate", "unit", "roof", "memory_mib"),
+)
+TIMED = (
+    *(*ABOUT, "rounds", "ms", "ms_p20", "ms_p80", "host_ms", "rate", "unit", "roof", "memory_mib"),
     *("error", "gradient_error", "speedup"),
 )
+COUNTED = (*ABOUT, "launches", "allocations", "allocated_bytes", "largest_bytes", "error", "gradient_error")
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,16 @@ def double(value: Any) -> Any:
 
 
 class Comparison:
-    """The rows of one run on one device."""
+    """The rows of one run on one device.
 
-    def __init__(self, device: torch.device, results: Path | None, rounds: int | None, compiles: bool, tiny: bool):
-        self.device, self.results, self.rounds, self.compiles, self.tiny = device, results, rounds, compiles, tiny
+    counting: launches and allocations, instead of time.
+    """
+
+    def __init__(
+        self, device: torch.device, results: Path | None, rounds: int | None, compiles: bool, counting: bool = False
+    ):
+        self.device, self.results, self.rounds, self.compiles = device, results, rounds, compiles
+        self.counting, self.columns = counting, COUNTED if counting else TIMED
         self.rows: list[dict[str, Any]] = []
         self._roofs: dict[Any, float] = {}
         self._prepared: tuple[Any, ...] = (None,)
@@ -142,11 +151,10 @@ class Comparison:
         """Rate of a large product in `dtype` or of a large copy on this device, measured once."""
         large = self.device.type == "cuda"
         if unit == "TFLOP/s":
-            side = 256 if self.tiny else 8192 if large else 2048
-            measure = partial(measurement.matmul_roof, dtype, self.device, side)
+            measure = partial(measurement.matmul_roof, dtype, self.device, 8192 if large else 2048)
         else:
             dtype = torch.uint8
-            measure = partial(measurement.copy_roof, (4 if self.tiny else 1024 if large else 256) * MIB, self.device)
+            measure = partial(measurement.copy_roof, (1024 if large else 256) * MIB, self.device)
         if dtype not in self._roofs:
             self._roofs[dtype] = measure()
         return self._roofs[dtype]
@@ -165,8 +173,8 @@ class Comparison:
             self._prepared = key, inputs, exact
         return self._prepared[1:]
 
-    def measure(self, case: Case, benchmark: Any) -> dict[str, Any]:
-        """The row of a case, timed by pytest-benchmark's fixture `benchmark`."""
+    def measure(self, case: Case, benchmark: Any = None) -> dict[str, Any]:
+        """The row of a case, timed by pytest-benchmark's fixture `benchmark`, unless it is counted."""
         operator, dtype, backward = case.operator, DTYPES[case.dtype], case.mode == "forward+backward"
         inputs, exact = self.prepare(case)
         provider = operator.providers["plain" if case.provider == "compiled" else case.provider]
@@ -179,6 +187,22 @@ class Comparison:
 
         errors = [measurement.error(*pair) for pair in zip(call(), exact)]
         outputs = len(exact) - len(operator.gradients)
+        row = {
+            **{"date": datetime.now(UTC).isoformat(timespec="seconds"), **self.machine},
+            **{"operator": operator.name, "size": case.size, "shape": shape(case.arguments)},
+            **{"dtype": case.dtype, "mode": case.mode, "provider": case.provider},
+            "error": short(max(errors[:outputs])),
+            "gradient_error": short(max(errors[outputs:])) if backward else "",
+        }
+        if self.counting:
+            row |= asdict(measurement.counts(call, self.device))
+        else:
+            row |= self.timed(case, call, operator.work(backward, **inputs), benchmark)
+        self.add(row)
+        return row
+
+    def timed(self, case: Case, call: Callable[[], Any], work: float, benchmark: Any) -> dict[str, Any]:
+        """What of a row is measured: times, the rate of the useful work, memory, and how much faster than `plain`."""
         measurement.synchronize(self.device)
         start = time.perf_counter()
         memory = measurement.peak_memory(call, self.device)
@@ -186,22 +210,14 @@ class Comparison:
         rounds = self.rounds or min(max(int(SECONDS[self.device.type] / (time.perf_counter() - start)), LEAST), MOST)
         device, host = self.milliseconds(call, rounds, benchmark)
         low, median, high = np.percentile(device, (20, 50, 80))
-
-        row = {
-            **{"date": datetime.now(UTC).isoformat(timespec="seconds"), **self.machine},
-            **{"operator": operator.name, "size": case.size, "shape": shape(case.arguments)},
-            **{"dtype": case.dtype, "mode": case.mode, "provider": case.provider, "rounds": rounds},
-            **{"ms": short(median), "ms_p20": short(low), "ms_p80": short(high)},
-            "host_ms": short(np.median(host)),
-            "rate": short(operator.work(backward, **inputs) / median / (1e9 if operator.unit == "TFLOP/s" else 1e6)),
-            **{"unit": operator.unit, "roof": short(self.roof(operator.unit, dtype))},
+        unit = case.operator.unit
+        return {
+            **{"rounds": rounds, "ms": short(median), "ms_p20": short(low), "ms_p80": short(high)},
+            **{"host_ms": short(np.median(host)), "rate": short(work / median / (1e9 if unit == "TFLOP/s" else 1e6))},
+            **{"unit": unit, "roof": short(self.roof(unit, DTYPES[case.dtype]))},
             "memory_mib": "" if memory is None else short(memory / MIB),
-            "error": short(max(errors[:outputs])),
-            "gradient_error": short(max(errors[outputs:])) if backward else "",
             "speedup": self.speedup(case, median),
         }
-        self.add(row)
-        return row
 
     def milliseconds(
         self, call: Callable[[], Any], rounds: int, benchmark: Any
@@ -227,28 +243,37 @@ class Comparison:
         self.rows.append(row)
         if self.results is None:
             return
-        tables.append([{name: row[name] for name in COLUMNS}], self.results)
+        tables.append([{name: row[name] for name in self.columns}], self.results)
 
     def report(self) -> Iterator[str]:
         """Lines of a table for each operator, size, dtype and mode."""
         for (operator, size, dtype, mode, details), rows in groupby(
             self.rows, lambda row: tuple(row[name] for name in ("operator", "size", "dtype", "mode", "shape"))
         ):
-            rows = list(rows)
-            head = [
-                *("provider", "ms", "p20", "p80", "host", rows[0]["unit"]),
-                *("of roof", "MiB", "error", "gradient", "x plain"),
-            ]
-            lines = [head]
-            for row in rows:
-                lines.append([
-                    *(row["provider"], row["ms"], row["ms_p20"], row["ms_p80"], row["host_ms"], row["rate"]),
-                    f"{100 * row['rate'] / row['roof']:.0f} %",
-                    *(row["memory_mib"], row["error"], row["gradient_error"], row["speedup"]),
-                ])  # fmt: skip
             yield f"{operator} {size} {dtype} {mode}: {details}"
-            yield from aligned(lines)
+            yield from aligned((counted_lines if self.counting else timed_lines)(list(rows)))
             yield ""
+
+
+def timed_lines(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+    head = [
+        *("provider", "ms", "p20", "p80", "host", rows[0]["unit"]),
+        *("of roof", "MiB", "error", "gradient", "x plain"),
+    ]
+    lines = [
+        [
+            *(row["provider"], row["ms"], row["ms_p20"], row["ms_p80"], row["host_ms"], row["rate"]),
+            f"{100 * row['rate'] / row['roof']:.0f} %",
+            *(row["memory_mib"], row["error"], row["gradient_error"], row["speedup"]),
+        ]
+        for row in rows
+    ]
+    return [head, *lines]
+
+
+def counted_lines(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+    names = ("provider", *(name for name in COUNTED if name not in ABOUT))
+    return [[name.replace("_", " ") for name in names], *([row[name] for name in names] for row in rows)]
 
 
 def short(number: float) -> float:

@@ -1,7 +1,8 @@
 """The kernel benchmarks as pytest runs them: `pytest benchmarks`, or one file of them.
 
 A benchmark is a function marked with its operator; it is run once for each case. Rows go to `--results` and, as tables,
-to the end of the run. Cases are chosen with pytest's own -k, e.g. `-k "voc and bf16 and not compiled"`.
+to the end of the run. Cases are chosen with pytest's own -k, e.g. `-k "voc and bf16 and not compiled"`. Of `--sizes
+tiny` launches and allocations are counted, and no time is measured.
 """
 
 import gc
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from comparison import LEAST, Comparison, cases, compiles
+from comparison import Comparison, cases, compiles
 
-collect_ignore = ["bench_loader.py"]
+collect_ignore = ["bench_loader.py", "bench_step.py", "bench_waterfall.py"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RESULTS = Path(__file__).parent / "results" / "kernels.csv"
 COMPARISON = pytest.StashKey[Comparison]()
@@ -21,7 +22,10 @@ COMPARISON = pytest.StashKey[Comparison]()
 def pytest_addoption(parser):
     group = parser.getgroup("kernels", "the kernel benchmarks")
     group.addoption(
-        "--sizes", choices=("default", "all", "tiny"), default="default", help="tiny ones are for tests, all take hours"
+        "--sizes",
+        choices=("default", "all", "tiny"),
+        default="default",
+        help="of tiny ones launches and allocations are counted, in seconds; all take hours",
     )
     group.addoption("--rounds", type=int, help="timed calls of each case (default: as many as fit a fixed time)")
     group.addoption("--compiled", action="store_true", help="include torch.compile, which `--sizes all` does on a GPU")
@@ -40,7 +44,7 @@ def _comparison(option) -> Comparison:
     tiny = option.sizes == "tiny"
     results = option.results or (None if tiny else RESULTS)
     compiled = option.compiled or compiles(option.sizes, DEVICE)
-    return Comparison(DEVICE, results, option.rounds or (LEAST if tiny else None), compiled, tiny)
+    return Comparison(DEVICE, results, option.rounds, compiled, counting=tiny)
 
 
 def pytest_generate_tests(metafunc):
@@ -58,13 +62,17 @@ def pytest_unconfigure():
 
 
 @pytest.fixture
-def measure(benchmark, pytestconfig):
+def measure(request, pytestconfig):
     """`measure(case)` adds the row of a case to the run."""
+    comparison = pytestconfig.stash[COMPARISON]
 
     def run(case):
-        comparison = pytestconfig.stash[COMPARISON]
         if case.provider == "compiled" and not comparison.compiles:
             pytest.skip("torch.compile takes its time for each case; --compiled includes it")
+        if comparison.counting:
+            comparison.measure(case)
+            return
+        benchmark = request.getfixturevalue("benchmark")
         if benchmark.disabled:
             pytest.skip("pytest-benchmark is disabled")
         benchmark.group = f"{case.operator.name} {case.size} {case.dtype} {case.mode}"

@@ -1,7 +1,8 @@
-"""Time, memory and error of one call, what the device does at best, and the machine that it is.
+"""Time, memory and error of one call, what it asks of the device, what the device does at best, and which one it is.
 
 On a GPU time is read from events on the device, on the CPU from the clock on the wall. Memory is what the call holds at
-its peak beyond what was held before it, results included.
+its peak beyond what was held before it, results included. Counts of launches and allocations take the place of time
+where a result shall not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 FLUSH_BYTES = 1 << 30
 HEAD_START = 20_000_000
 """Clocks, some 11 ms, for which the GPU sleeps while the host launches a call."""
+LAUNCHES = {"cpu": {"cpu_op"}, "cuda": {"kernel", "gpu_memcpy", "gpu_memset"}}
+"""What counts as one, by the profiler's words."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -88,6 +93,41 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
     peak = _status("VmHWM")
     del result
     return peak - before
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one call asks of the device, the same in every call on machines of one kind."""
+
+    launches: int
+    """Kernels, copies and fills on a GPU; on the CPU operators, those that others call included."""
+    allocations: int
+    allocated_bytes: int
+    """Of all allocations, though they may not have been held at once."""
+    largest_bytes: int
+    """The largest allocation."""
+
+
+def counts(call: Callable[[], Any], device: torch.device) -> Counts:
+    """Of `call`, after one that compiles what it needs. On the CPU with one thread, for the number of operators depends
+    on how many share the work out, and the profiler sees but one of them."""
+    threads = torch.get_num_threads()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        call()
+        synchronize(device)
+        with profile(activities=activities, profile_memory=True) as profiled:
+            call()
+            synchronize(device)
+    finally:
+        torch.set_num_threads(threads)
+    events = profiled.profiler.kineto_results.events()
+    here = [event for event in events if event.device_type().name.lower() == device.type]
+    allocated = [event.nbytes() for event in here if event.name() == "[memory]" and event.nbytes() > 0]
+    launches = sum(event.activity_type() in LAUNCHES[device.type] for event in here)
+    return Counts(launches, len(allocated), sum(allocated), max(allocated, default=0))
 
 
 def _status(field: str) -> int:

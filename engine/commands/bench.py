@@ -35,7 +35,8 @@ def bench(
         data: Root of Pascal VOC for loader and step (default: the embedded data set, the loader alone), or of the data
             set of --quick.
         rounds: Timed rounds (default: 3 of the loaders, for kernels as many as fit a fixed time).
-        sizes: Of the kernels: what suits the device, all, or tiny ones to see that everything works.
+        sizes: Of the kernels, what suits the device, or all; of tiny ones launches and allocations are counted, and of
+            all benchmarks these alone run.
         compiled: Include torch.compile on the CPU too, which takes minutes.
     """
     folder = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -54,6 +55,8 @@ def bench(
     if what not in ("all", "loader", "step", "kernels", *scripts):
         names = ", ".join(scripts)
         raise UsageError(f"bench: there is no {what!r}; choose all, loader, step, kernels, compare, {names}")
+    if what == "all" and sizes == "tiny":
+        what = "kernels"
     number = [] if rounds is None else ["--rounds", str(rounds)]
     if what in ("all", "loader"):
         _run("loader", str(loader), "--data", str(data or shapes.find().root), *number)

@@ -1,12 +1,15 @@
-"""The kernel benchmarks at tiny sizes: rows, errors and the agreement of the providers; and how memory is measured."""
+"""The kernel benchmarks: counts and errors at tiny sizes, the agreement of the providers, times of the fastest, and how
+memory is measured."""
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ import torch
 
 import comparison
 import measurement
-from bench_directional_contrast import CONTRAST
+from bench_directional_contrast import CHUNK, CONTRAST
 from bench_upsample import UPSAMPLE
 from bench_upsample_cross_entropy import CROSS_ENTROPY
 
@@ -27,12 +30,9 @@ OPERATORS = {
 LARGEST_ERROR = {"fp32": 1e-5, "bf16": 1e-2}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> tuple[str, list[dict[str, str]]]:
-    """What one run of all kernel benchmarks prints, and its rows."""
-    results = tmp_path_factory.mktemp("benchmarks") / "kernels.csv"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks", "--sizes", "tiny"]
-    command += ["--rounds", "1", "--results", str(results)]
+def run(results: Path, *arguments: str) -> tuple[str, list[dict[str, str]]]:
+    """What a run of the kernel benchmarks prints, and its rows."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, "--results", str(results)]
     # pytest-benchmark measures nothing in a process that says it is one of several.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
@@ -41,21 +41,83 @@ def run(tmp_path_factory) -> tuple[str, list[dict[str, str]]]:
         return done.stdout, list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory) -> tuple[str, list[dict[str, str]]]:
+    """All of them, at tiny sizes."""
+    return run(tmp_path_factory.mktemp("counted") / "kernels.csv", "benchmarks", "--sizes", "tiny")
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory) -> tuple[str, list[dict[str, str]]]:
+    """The one that takes least."""
+    results = tmp_path_factory.mktemp("timed") / "kernels.csv"
+    return run(results, "benchmarks/bench_cutmix.py", "--rounds", "1")
+
+
 @pytest.fixture
-def rows(run) -> list[dict[str, str]]:
-    return run[1]
+def rows(counted) -> list[dict[str, str]]:
+    return counted[1]
 
 
-def test_every_operator_has_rows_with_every_column(rows) -> None:
+def test_every_operator_is_counted_without_a_clock(rows) -> None:
     assert {row["operator"] for row in rows} == OPERATORS
     for row in rows:
-        assert tuple(row) == comparison.COLUMNS
-        assert float(row["ms_p20"]) <= float(row["ms"]) <= float(row["ms_p80"])
-        assert float(row["roof"]) > 0
-        assert float(row["rate"]) > 0
+        assert tuple(row) == comparison.COUNTED
+        assert int(row["launches"]) > 0
+        assert int(row["allocated_bytes"]) >= int(row["largest_bytes"]) > 0
+        assert int(row["allocated_bytes"]) <= int(row["allocations"]) * int(row["largest_bytes"])
         assert row["machine"]
         assert row["torch"] == torch.__version__
         assert (row["mode"] == "forward") == (row["gradient_error"] == "")
+
+
+def test_a_gradient_costs_more_than_none(rows) -> None:
+    names = ("operator", "size", "dtype", "provider")
+    forward = {tuple(row[name] for name in names): row for row in rows if row["mode"] == "forward"}
+    both = [row for row in rows if row["mode"] == "forward+backward"]
+    assert both
+    for row in both:
+        without = forward[tuple(row[name] for name in names)]
+        assert int(row["launches"]) > int(without["launches"])
+        assert int(row["allocated_bytes"]) > int(without["allocated_bytes"])
+
+
+def largest(operator: comparison.Operator, size: dict, provider: str) -> int:
+    """Bytes of the largest allocation of a step with a gradient."""
+    torch.manual_seed(0)
+    inputs = operator.inputs(**size, dtype=torch.float32, device=CPU)
+    call = partial(comparison.evaluate, operator.providers[provider], inputs, operator.gradients)
+    return measurement.counts(call, CPU).largest_bytes
+
+
+def test_the_fused_cross_entropy_holds_no_logits_at_full_resolution() -> None:
+    size = CROSS_ENTROPY.sizes["voc"] | {"batch": 2}
+    full = 4 * size["batch"] * size["classes"] * math.prod(size["full"])
+    assert largest(CROSS_ENTROPY, size, "plain") >= full
+    assert largest(CROSS_ENTROPY, size, "fused") < full / 4
+
+
+def test_the_fused_contrast_holds_no_scores_of_all_rows_against_the_bank() -> None:
+    size = {"rows": 1024, "negatives": 2 * CHUNK, "classes": 21, "active": "all"}
+    scores = 4 * size["rows"] * size["negatives"]
+    assert largest(CONTRAST, size, "plain") >= scores / 2
+    assert largest(CONTRAST, size, "fused") < scores / 3
+
+
+def test_counts_are_those_of_the_call_alone() -> None:
+    """Without what an earlier call has prepared."""
+
+    def call() -> torch.Tensor:
+        if not prepared:
+            prepared.append(torch.ones(1 << 20))
+        return torch.empty(1000)
+
+    prepared: list[torch.Tensor] = []
+    threads = torch.get_num_threads()
+    found = measurement.counts(call, CPU)
+    assert (found.allocations, found.allocated_bytes, found.largest_bytes) == (1, 4000, 4000)
+    assert found == measurement.counts(call, CPU)
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("operator", [CONTRAST, CROSS_ENTROPY, UPSAMPLE], ids=lambda operator: operator.name)
@@ -109,10 +171,18 @@ def test_on_a_gpu_the_host_is_timed_beside_the_device_which_sleeps_meanwhile(mon
     assert all(20 <= milliseconds < 2000 for milliseconds in host)
 
 
-def test_rates_and_speedups_are_those_of_the_times(rows) -> None:
+def test_times_have_every_column(timed) -> None:
+    for row in timed[1]:
+        assert tuple(row) == comparison.TIMED
+        assert float(row["ms_p20"]) <= float(row["ms"]) <= float(row["ms_p80"])
+        assert float(row["roof"]) > 0
+        assert float(row["rate"]) > 0
+
+
+def test_rates_and_speedups_are_those_of_the_times(timed) -> None:
     """Providers of one case do the same work; whatever the machine did meanwhile, rate and time say how much it is."""
     cases = {}
-    for row in rows:
+    for row in timed[1]:
         cases.setdefault(tuple(row[name] for name in ("operator", "size", "dtype", "mode")), []).append(row)
     for plain, *others in cases.values():
         assert (plain["provider"], float(plain["speedup"])) == ("plain", 1)
@@ -141,9 +211,11 @@ def test_every_provider_computes_the_same(rows) -> None:
         assert float(row["gradient_error"] or 0) <= bound, row
 
 
-def test_a_table_is_printed_and_torch_compile_left_out_visibly(run) -> None:
-    assert "cutmix tiny fp32 forward" in run[0]
-    assert "--compiled includes it" in run[0]
+def test_a_table_is_printed_and_torch_compile_left_out_visibly(counted, timed) -> None:
+    assert "cutmix tiny fp32 forward" in counted[0]
+    assert "largest bytes" in counted[0]
+    assert "--compiled includes it" in counted[0]
+    assert "of roof" in timed[0]
 
 
 @pytest.mark.skipif(not measurement.CLEAR.exists(), reason="no /proc")
@@ -173,7 +245,7 @@ def test_errors_are_relative_and_labels_are_counted() -> None:
 def test_a_file_of_other_columns_is_left_alone(tmp_path) -> None:
     results = tmp_path / "kernels.csv"
     results.write_text("kernel,ms\n")
-    run = comparison.Comparison(CPU, results, rounds=1, compiles=False, tiny=True)
+    run = comparison.Comparison(CPU, results, rounds=1, compiles=False)
     with pytest.raises(ValueError, match="other columns"):
-        run.add(dict.fromkeys(comparison.COLUMNS, 0))
+        run.add(dict.fromkeys(comparison.TIMED, 0))
     assert results.read_text() == "kernel,ms\n"

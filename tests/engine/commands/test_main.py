@@ -317,6 +317,13 @@ def test_bench_of_one_kernel(semiseg, started):
     assert kernels[-3:] == ["--sizes", "tiny", "--compiled"]
 
 
+def test_bench_of_tiny_sizes_measures_no_time(semiseg, started):
+    assert semiseg("bench", "--sizes", "tiny")[0] == 0
+    (kernels,) = started
+    assert kernels[:2] == ["-m", "pytest"]
+    assert kernels[-2:] == ["--sizes", "tiny"]
+
+
 def test_bench_of_something_unknown(refused):
     assert "cutmix" in refused("bench", "cutmux")
 
