@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import collect_env
 
 from ..pipelines.cores import cores
 from ..pipelines.errors import UsageError, refuse
+from ..pipelines.memory import whole_memory
 from .disk import whole, writing
 
 PACKAGES = (
@@ -154,14 +156,15 @@ def _order(line: dict[str, Any]) -> tuple[int, bool]:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions, command and commit."""
+    """All that a stranger needs to know of where and how something ran: machine, versions, command and commit. What is
+    not known, or not there, is None."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    memory = whole_memory()
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -169,9 +172,26 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
-        "gpu": device,
+        "memory_gib": memory and round(memory / 2**30, 1),
+        **_gpu(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "packages": versions,
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__)),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """Of the one that is used, how many there are, and their driver."""
+    if not torch.cuda.is_available():
+        return dict.fromkeys(("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver"))
+    device = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": device.name,
+        "gpus": torch.cuda.device_count(),
+        "gpu_memory_gib": round(device.total_memory / 2**30, 1),
+        "compute_capability": f"{device.major}.{device.minor}",
+        "driver": collect_env.get_nvidia_driver_version(collect_env.run),
     }
 
 
@@ -183,10 +203,18 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _commit() -> str | None:
-    here = Path(__file__).parent
+def commit_of(file: Path) -> str | None:
+    """Of the checkout that holds a file, ending in -dirty where something differs from it; None where it is in none,
+    as that of a library installed into a folder of another project."""
+    asked = (
+        ["ls-files", "--error-unmatch", file.name],
+        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    )
     try:
-        found = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        told = [
+            subprocess.run(["git", "-C", file.parent, *words], capture_output=True, text=True, timeout=5)
+            for words in asked
+        ]
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return told[-1].stdout.strip() if not any(one.returncode for one in told) else None

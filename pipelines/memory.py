@@ -1,4 +1,4 @@
-"""How much memory may still be used."""
+"""How much memory there is, and how much of it may still be used."""
 
 from __future__ import annotations
 
@@ -20,10 +20,20 @@ def free_memory(system: Path = SYSTEM, group: Path = GROUP) -> int | None:
     return min(known, default=None)
 
 
-def _of_the_machine(path: Path) -> int | None:
+def whole_memory(system: Path = SYSTEM, group: Path = GROUP) -> int | None:
+    """Bytes that the machine has, or its control group where that may take less. None where nothing is known."""
+    try:
+        limit = int((group / "memory.max").read_text())
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        limit = None
+    known = [size for size in (_of_the_machine(system, "MemTotal"), limit) if size is not None]
+    return min(known, default=None)
+
+
+def _of_the_machine(path: Path, field: str = "MemAvailable") -> int | None:
     try:
         return next(
-            1024 * int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith("MemAvailable:")
+            1024 * int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{field}:")
         )
     except (OSError, ValueError, StopIteration):
         return None

@@ -3,7 +3,7 @@ import resource
 import pytest
 
 from semiseg.pipelines import memory
-from semiseg.pipelines.memory import free_memory
+from semiseg.pipelines.memory import free_memory, whole_memory
 
 
 @pytest.fixture
@@ -47,3 +47,10 @@ def test_the_limit_of_the_process_counts_too(machine, monkeypatch, tmp_path):
 def test_nothing_known_is_no_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "resource", None)
     assert free_memory(tmp_path / "none", tmp_path) is None
+    assert whole_memory(tmp_path / "none", tmp_path) is None
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 9_216_000), ("max", 9_216_000), (5_000_000, 5_000_000)])
+def test_what_there_is_does_not_depend_on_what_is_used(machine, tmp_path, limit, expected):
+    machine(limit, 4_000_000)
+    assert whole_memory(tmp_path / "meminfo", tmp_path) == expected
