@@ -27,18 +27,13 @@ from rich.table import Table
 import command
 import measurement
 import tables
-from published_way import PublishedWay
-from semiseg.engine.catalogue import load_recipe
-from semiseg.engine.data import Data, prepare_data
+from published_way import METHODS
+from semiseg.engine.data import prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
-from semiseg.engine.methods import METHODS
-from semiseg.engine.models import Network
-from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import environment
-from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.graph import WARM_UP
-from semiseg.engine.training.step import Step
 from semiseg.pipelines.cores import cores
+from ways import Training, Way, images_a_step, voc_recipe
 
 AHEAD = 4
 """Batches that the input may have ready when its turn comes."""
@@ -46,7 +41,7 @@ AHEAD = 4
 
 def main(
     data: Path,
-    method: Literal[tuple(METHODS)] = "cac",
+    method: Literal[METHODS] = "cac",
     backbone: str = "resnet18",
     crop: int = 320,
     batch: int = 2,
@@ -81,19 +76,13 @@ def main(
         load: what else kept the machine busy, in words, for the row.
     """
     where, threads = resolve_device(device), threads or cores()
-    recipe = load_recipe(f"{method}_voc").replace(
-        backbone=backbone,
-        **{"weights": "none", "crop": crop, "batch": batch, "split": "draw:1/2@0", "data": data, "device": device},
-        **{"precision": precision, "backend": backend, "threads": threads, "steps": 100_000, "compile": compile},
-    )
-    if method == "cac":
-        recipe.method.start = 0.0
-    recipe.check()
-    prepared = prepare_data(recipe)
-    images = recipe.batch + recipe.views.windows * recipe.unlabeled_batch
+    recipe = voc_recipe(method, data, device, threads, backbone=backbone, crop=crop, batch=batch)
+    prepared, images = prepare_data(recipe), images_a_step(recipe)
+    precision = resolve_precision(precision, where).name
+    ours = Way(backend, "fused", "lean", channels_last=True, precision=precision, graph=True, compile=compile)
     ways = {
-        "published_way": published_steps(recipe, prepared, where, threads),
-        "ours": our_steps(recipe, prepared, where),
+        name: steps_of(Training(way, recipe, prepared, where, say))
+        for name, way in {"published_way": Way(), "ours": ours}.items()
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     captured: dict[str, bool] = {}
@@ -117,7 +106,7 @@ def main(
     result["settings"] = {
         **{"method": method, "backbone": backbone, "crop": crop, "batch": batch, "images_a_step": images},
         **{
-            "precision": resolve_precision(precision, where).name,
+            "precision": precision,
             "backend": backend,
             "compile": compile,
             "graph": captured["ours"],
@@ -140,36 +129,18 @@ def main(
     Console().print(table)
 
 
-def published_steps(recipe: Recipe, data: Data, device: torch.device, workers: int) -> Iterator[bool]:
-    """Makes steps, and says of each that it is no graph."""
-    torch.manual_seed(0)
-    way = PublishedWay(recipe, len(data.dataset.classes)).to(device)
-    for batches in zip(*way.loaders(data.labeled, data.unlabeled, workers)):
-        way.step(*batches)
-        yield False
+def steps_of(training: Training) -> Iterator[bool]:
+    """Makes steps, and says of each whether it is replayed from a graph, or is to be."""
+    try:
+        for number, batch in enumerate(training.batches):
+            training.step(batch, number)
+            yield training.graph
+    finally:
+        training.close()
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def our_steps(recipe: Recipe, data: Data, device: torch.device) -> Iterator[bool]:
-    """Makes steps, and says whether they are replayed from a graph, or are to be."""
-    torch.manual_seed(0)
-    method = build_method(recipe, len(data.dataset.classes)).to(device)
-    if recipe.runtime.channels_last:
-        method.to(memory_format=torch.channels_last)
-    for network in method.modules() if recipe.runtime.compile else ():
-        if isinstance(network, Network):
-            network.compile()
-    step = Step(recipe, method.train(), resolve_precision(recipe.runtime.precision, device), say)
-    loader = open_loader(recipe, data, device)
-    try:
-        for number, batch in enumerate(loader):
-            step(batch, number)
-            yield step.graph is not None
-    finally:
-        loader.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step as the published programs make it, written in plain PyTorch: what `bench_step.py` compares with.
+"""A training step as the published programs make it, written in plain PyTorch: what is compared with.
 
 float32 (on a GPU with TensorFloat32 in convolutions, torch's default), contiguous, eager; whole images resized with
 Pillow in the worker processes of a DataLoader; logits upsampled to full resolution for every loss and label; overlaps
@@ -26,12 +26,15 @@ from semiseg.engine.models import Network, build_network
 from semiseg.engine.models.decoders.deeplab import ConcatenatingASPP, DeepLabDecoder
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import parameter_groups
+from semiseg.kernels import box_mask
+from semiseg.pipelines.batch import Batch, Mixed, Pair, Plain
 from semiseg.pipelines.datasets.dataset import IGNORE
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.views import Augmentation
 
 MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
 STRIDE, CHUNK, TRIES = 8, 8000, 50
+METHODS = ("supervised", "cac", "cps", "cutmix_cps")
 
 
 class Images(Dataset):
@@ -285,8 +288,11 @@ class PublishedWay(nn.Module):
         supervised = cross_entropy(both[0][0], target) + cross_entropy(both[1][0], target)
         return {"loss": supervised + self.recipe.method.weight * cps, "supervised": supervised, "cps": cps}
 
-    def cutmix_cps(self, x: Tensor, target: Tensor, u: Tensor, v: Tensor) -> dict[str, Tensor]:
-        mask = torch.from_numpy(box_masks(len(u), u.shape[-2:])).to(u)
+    def cutmix_cps(
+        self, x: Tensor, target: Tensor, u: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if mask is None:
+            mask = torch.from_numpy(box_masks(len(u), u.shape[-2:])).to(u)
         mixed = u * (1 - mask) + v * mask
         with torch.no_grad():
             label1, label2 = (
@@ -299,6 +305,21 @@ class PublishedWay(nn.Module):
             self.full(self.branch2, x), target
         )
         return {"loss": supervised + self.recipe.method.weight * cps, "supervised": supervised, "cps": cps}
+
+
+def as_published(batch: Batch) -> list[Tensor | list[Tensor]]:
+    """A batch of ours as `PublishedWay.loaders` gives it; of images to be mixed the mask (B, 1, S, S) comes with it."""
+    labeled = [batch.labeled.image, batch.labeled.target.long()]
+    match batch.unlabeled:
+        case None:
+            return [labeled]
+        case Plain(image):
+            return [labeled, image]
+        case Mixed(u, v, boxes):
+            return [labeled, u, v, box_mask(boxes, u.shape[-2:])[:, None].to(u.dtype)]
+        case Pair(u, v, corner1, corner2, extent, flip1, flip2):
+            low, flips = torch.stack([corner1, corner2], 1).long(), torch.stack([flip1, flip2], 1)
+            return [labeled, [torch.stack([u, v], 1), low, low + extent[:, None], flips]]
 
 
 def upsampled(logits: Tensor, size: torch.Size) -> Tensor:

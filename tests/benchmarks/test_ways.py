@@ -1,0 +1,55 @@
+"""All ways between the published one and ours train alike: the same weights, batches and losses."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from semiseg.engine.data import prepare_data
+from ways import PILLOW, Training, Way, voc_recipe, waterfall
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("method", ["cac", "cutmix_cps"])
+def test_ways_that_see_the_same_batches_have_the_same_losses(voc_root, method):
+    recipe = voc_recipe(method, voc_root(), "cpu", 1, backbone="resnet18", crop=32, batch=2).replace(head_width=16)
+    if method == "cac":
+        recipe.method.threshold = 0.0
+    data = prepare_data(recipe)
+    found = {}
+    for name, way in waterfall(CPU, "fp32", compiled=False).items():
+        training = Training(way, recipe, data, CPU, print)
+        for module in training.method.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        steps = enumerate(itertools.islice(training.batches, 2))
+        found[name] = [float(training.step(batch, number)["loss"]) for number, batch in steps]
+        training.close()
+    own, *others = found.values()
+    assert len(others) == 5
+    for losses in others:
+        assert losses == pytest.approx(others[0], rel=2e-3)
+        assert losses[0] == pytest.approx(others[0][0], rel=1e-5)
+    assert own[0] != pytest.approx(others[0][0], rel=1e-5)  # of other windows
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_each_row_adds_one_technique_and_the_last_is_ours(device):
+    ways = list(waterfall(device, "bf16", compiled=True).values())
+    for before, after in itertools.pairwise(ways):
+        changed = [name for name in Way.__dataclass_fields__ if getattr(before, name) != getattr(after, name)]
+        assert len(changed) == 1
+    precision = "tf32" if device == CUDA else "fp32"
+    assert ways[0] == Way(PILLOW, precision=precision)
+    ours = Way("resident", "fused", "lean", channels_last=True, precision="bf16", graph=device == CUDA, compile=True)
+    assert ways[-1] == ours
+
+
+def test_a_processor_without_bf16_and_without_compilation_has_fewer_rows():
+    ways = list(waterfall(CPU, "fp32", compiled=False).values())
+    assert ways[-1] == Way("resident", "fused", "lean", channels_last=True)
+    assert replace(ways[-1], channels_last=False) == ways[-2]
