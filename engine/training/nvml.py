@@ -1,4 +1,4 @@
-"""The GPU's own view of a run, for the log: NVML through nvidia-ml-py."""
+"""The GPU's own view of a run: NVML through nvidia-ml-py."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ class Gpu:
             self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)
         except (AttributeError, pynvml.NVMLError):
             self._handle = None
+
+    def joules(self) -> float | None:
+        """The energy that the device has taken since its driver was loaded; None where it does not tell."""
+        if self._handle is None:
+            return None
+        try:
+            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1000
+        except self._nvml.NVMLError:
+            return None
 
     def read(self) -> dict[str, float]:
         """gpu_pct, gpu_watt, gpu_mhz; what the device does not tell is left out."""
