@@ -28,6 +28,7 @@ HEAD_START = 20_000_000
 """Clocks, some 11 ms, for which the GPU sleeps while the host launches a call."""
 LAUNCHES = {"cpu": {"cpu_op"}, "cuda": {"kernel", "gpu_memcpy", "gpu_memset"}}
 """What counts as one, by the profiler's words."""
+ROWS = "benchmarks/results"
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -188,9 +189,13 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Of this checkout, ending in -dirty where files differ from it; empty outside of git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    """Of this checkout, ending in -dirty where more differs from it than rows do; empty outside of git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    asked = ["describe", "--always", "--exclude=*"], ["diff", "--quiet", "HEAD", "--", ":/", f":(top,exclude){ROWS}"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10) for words in asked
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    return commit.stdout.strip() + ("-dirty" if changes.returncode == 1 else "")

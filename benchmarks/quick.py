@@ -122,6 +122,11 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     images = chosen.batch + chosen.views.windows * chosen.unlabeled_batch
     document = {
         "recipe": recipe,
+        "settings": {
+            **{"backbone": chosen.backbone, "crop": chosen.crop, "batch": chosen.batch, "images_a_step": images},
+            **{"device": str(where), "precision": precision.name, "graph": step.graph is not None},
+            "backend": type(loader.backend).__name__,
+        },
         "seconds": {name: round(value, 5) for name, value in seconds.items()},
         "images_per_s": {name: round(images / seconds[name], 2) for name in ("input", "step")},
         "bound": found.bound,

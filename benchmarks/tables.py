@@ -76,6 +76,54 @@ def loader() -> str:
     return markdown(columns, lines)
 
 
+WATERFALL = (
+    *("adds", "images/s", "times the first", "data wait", "GiB", "of the roof", "J/image"),
+    *("first loss", "last loss", "difference"),
+)
+ALIKE = ("machine", "device", "load", "method", "backbone", "crop", "batch", "steps", "threads")
+"""What rows have in common that may be compared."""
+
+
+def waterfalls() -> list[list[Row]]:
+    """The newest rows of results/waterfall.csv, from the published way to ours, those that may be compared together."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in newest("waterfall", "row", *ALIKE):
+        found.setdefault(tuple(row[key] for key in ALIKE), []).append(row)
+    return list(found.values())
+
+
+def waterfall_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of `WATERFALL`; the first row is what the others are compared with."""
+    first = rows[0]
+    return [
+        [
+            row["row"],
+            f"{float(row['images_per_s']):.2f}",
+            f"{float(row['images_per_s']) / float(first['images_per_s']):.2f}",
+            f"{float(row['data_wait_pct']):.0f} %",
+            f"{float(row['memory_gib']):.2f}",
+            f"{float(row['roof_pct']):.0f} %",
+            f"{float(row['joules_an_image']):.2f}" if row["joules_an_image"] else "",
+            *(f"{float(row[name]):.4f}" for name in ("first_loss", "last_loss")),
+            f"{float(row['last_loss']) - float(first['last_loss']):+.4f}",
+        ]
+        for row in rows
+    ]
+
+
+def waterfall() -> str:
+    return "\n".join(f"{settings(rows[0])}:\n\n{markdown(WATERFALL, waterfall_lines(rows))}" for rows in waterfalls())
+
+
+def settings(row: Row) -> str:
+    """Of a waterfall, in words."""
+    load = f", {row['load']}" if row["load"] else ""
+    return (
+        f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}, {row['steps']} steps, "
+        f"{row['machine']}, {row['threads']} threads{load}"
+    )
+
+
 def kernels() -> str:
     """What a training step calls, on a GPU, at the sizes of the published settings."""
     keys = ("operator", "size", "mode", "provider")
@@ -96,6 +144,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
     "loader": loader,
+    "waterfall": waterfall,
     "kernels": kernels,
 }
 

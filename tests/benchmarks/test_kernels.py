@@ -249,3 +249,22 @@ def test_a_file_of_other_columns_is_left_alone(tmp_path) -> None:
     with pytest.raises(ValueError, match="other columns"):
         run.add(dict.fromkeys(comparison.TIMED, 0))
     assert results.read_text() == "kernel,ms\n"
+
+
+def test_rows_that_are_added_leave_the_commit_as_it_is(tmp_path, monkeypatch) -> None:
+    """So that those of one run have one commit, and a run that goes on finds them."""
+    monkeypatch.delenv("SEMISEG_COMMIT", raising=False)
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    code, rows = tmp_path / "benchmarks/measurement.py", tmp_path / measurement.ROWS / "kernels.csv"
+    for path, text in ((code, Path(measurement.__file__).read_text()), (rows, "ms\n")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    monkeypatch.setattr(measurement, "__file__", str(code))
+    commit = measurement.machine(CPU)["commit"]
+    assert len(commit) >= 7
+    rows.write_text("ms\n1\n")
+    assert measurement.machine(CPU)["commit"] == commit
+    code.write_text("")
+    assert measurement.machine(CPU)["commit"] == f"{commit}-dirty"

@@ -46,5 +46,8 @@ def test_a_run_is_measured_in_parts(monkeypatch, capsys, tmp_path, voc_root):
     quick.main("supervised_voc", voc_root(), "cpu", json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["bound"] in ("decode", "compute", "evaluation")
+    assert document["settings"]["precision"] in ("fp32", "bf16")
+    assert (document["settings"]["crop"], document["settings"]["backend"]) == (32, "HostBackend")
+    assert document["environment"]["memory_gib"] > 0
     assert set(document["seconds"]) == {"input", "step", "evaluated_image"}
     assert all(value > 0 for value in document["seconds"].values())

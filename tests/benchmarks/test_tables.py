@@ -25,6 +25,25 @@ def test_a_table_is_made_of_the_newest_rows(tmp_path, monkeypatch):
     assert tables.written(page).endswith("<!-- end -->\nafter\n")
 
 
+def test_a_waterfall_compares_with_the_first_row_of_the_same_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    row = dict.fromkeys(tables.ALIKE, "1") | {"data_wait_pct": 3.0, "memory_gib": 0.5, "roof_pct": 40.0, "load": ""}
+    row |= {"joules_an_image": None, "first_loss": 3.0}
+    for machine, rates in (("a", (2.0, 3.0)), ("b", (100.0, 400.0)), ("a", (1.0, 4.0))):
+        rows = [
+            row | {"machine": machine, "row": name, "images_per_s": rate, "last_loss": rate / 8}
+            for name, rate in zip(("published way", "fused losses"), rates)
+        ]
+        tables.append(rows, tmp_path / "waterfall.csv")
+    first, second = tables.waterfalls()
+    assert [line[1:3] + line[-1:] for line in tables.waterfall_lines(first)] == [
+        ["1.00", "1.00", "+0.0000"],
+        ["4.00", "4.00", "+0.3750"],
+    ]
+    assert [line[1:3] for line in tables.waterfall_lines(second)] == [["100.00", "1.00"], ["400.00", "4.00"]]
+    assert tables.waterfall().count("| published way |") == 2
+
+
 def test_rows_go_below_the_columns_of_their_names(tmp_path):
     path = tmp_path / "some.csv"
     tables.append([{"a": 1, "b": 2}], path)

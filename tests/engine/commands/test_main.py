@@ -298,6 +298,8 @@ def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
 def test_bench_quick_takes_a_recipe_and_its_data(semiseg, started, tmp_path):
     assert semiseg("bench", "--quick", "--recipe", "cac_voc", "--data", tmp_path)[0] == 0
     assert started[0][1:] == ["--recipe", "cac_voc", "--data", str(tmp_path)]
+    assert semiseg("bench", "--quick", "--json")[0] == 0
+    assert started[1][1:] == ["--recipe", "cac_shapes", "--json"]
 
 
 def test_bench_compare_takes_two_results(refused, semiseg, started):
@@ -308,6 +310,29 @@ def test_bench_compare_takes_two_results(refused, semiseg, started):
 
 def test_bench_of_the_step_wants_data(refused):
     assert "--data" in refused("bench", "step")
+
+
+@pytest.mark.parametrize("what", ["step", "waterfall"])
+def test_bench_hands_on_what_is_trained_and_where_rows_go(semiseg, started, tmp_path, what):
+    words = ["--method", "cps", "--crop", "160", "--steps", "10", "--json", "--results", tmp_path / "rows.csv"]
+    assert semiseg("bench", what, "--data", tmp_path, *words)[0] == 0
+    (command,) = started
+    assert command[0].endswith(f"bench_{what}.py")
+    assert command[1:] == ["--data", str(tmp_path), *map(str, words)]
+
+
+def test_bench_refuses_what_the_benchmark_would_not_heed(refused, semiseg, started):
+    assert "--crop is of step and waterfall" in refused("bench", "loader", "--crop", "0")
+    assert "--json is of --quick, loader, step and waterfall" in refused("bench", "cutmix", "--json")
+    assert "--results is one file" in refused("bench", "--results", "rows.csv")
+    assert "--data" in refused("bench", "waterfall")
+    assert not started
+
+
+def test_bench_ends_as_a_program_that_has_said_what_to_mend(semiseg, monkeypatch, tmp_path):
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
+    code, _, told = semiseg("bench", "step", "--data", tmp_path)
+    assert (code, told) == (2, "")
 
 
 def test_bench_of_one_kernel(semiseg, started):
