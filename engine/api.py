@@ -15,7 +15,9 @@ from .evaluation.inference import evaluate, predict
 from .events import Event, Listener, silent
 from .recipe import Recipe
 from .report import write_report, write_samples
-from .training.trainer import Result, Stopped, Trainer
+from .training.result import Result
+from .training.signals import Stopped
+from .training.trainer import Trainer
 
 __all__ = ["Event", "Recipe", "Result", "Stopped", "evaluate", "load_network", "load_recipe", "predict", "train"]
 
@@ -29,4 +31,5 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     result = trainer.train()
     write_samples(trainer.run, trainer.data.val, trainer.device)
     write_report(result.out)
+    trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
     return result

@@ -3,15 +3,18 @@ the published programs, which stand in for them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..pipelines.datasets.dataset import Colour
 from ..pipelines.datasets.files import voc_colours
@@ -95,12 +98,21 @@ def header_of(
     )
 
 
-def save_network(path: Path, network: Network, header: Header, recipe: Recipe) -> None:
-    """Writes the file whole or not at all."""
+def save_network(path: Path, weights: Mapping[str, Tensor], header: Header, recipe: Recipe) -> None:
+    """Writes a network's state dict, with a checksum, whole or not at all."""
     metadata = {"format": FORMAT, "header": json.dumps(plain(header)), "recipe": json.dumps(recipe.to_dict())}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with whole(path) as draft:
-        save_file(state, draft, metadata)
+        save_file(weights, draft, metadata | {"sha256": _checksum(weights, metadata)})
+
+
+def _checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of what a file says and holds."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
@@ -121,6 +133,9 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path}: damaged or no safetensors file ({error}); pass another checkpoint") from None
+    said = metadata.pop("sha256", None)  # files of before have none
+    if said is not None and said != _checksum(state, metadata):
+        raise UsageError(f"{path}: damaged (not the bytes that were saved); pass another checkpoint")
     try:
         header = read_header(metadata)
     except (KeyError, TypeError, ValueError) as error:

@@ -13,19 +13,36 @@ from ..pipelines.errors import UsageError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A draft to write into, which becomes the file at the end: it is there whole, or as it was before.
+def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A draft to write into, which becomes the file at the end: it is there whole, or as it was before. durable: when
+    this is over, a loss of power does not undo it.
 
     Raises UsageError where it cannot be written.
     """
     draft = path.with_name(f"{path.name[:50]}.part")  # a longer name may be too long for the file system
     with writing(path):
         try:
+            draft.touch()
+            mode = draft.stat().st_mode
             yield draft
+            draft.chmod(mode)  # the umask's, which some libraries pass over
+            if durable:
+                sync(draft)
             os.replace(draft, path)
+            if durable:
+                sync(path.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def sync(path: Path) -> None:
+    """Waits until the disk has a file, or the names in a folder. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -39,6 +56,6 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         raise UsageError(
-            f"--out: cannot write {path} ({reason}); free space on its disk, or take another folder; a run that has "
-            "saved a checkpoint goes on from it with --resume"
+            f"--out: cannot write {path} ({reason}); free space on its disk, or take another folder; a run goes on "
+            "from its last save with --resume"
         ) from None

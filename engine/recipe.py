@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,10 @@ class Runtime:
     out: Path | None = None
     """The run's folder (default: runs/<recipe>-<time>)."""
     resume: bool = False
-    """Go on with the run in --out."""
+    """Go on with the run in --out (default: the newest unfinished one of the recipe in runs/)."""
+    save_every: str = "5m"
+    """Minutes (5m) or steps (500) after which the state is saved that a run goes on from; with each evaluation and at a
+    signal it is, too."""
     log_every: int = 10
     """Steps between log lines."""
     on_nan: Literal["stop", "ignore"] = "stop"
@@ -122,8 +126,17 @@ class Runtime:
             yield "--recompute on: not with --grouped, whose groups the second pass does not see; leave out one of them"
         if self.compile and self.recompute == "on":
             yield "--recompute on: not with --compile, which chooses itself what it keeps; leave out one of them"
-        if self.resume and self.out is None:
-            yield "--resume: say which run with --out FOLDER"
+        try:
+            self.cadence()
+        except UsageError as error:
+            yield str(error)
+
+    def cadence(self) -> tuple[float, float]:
+        """Seconds and steps after either of which the state is saved. Raises UsageError for what is neither."""
+        said = re.fullmatch(r"(\d*\.?\d+)m|(\d+)", str(self.save_every))
+        if said is None or not float(said[1] or said[2]):
+            refuse(require(False, "--save-every", "must be minutes (5m) or steps (500)", self.save_every))
+        return (60 * float(said[1]), math.inf) if said[1] else (math.inf, int(said[2]))
 
 
 RUNTIME = frozenset(field.name for field in dataclasses.fields(Runtime))
@@ -344,10 +357,11 @@ class Recipe:
         runtime = dataclasses.replace(changes.pop("runtime", self.runtime), **own)
         return dataclasses.replace(self, runtime=runtime, **changes)
 
-    def decisive(self) -> dict[str, Any]:
-        """What must not change when a run goes on; it brings its own weights, and labels decide nothing."""
-        values = plain(self)
-        return {name: values[name] for name in values.keys() - {"runtime", "weights", "init", "published"}}
+    def decisive(self, *, fresh: bool = False) -> dict[str, Any]:
+        """What must not change when a run goes on. Labels decide nothing, and weights only for a run that has none of
+        its own yet: fresh."""
+        passed = {"runtime", "published"} if fresh else {"runtime", "published", "weights", "init"}
+        return {name: value for name, value in plain(self).items() if name not in passed}
 
     def get(self, path: str) -> Any:
         """The value of a field, nested ones by dots: `sampling.cutmix_partner`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import json
 import math
@@ -21,7 +22,7 @@ from torch.utils import collect_env
 from ..pipelines.cores import cores
 from ..pipelines.errors import UsageError, refuse
 from ..pipelines.memory import whole_memory
-from .disk import whole, writing
+from .disk import sync, whole, writing
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
@@ -35,29 +36,27 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        self._events = None
+        self._events = self._lock = None
 
     @staticmethod
     def check(folder: Path) -> None:
         """Raises UsageError where a run is already, or where nothing can be written."""
-        if any((folder / "checkpoints").glob("*")):
+        if (folder / "recipe.json").exists() or any((folder / "checkpoints").glob("*")):
             raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
-        if (folder / "recipe.json").exists():
-            raise UsageError(
-                f"--out: {folder} already holds a run without a checkpoint; delete it or choose another folder"
-            )
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UsageError(f"--out: cannot write into {existing}; choose another folder")
 
     @classmethod
-    def create(cls, folder: Path, recipe: dict[str, Any]) -> Run:
-        """A new run. Raises UsageError as `check`."""
+    def create(cls, folder: Path, recipe: dict[str, Any], split: dict[str, Any]) -> Run:
+        """A new run, to train; it is one from the moment that it has a recipe.json. Raises UsageError as `check`."""
         cls.check(folder)
         create_folder(folder / "checkpoints")
         run = cls(folder)
-        run.write_json("recipe.json", recipe)
         run.write_json("environment.json", environment())
+        run.write_json("split.json", split)
+        run.write_json("recipe.json", recipe)
+        run.lock()
         return run
 
     @classmethod
@@ -67,6 +66,33 @@ class Run:
             raise UsageError(f"{folder}: not the folder of a run (no recipe.json); pass the --out of a training")
         return cls(folder)
 
+    @classmethod
+    def unfinished(cls, folder: Path, name: str) -> Run:
+        """Of the runs in a folder the newest one of a recipe that is not finished. Raises UsageError where none is."""
+        begun = sorted(folder.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for run in (cls(path.parent) for path in begun):
+            if not run.finished and run.recipe["name"] == name:
+                return run
+        raise UsageError(
+            f"--resume: no unfinished run of {name} is in {folder}; say which with --out FOLDER, or start one without "
+            "--resume"
+        )
+
+    def lock(self) -> None:
+        """Keeps the run for this process, until it is closed or ends. Raises UsageError where another has it."""
+        self._lock = (self.folder / "recipe.json").open("r+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--resume: another process trains {self.folder}; wait for its end or stop it") from None
+        except OSError:  # a file system without locks
+            pass
+
+    @property
+    def finished(self) -> bool:
+        """All that a run leaves is there: the result is written last."""
+        return (self.folder / "result.json").exists()
+
     @property
     def recipe(self) -> dict[str, Any]:
         return self.read_json("recipe.json")
@@ -75,11 +101,12 @@ class Run:
     def log(self) -> list[dict[str, Any]]:
         """All log lines; of steps that were run again after an interruption, the later ones."""
         path = self.folder / "log.jsonl"
-        lines = (
-            [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
-        )
         kept: list[dict[str, Any]] = []
-        for line in lines:
+        for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:  # a kill cut it short
+                continue
             while kept and _order(kept[-1]) >= _order(line):
                 kept.pop()
             kept.append(line)
@@ -89,25 +116,43 @@ class Run:
         """Appends a log line; its numbers also become TensorBoard scalars."""
         line = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
         path = self.folder / "log.jsonl"
-        with writing(path), path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with writing(path), path.open("ab+") as file:
+            if end := file.seek(0, os.SEEK_END):
+                file.seek(end - 1)
+            cut = bool(end) and file.read() != b"\n"
+            file.write(b"\n" * cut + json.dumps(line).encode() + b"\n")
         with writing(self.folder / "tensorboard"):
             if self._events is None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._events = SummaryWriter(self.folder / "tensorboard")
+                # Later steps of a run that was interrupted come anew.
+                self._events = SummaryWriter(self.folder / "tensorboard", purge_step=line["step"])
             for name, value in line.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._events.add_scalar(name, value, line["step"])
 
+    def sync(self) -> None:
+        """Waits until the disk has the log."""
+        path = self.folder / "log.jsonl"
+        with writing(path):
+            if path.exists():
+                sync(path)
+
     def read_json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
+        """Raises UsageError where the file is not what was written."""
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: missing or damaged ({error}); restore it, or start a new run") from None
 
     def write_json(self, name: str, value: Any) -> None:
-        with whole(self.folder / name) as draft:
+        with whole(self.folder / name, durable=True) as draft:
             draft.write_text(json.dumps(value, indent=1))
 
     def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
         if self._events is not None:
             with suppress(OSError):  # what a full disk does not take has been told by then
                 self._events.close()

@@ -6,7 +6,6 @@ Supervised, CAC, CPS and CutMix-CPS at 1/16 of the labels, and supervised at all
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -96,10 +95,8 @@ def train(method: str, share: str, seed: int, options: Compare, environment: dic
         arguments = ["--steps", options.steps, "--split", split, "--seed", seed, "--out", out]
         arguments += ["--precision", options.precision]
         arguments += ["--eval-every", max(options.steps // 5, 1)]
-        if (out / "checkpoints" / "last.state.pt").exists():
+        if (out / "recipe.json").exists():
             arguments.append("--resume")
-        elif out.exists():  # it was stopped before its first checkpoint
-            shutil.rmtree(out)
         script = Path(__file__).with_name(f"{method}_shapes.py")
         log = out.with_suffix(".log")
         with log.open("w") as file:

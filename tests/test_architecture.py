@@ -85,12 +85,13 @@ ORDERS = {
         evaluation/scores
         evaluation/inference
         evaluation/__init__
-        training/nvml
+        training/nvml | training/signals | training/result
         training/build | training/graph
         training/step
         training/forecast | training/profiling
         training/meters
         training/state
+        training/saver
         training/trainer
         training/__init__
         hyperparameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ from .selfcheck import selfcheck
 from .show import show
 from .train import train
 
+AGAIN, INTERRUPTED = 75, 130
+"""Exit codes: EX_TEMPFAIL of sysexits.h, and the shells' one for Ctrl-C."""
 COMMANDS: dict[str, Callable] = {
     "prepare": prepare,
     "doctor": doctor,
@@ -39,7 +42,8 @@ COMMANDS: dict[str, Callable] = {
 def main(recipe: Callable[[], Recipe] | None = None) -> None:
     """Entry point of `semiseg`, and of the recipe scripts, which pass their recipe.
 
-    Exits with 2 where a user can mend something, and with 128 and the number of the signal that ended it.
+    Exits with 2 where a user can mend something, with 75 where a signal ended a run that is to be started again with
+    --resume, and with 130 after Ctrl-C.
     """
     arguments = sys.argv[1:]
     console.use(stderr="--json" in arguments)
@@ -51,9 +55,9 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
     except UsageError as error:
         _end(with_flags(str(error)), 2)
     except Stopped as stopped:
-        _end(str(stopped), 128 + stopped.signal)
+        _end(str(stopped), INTERRUPTED if stopped.signal == signal.SIGINT else AGAIN)
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        _end("interrupted", INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
 

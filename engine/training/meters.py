@@ -103,6 +103,14 @@ class Meters:
         """The sum of the losses since the last log line, read from the device; 0 after no step."""
         return float(self._sums.get("loss", 0.0))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The losses since the last log line, for a run that goes on between two of them."""
+        return {"sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
         losses = {name: float(total) / self._counts[name] for name, total in self._sums.items()}

@@ -1,27 +1,153 @@
-"""The state that a run goes on from."""
+"""Saves: what a run goes on from, whole or not at all.
+
+A save is the state after one step together with the networks of the evaluation before it. Its files are written beside
+those that they replace; then its record, `state-STEP.json`, which names them with sizes and checksums, and with which
+the save is made; then the files take their places. What a kill leaves undone of the last part is done when the run goes
+on.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...pipelines.errors import UsageError
-from ..disk import whole
+from ..disk import sync, whole, writing
+
+Writer = Callable[[Path], None]
+NEW = ".new"
+"""Behind the name of a file that waits for its place."""
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes the file whole or not at all."""
-    with whole(path) as draft:
-        torch.save(state, draft)
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Contents:
+        """Raises OSError."""
+        with path.open("rb") as file:
+            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU. Raises UsageError where it is missing or damaged."""
+@dataclass(frozen=True, slots=True)
+class Save:
+    """A save as its record states it."""
+
+    step: int
+    """Steps done."""
+    files: dict[str, Contents]
+    """By their names in the folder: the state, and the networks that belong to it."""
+
+    @property
+    def state(self) -> str:
+        return f"state-{self.step}.pt"
+
+    @property
+    def record(self) -> str:
+        return f"state-{self.step}.json"
+
+    @property
+    def networks(self) -> dict[str, Contents]:
+        return {name: contents for name, contents in self.files.items() if name != self.state}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Save:
+        """The inverse of `asdict`. Raises KeyError, TypeError or AttributeError where it is no record."""
+        return cls(values["step"], {name: Contents(**said) for name, said in values["files"].items()})
+
+
+def write_save(folder: Path, step: int, state: Any, networks: Mapping[str, Writer], before: Save | None) -> Save:
+    """Writes the state after `step` and networks by the names of their files; those of the save before that are not
+    among them belong to this one, too. Raises UsageError where the disk does not take it; all is then as it was."""
+    kept = before.networks if before else {}
+    save = Save(step, {})
+    writers = {save.state: lambda path: torch.save(state, path), **networks}
+    waiting = {name: folder / f"{name}{NEW}" for name in writers}
+    try:
+        for name, write in writers.items():
+            with writing(waiting[name]):
+                write(waiting[name])
+                sync(waiting[name])
+        save.files.update(kept | {name: Contents.of(path) for name, path in waiting.items()})
+        with whole(folder / save.record, durable=True) as draft:
+            draft.write_text(json.dumps(asdict(save), indent=1))
+    except BaseException:
+        for path in waiting.values():
+            path.unlink(missing_ok=True)
+        raise
+    settle(folder, save)
+    return save
+
+
+def settle(folder: Path, save: Save) -> None:
+    """Files of the save that wait for their places take them; what else a kill left unfinished goes."""
+    with writing(folder):
+        for path in [*folder.glob(f"*{NEW}"), *folder.glob("*.part")]:
+            name = path.name.removesuffix(NEW)
+            if name != path.name and save.files.get(name) == Contents.of(path):
+                os.replace(path, folder / name)
+            else:
+                path.unlink()
+        sync(folder)
+
+
+def forget(folder: Path, saves: list[Save], keep: int) -> list[Save]:
+    """The last `keep` of the saves; the files that belong to the others alone are deleted."""
+    old, kept = saves[:-keep], saves[-keep:]
+    wanted = {name for save in kept for name in (save.record, *save.files)}
+    for save in old:
+        for name in {save.record, *save.files} - wanted:
+            (folder / name).unlink(missing_ok=True)
+    return kept
+
+
+def load_save(folder: Path, say: Callable[[str], None]) -> tuple[list[Save], dict[str, Any]] | None:
+    """The newest whole save with those before it, the newest last, and its state, on the CPU; None where none was ever
+    made. Later ones that are damaged are named and stay where they are. Raises UsageError where all are damaged."""
+    saves = list(_records(folder, say))
+    for number, save in reversed(list(enumerate(saves, 1))):
+        settle(folder, save)
+        try:
+            return saves[:number], _state(folder, save)
+        except (OSError, ValueError) as error:
+            say(f"warning: the save of step {save.step} in {folder} is passed over: {error}")
+    if any(folder.glob("state-*.json")) or any(folder.glob("*.safetensors")):
+        raise UsageError(
+            f"--resume: {folder} has no whole save of this version; start a new run, from its network with "
+            f"--init {folder / 'last.safetensors'}"
+        )
+    settle(folder, Save(0, {}))
+    return None
+
+
+def _records(folder: Path, say: Callable[[str], None]) -> Iterator[Save]:
+    """By their steps."""
+    for path in sorted(folder.glob("state-*.json"), key=lambda path: (len(path.name), path.name)):
+        try:
+            yield Save.from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            say(f"warning: {path} is passed over: damaged ({error})")
+
+
+def _state(folder: Path, save: Save) -> dict[str, Any]:
+    """Raises OSError or ValueError where it is not the one that was saved."""
+    path = folder / save.state
+    if not path.exists():
+        raise ValueError(f"{path.name} is missing")
+    if Contents.of(path) != save.files[save.state]:
+        raise ValueError(f"{path.name} is damaged")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"--resume: {path} does not exist; start the run without --resume") from None
     except Exception as error:
-        raise UsageError(f"--resume: {path} is damaged ({type(error).__name__}); start a new run") from error
+        raise ValueError(f"{path.name} is not of this torch ({type(error).__name__})") from error

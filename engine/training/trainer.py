@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,10 @@ from .build import build_method, open_loader
 from .forecast import GIB, fitted
 from .meters import Meters, describe
 from .profiling import profiling
-from .state import load_state, save_state
+from .result import Result
+from .saver import Saver, host_copy
+from .signals import Stopped, ending
+from .state import Writer, load_save
 from .step import Step
 
 RUNS = Path("runs")
@@ -38,75 +40,41 @@ LONG = 1000
 """Steps from which on a run on the CPU is worth a forecast, which takes seconds."""
 
 
-class Stopped(Exception):
-    """A signal ended the run between two steps, all saved. The message says how to go on."""
-
-    def __init__(self, number: int, message: str):
-        super().__init__(message)
-        self.signal = number
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a finished run comes down to."""
-
-    out: Path
-    split: str
-    checksum: str
-    """Of the labelled ids."""
-    labeled: int
-    unlabeled: int
-    steps: int
-    best: float
-    """mIoU in [0, 1] of the best evaluation; NaN where none gave a number."""
-    best_step: int
-    """-1 where none gave a number."""
-    last: float
-    """mIoU of the last evaluation."""
-    beside: dict[str, float]
-    """The same of the other networks that are evaluated, by their names in the method."""
-    iou: dict[str, float]
-    """Per class, of the last evaluation."""
-    pixel_accuracy: float
-    images_per_s: float
-    data_wait_pct: float
-    memory_gib: float
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, which knows neither paths nor NaN."""
-        plain = asdict(self) | {"out": str(self.out)}
-        plain |= {name: finite(getattr(self, name)) for name in ("best", "last")}
-        plain |= {name: {key: finite(v) for key, v in getattr(self, name).items()} for name in ("iou", "beside")}
-        return plain
-
-
 class Trainer:
     """One run of a recipe. Everything that a user can get wrong is checked before anything is written."""
 
     def __init__(self, recipe: Recipe, on_event: Listener = silent):
         recipe.check()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("WORLD_SIZE") not in (None, "", "1"):
             raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
         recipe = anchored(recipe)
         self.recipe, self.on_event = recipe, on_event
         runtime = recipe.runtime
         self.folder = Path(runtime.out or RUNS)
-        if not runtime.resume:
+        run = self._begun() if runtime.resume else None
+        if run is None:
             Run.check(self.folder)
         require_packages()
         self.device = resolve_device(runtime.device)
         self.precision = resolve_precision(runtime.precision, self.device)
+        saves, state = (run and load_save(run.checkpoints, self._note)) or ([], None)
+        if run is not None:
+            self._require_same_recipe(run, fresh=state is None)
         self.data = prepare_data(recipe, on_event)
+        if run is not None:
+            self._require_same_data(run.read_json("split.json"))
         recipe, told = self._fitted()
         torch.manual_seed(recipe.seed)
-        self.method = self._method()
+        self.method = self._method(fresh=state is None)
         self.step = Step(recipe, self.method, self.precision, self._note)
+        self.meters = Meters(recipe, self.device)
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds = 0.0
-        run = self._resumed() if runtime.resume else None
+        if run is not None:
+            self._go_on(run, state)
         self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.run = run or self._created()
+        self.saver = Saver(self.run.checkpoints, self.device, runtime.cadence(), saves, self._note)
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
         for line in told:
             self._note(line)
@@ -125,12 +93,12 @@ class Trainer:
             lines.append(f"memory: only {room / GIB:.1f} GiB are free; lower --batch or --crop if it does not do")
         return self.recipe, lines
 
-    def _method(self) -> Method:
+    def _method(self, *, fresh: bool) -> Method:
         recipe = self.recipe
         method = build_method(recipe, len(self.data.dataset.classes))
         sources = set()
         # A run that goes on brings its own weights.
-        for number, network in enumerate(() if recipe.runtime.resume else method.networks().values()):
+        for number, network in enumerate(method.networks().values() if fresh else ()):
             if recipe.init is not None and number == 0:
                 self._initialise(network)
             else:
@@ -169,30 +137,49 @@ class Trainer:
     def _created(self) -> Run:
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        run = Run.create(self.folder, self.recipe.to_dict())
-        run.write_json("split.json", asdict(self.data.split) | self._identity())
+        split = asdict(self.data.split) | self._identity()
+        return Run.create(self.folder, self.recipe.to_dict(), split)
+
+    def _begun(self) -> Run:
+        """The run to go on with, for this process alone."""
+        if self.recipe.runtime.out is None:
+            run = Run.unfinished(RUNS, self.recipe.name)
+        else:
+            run = Run.open(self.folder)
+        self.folder = run.folder
+        if run.finished:
+            raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
+        run.lock()
         return run
 
-    def _resumed(self) -> Run:
-        recipe = self.recipe
-        run = Run.open(self.folder)
-        before, now = (portable(anchored(of)).decisive() for of in (Recipe.from_dict(run.recipe), recipe))
+    def _require_same_recipe(self, run: Run, *, fresh: bool) -> None:
+        """Raises UsageError where the run began with another recipe; fresh: or with other weights."""
+        recipes = (portable(anchored(of)) for of in (Recipe.from_dict(run.recipe), self.recipe))
+        before, now = (of.decisive(fresh=fresh) for of in recipes)
         for name, value in before.items():
             if value != now[name]:
                 raise UsageError(f"--resume: {name} was {value} in {self.folder} and is {now[name]} now")
-        self._require_same_data(run.read_json("split.json"))
-        state = load_state(run.checkpoints / "last.state.pt")
-        if state["steps_done"] == recipe.steps and (run.folder / "result.json").exists():
-            raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
+
+    def _go_on(self, run: Run, state: dict[str, Any] | None) -> None:
+        if state is None:
+            self._note(f"going on with {self.folder} from the start: it was ended before its first save")
+            return
         self.method.load_state_dict(state["method"])
         self.step.load_state_dict(state["step"])
+        self.meters.load_state_dict(state["meters"])
+        self.first, self.seconds = state["steps_done"], state["seconds"]
+        self._note(f"going on with {self.folder} at step {self.first}")
+        best = run.checkpoints / "best.safetensors"
+        if best.exists():  # the file and not the state: where a save was passed over, it may be of a later step
+            try:
+                header = load_network(best).header
+                self.best, self.best_step = header.miou, header.step
+            except UsageError as error:
+                self._note(f"warning: {error}; the best network from now on takes its place")
+        # Last: to load a network draws numbers.
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        self.first, self.best, self.best_step = state["steps_done"], state["best"], state["best_step"]
-        self.seconds = state["seconds"]
-        self._note(f"going on with {self.folder} at step {self.first}")
-        return run
 
     def _identity(self) -> dict[str, list[str]]:
         """What of the data must not change when a run goes on, by the words of a message; order counts."""
@@ -239,13 +226,12 @@ class Trainer:
 
     def train(self) -> Result:
         """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved."""
-        recipe, runtime = self.recipe, self.recipe.runtime
+        recipe, runtime, meters = self.recipe, self.recipe.runtime, self.meters
         every = runtime.eval_every or max(recipe.steps // 20, 1)
-        meters = Meters(recipe, self.device)
         scores: dict[str, Scores] = {}
-        began = time.perf_counter() - self.seconds
+        self.began = time.perf_counter() - self.seconds
         try:
-            with repeatable(runtime.deterministic), self._stoppable() as signals, self._profiled() as profiled:
+            with repeatable(runtime.deterministic), ending(self._note) as signals, self._profiled() as profiled:
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
                     profiled()
@@ -256,25 +242,25 @@ class Trainer:
                         self._require_finite("the loss", line["loss"], done)
                     if done % every == 0 or done == recipe.steps:
                         meters.pause()
-                        self._require_finite("the loss or a weight", meters.loss() + self._largest_weight(), done)
+                        self._require_sound(done)
                         scores = self._evaluate(done)
-                        self.seconds = time.perf_counter() - began
-                        self._save(done, scores)
+                        self._save(done, self._judged(done, scores))
                         meters.resume()
+                    elif signals or self.saver.due(done):
+                        self._require_sound(done)
+                        self._save(done)
                     if signals:
-                        self.seconds = time.perf_counter() - began
-                        self._require_finite("the loss or a weight", meters.loss() + self._largest_weight(), done)
-                        self._save_state(done)
+                        self.saver.flush()
                         raise Stopped(signals[0], f"stopped after step {done}; go on with --out {self.folder} --resume")
-            if not scores:  # it was stopped after its last step, before the evaluation
-                scores = self._evaluate(self.first)
-                self._save(self.first, scores)
+                if not scores:  # it was stopped after its last step
+                    scores = self._evaluate(self.first)
+                    self._save(self.first, self._judged(self.first, scores))
+                self.saver.flush()
         finally:
             self.loader.close()
+            self.saver.close()
             self.run.close()
-        result = self._result(scores, meters, time.perf_counter() - began)
-        self.run.write_json("result.json", result.to_dict())
-        return result
+        return self._result(scores, meters, time.perf_counter() - self.began)
 
     def _log(self, line: dict[str, Any]) -> None:
         self.run.write(line)
@@ -285,6 +271,7 @@ class Trainer:
         """Raises UsageError for a value that shows that training has diverged, unless that is to be ignored."""
         if math.isfinite(value) or self.recipe.runtime.on_nan == "ignore":
             return
+        self.saver.wait()
         kept = self.run.checkpoints / "last.safetensors"
         cure = " or with --precision fp32" if self.precision.name in LOW else ""
         raise UsageError(
@@ -292,6 +279,11 @@ class Trainer:
             "look at the data with `semiseg doctor`, or go on regardless with --on-nan ignore; "
             f"{f'{kept} is from before' if kept.exists() else 'no checkpoint was saved before'}"
         )
+
+    def _require_sound(self, done: int) -> None:
+        """Raises UsageError where the state after a step is not worth a save."""
+        if self.recipe.runtime.on_nan != "ignore":
+            self._require_finite("the loss or a weight", self.meters.loss() + self._largest_weight(), done)
 
     def _largest_weight(self) -> float:
         """The largest magnitude among the method's parameters and buffers, NaN where one is NaN."""
@@ -329,34 +321,38 @@ class Trainer:
             )
         return scores
 
-    def _save(self, done: int, scores: dict[str, Scores]) -> None:
-        """best and last.safetensors hold the first network, best-NAME and last-NAME.safetensors the others."""
+    def _judged(self, done: int, scores: dict[str, Scores]) -> dict[str, Writer]:
+        """What writes best and last.safetensors, which hold the first network, and best-NAME and last-NAME.safetensors,
+        which hold the others."""
         kept = ["last"]
         miou = next(iter(scores.values())).miou
         if self.recipe.protocol().prefers(miou, self.best):
             self.best, self.best_step = miou, done
             kept.append("best")
         dataset = self.data.dataset
+        writers = {}
         for number, (name, network) in enumerate(self.method.predictors().items()):
-            miou = scores[name].miou
-            header = header_of(self.recipe, network, dataset.classes, dataset.palette, step=done, miou=miou)
-            for which in kept:
-                file = f"{which}-{name}" if number else which
-                save_network(self.run.checkpoints / f"{file}.safetensors", network, header, self.recipe)
-        self._save_state(done)
+            header = header_of(
+                self.recipe, network, dataset.classes, dataset.palette, step=done, miou=scores[name].miou
+            )
+            weights = host_copy(network.state_dict())
+            write = partial(save_network, weights=weights, header=header, recipe=self.recipe)
+            writers |= {f"{which}-{name}.safetensors" if number else f"{which}.safetensors": write for which in kept}
+        return writers
 
-    def _save_state(self, done: int) -> None:
+    def _save(self, done: int, networks: dict[str, Writer] | None = None) -> None:
+        self.seconds = time.perf_counter() - self.began
         state = {
             "method": self.method.state_dict(),
             "step": self.step.state_dict(),
+            "meters": self.meters.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "steps_done": done,
-            "best": self.best,
-            "best_step": self.best_step,
             "seconds": self.seconds,
         }
-        save_state(self.run.checkpoints / "last.state.pt", state)
+        self.run.sync()
+        self.saver.save(done, state, networks)
 
     def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split
@@ -385,24 +381,3 @@ class Trainer:
         if not self.recipe.runtime.profile:
             return nullcontext(lambda: None)
         return profiling(self.folder, self.device, self._note)
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[list[int]]:
-        """The signals so far: Ctrl-C or a scheduler's SIGTERM stops between two steps, a second one at once."""
-        signals: list[int] = []
-
-        def stop(number: int, frame: object) -> None:
-            if signals:
-                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-            signals.append(number)
-            self._note("stopping after this step; once more to stop at once")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield signals
-            return
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield signals
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

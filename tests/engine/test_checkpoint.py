@@ -16,7 +16,6 @@ from semiseg.engine.checkpoint import find, header_of, load_network, save_networ
 from semiseg.engine.evaluation.scores import normalised
 from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
-from semiseg.engine.training.state import load_state, save_state
 from semiseg.pipelines.errors import UsageError
 
 CLASSES, PALETTE = ("ground", "car", "tree"), ((0, 0, 0), (255, 0, 0), (0, 255, 0))
@@ -28,8 +27,16 @@ def saved(tiny, tmp_path):
     network = build_network("cac", "resnet18", 3, head_width=16, projector=True)
     path = tmp_path / "best.safetensors"
     header = header_of(recipe, network, CLASSES, PALETTE, step=7, miou=0.25)
-    save_network(path, network, header, recipe)
+    save_network(path, network.state_dict(), header, recipe)
     return path, network, recipe
+
+
+def contents(path):
+    """Metadata and tensors, as in files of before, which had no checksum."""
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del metadata["sha256"]
+    return metadata, state
 
 
 def test_a_checkpoint_holds_the_network_and_what_its_use_needs(saved):
@@ -57,7 +64,7 @@ def test_every_encoder_s_colours_and_sides_travel_without_its_weights(
     recipe = tiny("cps", data=tmp_path, network=network, backbone=backbone, crop=crop, weights="imagenet")
     built = build_network(network, backbone, 3, head_width=16)
     header = header_of(recipe, built, CLASSES, PALETTE)
-    save_network(tmp_path / "best.safetensors", built, header, recipe)
+    save_network(tmp_path / "best.safetensors", built.state_dict(), header, recipe)
 
     def refuse(*args, **options):
         raise AssertionError("pretrained weights were asked for")
@@ -76,8 +83,7 @@ def test_every_encoder_s_colours_and_sides_travel_without_its_weights(
 
 def test_a_header_of_before_reflects_to_multiples_of_8(saved):
     path, _, recipe = saved
-    with safe_open(path, "pt") as file:
-        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata, state = contents(path)
     header = json.loads(metadata["header"])
     del header["evaluation"]["multiple"]
     save_file(state, path, metadata | {"header": json.dumps(header)})
@@ -87,8 +93,7 @@ def test_a_header_of_before_reflects_to_multiples_of_8(saved):
 
 def test_a_backbone_that_is_made_otherwise_by_now_is_one_line(saved):
     path, *_ = saved
-    with safe_open(path, "pt") as file:
-        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata, state = contents(path)
     state["backbone.new.weight"] = torch.zeros(2)
     save_file(state, path, metadata)
     with pytest.raises(UsageError, match="not those of cac with resnet18 as they are made here"):
@@ -97,9 +102,24 @@ def test_a_backbone_that_is_made_otherwise_by_now_is_one_line(saved):
 
 def test_a_damaged_file_is_refused(saved):
     path, *_ = saved
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
     with pytest.raises(UsageError, match="damaged"):
         load_network(path)
+    path.write_bytes(whole.replace(b'\\"step\\": 7', b'\\"step\\": 8'))
+    assert path.read_bytes() != whole
+    with pytest.raises(UsageError, match="damaged"):
+        load_network(path)
+    for place in torch.randint(len(whole) // 2, len(whole), (5,), generator=torch.Generator().manual_seed(0)).tolist():
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(UsageError, match="damaged"):
+            load_network(path)
+
+
+def test_others_may_read_what_the_umask_lets_them(saved):
+    path, *_ = saved
+    path.with_name("plain").touch()
+    assert path.stat().st_mode == path.with_name("plain").stat().st_mode
 
 
 def test_another_programs_file_is_refused(tmp_path):
@@ -118,16 +138,6 @@ def test_a_run_means_its_best_checkpoint(saved, tmp_path):
     assert find(tmp_path / "run").name == "best.safetensors"
     with pytest.raises(UsageError, match="neither a checkpoint"):
         find(tmp_path / "nothing")
-
-
-def test_state_survives_and_damage_is_named(tmp_path):
-    save_state(tmp_path / "state.pt", {"steps_done": 3, "rng": torch.get_rng_state()})
-    assert load_state(tmp_path / "state.pt")["steps_done"] == 3
-    (tmp_path / "state.pt").write_bytes(b"PK nothing")
-    with pytest.raises(UsageError, match="damaged"):
-        load_state(tmp_path / "state.pt")
-    with pytest.raises(UsageError, match="does not exist"):
-        load_state(tmp_path / "none.pt")
 
 
 OLD = sorted((Path(__file__).parent / "checkpoints").glob("*.json"))
@@ -172,8 +182,7 @@ def test_files_of_version_1_are_read(old_file):
 def test_a_renamed_field_makes_no_file_unreadable(saved):
     """The recipe is for the record: nothing of it is read; and the header is read as far as it is known."""
     path, network, _ = saved
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+    metadata, _ = contents(path)
     header, recipe = json.loads(metadata["header"]), json.loads(metadata["recipe"])
     recipe["windows"] = recipe.pop("crop")
     header["colour_space"] = header["evaluation"]["tiles"] = "new"
@@ -187,7 +196,7 @@ def test_a_network_is_given_images_as_in_its_training(saved):
     """Whatever the encoder's row says by now."""
     path, network, recipe = saved
     header = replace(header_of(recipe, network, CLASSES, PALETTE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    save_network(path, network, header, recipe)
+    save_network(path, network.state_dict(), header, recipe)
     loaded = load_network(path).network
     white = normalised(loaded, np.full((1, 2, 2, 3), 255, np.uint8), torch.device("cpu"))
     torch.testing.assert_close(white, torch.full((1, 3, 2, 2), 2.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from semiseg.engine.catalogue import load_recipe
@@ -36,7 +38,8 @@ from semiseg.pipelines.views import Augmentation
         ({"steps": 0}, "--steps"),
         ({"eval_every": 0}, "--eval-every"),
         ({"seed": -1}, "--seed"),
-        ({"resume": True}, "--out"),
+        ({"save_every": "5h"}, "--save-every: must be minutes .5m. or steps .500., is 5h"),
+        ({"save_every": "0m"}, "--save-every"),
         ({"fidelity": "published"}, "--fidelity"),
     ],
 )
@@ -152,3 +155,10 @@ def test_what_a_resume_may_change_decides_nothing(tmp_path):
     assert moved.decisive() == recipe.decisive()
     for change in ({"crop": 336}, {"seed": 1}, {"split": "all"}, {"decay": "weights"}):
         assert recipe.replace(**change).decisive() != recipe.decisive()
+
+
+def test_what_a_save_is_due_after():
+    recipe = load_recipe("cac_voc")
+    cadences = [recipe.replace(save_every=said).runtime.cadence() for said in ("5m", ".5m", "500", "5m")]
+    assert cadences == [(300, math.inf), (30, math.inf), (math.inf, 500), (300, math.inf)]
+    assert recipe.runtime.cadence() == cadences[0]

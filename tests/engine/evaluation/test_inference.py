@@ -22,7 +22,7 @@ def checkpoint(tiny, tmp_path):
     recipe = tiny("supervised", data=tmp_path)
     network = build_network("cac", "resnet18", 2, head_width=16)
     path = tmp_path / "best.safetensors"
-    save_network(path, network, header_of(recipe, network, CLASSES, PALETTE), recipe)
+    save_network(path, network.state_dict(), header_of(recipe, network, CLASSES, PALETTE), recipe)
     return path
 
 

@@ -167,7 +167,7 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
     network = build_network("cac", "resnet18", len(classes), head_width=16)
     palette = tuple((index, index, index) for index in range(len(classes)))
     header = header_of(recipe, network, classes, palette, step=1, miou=0.5)
-    save_network(tmp_path / "a.safetensors", network, header, recipe)
+    save_network(tmp_path / "a.safetensors", network.state_dict(), header, recipe)
 
     def scores(*options: str) -> dict:
         command = ["semiseg", "evaluate", str(tmp_path / "a.safetensors"), "--device", "cpu", "--json", *options]
