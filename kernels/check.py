@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _dispatch, reference
+from . import _dispatch, _triton, reference
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -37,6 +37,7 @@ class Result:
     """What came of one operator. Of its outputs and gradients, the one that is furthest beyond what it may be."""
 
     operator: str
+    """Its name, followed by what is special."""
     device: str
     dtype: str
     implementation: str
@@ -167,12 +168,32 @@ def _compared(ours: Tensor, plain: Tensor, exact: Tensor) -> tuple[float, float]
 
 
 def check(device: torch.device | str, dtype: torch.dtype) -> list[Result]:
-    """Run every public operator on `device` in `dtype` and compare it with its definition.
+    """Run every public operator on `device` in `dtype`, refused ones too, and compare it with its definition.
 
     Returns a result for each; one that is wrong, or raises, has a `problem`, and the others go on.
     """
     device = torch.device(device)
-    return [_check(*cases, device, dtype) for cases in zip(_cases(device), _cases(torch.device("cpu")))]
+    with _dispatch.refusing(()):
+        return [_check(*cases, device, dtype) for cases in zip(_cases(device), _cases(torch.device("cpu")))]
+
+
+def refuse(results: Iterable[Result]) -> dict[str, str]:
+    """From now on in this process the plain definitions in `reference` serve the operators of which a result has a
+    problem, in all dtypes and on all devices, and no others.
+
+    Returns their names, with what was wrong first.
+    """
+    problems: dict[str, str] = {}
+    for result in results:
+        if result.problem:
+            problems.setdefault(result.operator.split()[0], result.problem)
+    _dispatch.refuse(problems)
+    return problems
+
+
+def has_kernels(device: torch.device | str) -> bool:
+    """Whether Triton kernels serve tensors on this device, unless they are refused."""
+    return _triton.runs_on(torch.device(device))
 
 
 def _check(here: _Case, there: _Case, device: torch.device, dtype: torch.dtype) -> Result:

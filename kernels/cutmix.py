@@ -83,6 +83,6 @@ def cutmix(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:
     check_tensor("images_a", images_a, (None, None, None, None), (*FLOATS, torch.uint8))
     check_tensor("images_b", images_b, tuple(images_a.shape), (images_a.dtype,), images_a.device)
     check_boxes(boxes, images_a.shape[0], images_a.device)
-    if _dispatch.provider(images_a) == "plain":
+    if _dispatch.provider(images_a, "cutmix") == "plain":
         return reference.cutmix(images_a, images_b, boxes).contiguous(memory_format=memory_format(images_a))
     return _operator(images_a, images_b, boxes)

@@ -213,7 +213,7 @@ def directional_contrast(
         raise ValueError(f"eps must not be negative, not {eps}")
 
     options = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
-    provider = _dispatch.provider(feat1)
+    provider = _dispatch.provider(feat1, "directional_contrast")
     if provider == "plain" or (provider == "triton" and channels > gpu.LARGEST_CHANNELS):
         block_rows = None if feat1.device.type == "cpu" else reference.affordable_rows(rows, len(negatives))
         return reference.directional_contrast(

@@ -98,7 +98,7 @@ def photometric(
     mean, std = _per_channel("mean", mean, images.device), _per_channel("std", std, images.device)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be one of {', '.join(str(d) for d in FLOATS)}, not {dtype}")
-    if dtype == torch.float64 or _dispatch.provider(images) == "plain":
+    if dtype == torch.float64 or _dispatch.provider(images, "photometric") == "plain":
         return reference.photometric(
             images, matrix, blur, mean, std, sigma=sigma, radius=radius, blur_last=blur_last, dtype=dtype
         )

@@ -88,7 +88,7 @@ def pseudo_label(
     check_classes("logits", logits)
     height, width = check_size("size", size)
     logits = logits.detach()
-    if _dispatch.provider(logits) == "plain":
+    if _dispatch.provider(logits, "pseudo_label") == "plain":
         return reference.pseudo_label(logits, (height, width), align_corners=align_corners, confidence=confidence)
     label, probability = _operator(logits, height, width, align_corners, confidence)
     return label, probability if confidence else None
@@ -117,7 +117,7 @@ def mixed_pseudo_label(
     check_boxes(boxes, logits_a.shape[0], logits_a.device)
     height, width = check_size("size", size)
     logits_a, logits_b = logits_a.detach(), logits_b.detach()
-    if _dispatch.provider(logits_a) == "plain":
+    if _dispatch.provider(logits_a, "mixed_pseudo_label") == "plain":
         return reference.mixed_pseudo_label(
             logits_a, logits_b, boxes, (height, width), align_corners=align_corners, confidence=confidence
         )

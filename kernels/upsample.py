@@ -70,7 +70,7 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True)
     if maps.shape[1] == 0 or maps.shape[2] == 0 or maps.shape[3] == 0:
         raise ValueError(f"maps must have channels and pixels, not shape {tuple(maps.shape)}")
     height, width = check_size("size", size)
-    provider = _dispatch.provider(maps)
+    provider = _dispatch.provider(maps, "upsample")
     if provider == "cpu":
         return F.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)
     if provider == "plain":

@@ -49,7 +49,7 @@ def upsample_confusion(
     if target.numel() == 0:
         return torch.zeros((num_classes, num_classes), dtype=torch.int64, device=logits.device)
     logits = logits.detach()
-    if _dispatch.provider(logits) == "plain":
+    if _dispatch.provider(logits, "upsample_confusion") == "plain":
         return reference.upsample_confusion(
             logits, target, num_classes, align_corners=align_corners, ignore_index=ignore_index
         )

@@ -178,7 +178,7 @@ def upsample_cross_entropy(
         check_normalizer(normalizer, logits.device)
         if reduction != "mean":
             raise ValueError(f"normalizer is for the reduction 'mean', not {reduction!r}")
-    if _dispatch.provider(logits) == "plain":
+    if _dispatch.provider(logits, "upsample_cross_entropy") == "plain":
         return reference.upsample_cross_entropy(
             logits, target, pixel_weight=pixel_weight, normalizer=normalizer, align_corners=align_corners,
             ignore_index=ignore_index, reduction=reduction, deterministic=deterministic,
@@ -221,7 +221,7 @@ def upsample_ohem_cross_entropy(
         raise ValueError(f"threshold must be a probability, not {threshold}")
     if min_kept < 0:
         raise ValueError(f"min_kept must not be negative, not {min_kept}")
-    if _dispatch.provider(logits) == "plain":
+    if _dispatch.provider(logits, "upsample_ohem_cross_entropy") == "plain":
         return reference.upsample_ohem_cross_entropy(
             logits, target, threshold=threshold, min_kept=min_kept, align_corners=align_corners,
             ignore_index=ignore_index,

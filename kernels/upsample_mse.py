@@ -112,7 +112,7 @@ def upsample_mse(
         pixel_weight = pixel_weight.detach()
     if normalizer is not None:
         check_normalizer(normalizer, logits.device)
-    provider = _dispatch.provider(logits)
+    provider = _dispatch.provider(logits, "upsample_mse")
     if provider == "plain" or (provider == "triton" and torch.are_deterministic_algorithms_enabled()):
         return reference.upsample_mse(
             logits, teacher, (height, width), other=other, boxes=boxes, pixel_weight=pixel_weight,

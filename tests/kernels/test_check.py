@@ -79,6 +79,71 @@ def test_a_result_of_another_dtype_is_reported(monkeypatch):
     assert set(wrong(check.check("cpu", torch.float32))) == {"upsample_confusion"}
 
 
+@pytest.mark.usefixtures("cpu_implementation")
+def test_a_refused_operator_is_served_by_its_definition(monkeypatch):
+    cutmix = sys.modules["semiseg.kernels.cpu.cutmix"]
+    monkeypatch.setattr(cutmix, "mix", lambda images_a, images_b, boxes, order: images_a.clone())
+    a, b, boxes = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8), torch.tensor([[[1, 1, 4, 6]]])
+    compiled = torch.compile(kernels.cutmix, fullgraph=True, backend="eager")
+    assert kernels.cutmix(a, b, boxes).sum() == compiled(a, b, boxes).sum() == 0
+    try:
+        assert set(check.refuse(check.check("cpu", torch.float32))) == {"cutmix"}
+        assert kernels.cutmix(a, b, boxes).sum() == compiled(a, b, boxes).sum() == 3 * 3 * 5
+        assert set(wrong(check.check("cpu", torch.float32))) == {"cutmix"}  # what is refused is looked at again
+    finally:
+        check.refuse([])
+    assert kernels.cutmix(a, b, boxes).sum() == compiled(a, b, boxes).sum() == 0
+
+
+def refusal(operator):
+    return check.Result(operator, "cpu", "fp32", "cpu", problem="is 3")
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+@pytest.mark.parametrize("operator", sorted(set(kernels.__all__) - {"box_mask"}))
+def test_every_operator_can_be_refused(operator, monkeypatch):
+    """Its definition is then what is called, from check's cases."""
+    seen = []
+    definition = getattr(sys.modules["semiseg.kernels.reference"], operator)
+
+    def noted(*arguments, **options):
+        seen.append(operator)
+        return definition(*arguments, **options)
+
+    try:
+        assert check.refuse([refusal(operator), refusal(f"{operator} map")]) == {operator: "is 3"}
+        monkeypatch.setattr(sys.modules["semiseg.kernels.reference"], operator, noted)
+        call(operator)
+        assert seen
+    finally:
+        check.refuse([])
+    seen.clear()
+    call(operator)
+    assert not seen
+
+
+def call(operator):
+    """An operator on small inputs."""
+    logits, target = torch.randn(2, 5, 3, 4), torch.zeros(2, 6, 8, dtype=torch.uint8)
+    boxes, images = torch.tensor([[[0, 0, 2, 2]]] * 2), torch.zeros(2, 6, 8, 3, dtype=torch.uint8)
+    unit, label, confidence = torch.eye(4), torch.zeros(4, dtype=torch.int64), torch.rand(4)
+    arguments = {
+        "cutmix": (logits, logits, boxes),
+        "directional_contrast": (unit, unit, label, label, confidence, confidence, unit, label + 1),
+        "mixed_pseudo_label": (logits, logits, boxes, (6, 8)),
+        "photometric": (images, torch.eye(3, 4).repeat(2, 1, 1), torch.tensor([True, False]), *torch.ones(2, 3)),
+        "pseudo_label": (logits, (6, 8)),
+        "upsample": (logits, (6, 8)),
+        "upsample_confusion": (logits, target, 5),
+        "upsample_conv2d": (logits, torch.randn(4, 5, 3, 3), (6, 8)),
+        "upsample_cross_entropy": (logits, target),
+        "upsample_mse": (logits, logits, (6, 8)),
+        "upsample_ohem_cross_entropy": (logits, target),
+    }
+    options = {"min_kept": 3} if operator == "upsample_ohem_cross_entropy" else {}
+    getattr(kernels, operator)(*arguments[operator], **options)
+
+
 def test_command_prints_one_json_document():
     command = [sys.executable, "-m", "semiseg.kernels.check", "--json", "--device", "cpu", "--dtype", "fp32"]
     done = subprocess.run(command, capture_output=True, text=True)
