@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from .batch import Backend
-from .dali import DaliBackend
+from .dali import DaliBackend, installed
 from .datasets.manifest import Record, sizes_of, watch_of
 from .datasets.pack import is_packed, open_pack, packed_bytes
 from .errors import UsageError
@@ -25,9 +26,11 @@ def _files(records: Sequence[Record]) -> tuple[list[Path], list[Path | None], np
     return [record.image for record in records], [record.mask for record in records], sizes_of(records)
 
 
-def _dali(records: Sequence[Record], *, device: torch.device, threads: int, **_: Any) -> DaliBackend:
+def _dali(
+    records: Sequence[Record], *, device: torch.device, threads: int, whole: bool = False, **_: Any
+) -> DaliBackend:
     device_id = (device.index or 0) if device.type == "cuda" else None
-    return DaliBackend(*_files(records), device_id=device_id, threads=threads, watch=watch_of(records))
+    return DaliBackend(*_files(records), device_id=device_id, threads=threads, watch=watch_of(records), whole=whole)
 
 
 def _host(records: Sequence[Record], *, device: torch.device, threads: int, **_: Any) -> HostBackend:
@@ -40,8 +43,29 @@ def _resident(records: Sequence[Record], *, device: torch.device, threads: int, 
     return ResidentBackend(pack, *_files(records), threads=threads, pinned=device.type == "cuda")
 
 
-BACKENDS: dict[str, Callable[..., Backend]] = {"dali": _dali, "host": _host, "resident": _resident}
+BACKENDS: dict[str, Callable[..., Backend]] = {
+    "dali": _dali,
+    "dali_whole": partial(_dali, whole=True),
+    "host": _host,
+    "resident": _resident,
+}
 """Called with records, and by name with the device, threads, and what `open_pack` is told besides."""
+PLAIN = "host"
+"""What the others are checked against, and what serves where none of them can be trusted."""
+DECODING = ("dali", "dali_whole")
+"""Those that decode on a GPU, the fastest first."""
+
+
+def available() -> list[str]:
+    """Those of BACKENDS whose packages are there."""
+    return [name for name in BACKENDS if name not in DECODING or installed()]
+
+
+def unproven(name: str, device: torch.device) -> list[str]:
+    """What may serve a name that `open_backend` takes and has to be checked on the device before, the best first."""
+    if device.type != "cuda" or not installed():
+        return []
+    return [one for one in DECODING if name in ("auto", one)]
 
 
 def open_backend(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,19 @@ AHEAD = 2  # batches of DALI's
 BUSY = 3  # cores that something else is done on
 
 
+def installed() -> bool:
+    """Whether NVIDIA DALI is there."""
+    return bool(find_spec("nvidia") and find_spec("nvidia.dali"))
+
+
 class DaliBackend:
     """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
     sizes (N, 2), the height and width that plans were made for.
 
     device_id: the CUDA device, None for CPU operators. threads: as in `threads_each`. watch: knows the files that were
-    prepared; DALI crashes on smaller ones, and cuts wrong windows from larger ones. Raises
-    UsageError where DALI is not installed.
+    prepared; DALI crashes on smaller ones, and cuts wrong windows from larger ones. whole: decode whole images and cut
+    them then, which is more work, for decoders that cannot be trusted with a part of an image. Raises UsageError where
+    DALI is not installed.
     """
 
     def __init__(
@@ -48,15 +53,16 @@ class DaliBackend:
         device_id: int | None,
         threads: int = 0,
         watch: Watch | None = None,
+        whole: bool = False,
     ):
-        if not find_spec("nvidia") or not find_spec("nvidia.dali"):
+        if not installed():
             cuda = (torch.version.cuda or "13").partition(".")[0]
             raise UsageError(
                 f"backend dali: NVIDIA DALI is not installed; run `pip install nvidia-dali-cuda{cuda}0` "
                 "or take --backend host"
             )
         self.images, self.masks, self.sizes, self.device_id = images, masks, sizes, device_id
-        self.threads = threads
+        self.threads, self.whole = threads, whole
         self.watch = watch or Watch({})
 
     def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
@@ -113,10 +119,20 @@ class DaliBackend:
         from nvidia.dali import Pipeline, fn, types
 
         pattern, labeled, crop = first.streams[number], number == 0, [first.crop] * 2
-        decoder = "cpu" if self.device_id is None else "mixed"
+        options = {
+            "device": "cpu" if self.device_id is None else "mixed",
+            "affine": False,
+            "adjust_orientation": False,
+        }
 
         def source() -> list:
             return self._arguments([plan.streams[number] for plan in next(batches)], labeled)
+
+        def decode(file, **more):
+            cut = {"start": origin, "shape": size, "axes": [0, 1]}
+            if self.whole:
+                return fn.slice(fn.decoders.image(file, **options, **more), **cut)
+            return fn.decoders.image_slice(file, **cut, **options, **more)
 
         def window(region, offset, flip, fill):
             padded = fn.slice(
@@ -138,15 +154,12 @@ class DaliBackend:
             # The region starts at the cut's corner and spans a whole number of output pixels, `step` / 1024 wide.
             region = {"size": extent, "roi_start": [0, 0], "roi_end": end}
 
-            decode = partial(
-                fn.decoders.image_slice, start=origin, shape=size, axes=[0, 1], device=decoder, affine=False
-            )
-            image = decode(file, adjust_orientation=False, jpeg_fancy_upsampling=True)
+            image = decode(file, jpeg_fancy_upsampling=True)
             kind = types.INTERP_CUBIC if pattern.filter == "cubic" else types.INTERP_LINEAR
             image = fn.resize(image, **region, interp_type=kind, antialias=pattern.filter != "linear")
             outputs = [window(image, offset, flip, pattern.fill) for offset, flip in views]
             if labeled:
-                target = decode(rest[-1], adjust_orientation=False, output_type=types.GRAY)
+                target = decode(rest[-1], output_type=types.GRAY)
                 target = fn.resize(target, **region, interp_type=types.INTERP_NN)
                 outputs.append(fn.squeeze(window(target, *views[0], IGNORE), axes=[2]))
             pipeline.set_outputs(*outputs)

@@ -55,7 +55,7 @@ ORDERS = {
         host | dali
         resident
         backends
-        loader
+        loader | check
         __init__
     """,
     "engine": """

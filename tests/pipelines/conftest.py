@@ -8,27 +8,19 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from semiseg.pipelines.batch import Backend, Windows
+from semiseg.pipelines.check import photographs
 from semiseg.pipelines.dali import DaliBackend
+from semiseg.pipelines.datasets.manifest import sizes_of
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.plan import Plan, Planner
 from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
 
 FILL = (124, 116, 104)
 CAC = Augmentation(base=400 / 320, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
-SIZES = (
-    (375, 500),
-    (500, 333),
-    (101, 83),
-    (257, 301),
-    (64, 200),
-    (199, 127),
-)  # larger and smaller than a crop, odd sides
 
 
 def make_planner(
@@ -88,23 +80,9 @@ class Photos:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    """JPEGs with chroma at half the resolution: smooth noise, edges and grain; masks of nine regions, and 255."""
-    folder = tmp_path_factory.mktemp("photos")
-    images, masks = [], []
-    for number, (height, width) in enumerate(SIZES):
-        rng = np.random.default_rng(number)
-        coarse = rng.uniform(0, 255, (height // 40 + 2, width // 40 + 2, 3)).astype(np.float32)
-        smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        regions = cv2.resize(coarse[..., 0], (width, height), interpolation=cv2.INTER_LINEAR) // 28
-        grain = rng.normal(0, 3, (height, width, 1))
-        photo = np.clip(0.5 * smooth + 12 * regions[..., None] + grain, 0, 255).astype(np.uint8)
-        mask = regions.astype(np.uint8)
-        mask[mask == 5] = 255
-        images.append(folder / f"{number}.jpg")
-        masks.append(folder / f"{number}.png")
-        Image.fromarray(photo).save(images[-1], quality=92, subsampling="4:2:0")
-        Image.fromarray(mask).save(masks[-1])
-    return Photos(images, masks, np.array(SIZES))
+    """Those of the check."""
+    records = photographs(tmp_path_factory.mktemp("photos"))
+    return Photos([record.image for record in records], [record.mask for record in records], sizes_of(records))
 
 
 def arrays(plan: object) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semiseg.pipelines import backends
-from semiseg.pipelines.backends import BACKENDS, open_backend
+from semiseg.pipelines.backends import BACKENDS, available, open_backend, unproven
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.datasets.pack import packed_bytes
 from semiseg.pipelines.errors import UsageError
@@ -23,8 +23,8 @@ def records(photos) -> list[Record]:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_makes_the_same_targets_of_the_same_records(photos, records, run, own_cache, name) -> None:
-    if name == "dali":
-        pytest.importorskip("nvidia.dali")
+    if name not in available():
+        pytest.skip("needs NVIDIA DALI")
     ours, host = run(open_backend(name, records, CPU, 2), photos.planner()), run(photos.host(), photos.planner())
     for _ in range(3):
         (plan, windows), (same_plan, expected) = next(ours), next(host)
@@ -41,6 +41,25 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
     monkeypatch.setattr(backends, "DaliBackend", lambda *files, device_id, **_: opened.append(("dali", device_id)))
     open_backend("auto", records, torch.device(device))
     assert opened == [(name, device_id)]
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "asked"),
+    [
+        ("cpu", "auto", []),
+        ("cpu", "dali", []),
+        ("cuda", "auto", ["dali", "dali_whole"]),
+        ("cuda", "dali", ["dali"]),
+        ("cuda", "dali_whole", ["dali_whole"]),
+        ("cuda", "resident", []),
+    ],
+)
+def test_what_decodes_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, asked) -> None:
+    monkeypatch.setattr(backends, "installed", lambda: True)
+    assert unproven(name, torch.device(device)) == asked
+    monkeypatch.setattr(backends, "installed", lambda: False)
+    assert unproven(name, torch.device(device)) == []
+    assert available() == ["host", "resident"]
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
@@ -98,7 +117,7 @@ def test_auto_goes_on_without_a_pack_that_cannot_be_made_and_resident_does_not(a
 
 
 def test_an_unknown_backend_is_refused(records) -> None:
-    with pytest.raises(UsageError, match="'gpu' is unknown; choose one of auto, dali, host, resident"):
+    with pytest.raises(UsageError, match="'gpu' is unknown; choose one of auto, dali, dali_whole, host, resident"):
         open_backend("gpu", records, CPU)
 
 

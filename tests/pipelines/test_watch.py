@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semiseg.pipelines.backends import BACKENDS, open_backend
+from semiseg.pipelines.backends import BACKENDS, available, open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
 from semiseg.pipelines.datasets.manifest import watch_of
 from semiseg.pipelines.errors import UsageError
@@ -172,8 +172,8 @@ def test_files_that_change_in_mid_run_are_named_and_crash_nothing(root, backend)
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_records_that_were_prepared_are_watched(root, run, make_planner, backend):
-    if backend == "dali":
-        pytest.importorskip("nvidia.dali")
+    if backend not in available():
+        pytest.skip("needs NVIDIA DALI")
     manifest = prepare(find_dataset("folder", root))
     records = [manifest.records[sample.id] for sample in manifest.dataset.train if sample.mask]
     sizes = [(record.height, record.width) for record in records]
