@@ -200,28 +200,33 @@ def _order(line: dict[str, Any]) -> tuple[int, bool]:
     return line["step"], "loss" not in line
 
 
+def versions() -> dict[str, str]:
+    """Of those of PACKAGES that are there."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def environment() -> dict[str, Any]:
     """All that a stranger needs to know of where and how something ran: machine, versions, command and commit. What is
     not known, or not there, is None."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     memory = whole_memory()
     return {
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": memory and round(memory / 2**30, 1),
         **_gpu(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "packages": versions,
+        "packages": versions(),
         "commit": commit_of(Path(__file__)),
     }
 
@@ -240,7 +245,8 @@ def _gpu() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

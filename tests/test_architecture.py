@@ -88,6 +88,8 @@ ORDERS = {
         training/nvml | training/signals | training/result
         training/build | training/graph
         training/step
+        training/check
+        training/verdict
         training/forecast | training/profiling
         training/meters
         training/state

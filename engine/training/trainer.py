@@ -33,6 +33,7 @@ from .saver import Saver, host_copy
 from .signals import Stopped, ending
 from .state import Writer, load_save
 from .step import Step
+from .verdict import trusted
 
 RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
@@ -63,6 +64,7 @@ class Trainer:
         self.data = prepare_data(recipe, on_event)
         if run is not None:
             self._require_same_data(run.read_json("split.json"))
+        self.recipe = trusted(recipe, self.precision, self._note)
         recipe, told = self._fitted()
         torch.manual_seed(recipe.seed)
         self.method = self._method(fresh=state is None)

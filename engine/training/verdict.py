@@ -1,0 +1,190 @@
+"""Fast paths prove themselves: each is checked once on a device, in a process of its own, and the verdict is kept in
+the cache; what is refused is told in one line, and the plain path is taken instead.
+
+A verdict holds for one device, driver and versions, and for the sources that were checked. `semiseg selfcheck` makes it
+anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ...kernels import __all__ as OPERATORS
+from ...kernels.check import Result, has_kernels, refuse
+from ...pipelines.backends import PLAIN, unproven
+from ...pipelines.cache import cache_root, write_atomically
+from ...pipelines.errors import UsageError
+from ..device import LOW, Precision
+from ..recipe import Recipe
+from ..run import processor, versions
+from .check import Subject
+from .nvml import driver
+
+PROJECT = Path(__file__).parents[2]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something fast on a device, and the program that checks it."""
+
+    name: str
+    device: torch.device
+    program: tuple[str, ...]
+    """A module and its arguments; with --json it prints {"results": [...]}."""
+    rooms: tuple[str, ...]
+    """Whose sources are checked."""
+    refused: tuple[str, ...]
+    """What must not be used where the program dies."""
+    timeout: int
+    """Seconds after which it counts as hanging."""
+
+    def facts(self) -> dict[str, str | None]:
+        """All on which the verdict depends."""
+        on_gpu = self.device.type == "cuda"
+        return versions() | {
+            "program": " ".join(self.program),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else processor(),
+            "driver": driver() if on_gpu else None,
+            "cuda": torch.version.cuda,
+            "triton serves": str(has_kernels(self.device)),
+            "sources": _digest(self.rooms),
+        }
+
+
+def kernels(precision: Precision) -> Part:
+    """The operators, in float32 and in the precision that networks compute in."""
+    names = precisions(precision)
+    program = ("semiseg.kernels.check", "--dtype", *names)
+    return Part(f"kernels in {' and '.join(names)}", precision.device, program, ("kernels",), tuple(OPERATORS), 900)
+
+
+def backend(name: str, device: torch.device) -> Part:
+    """An input backend."""
+    program = ("semiseg.pipelines.check", "--backend", name)
+    return Part(f"backend {name}", device, program, ("kernels", "pipelines"), (name,), 180)
+
+
+def steps(way: str, subject: Subject, precision: Precision) -> Part:
+    """A way to make steps of a network."""
+    flags = ["--network", subject.network, "--backbone", subject.backbone, "--head-width", str(subject.head_width)]
+    flags += ["--freeze-backbone"] if subject.freeze_backbone else []
+    program = ("semiseg.engine.training.check", "--way", way, "--precision", precision.name, *flags)
+    name = f"{way} steps of {subject.network} {subject.backbone} in {precision.name}"
+    return Part(name, precision.device, program, ("kernels", "pipelines", "engine"), (way,), 3600)
+
+
+def precisions(precision: Precision) -> list[str]:
+    """float32, in which much is computed in any case, and what networks compute in."""
+    return ["fp32", precision.name] if precision.name in LOW else ["fp32"]
+
+
+def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
+    """What a check has found, from the cache or, where it is not known there or wanted anew, by running it now, said
+    in one line."""
+    facts = part.facts()
+    key = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
+    path = cache_root() / "verdicts" / f"{key}.json"
+    known = None if anew else _known(path, facts)
+    if known is not None:
+        return known
+    say(f"checking {part.name} on {facts['device']}; the verdict is kept")
+    results = examine(part)
+    document = {"facts": facts, "results": [asdict(result) for result in results]}
+    try:
+        write_atomically(path, lambda file: file.write(json.dumps(document, indent=1).encode()))
+    except UsageError as error:  # the next run checks again
+        say(f"the verdict is not kept: {error}")
+    return results
+
+
+def _known(path: Path, facts: dict[str, str | None]) -> list[Result] | None:
+    """A verdict; None where there is none, or one that is damaged or about something else."""
+    try:
+        document = json.loads(path.read_text())
+        return [Result(**row) for row in document["results"]] if document["facts"] == facts else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def examine(part: Part) -> list[Result]:
+    """Runs the check in a process of its own. One that dies or hangs has a problem with all that it was about."""
+    module, *arguments = part.program
+    command = [sys.executable, "-P", "-m", module, *arguments, "--device", str(part.device), "--json"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # In a session of its own, so that what it started ends with it.
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        try:
+            out, err = process.communicate(timeout=part.timeout)
+            problem = f"exit code {process.returncode}: {(err.strip().splitlines() or ['no message'])[-1][:200]}"
+            if process.returncode < 0:
+                problem = f"died by signal {-process.returncode} ({signal.Signals(-process.returncode).name})"
+        except subprocess.TimeoutExpired:
+            out, problem = "", f"hung, was stopped after {part.timeout} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode in (0, 1):
+        try:
+            return [Result(**row) for row in json.loads(out)["results"]]
+        except (ValueError, TypeError, KeyError):  # a traceback, whose exit code is 1 too
+            pass
+    return [Result(name, str(part.device), "all", "none", problem=problem) for name in part.refused]
+
+
+def problem_of(results: Sequence[Result]) -> str | None:
+    """The first problem."""
+    return next((result.problem for result in results if result.problem), None)
+
+
+def trusted(recipe: Recipe, precision: Precision, say: Say) -> Recipe:
+    """The recipe with those of its fast paths that are right on this device; what is refused is said, and why.
+
+    Wrong operators are served by their plain definitions from then on in this process. Raises UsageError for a backend
+    that is asked for by name and refused.
+    """
+    if has_kernels(precision.device):
+        problems = refuse(verdict(kernels(precision), say))
+        for problem in dict.fromkeys(problems.values()):
+            names = ", ".join(name for name in problems if problems[name] == problem)
+            say(f"kernel {names}: refused ({problem}); the plain definition is used instead")
+    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, say))
+    if recipe.runtime.compile:
+        problem = problem_of(verdict(steps("compiled", Subject.of(recipe), precision), say))
+        if problem:
+            say(f"compile: refused ({problem}); networks run eagerly instead")
+            recipe = recipe.replace(compile=False)
+    return recipe
+
+
+def _backend(asked: str, device: torch.device, say: Say) -> str:
+    names = unproven(asked, device)
+    for name, following in zip(names, [*names[1:], PLAIN]):
+        problem = problem_of(verdict(backend(name, device), say))
+        if problem is None:
+            return asked if name == names[0] else name
+        if name == asked:
+            raise UsageError(
+                f"--backend {name}: refused on {device} ({problem}); pass --backend {PLAIN}, or leave it out"
+            )
+        say(f"backend {name}: refused ({problem}); {following} is used instead")
+    return PLAIN if names else asked
+
+
+def _digest(rooms: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for path in sorted(path for room in rooms for path in (PROJECT / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(PROJECT)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
