@@ -69,10 +69,11 @@ class Run:
     @classmethod
     def unfinished(cls, folder: Path, name: str) -> Run:
         """Of the runs in a folder the newest one of a recipe that is not finished. Raises UsageError where none is."""
-        begun = sorted(folder.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for run in (cls(path.parent) for path in begun):
-            if not run.finished and run.recipe["name"] == name:
-                return run
+        for path in sorted(folder.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+            run = cls(path.parent)
+            with suppress(UsageError):  # one with a damaged recipe is none of anybody's
+                if not run.finished and run.recipe["name"] == name:
+                    return run
         raise UsageError(
             f"--resume: no unfinished run of {name} is in {folder}; say which with --out FOLDER, or start one without "
             "--resume"

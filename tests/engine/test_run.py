@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,65 @@ def test_the_log_forgets_steps_that_were_run_again(tmp_path):
         (2, 0.7),
         (3, None),
     ]
+
+
+def test_a_line_that_a_kill_cut_short_swallows_none(tmp_path):
+    run = Run.create(tmp_path / "run", {"name": "x"}, {})
+    run.write({"step": 1, "loss": 1.0})
+    run.close()
+    path = run.folder / "log.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 2, "val": {}')
+    run = Run.open(run.folder)
+    for step in (2, 3):
+        run.write({"step": step, "loss": 0.5})
+    run.close()
+    assert [line["step"] for line in run.log] == [1, 2, 3]
+    assert len(path.read_text().splitlines()) == 4
+
+
+def test_tensorboard_forgets_steps_that_were_run_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Run.create(tmp_path / "run", {"name": "x"}, {})
+    for step in (1, 2, 3):
+        run.write({"step": step, "loss": 1.0})
+    run.close()
+    run = Run.open(run.folder)
+    for step in (3, 4):
+        run.write({"step": step, "loss": 0.5})
+    run.close()
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 1), (3, 0.5), (4, 0.5)]
+
+
+def test_a_run_is_one_process_s_at_a_time(tmp_path):
+    first = Run.create(tmp_path / "run", {"name": "x"}, {})
+    with pytest.raises(UsageError, match="another process trains"):
+        Run.open(first.folder).lock()
+    first.close()
+    Run.open(first.folder).lock()
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "split.json"])
+def test_a_damaged_file_of_a_run_is_one_line(tmp_path, name):
+    run = Run.create(tmp_path / "run", {"name": "x"}, {})
+    (run.folder / name).write_text('{"na')
+    with pytest.raises(UsageError, match=rf"{name}: missing or damaged"):
+        run.read_json(name)
+
+
+def test_the_newest_unfinished_run_of_a_recipe(tmp_path):
+    with pytest.raises(UsageError, match=r"no unfinished run of x is in .*--out FOLDER"):
+        Run.unfinished(tmp_path / "nowhere", "x")
+    for age, (name, recipe) in enumerate([("d", "x"), ("c", "y"), ("b", "x"), ("a", "x")]):
+        run = Run.create(tmp_path / name, {"name": recipe}, {})
+        os.utime(run.folder / "recipe.json", (age, age))
+    assert Run.unfinished(tmp_path, "x").folder == tmp_path / "a"
+    (tmp_path / "a/result.json").touch()
+    assert Run.unfinished(tmp_path, "x").folder == tmp_path / "b"
+    (tmp_path / "b/recipe.json").write_text("")
+    assert Run.unfinished(tmp_path, "x").folder == tmp_path / "d"
 
 
 def test_a_folder_with_a_run_is_refused_and_left_alone(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
 from semiseg.engine.evaluation.inference import evaluate, predict
@@ -24,6 +25,7 @@ from semiseg.engine.recipe import Files, Recipe
 from semiseg.engine.report import write_report
 from semiseg.engine.run import Run
 from semiseg.engine.training import forecast as forecast_module
+from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training import trainer as trainer_module
 from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.signals import Stopped
@@ -158,6 +160,95 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, number):
         torch.testing.assert_close(a, b, msg=name)
     steps = [json.loads(line)["step"] for line in (halves.out / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+def test_a_run_that_was_killed_before_its_first_save_starts_again(tiny, voc_root):
+    root = voc_root()
+    recipe = tiny("supervised", data=root)
+    straight = Trainer(recipe.replace(out=root / "straight")).train()
+    Trainer(recipe).run.close()
+    with pytest.raises(UsageError, match="weights was none"):
+        Trainer(recipe.replace(resume=True, weights="imagenet"))
+    notes = []
+    again = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text))
+    assert [note for note in notes if "from the start" in note]
+    assert again.first == 0
+    one, two = (state_of(out)["method"] for out in (straight.out, again.train().out))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_losses_of_a_line_are_those_of_all_its_steps_also_after_going_on(tiny, voc_root):
+    """Killed after step 4 of lines of 3 steps, the second line is that of a run that nobody killed."""
+    root = voc_root()
+    recipe = tiny("cac", data=root, steps=6, eval_every=4, log_every=3)
+
+    def stop(event):
+        if (event.kind, event.text, event.done) == ("progress", "evaluating", 3):
+            signal.raise_signal(signal.SIGTERM)
+
+    straight = Trainer(recipe.replace(out=root / "straight")).train()
+    with pytest.raises(Stopped):
+        Trainer(recipe, stop).train()
+    Trainer(recipe.replace(resume=True)).train()
+    one, two = (
+        [(line["step"], line["loss"], line["loss/contrast"]) for line in Run(out).log if "loss" in line]
+        for out in (straight.out, recipe.runtime.out)
+    )
+    assert one == two
+    assert [step for step, *_ in one] == [3, 6]
+
+
+def test_a_full_disk_ends_a_run_only_where_the_last_save_needs_it(tiny, voc_root, monkeypatch):
+    root = voc_root()
+    recipe = tiny("supervised", data=root, steps=4, eval_every=2)
+    failures, write_save = [], saver_module.write_save
+
+    def full(folder, step, *rest):
+        if step in failures:
+            raise UsageError("--out: cannot write it (No space left on device)")
+        return write_save(folder, step, *rest)
+
+    monkeypatch.setattr(saver_module, "write_save", full)
+    failures[:], notes = [2], []
+    result = Trainer(recipe, lambda event: notes.append(event.text)).train()
+    assert [note for note in notes if note.startswith("warning: step 2 is not saved, training goes on")]
+    assert load_network(result.out).header.step == result.best_step  # that of step 2 came with the next save
+    failures[:] = [4]
+    with pytest.raises(UsageError, match="No space left"):
+        Trainer(recipe.replace(out=root / "fails")).train()
+    assert state_of(root / "fails")["steps_done"] == 2
+    failures.clear()
+    resumed = Trainer(recipe.replace(out=root / "fails", resume=True)).train()
+    assert (resumed.best, resumed.best_step, resumed.last) == (result.best, result.best_step, result.last)
+
+
+def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):
+    root = voc_root()
+    recipe = tiny("supervised", data=root, steps=4, eval_every=2)
+    stopping = [signal.SIGTERM]
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating") and stopping:
+            signal.raise_signal(stopping.pop())
+
+    with pytest.raises(Stopped):
+        Trainer(recipe, stop).train()
+    best = recipe.runtime.out / "checkpoints/best.safetensors"
+    whole = best.read_bytes()
+    best.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(UsageError, match="damaged"):
+        evaluate(recipe.runtime.out, device="cpu")
+    notes = []
+    result = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text)).train()
+    assert [note for note in notes if note.startswith("warning: ") and "best.safetensors: damaged" in note]
+    assert result.best_step == load_network(result.out).header.step == 4
+
+
+def test_a_finished_run_is_not_gone_on_with(tiny, voc_root):
+    recipe = tiny("supervised", data=voc_root(), steps=2, eval_every=2)
+    train(recipe)
+    with pytest.raises(UsageError, match="is finished"):
+        Trainer(recipe.replace(resume=True))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""Kills small runs with SIGKILL, over and over, goes on with --resume, and compares what they end with to the end of
+the same run that nobody killed.
+
+    python benchmarks/kills.py [--kills 1000] [--results FILE]
+
+Half of the kills come at a random time; the others at a random one of the
+calls with which files are made safe and take their places, half of these behind a file of which only the first half
+reached the disk. Each run that is done adds a row to the results, so a program that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+
+import command
+import measurement
+import tables
+from semiseg.engine.api import load_recipe, train
+from semiseg.engine.models import ENCODERS, Encoder
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.run import Run
+from semiseg.engine.training.state import load_save
+
+METHODS = ("supervised", "cac", "cps", "mean_teacher")
+MEASURED = ("images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "eta_s")
+"""What of a log line no two runs have in common."""
+MOST = 40
+"""Kills after which a run is left alone."""
+CALLS = 25
+"""Calls, from the start of a process, among which one is chosen."""
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["kills", "torch._dynamo", "torch.utils.tensorboard", "matplotlib.figure"])
+
+
+def main(kills: int = 1000, seed: int = 0, results: Path = tables.RESULTS / "kills.csv") -> int:
+    """Kills runs until so many kills stand in the results."""
+    expected: dict[str, tuple[dict[str, Any], float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        draw(home / "data")
+        number = len(rows(results))
+        while recorded(results) < kills:
+            method = METHODS[number % len(METHODS)]
+            recipe = small(method, home / "data", home / f"{number}")
+            if method not in expected:
+                began = time.perf_counter()
+                undisturbed = recipe.replace(out=home / method)
+                start(train_thin, undisturbed).join()
+                expected[method] = end_of(home / method), time.perf_counter() - began
+            end, seconds = expected[method]
+            counts = kill_until_done(recipe, random.Random(f"{seed} {number}"), seconds)
+            wrong = differences(end_of(recipe.runtime.out), end)
+            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
+            row |= {"method": method, "steps": recipe.steps, "kills": counts.total()}
+            row |= {kind: counts[kind] for kind in ("timed", "placed", "torn")} | {"different": " ".join(wrong)}
+            tables.append([row], results)
+            number += 1
+            shutil.rmtree(recipe.runtime.out)
+            print(f"{method}: {dict(counts)}, {len(wrong)} differences {' '.join(wrong)}; {recorded(results)} in all")
+    return int(any(row["different"] for row in rows(results)))
+
+
+def draw(root: Path) -> None:
+    """A folder data set: twelve images of noise, six of them with masks, of which two are for validation."""
+    noise = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for number in range(12):
+        Image.fromarray(noise.integers(0, 255, (40, 48, 3), np.uint8)).save(root / f"images/{number:02d}.png")
+        if number < 6:
+            blocks = noise.integers(0, 3, (5, 6), np.uint8).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(blocks).save(root / f"masks/{number:02d}.png")
+    (root / "classes.txt").write_text("one\ntwo\nthree\n")
+    (root / "val.txt").write_text("04\n05\n")
+
+
+def small(method: str, data: Path, out: Path) -> Recipe:
+    """A run of two seconds."""
+    return load_recipe(f"{method}_folder").replace(
+        **{"backbone": "thin", "network": "cac", "head_width": 8, "weights": "none", "crop": 32, "batch": 2},
+        **{"steps": 60, "eval_every": 20, "save_every": "2", "log_every": 3, "data": data, "out": out},
+        **{"device": "cpu", "precision": "fp32", "backend": "host", "threads": 1},
+    )
+
+
+class Thin(nn.Module):
+    """An encoder of next to no work."""
+
+    def __init__(self):
+        super().__init__()
+        self.low = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.high = nn.Sequential(nn.Conv2d(8, 16, 3, 4, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.low(x)
+        return low, self.high(low)
+
+
+def train_thin(recipe: Recipe) -> None:
+    """Trains a recipe that may name the encoder."""
+    torch.set_num_threads(1)
+    ENCODERS["thin"] = Encoder(build=Thin, channels=(8, 16), strides=(4, 16), multiple=1, weights=dict)
+    train(recipe)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def recorded(path: Path) -> int:
+    """Kills so far."""
+    return sum(int(row["kills"]) for row in rows(path))
+
+
+def kill_until_done(recipe: Recipe, random_numbers: random.Random, seconds: float) -> Counter[str]:
+    """Trains to the end with a kill in each try, and returns how many there were of each kind. seconds: how long the
+    run takes that nobody kills. Raises RuntimeError where a try ends otherwise."""
+    counts: Counter[str] = Counter()
+    while not (recipe.runtime.out / "result.json").exists():
+        begun = (recipe.runtime.out / "recipe.json").exists()
+        going_on = recipe.replace(resume=begun)
+        kind = random_numbers.choice(("timed", "timed", "placed", "torn")) if counts.total() < MOST else "none"
+        if kind in ("timed", "none"):
+            process = start(train_thin, going_on)
+            process.join(random_numbers.uniform(0, seconds / 2) if kind == "timed" else None)
+            process.kill()
+            process.join()
+        else:
+            process = start(train_and_die, going_on, random_numbers.randrange(CALLS), kind == "torn")
+            process.join()
+        if process.exitcode not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"after {dict(counts)} kills the run ended with {process.exitcode}")
+        counts[kind] += process.exitcode != 0
+    return counts
+
+
+def start(target: Callable, *arguments: Any) -> multiprocessing.Process:
+    """In a process of its own, which has its libraries loaded already."""
+    process = processes.Process(target=run, args=(dict(os.environ), target, *arguments))
+    process.start()
+    return process
+
+
+def run(environment: dict[str, str], target: Callable, *arguments: Any) -> None:
+    """In the environment that there is now, and not in that of when the libraries were loaded."""
+    os.environ.update(environment)
+    target(*arguments)
+
+
+def train_and_die(recipe: Recipe, calls: int, torn: bool) -> None:
+    """Trains, and kills itself in place of one of the calls of os.fsync and os.replace. torn: where it is the fsync of
+    a new file, only half of that has reached the disk."""
+
+    def dying(function: Callable) -> Callable:
+        def call(*arguments: Any) -> None:
+            nonlocal calls
+            if calls == 0:
+                if torn and function is fsync:
+                    halve(f"/proc/self/fd/{arguments[0]}")
+                os.kill(os.getpid(), signal.SIGKILL)
+            calls -= 1
+            function(*arguments)
+
+        return call
+
+    fsync, os.fsync, os.replace = os.fsync, dying(os.fsync), dying(os.replace)
+    train_thin(recipe)
+
+
+def halve(path: str) -> None:
+    """Cuts a file that is being made."""
+    if os.readlink(path).endswith((".part", ".new")):
+        os.truncate(path, os.stat(path).st_size // 2)
+
+
+def end_of(out: Path) -> dict[str, Any]:
+    """All that a finished run has come to, by names, but for times."""
+    end: dict[str, Any] = {}
+    for name in ("best", "last"):
+        with safe_open(out / f"checkpoints/{name}.safetensors", "pt") as file:
+            header = json.loads(file.metadata()["header"])
+            end |= {f"{name}/{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        end[f"{name}/score"] = header["step"], header["miou"]
+    warnings: list[str] = []
+    saves, state = load_save(out / "checkpoints", warnings.append)
+    end |= {"saves": [save.step for save in saves], "warnings": warnings, "rng": state["rng"]}
+    end |= {f"state/{key}": value for key, value in state["method"].items()}
+    for parameter, values in state["step"]["optimizer"]["state"].items():
+        end |= {f"state/{parameter}/{key}": value for key, value in values.items()}
+    for line in Run.open(out).log:
+        kind = "loss" if "loss" in line else "val"
+        end[f"log/{kind}/{line['step']}"] = {key: value for key, value in line.items() if key not in MEASURED}
+    result = json.loads((out / "result.json").read_text())
+    end["result"] = {name: result[name] for name in ("best", "best_step", "last", "iou", "steps")}
+    return end
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names of what is not the same, bit for bit."""
+
+    def same(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if torch.is_tensor(a) and torch.is_tensor(b) else a == b
+
+    names = [*one, *(name for name in other if name not in one)]
+    return [name for name in names if name not in one or name not in other or not same(one[name], other[name])]
+
+
+if __name__ == "__main__":
+    command.run(main)

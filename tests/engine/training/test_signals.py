@@ -1,0 +1,56 @@
+"""Signals: the first is heard between two steps, the second ends the process, whatever it waits for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from semiseg.engine.training.signals import ENDING, ending
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_the_first_signal_is_noted_and_all_is_then_as_before(number):
+    before = {one: signal.getsignal(one) for one in ENDING}
+    said = []
+    with ending(said.append) as signals:
+        assert signals == []
+        signal.raise_signal(number)
+        assert signals == [number]
+    assert said == ["stopping after this step; once more to stop at once"]
+    assert {one: signal.getsignal(one) for one in ENDING} == before
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_the_second_signal_ends_a_process_that_waits(number):
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        lock = threading.Lock()
+        lock.acquire()
+        with ending(lambda line: os.write(told, b".")):
+            os.write(told, b".")
+            lock.acquire()  # as for a disk that does not answer
+        os._exit(0)
+    for _ in range(2):
+        os.read(ready, 1)
+        os.kill(child, number)
+    _, status = os.waitpid(child, 0)
+    assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, number)
+    os.close(ready)
+    os.close(told)
+
+
+def test_other_threads_have_no_signals():
+    heard = []
+
+    def work() -> None:
+        with ending(heard.append) as signals:
+            heard.append(list(signals))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert heard == [[]]
