@@ -34,22 +34,12 @@ class Watch:
         self._hashes = {path: mark.hash for path, mark in marks.items()}
         self._converted = {path for path, mark in marks.items() if mark.stamp is None}
 
-    def __call__(self, path: Path) -> None:
-        """Raises UsageError where the file is gone or holds other bytes. A new date or another name changes nothing.
-
-        Costs one `os.stat`. A converted file that is damaged is removed, so that preparing makes it anew.
-        """
-        if path not in self._hashes:
-            return
-        try:
-            stamp = stamp_of(os.stat(path))
-            if stamp != self._stamps[path]:
-                self._compare(path, stamp, path.read_bytes())
-        except OSError as error:
-            raise unreadable(path, error) from None
-
     def read(self, path: Path) -> bytes:
-        """The file, judged as by a call: no other bytes than those that are returned."""
+        """The file's bytes. Raises UsageError where it is gone or holds others than when it was marked. A new date or
+        another name changes nothing.
+
+        A converted file that is damaged is removed, so that preparing makes it anew.
+        """
         try:
             with open(path, "rb") as file:
                 before = stamp_of(os.fstat(file.fileno()))

@@ -34,24 +34,25 @@ def test_the_same_bytes_are_the_same_file_whatever_its_date_and_place(tmp_path):
     path.write_bytes(b"abc")
     watch = watched(path)
     os.utime(path, ns=(1, 1))
-    watch(path)
+    watch.read(path)
     shutil.copy(path, other)
     os.replace(other, path)
-    watch(path)
+    watch.read(path)
     os.link(path, other)
-    watch(path)
-    watch(tmp_path / "unknown")
+    watch.read(path)
+    other.with_name("unknown").write_bytes(b"")
+    assert watch.read(tmp_path / "unknown") == b""
 
 
-def test_a_known_file_is_not_read(tmp_path, monkeypatch):
+def test_a_known_file_is_not_hashed(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     watch = watched(path)
-    monkeypatch.setattr("pathlib.Path.read_bytes", None)
-    watch(path)
+    monkeypatch.setattr("semiseg.pipelines.watch.hash_of", None)
+    watch.read(path)
     os.utime(path, ns=(1, 1))
     with pytest.raises(TypeError):
-        watch(path)
+        watch.read(path)
 
 
 def rewritten(path):
@@ -74,10 +75,10 @@ def test_other_bytes_are_noticed_though_size_and_date_are_kept(tmp_path, change)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     for _ in range(2):
         with pytest.raises(UsageError, match=r"a: changed since it was prepared; run `semiseg prepare`"):
-            watch(path)
+            watch.read(path)
     path.unlink()
     with pytest.raises(UsageError, match=r"a: cannot be read \(No such file"):
-        watch(path)
+        watch.read(path)
 
 
 def test_a_damaged_copy_is_removed_and_made_anew(root):
@@ -85,13 +86,13 @@ def test_a_damaged_copy_is_removed_and_made_anew(root):
     manifest = prepare(find_dataset("folder", root))
     record = manifest.records["scan"]
     data = bytearray(record.image.read_bytes())
-    watch_of([record])(record.image)
+    watch_of([record]).read(record.image)
     data[len(data) // 2] ^= 1
     record.image.write_bytes(data)
     with pytest.raises(UsageError, match="was damaged and is removed; run `semiseg prepare`, which makes it anew"):
-        watch_of([record])(record.image)
+        watch_of([record]).read(record.image)
     assert prepare(find_dataset("folder", root)) == manifest
-    watch_of([record])(record.image)
+    watch_of([record]).read(record.image)
 
 
 def test_what_is_written_while_a_file_is_read_is_noticed_the_next_time(root, monkeypatch):
