@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from semiseg.engine import api
 from semiseg.engine.evaluation import inference, scores
+from semiseg.engine.training import trainer
 from semiseg.pipelines import loader
 
 SMALL = [
@@ -488,3 +491,43 @@ def test_selfcheck_exits_with_1_for_a_kernel_that_is_wrong(semiseg, monkeypatch)
     code, text, _ = semiseg("selfcheck", "--device", "cpu")
     assert code == 1
     assert "is off by 3" in text
+
+
+def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, tmp_path, monkeypatch):
+    """The exit codes tell a scheduler whether to start it again."""
+    root, evaluate = voc_root(), trainer.evaluate
+    monkeypatch.chdir(tmp_path)
+    waiting = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+
+    def interrupted(*arguments, **options):
+        if waiting:
+            signal.raise_signal(waiting.pop())
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    arguments = train(root, "--steps", "4", "--eval-every", "1")
+    for step, expected in [(1, 75), (2, 75), (3, 130)]:
+        code, _, err = semiseg(*arguments, *["--resume"] * (step > 1))
+        assert (code, len(err.splitlines())) == (expected, 1)
+        assert f"stopped after step {step}; go on with --out runs/supervised_voc-" in err
+    (run,) = (tmp_path / "runs").iterdir()
+    code, out, err = semiseg(*arguments, "--resume")
+    assert code == 0, err
+    assert f"going on with runs/{run.name} at step 3" in out
+    assert (run / "report.html").is_file()
+    code, _, err = semiseg(*arguments, "--resume")
+    assert code == 2
+    assert err.startswith("semiseg: --resume: no unfinished run of supervised_voc is in runs; say which with --out")
+
+
+def test_what_was_left_undone_after_the_last_step_is_done(semiseg, voc_root, tmp_path, monkeypatch):
+    """Ended between the last save and the report, as by a full disk."""
+    arguments = train(voc_root(), "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "write_report", lambda folder: signal.raise_signal(signal.SIGINT))
+        assert semiseg(*arguments)[0] == 130
+    assert not (tmp_path / "run/result.json").exists()
+    code, out, err = semiseg(*arguments, "--resume", "--json")
+    assert code == 0, err
+    assert (tmp_path / "run/report.html").is_file()
+    assert json.loads(out)["best"] == json.loads((tmp_path / "run/result.json").read_text())["best"]
