@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ..pipelines.errors import UsageError
+
+
+class DiskFull(UsageError):
+    """There is no room, which may change."""
 
 
 @contextmanager
@@ -47,7 +52,8 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What is written inside to the file raises UsageError where the disk does not take it."""
+    """What is written inside to the file raises UsageError where the disk does not take it, DiskFull where it has no
+    room."""
     try:
         yield
     except UsageError:
@@ -55,7 +61,8 @@ def writing(path: Path) -> Iterator[None]:
     # Full disks are RuntimeErrors of torch and errors of safetensors without a number.
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
-        raise UsageError(
+        full = getattr(error, "errno", None) in (None, errno.ENOSPC, errno.EDQUOT)
+        raise (DiskFull if full else UsageError)(
             f"--out: cannot write {path} ({reason}); free space on its disk, or take another folder; a run goes on "
             "from its last save with --resume"
         ) from None

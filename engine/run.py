@@ -37,6 +37,7 @@ class Run:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self._events = self._lock = None
+        self._unwritten: list[dict[str, Any]] = []
 
     @staticmethod
     def check(folder: Path) -> None:
@@ -114,26 +115,39 @@ class Run:
         return kept
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends a log line; its numbers also become TensorBoard scalars."""
+        """Appends a log line; its numbers also become TensorBoard scalars. Raises DiskFull where there is no room for
+        it, which then comes with the next one."""
         line = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
+        self._unwritten.append(line)
+        self._write()
+
+    def _write(self) -> None:
+        lines = self._unwritten
         path = self.folder / "log.jsonl"
         with writing(path), path.open("ab+") as file:
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
             cut = bool(end) and file.read() != b"\n"
-            file.write(b"\n" * cut + json.dumps(line).encode() + b"\n")
+            file.write(b"\n" * cut + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        events, self._events = self._events, None  # after a failure they are begun anew
         with writing(self.folder / "tensorboard"):
-            if self._events is None:
+            if events is None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                # Later steps of a run that was interrupted come anew.
-                self._events = SummaryWriter(self.folder / "tensorboard", purge_step=line["step"])
-            for name, value in line.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._events.add_scalar(name, value, line["step"])
+                # Steps that were written before an interruption come again.
+                events = SummaryWriter(self.folder / "tensorboard", purge_step=lines[0]["step"])
+            for line in lines:
+                for name, value in line.items():
+                    if name != "step" and isinstance(value, (int, float)):
+                        events.add_scalar(name, value, line["step"])
+        self._events = events
+        self._unwritten = []
 
     def sync(self) -> None:
-        """Waits until the disk has the log."""
+        """Waits until the disk has all of the log. Raises UsageError where it does not take it, DiskFull for want of
+        room."""
+        if self._unwritten:
+            self._write()
         path = self.folder / "log.jsonl"
         with writing(path):
             if path.exists():

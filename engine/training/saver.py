@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pipelines.errors import UsageError
+from ..disk import DiskFull
 from .state import Save, Writer, forget, write_save
 
 KEEP = 2
@@ -21,7 +21,7 @@ KEEP = 2
 class Saver:
     """Saves a run, at most one save behind.
 
-    A save that the disk does not take is told, the one before stays, and the run goes on; its networks come with the
+    A save that the disk has no room for is told, the one before stays, and the run goes on; its networks come with the
     next one.
 
     folder: of the checkpoints. device: of the tensors. cadence: seconds and steps, after either of which a save is due.
@@ -70,14 +70,16 @@ class Saver:
 
     def close(self) -> None:
         """As `wait`; then there are no more saves."""
-        self.wait()
-        self._thread.shutdown()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
     def wait(self) -> None:
-        """Until all is written, or was told not to be."""
+        """Until all is written, or was told not to be. Raises UsageError where it cannot be, room or not."""
         try:
             self.flush()
-        except UsageError as error:
+        except DiskFull as error:
             self.say(f"warning: step {self._last} is not saved, training goes on: {error}")
 
     def _write(self, step: int, state: Any, mark: torch.cuda.Event | None) -> None:

@@ -86,7 +86,10 @@ def write_save(folder: Path, step: int, state: Any, networks: Mapping[str, Write
         for path in waiting.values():
             path.unlink(missing_ok=True)
         raise
-    settle(folder, save)
+    with writing(folder):
+        for name, path in waiting.items():
+            os.replace(path, folder / name)
+        sync(folder)
     return save
 
 
@@ -106,15 +109,15 @@ def forget(folder: Path, saves: list[Save], keep: int) -> list[Save]:
     """The last `keep` of the saves; the files that belong to the others alone are deleted."""
     old, kept = saves[:-keep], saves[-keep:]
     wanted = {name for save in kept for name in (save.record, *save.files)}
-    for save in old:
-        for name in {save.record, *save.files} - wanted:
+    with writing(folder):
+        for name in {name for save in old for name in (save.record, *save.files)} - wanted:
             (folder / name).unlink(missing_ok=True)
     return kept
 
 
-def load_save(folder: Path, say: Callable[[str], None]) -> tuple[list[Save], dict[str, Any]] | None:
-    """The newest whole save with those before it, the newest last, and its state, on the CPU; None where none was ever
-    made. Later ones that are damaged are named and stay where they are. Raises UsageError where all are damaged."""
+def load_save(folder: Path, say: Callable[[str], None]) -> tuple[list[Save], dict[str, Any] | None]:
+    """The newest whole save with those before it, the newest last, and its state, on the CPU; none and None where none
+    was ever made. Later ones that are damaged are named and stay where they are. Raises UsageError where all are."""
     saves = list(_records(folder, say))
     for number, save in reversed(list(enumerate(saves, 1))):
         settle(folder, save)
@@ -122,13 +125,13 @@ def load_save(folder: Path, say: Callable[[str], None]) -> tuple[list[Save], dic
             return saves[:number], _state(folder, save)
         except (OSError, ValueError) as error:
             say(f"warning: the save of step {save.step} in {folder} is passed over: {error}")
-    if any(folder.glob("state-*.json")) or any(folder.glob("*.safetensors")):
+    if any(path.suffix not in (NEW, ".part") for path in folder.iterdir()):
         raise UsageError(
             f"--resume: {folder} has no whole save of this version; start a new run, from its network with "
             f"--init {folder / 'last.safetensors'}"
         )
     settle(folder, Save(0, {}))
-    return None
+    return [], None
 
 
 def _records(folder: Path, say: Callable[[str], None]) -> Iterator[Save]:

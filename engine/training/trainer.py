@@ -18,6 +18,7 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import anchored, portable, prepare_data
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
+from ..disk import DiskFull
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
@@ -58,8 +59,9 @@ class Trainer:
         require_packages()
         self.device = resolve_device(runtime.device)
         self.precision = resolve_precision(runtime.precision, self.device)
-        saves, state = (run and load_save(run.checkpoints, self._note)) or ([], None)
+        saves, state = [], None
         if run is not None:
+            saves, state = load_save(run.checkpoints, self._note)
             self._require_same_recipe(run, fresh=state is None)
         self.data = prepare_data(recipe, on_event)
         if run is not None:
@@ -252,20 +254,27 @@ class Trainer:
                         self._require_sound(done)
                         self._save(done)
                     if signals:
-                        self.saver.flush()
+                        self._flush()
                         raise Stopped(signals[0], f"stopped after step {done}; go on with --out {self.folder} --resume")
                 if not scores:  # it was stopped after its last step
                     scores = self._evaluate(self.first)
                     self._save(self.first, self._judged(self.first, scores))
-                self.saver.flush()
+                self._flush()
         finally:
             self.loader.close()
             self.saver.close()
             self.run.close()
         return self._result(scores, meters, time.perf_counter() - self.began)
 
+    def _spare(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Writes to the log; what there is no room for comes with the next line."""
+        try:
+            write(*arguments)
+        except DiskFull as error:
+            self._note(f"warning: the log waits, training goes on: {error}")
+
     def _log(self, line: dict[str, Any]) -> None:
-        self.run.write(line)
+        self._spare(self.run.write, line)
         steps = self.recipe.steps
         self.on_event(Event("log", describe(line, steps), line["step"], steps, line))
 
@@ -311,7 +320,7 @@ class Trainer:
         line |= {f"val/iou/{name}": iou for name, iou in first.iou.items()}
         for name in others:
             line |= {f"val/{name}/miou": scores[name].miou, f"val/{name}/pixel_accuracy": scores[name].pixel_accuracy}
-        self.run.write(line)
+        self._spare(self.run.write, line)
         best = " (best)" if self.recipe.protocol().prefers(first.miou, self.best) else ""
         of = f" of the {main}" if others else ""
         beside = "".join(f", of the {name} {percent(finite(scores[name].miou))} %" for name in others)
@@ -353,8 +362,13 @@ class Trainer:
             "steps_done": done,
             "seconds": self.seconds,
         }
-        self.run.sync()
+        self._spare(self.run.sync)
         self.saver.save(done, state, networks)
+
+    def _flush(self) -> None:
+        """Waits until all is on the disk. Raises UsageError where it is not."""
+        self.run.sync()
+        self.saver.flush()
 
     def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split

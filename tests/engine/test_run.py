@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch.utils import collect_env
 
-from semiseg.engine.disk import whole
+from semiseg.engine.disk import DiskFull, whole
 from semiseg.engine.run import Run, commit_of, create_new, environment
 from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
@@ -47,6 +48,31 @@ def test_a_line_that_a_kill_cut_short_swallows_none(tmp_path):
     run.close()
     assert [line["step"] for line in run.log] == [1, 2, 3]
     assert len(path.read_text().splitlines()) == 4
+
+
+def test_lines_that_there_is_no_room_for_come_with_the_next(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "run", {"name": "x"}, {})
+    path = run.folder / "log.jsonl"
+    path.symlink_to("/dev/full")
+    for step in (1, 2):
+        with pytest.raises(DiskFull, match=r"log.jsonl \(No space left on device\)"):
+            run.write({"step": step, "loss": 0.5})
+    path.unlink()
+    run.write({"step": 3, "loss": 0.5})
+    run.close()
+    assert [line["step"] for line in run.log] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("gone", [".", "log.jsonl"])
+def test_a_folder_that_is_gone_or_closed_is_one_line(tmp_path, gone):
+    run = Run.create(tmp_path / "run", {"name": "x"}, {})
+    if gone == ".":
+        shutil.rmtree(run.folder)
+    else:
+        (run.folder / gone).mkdir()
+    with pytest.raises(UsageError, match="cannot write") as error:
+        run.write({"step": 1, "loss": 0.5})
+    assert not isinstance(error.value, DiskFull)
 
 
 def test_tensorboard_forgets_steps_that_were_run_again(tmp_path):

@@ -9,17 +9,17 @@ import threading
 import pytest
 import torch
 
+from semiseg.engine.disk import DiskFull
 from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training.saver import Saver, host_copy
 from semiseg.engine.training.state import load_save
-from semiseg.pipelines.errors import UsageError
 
 CPU = torch.device("cpu")
 NEVER = (float("inf"), float("inf"))
 
 
 def full(*args) -> None:
-    raise UsageError(f"--out: cannot write x ({os.strerror(errno.ENOSPC)})")
+    raise DiskFull(f"--out: cannot write x ({os.strerror(errno.ENOSPC)})")
 
 
 def test_a_copy_does_not_follow_what_was_copied():
@@ -115,7 +115,7 @@ def test_what_the_disk_does_not_take_at_last_is_an_error(tmp_path, monkeypatch):
     saver = Saver(tmp_path, CPU, NEVER)
     monkeypatch.setattr(saver_module, "write_save", full)
     saver.save(1, 1)
-    with pytest.raises(UsageError, match="No space left"):
+    with pytest.raises(DiskFull, match="No space left"):
         saver.flush()
     saver.close()
 

@@ -109,7 +109,7 @@ def test_a_damaged_save_is_passed_over_and_stays(tmp_path, damage):
 
 
 def test_a_folder_whose_saves_are_all_damaged_is_refused_and_an_empty_one_is_none(tmp_path):
-    assert load_save(tmp_path, pytest.fail) is None
+    assert load_save(tmp_path, pytest.fail) == ([], None)
     write(tmp_path, 2)
     (tmp_path / "state-2.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"no whole save .*--init .*last.safetensors"):
@@ -144,3 +144,11 @@ def test_a_full_disk_leaves_the_save_before(tmp_path, monkeypatch, full):
         write(tmp_path, 4, first)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert held(tmp_path) == (2, "2", "2")
+
+
+def test_a_device_without_room_is_told_as_a_full_disk(tmp_path):
+    """By torch, whose error has no number."""
+    (tmp_path / "state-2.pt.new").symlink_to("/dev/full")
+    with pytest.raises(disk.DiskFull, match=r"^--out: cannot write .*state-2.pt.new"):
+        write(tmp_path, 2)
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from PIL import Image
 from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
+from semiseg.engine.disk import DiskFull
 from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
@@ -184,7 +185,7 @@ def test_a_full_disk_ends_a_run_only_where_the_last_save_needs_it(tiny, voc_root
 
     def full(folder, step, *rest):
         if step in failures:
-            raise UsageError("--out: cannot write it (No space left on device)")
+            raise DiskFull("--out: cannot write it (No space left on device)")
         return write_save(folder, step, *rest)
 
     monkeypatch.setattr(saver_module, "write_save", full)
