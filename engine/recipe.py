@@ -79,7 +79,8 @@ class Runtime:
     channels_last: bool = True
     """Memory format of networks and images."""
     compile: bool = False
-    """Compile the networks (minutes at the start, faster steps)."""
+    """Compile the networks (minutes at the start, faster steps), where that comes to the same: it is checked once on a
+    device, which takes minutes more."""
     grouped: bool = False
     """Labelled and unlabelled images go through a network in one call, with batch statistics of their own. Fewer,
     larger products; other random numbers of dropout."""

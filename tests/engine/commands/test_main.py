@@ -15,8 +15,10 @@ from PIL import Image
 
 from semiseg.engine import api
 from semiseg.engine.evaluation import inference, scores
-from semiseg.engine.training import trainer
+from semiseg.engine.training import trainer, verdict
+from semiseg.kernels.check import Result
 from semiseg.pipelines import loader
+from semiseg.pipelines.backends import PLAIN, available
 
 SMALL = [
     *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
@@ -473,24 +475,56 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
         assert code == 0, err
 
 
-def test_selfcheck_judges_every_kernel(semiseg):
-    code, text, _ = semiseg("selfcheck", "--device", "cpu", "--json")
+def test_selfcheck_judges_every_kernel_and_backend(semiseg, own_cache):
+    code, text, progress = semiseg("selfcheck", "--device", "cpu", "--json")
     document = json.loads(text)
     assert code == 0
     assert document["ok"]
+    assert set(document) == {"ok", "kernels", "backends", "steps"}
     assert {row["operator"].split()[0] for row in document["kernels"]} >= {"cutmix", "upsample_cross_entropy"}
-    assert all(row["error"] <= row["allowed"] for row in document["kernels"])
+    assert {row["operator"].split()[0] for row in document["backends"]} == set(available()) - {PLAIN}
+    assert all(row["error"] <= row["allowed"] for row in document["kernels"] + document["backends"])
+    assert document["steps"] == []
+    assert "checking kernels in fp32" in progress
+    assert len(list((own_cache / "verdicts").iterdir())) == len(available())
 
 
-def test_selfcheck_exits_with_1_for_a_kernel_that_is_wrong(semiseg, monkeypatch):
-    from semiseg.engine.commands import selfcheck
-    from semiseg.kernels.check import Result
+@pytest.fixture
+def examined(monkeypatch, own_cache):
+    """What selfcheck has examined; each part gives a row, with a problem where its name begins with `wrong`."""
+    names = []
 
-    wrong = Result("cutmix", "cpu", "fp32", "cpu", problem="is off by 3")
-    monkeypatch.setattr(selfcheck, "check", lambda device, dtype: [wrong])
-    code, text, _ = semiseg("selfcheck", "--device", "cpu")
+    def examine(part):
+        names.append(part.name)
+        broken = part.name.startswith(examine.wrong)
+        row = Result(part.name, str(part.device), "fp32", "x", problem="died by signal 11" if broken else None)
+        return [row]
+
+    examine.wrong = "nothing"
+    examine.names = names
+    monkeypatch.setattr(verdict, "examine", examine)
+    return examine
+
+
+@pytest.mark.parametrize("wrong", ["kernels", "backend resident", "compiled"])
+def test_selfcheck_exits_with_1_where_something_is_wrong_and_goes_on(semiseg, examined, wrong):
+    examined.wrong = wrong
+    code, text, _ = semiseg("selfcheck", "--device", "cpu", "--compile")
     assert code == 1
-    assert "is off by 3" in text
+    rows = [line for line in text.splitlines() if line.endswith("died by signal 11")]
+    assert rows
+    assert all(row.startswith(wrong) for row in rows)
+    assert examined.names[-1].startswith("compiled steps of cac resnet18 in ")
+    assert "checking compiled steps" in text
+
+
+def test_selfcheck_checks_again_what_it_knows(semiseg, examined):
+    assert semiseg("selfcheck", "--device", "cpu")[0] == 0
+    once = list(examined.names)
+    code, text, _ = semiseg("selfcheck", "--device", "cpu")
+    assert code == 0
+    assert examined.names == 2 * once
+    assert text.rstrip().endswith("steps: compiled ones are checked on a CPU with --compile, which takes minutes")
 
 
 def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, tmp_path, monkeypatch):

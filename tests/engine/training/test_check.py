@@ -33,7 +33,7 @@ def in_another_order(network: Network) -> None:
     network.encode = lambda x: tuple(maps.contiguous() for maps in encode(x.contiguous()))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_steps_that_round_otherwise_are_right(small, compiled_by, precision):
     compiled_by(in_another_order)
     (result,) = check.check(small, Precision(precision, CPU), ["compiled"])
@@ -52,7 +52,7 @@ def scaled(share: float, of: str):
 
 
 def drifting(network: Network) -> None:
-    network.backbone.register_forward_hook(lambda *_: network.backbone.bn1.running_mean.mul_(1.01))
+    network.backbone.bn1.momentum *= 1.01
 
 
 def nan(network: Network) -> None:
@@ -69,6 +69,7 @@ def failing(network: Network) -> None:
         ("fp32", scaled(1.01, "classifier.weight"), "momentum of network.classifier.weight is 0.01 from the same"),
         ("fp32", scaled(1.01, "backbone.layer1.0.conv1.weight"), "momentum of network.backbone.layer1.0.conv1.weight"),
         ("bf16", scaled(0.0, "backbone.layer1.0.conv1.weight"), "momentum of network.backbone.layer1.0.conv1.weight"),
+        ("fp16", scaled(0.0, "backbone.layer1.0.conv1.weight"), "momentum of network.backbone.layer1.0.conv1.weight"),
         ("fp32", drifting, "network.backbone.bn1.running_mean"),
         ("fp32", nan, "is inf from the same in float64"),
         ("fp32", failing, "RuntimeError: C++ compile error no compiler"),
