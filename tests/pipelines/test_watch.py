@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semiseg.pipelines import watch as watch_module
 from semiseg.pipelines.backends import BACKENDS, available, open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
 from semiseg.pipelines.datasets.manifest import watch_of
@@ -48,7 +49,7 @@ def test_a_known_file_is_not_hashed(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     watch = watched(path)
-    monkeypatch.setattr("semiseg.pipelines.watch.hash_of", None)
+    monkeypatch.setattr(watch_module, "hash_of", None)
     watch.read(path)
     os.utime(path, ns=(1, 1))
     with pytest.raises(TypeError):
