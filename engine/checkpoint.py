@@ -161,7 +161,7 @@ def read_header(metadata: dict[str, str]) -> Header:
         return _header_of_version_1(metadata)
     values = json.loads(metadata["header"])
     values["evaluation"] = typed(Protocol, _known(Protocol, values["evaluation"]))
-    values["palette"] = tuple(tuple(colour) for colour in values["palette"])
+    values["palette"] = _colours(values["palette"])
     for name in ("classes", "mean", "std"):
         values[name] = tuple(values[name])
     return Header(**_known(Header, values))
@@ -176,7 +176,7 @@ def _header_of_version_1(metadata: dict[str, str]) -> Header:
         backbone=recipe["backbone"],
         head_width=recipe["head_width"],
         classes=tuple(json.loads(metadata["classes"])),
-        palette=tuple(tuple(colour) for colour in json.loads(metadata["palette"])),
+        palette=_colours(json.loads(metadata["palette"])),
         mean=encoder.mean,
         std=encoder.std,
         evaluation=typed(Evaluation, _known(Evaluation, recipe["evaluation"])).resolve(recipe["crop"]),
@@ -186,6 +186,11 @@ def _header_of_version_1(metadata: dict[str, str]) -> Header:
         step=int(metadata["step"]),
         miou=None if metadata["miou"] == "nan" else float(metadata["miou"]),
     )
+
+
+def _colours(values: Any) -> tuple[Colour, ...]:
+    """Numbers: they end up in the style of report.html."""
+    return tuple(tuple(int(value) for value in colour) for colour in values)
 
 
 def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Runtime:
         """Seconds and steps after either of which the state is saved. Raises UsageError for what is neither."""
         said = re.fullmatch(r"(\d*\.?\d+)m|(\d+)", str(self.save_every))
         if said is None or not float(said[1] or said[2]):
-            refuse(require(False, "--save-every", "must be minutes (5m) or steps (500)", self.save_every))
+            raise UsageError(f"--save-every: must be minutes (5m) or steps (500), is {self.save_every}")
         return (60 * float(said[1]), math.inf) if said[1] else (math.inf, int(said[2]))
 
 

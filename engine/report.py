@@ -90,6 +90,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "data wait": f"{np.median([line['data_wait_pct'] for line in trained]):.0f} %" if trained else "",
         "peak memory": f"{max(line['memory_gib'] for line in trained):.2f} GiB" if trained else "",
     }
+    shown = (f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in tiles.items())
     split = run.read_json("split.json")
     counts = f"{len(split['labeled'])} labelled and {len(split['unlabeled'])} unlabelled images"
     about = (
@@ -100,7 +101,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(recipe.name)}</title>",
         f"<style>{STYLE}</style><h1>{html.escape(recipe.name)}</h1>",
         f"<p>{html.escape(about)}</p>",
-        "<div class='tiles'>" + "".join(f"<div>{name}<b>{value}</b></div>" for name, value in tiles.items()) + "</div>",
+        f"<div class='tiles'>{''.join(shown)}</div>",
         "<h2>Curves</h2>",
         _curves(trained, scored),
         "<h2>IoU of each class</h2>",

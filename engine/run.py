@@ -82,7 +82,9 @@ class Run:
 
     def lock(self) -> None:
         """Keeps the run for this process, until it is closed or ends. Raises UsageError where another has it."""
-        self._lock = (self.folder / "recipe.json").open("r+")
+        path = self.folder / "recipe.json"
+        with writing(path):
+            self._lock = path.open("r+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -122,6 +122,16 @@ def test_others_may_read_what_the_umask_lets_them(saved):
     assert path.stat().st_mode == path.with_name("plain").stat().st_mode
 
 
+def test_a_colour_that_is_no_number_is_refused(saved):
+    path, *_ = saved
+    metadata, state = contents(path)
+    header = json.loads(metadata["header"])
+    header["palette"][0][0] = "<script>"
+    save_file(state, path, metadata | {"header": json.dumps(header)})
+    with pytest.raises(UsageError, match="header cannot be read"):
+        load_network(path)
+
+
 def test_another_programs_file_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="not a checkpoint of semiseg"):

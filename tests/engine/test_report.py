@@ -1,0 +1,28 @@
+"""The report of a run."""
+
+from __future__ import annotations
+
+import json
+
+from semiseg.engine.checkpoint import header_of, save_network
+from semiseg.engine.models import build_network
+from semiseg.engine.report import write_report
+from semiseg.engine.run import Run
+
+MARKUP = "<script>alert(1)</script>"
+
+
+def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
+    """Of a run from elsewhere, in whose files anything may stand."""
+    recipe = tiny("supervised", data=tmp_path, name=MARKUP)
+    split = {"name": MARKUP, "checksum": MARKUP, "labeled": [], "unlabeled": []}
+    run = Run.create(tmp_path / "run", recipe.to_dict(), split)
+    run.close()
+    network = build_network("cac", "resnet18", 2, head_width=16)
+    header = header_of(recipe, network, (MARKUP, "b"), ((0, 0, 0), (1, 1, 1)))
+    save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
+    line = {"step": MARKUP, "val/miou": 0.5, f"val/{MARKUP[:8]}/miou": 0.5}
+    (run.folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+    page = write_report(run.folder).read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
