@@ -44,11 +44,11 @@ from ways import PILLOW, Training, Way, images_a_step, voc_recipe, waterfall
 
 FIFTHS, LEAST = 5, 25
 """Parts of the steps, and the least number of steps on a GPU, whose graphs are captured within the first part."""
-SIDES = {"cpu": 2048, "cuda": 8192}
-"""Of the matrices whose product is the roof."""
+SIDES, PRODUCTS = {"cpu": 1024, "cuda": 8192}, 5
+"""Of the matrices whose product is the roof, and how often it is looked for before the steps and after them."""
 NUMBERS = (
-    *("images_per_s", "data_wait_pct", "memory_gib", "roof_tflops", "joules_an_image", "first_loss"),
-    *("last_loss", "tflop_an_image", "roof_pct"),
+    *("images_per_s", "data_wait_pct", "processor_s_an_image", "memory_gib", "roof_tflops", "joules_an_image"),
+    *("first_loss", "last_loss", "tflop_an_image", "roof_pct"),
 )
 """Columns of a row that are measured."""
 
@@ -147,8 +147,7 @@ def alone(name: str, options: dict[str, Any], compiled: bool) -> dict[str, Any]:
 
 def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict[str, Any]:
     """Rate, wait, memory, roof, energy and losses of a way."""
-    Precision(way.precision, device).allow_tf32()
-    roof = measurement.matmul_roof(LOW.get(way.precision, torch.float32), device, SIDES[device.type])
+    roof = highest(way, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -158,7 +157,8 @@ def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict
             module.p = 0.0
     meters = Meters(recipe, device)
     fifths: list[dict[str, Any]] = []
-    joules: list[float | None] = []
+    spent: list[tuple[float, float | None]] = []
+    """Seconds of processors and joules until the end of each fifth."""
     try:
         for number, batch in enumerate(itertools.islice(meters.waited(training.batches), steps)):
             losses = training.step(batch, number)
@@ -167,19 +167,29 @@ def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict
             meters.add(losses)
             if (number + 1) % (steps // FIFTHS) == 0:
                 fifths.append(meters.read(number + 1, recipe.lr))
-                joules.append(meters.gpu.joules())
+                spent.append((measurement.processor_seconds(), meters.gpu.joules()))
     finally:
         training.close()
+    roof = max(roof, highest(way, device))
     images = images_a_step(recipe) * (steps - steps // FIFTHS)
+    (seconds, joules), (all_seconds, all_joules) = spent[0], spent[-1]
     return {
         "graph": training.graph,
         "images_per_s": short(median(fifth["images_per_s"] for fifth in fifths[1:])),
         "data_wait_pct": short(median(fifth["data_wait_pct"] for fifth in fifths[1:])),
+        "processor_s_an_image": short((all_seconds - seconds) / images),
         "memory_gib": short(fifths[-1]["memory_gib"]),
         "roof_tflops": short(roof),
-        "joules_an_image": None if joules[0] is None else short((joules[-1] - joules[0]) / images),
+        "joules_an_image": None if joules is None else short((all_joules - joules) / images),
         **{"first_loss": round(first_loss, 5), "last_loss": round(fifths[-1]["loss"], 5)},
     }
+
+
+def highest(way: Way, device: torch.device) -> float:
+    """TFLOP/s of products in a way's precision, the most of several: others may want the cores, too."""
+    Precision(way.precision, device).allow_tf32()
+    dtype = LOW.get(way.precision, torch.float32)
+    return max(measurement.matmul_roof(dtype, device, SIDES[device.type]) for _ in range(PRODUCTS))
 
 
 if __name__ == "__main__":

@@ -77,10 +77,10 @@ def loader() -> str:
 
 
 WATERFALL = (
-    *("adds", "images/s", "times the first", "data wait", "GiB", "of the roof", "J/image"),
+    *("adds", "images/s", "times the first", "data wait", "CPU s/image", "GiB", "of the roof", "J/image"),
     *("first loss", "last loss", "difference"),
 )
-ALIKE = ("machine", "device", "load", "method", "backbone", "crop", "batch", "steps", "threads")
+ALIKE = ("machine", "device", "load", "method", "backbone", "crop", "batch", "steps", "threads", "network_threads")
 """What rows have in common that may be compared."""
 
 
@@ -101,7 +101,7 @@ def waterfall_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             f"{float(row['images_per_s']):.2f}",
             f"{float(row['images_per_s']) / float(first['images_per_s']):.2f}",
             f"{float(row['data_wait_pct']):.0f} %",
-            f"{float(row['memory_gib']):.2f}",
+            *(f"{float(row[name]):.2f}" for name in ("processor_s_an_image", "memory_gib")),
             f"{float(row['roof_pct']):.0f} %",
             f"{float(row['joules_an_image']):.2f}" if row["joules_an_image"] else "",
             *(f"{float(row[name]):.4f}" for name in ("first_loss", "last_loss")),
@@ -119,8 +119,8 @@ def settings(row: Row) -> str:
     """Of a waterfall, in words."""
     load = f", {row['load']}" if row["load"] else ""
     return (
-        f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}, {row['steps']} steps, "
-        f"{row['machine']}, {row['threads']} threads{load}"
+        f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}, {row['steps']} steps, {row['machine']}, "
+        f"threads of the network {row['network_threads']}, of the input {row['threads']}{load}"
     )
 
 

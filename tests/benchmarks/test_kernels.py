@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -233,6 +234,28 @@ def test_peak_memory_is_that_of_the_call() -> None:
     touch(256)  # an older and higher mark
     assert measurement.peak_memory(call, CPU) == pytest.approx(96 << 20, abs=4 << 20)
     assert measurement.peak_memory(lambda: None, CPU) == pytest.approx(0, abs=4 << 20)
+
+
+@pytest.mark.skipif(not measurement.CLEAR.exists(), reason="no /proc")
+def test_processors_of_workers_count_and_sleep_does_not() -> None:
+    before = measurement.processor_seconds()
+    time.sleep(0.2)
+    assert measurement.processor_seconds() - before < 0.1
+    worker = multiprocessing.get_context("fork").Process(target=spin, daemon=True)
+    worker.start()
+    deadline = time.monotonic() + 20
+    while measurement.processor_seconds() - before < 0.3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    own = time.process_time()
+    found = measurement.processor_seconds() - own
+    worker.kill()
+    worker.join()
+    assert found > 0.1
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 def test_errors_are_relative_and_labels_are_counted() -> None:

@@ -28,7 +28,7 @@ def test_a_table_is_made_of_the_newest_rows(tmp_path, monkeypatch):
 def test_a_waterfall_compares_with_the_first_row_of_the_same_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     row = dict.fromkeys(tables.ALIKE, "1") | {"data_wait_pct": 3.0, "memory_gib": 0.5, "roof_pct": 40.0, "load": ""}
-    row |= {"joules_an_image": None, "first_loss": 3.0}
+    row |= {"processor_s_an_image": 0.5, "joules_an_image": None, "first_loss": 3.0}
     for machine, rates in (("a", (2.0, 3.0)), ("b", (100.0, 400.0)), ("a", (1.0, 4.0))):
         rows = [
             row | {"machine": machine, "row": name, "images_per_s": rate, "last_loss": rate / 8}
