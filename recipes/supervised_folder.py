@@ -1,4 +1,4 @@
-"""Supervised baseline on your own images: folders of images and masks, crop 320."""
+"""Supervised baseline on your own images: folders of images and masks, crop 320, the encoder whose weights pip brings."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ def recipe() -> Recipe:
         layout="folder",
         published="",
         split="all",
+        backbone="efficientnet_lite0",
         steps=20_000,
         evaluation=Evaluation(long_side=1.25),
     )
