@@ -40,7 +40,7 @@ def test_a_run_is_measured_in_parts(monkeypatch, capsys, tmp_path, voc_root):
     monkeypatch.setattr(quick, "SECONDS", 0.0)
     recipe = quick.load_recipe("supervised_voc").replace(
         **{"backbone": "resnet18", "head_width": 16, "weights": "none", "crop": 32, "batch": 2, "threads": 1},
-        **{"split": "draw:1/2@0", "backend": "host"},
+        **{"split": "draw:1/2@0", "backend": "host", "steps": 3},
     )
     monkeypatch.setattr(quick, "load_recipe", lambda name: recipe)
     quick.main("supervised_voc", voc_root(), "cpu", json=True)
