@@ -90,8 +90,6 @@ def main(
     rule = f"must be a multiple of {FIFTHS} and at least {least}"
     refuse(require(steps >= least and steps % FIFTHS == 0, "--steps", rule, steps))
     recipe = voc_recipe(method, data, str(where), threads, backbone=backbone, crop=crop, batch=batch)
-    if method == "cac":
-        recipe.method.threshold = 0.0  # a network that has not learnt is sure of nothing
     ways = waterfall(where, resolve_precision("auto", where).name, compile)
     if row is not None:
         refuse(require(row in ways, "--row", f"must be one of {', '.join(ways)}", repr(row)))

@@ -74,6 +74,7 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
     )
     if method == "cac":
         recipe.method.start = 0.0
+        recipe.method.threshold = 0.0  # a network that has not learnt is sure of nothing
     recipe.check()
     return recipe
 
