@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md", "kernels/README.md")
+PAGES = ("README.md", "docs/performance.md", "docs/operations.md", "kernels/README.md")
 Row = dict[str, str]
 
 
@@ -140,12 +140,57 @@ def kernels() -> str:
     return markdown(["operator", "size", "mode", "plain ms", "fused ms", "faster", "plain MiB", "fused MiB"], lines)
 
 
+def kills() -> str:
+    """Of each method, over all rows."""
+    found: dict[str, list[Row]] = {}
+    with (RESULTS / "kills.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["method"], []).append(row)
+    counted = ("kills", "timed", "placed", "torn")
+    lines = [
+        [
+            name,
+            f"{len(rows)}",
+            *(f"{sum(int(row[kind]) for row in rows)}" for kind in counted),
+            f"{sum(bool(row['different']) for row in rows)}",
+        ]
+        for name, rows in {**found, "all": [row for rows in found.values() for row in rows]}.items()
+    ]
+    columns = [
+        "method",
+        "runs",
+        "kills",
+        "at a random time",
+        "at a call",
+        "behind half a file",
+        "runs that ended otherwise",
+    ]
+    return markdown(columns, lines)
+
+
+def save() -> str:
+    keys = ("machine", "backbone", "crop", "batch", "precision", "device", "load")
+    lines = [
+        [
+            f"{row['backbone']}, {row['batch']} x {row['crop']}, {row['precision']}",
+            f"{row['machine']}{', ' + row['load'] if row['load'] else ''}",
+            f"{float(row['state_mb']):.0f}",
+            *(f"{float(row[name]):.2f}" for name in ("step_s", "copy_s", "write_s", "write_cpu_s", "lost_pct")),
+        ]
+        for row in newest("save", *keys)
+    ]
+    columns = ["network", "machine", "state, MB", "step, s", "copy, s", "write, s", "write, core s", "loss of time, %"]
+    return markdown(columns, lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
     "loader": loader,
     "waterfall": waterfall,
     "kernels": kernels,
+    "kills": kills,
+    "save": save,
 }
 
 

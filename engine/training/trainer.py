@@ -148,8 +148,12 @@ class Trainer:
         """The run to go on with, for this process alone."""
         if self.recipe.runtime.out is None:
             run = Run.unfinished(RUNS, self.recipe.name)
-        else:
+        elif (self.folder / "recipe.json").exists():
             run = Run.open(self.folder)
+        else:
+            raise UsageError(
+                f"--resume: no run has begun in {self.folder}; start it without --resume, or pass its --out"
+            )
         self.folder = run.folder
         if run.finished:
             raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")

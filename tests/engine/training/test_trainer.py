@@ -226,8 +226,10 @@ def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):
     assert result.best_step == load_network(result.out).header.step == 4
 
 
-def test_a_finished_run_is_not_gone_on_with(tiny, voc_root):
+def test_only_a_run_that_is_begun_and_not_finished_is_gone_on_with(tiny, voc_root):
     recipe = tiny("supervised", data=voc_root(), steps=2, eval_every=2)
+    with pytest.raises(UsageError, match=r"no run has begun in .*start it without --resume"):
+        Trainer(recipe.replace(resume=True))
     train(recipe)
     with pytest.raises(UsageError, match="is finished"):
         Trainer(recipe.replace(resume=True))
