@@ -28,9 +28,9 @@ def compiled_by(monkeypatch):
 
 
 def in_another_order(network: Network) -> None:
-    """Convolutions of another memory format: the same sums, rounded otherwise."""
+    """Images from the last to the first: the same sums, rounded otherwise."""
     encode = network.encode
-    network.encode = lambda x: tuple(maps.contiguous() for maps in encode(x.contiguous()))
+    network.encode = lambda x: tuple(maps.flip(0) for maps in encode(x.flip(0)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -39,7 +39,7 @@ def test_steps_that_round_otherwise_are_right(small, compiled_by, precision):
     (result,) = check.check(small, Precision(precision, CPU), ["compiled"])
     assert (result.operator, result.dtype) == ("compiled cps resnet18", precision)
     assert result.problem is None
-    assert 0 <= result.error <= result.allowed
+    assert 0 < result.error <= result.allowed
     assert result.seconds > 0
 
 
@@ -69,7 +69,6 @@ def failing(network: Network) -> None:
         ("fp32", scaled(1.01, "classifier.weight"), "momentum of network.classifier.weight is 0.01 from the same"),
         ("fp32", scaled(1.01, "backbone.layer1.0.conv1.weight"), "momentum of network.backbone.layer1.0.conv1.weight"),
         ("bf16", scaled(0.0, "backbone.layer1.0.conv1.weight"), "momentum of network.backbone.layer1.0.conv1.weight"),
-        ("fp16", scaled(0.0, "backbone.layer1.0.conv1.weight"), "momentum of network.backbone.layer1.0.conv1.weight"),
         ("fp32", drifting, "network.backbone.bn1.running_mean"),
         ("fp32", nan, "is inf from the same in float64"),
         ("fp32", failing, "RuntimeError: C++ compile error no compiler"),
