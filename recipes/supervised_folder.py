@@ -1,4 +1,4 @@
-"""Supervised baseline on your own images: folders of images and masks, crop 320, the encoder whose weights pip brings."""
+"""Supervised baseline on your own images: folders of images and masks, crop 320, weights that pip brings."""
 
 from dataclasses import replace
 
