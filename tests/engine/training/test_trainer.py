@@ -253,6 +253,13 @@ def test_a_folder_where_a_run_has_begun_is_refused(tiny, voc_root):
         Trainer(tiny("supervised", data=root))
 
 
+@pytest.mark.parametrize(("size", "refused"), [("", False), ("1", False), ("2", True), ("two", True)])
+def test_a_world_of_several_processes_is_refused_in_one_line(tiny, tmp_path, monkeypatch, size, refused):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(UsageError, match="^torchrun: several" if refused else "is not a folder"):
+        Trainer(tiny("supervised", data=tmp_path / "missing"))
+
+
 def test_init_starts_from_a_checkpoint(tiny, voc_root):
     root = voc_root()
     result = Trainer(tiny("supervised", data=root)).train()
