@@ -113,7 +113,7 @@ def _known(path: Path, facts: dict[str, str | None]) -> list[Result] | None:
     """A verdict; None where there is none, or one that is damaged or about something else."""
     try:
         document = json.loads(path.read_text())
-        return [Result(**row) for row in document["results"]] if document["facts"] == facts else None
+        return _results(document) if document["facts"] == facts else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -137,10 +137,17 @@ def examine(part: Part) -> list[Result]:
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode in (0, 1):
         try:
-            return [Result(**row) for row in json.loads(out)["results"]]
+            return _results(json.loads(out))
         except (ValueError, TypeError, KeyError):  # a traceback, whose exit code is 1 too
             pass
     return [Result(name, str(part.device), "all", "none", problem=problem) for name in part.refused]
+
+
+def _results(document: dict) -> list[Result]:
+    """Raises ValueError, TypeError or KeyError where there are none: what was not looked at is not right."""
+    if not document["results"]:
+        raise ValueError("no results")
+    return [Result(**row) for row in document["results"]]
 
 
 def problem_of(results: Sequence[Result]) -> str | None:

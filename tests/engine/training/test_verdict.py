@@ -289,6 +289,7 @@ def test_a_verdict_is_kept_until_it_is_wanted_anew(judged):
         lambda path: path.write_text(path.read_text()[:-40]),
         lambda path: path.write_text(path.read_text().replace('"problem"', '"trouble"')),
         lambda path: path.write_text(path.read_text().replace('"sources": "', '"sources": "0')),
+        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"results": []})),
         lambda path: path.unlink(),
     ],
 )
@@ -333,6 +334,7 @@ def test_a_cache_that_takes_no_verdict_stops_nothing(judged, own_cache):
         (DIES, "died by signal 11 (SIGSEGV)"),
         ("raise RuntimeError('no such device')", "exit code 1: RuntimeError: no such device"),
         ("print('{}')", "exit code 0: no message"),
+        ("""print('{"results": []}')""", "exit code 0: no message"),
         ("import sys\nprint('hello')\nsys.exit(3)", "exit code 3: no message"),
         (HANGS, "hung, was stopped after 2 s"),
         # What it started holds the pipes, too.
