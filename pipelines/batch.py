@@ -93,7 +93,8 @@ class WeakStrong:
     boxes: Tensor
     """(k, B, 1, 4) int32: y0, x0, y1, x1 of the box that shows the partner in each strong view; empty where none."""
     partner: Tensor
-    """(B,) int64: the window that each image is mixed with, as an index into the N."""
+    """(B,) int64: the window that each image is mixed with, as an index into the N; into those of all processes, the
+    first one's first, where several share the batch and its means."""
     valid: Tensor
     """(N, 4) int32: y0, x0, y1, x1 of the part of each window that shows its image; the rest is padding."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,16 @@ class Samples:
     def whole(self) -> int:
         """Samples a step over all processes."""
         return self.batch * self.world
+
+    @property
+    def first(self) -> int:
+        """The first of this process's among them."""
+        return self.rank * self.batch
+
+    @property
+    def of_all(self) -> Samples:
+        """The samples of all processes, as one of them."""
+        return replace(self, batch=self.whole, rank=0, world=1)
 
     def indices(self, step: int) -> np.ndarray:
         """(B,) int64 global indices: samples are counted through steps and processes."""

@@ -104,7 +104,8 @@ class Plan:
     boxes: np.ndarray | None = None
     """(B, boxes, 4) int32: y0, x0, y1, x1 of the boxes of a mixed image, or of the one of each strong view."""
     partner: np.ndarray | None = None
-    """(B,) int64: of strong views, the row of the stream that each is mixed with."""
+    """(B,) int64: of strong views, the row of the stream that each is mixed with. The streams of several processes
+    count as one, the first process's rows first, unless each keeps to parts of the batch."""
     valid: np.ndarray | None = None
     """(N, 4) int32: of strong views, `View.valid` of each window of the stream."""
 
@@ -116,8 +117,9 @@ class Plan:
 class Planner:
     """Plans for one split.
 
-    sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. Raises UsageError where the
-    split cannot feed the views, `world` processes cannot share a batch, or an image of it has no partner.
+    sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. rank, world: which process this
+    is, and of how many that share each step's batch. Raises UsageError where the split cannot feed the views, the
+    processes cannot share a batch or its parts, or an image of it has no partner.
     """
 
     def __init__(
@@ -140,11 +142,18 @@ class Planner:
             )
         if views.partners and len(unlabeled) < 2 and sampling.cutmix_partner != "same":
             raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
-        for name, size in (("batch", drawing.batch), ("unlabelled batch", drawing.unlabeled_batch)):
+        for name, size in (("--batch", drawing.batch), ("unlabelled batch", drawing.unlabeled_batch)):
             if size % world:
-                raise UsageError(f"{name}: {size} cannot be shared by {world} processes; use a multiple of {world}")
+                below, above = size // world * world, -(-size // world) * world
+                cure = f"{below} or {above}" if below else f"{above}"
+                raise UsageError(f"{name}: {size} images cannot be shared by {world} processes; use {cure}")
+        if drawing.parts > 1 and drawing.parts % world:
+            raise UsageError(
+                f"--emulate-processes: {drawing.parts} parts of the batch cannot be shared by {world} processes; "
+                f"use 1, or a multiple of {world}"
+            )
         self.sizes, self.drawing = np.asarray(sizes, np.int64), drawing
-        self._check_partners(drawing.unlabeled_batch // world)
+        self._check_partners()
         passes = [len(labeled) // drawing.batch if drawing.batch else 0]
         passes += [len(unlabeled) // drawing.unlabeled_batch] if views.windows else []
         self.epoch_steps = sampling.epoch_steps or max(*passes, 1)
@@ -174,9 +183,10 @@ class Planner:
             repeat=sampling.unlabeled_order == "repeated",
         )
 
-    def _check_partners(self, batch: int) -> None:
-        """Raises UsageError where a process's batch cannot be mixed as told."""
+    def _check_partners(self) -> None:
+        """Raises UsageError where the batch cannot be mixed as told."""
         kind, rule, parts = self.drawing.views.unlabeled, self.drawing.sampling.cutmix_partner, self.drawing.parts
+        batch = self.drawing.unlabeled_batch
         if kind == "mixed" and rule == "reversed":
             raise UsageError(
                 "--sampling.cutmix-partner: reversed is for methods with weak and strong views; use other or same"
@@ -185,12 +195,12 @@ class Planner:
             return
         if batch % parts:
             raise UsageError(
-                f"--emulate-processes: {parts} parts cannot share the {batch} unlabelled images of a process; "
+                f"--emulate-processes: {parts} parts cannot share the {batch} unlabelled images of a step; "
                 "use a number that divides them"
             )
         if rule == "other" and batch == parts:
             raise UsageError(
-                f"unlabelled batch: {self.drawing.unlabeled_batch}, one a process, leaves an image no other one to be "
+                f"unlabelled batch: {batch}, one for each part of it, leaves an image no other one to be "
                 "mixed with; use a larger --batch or --sampling.cutmix-partner same"
             )
 
@@ -228,12 +238,12 @@ class Planner:
         record, width = self.unlabeled(shown), PLACE + 1 + PER_COLOURING * views.strong
         draws = samples.draws(UNLABELED, shown, width)
         if not views.partners:
-            partner = np.arange(samples.batch)
+            partner = np.arange(samples.batch) + self._before(samples.batch)
             boxes = np.zeros((samples.batch, views.strong, 4), np.int32)
         else:
             drawn = samples.draws(BOXES, shown, PER_STRONG_BOX * views.strong)
             boxes = np.stack([STRONG_BOXES[views.cutmix](drawn, crop) for _ in range(views.strong)], 1)
-            partner = self._partner(record, shown)
+            partner = self._partner(shown)
             if self.drawing.sampling.cutmix_partner == "same":
                 record = np.tile(record, 2)
                 draws = draws.followed_by(samples.draws(PARTNER, shown, width))
@@ -241,18 +251,26 @@ class Planner:
         valid = stream.views[0].valid(self.drawing.crop)
         return {"unlabeled": (stream,), "boxes": boxes, "partner": partner, "valid": valid}
 
-    def _partner(self, record: np.ndarray, shown: int) -> np.ndarray:
-        """(B,) rows of the stream: another window of the image, the part of the batch backwards, or an image some rows
-        on in it, as many as are drawn for this part and step."""
-        rule, samples, row = self.drawing.sampling.cutmix_partner, self.unlabeled.samples, np.arange(len(record))
+    def _partner(self, shown: int) -> np.ndarray:
+        """(B,) rows as `Plan.partner` counts them: another window of the image, the part of the batch backwards, or an
+        image some rows on in it, as many as are drawn for this part and step."""
+        rule, own = self.drawing.sampling.cutmix_partner, self.unlabeled.samples
         if rule == "same":
-            return row + len(record)
+            return np.arange(own.batch, 2 * own.batch) + self._before(2 * own.batch)
+        everyone = replace(self.unlabeled, samples=own.of_all)
+        record, row = everyone(shown), np.arange(own.whole)
         parts = row.reshape(self.drawing.parts, -1)
         if rule == "reversed":
-            return parts[:, ::-1].flatten()
-        draw = samples.draws(PARTNER, shown, 1).take().reshape(parts.shape)
-        partners = [_shifted(part, record[part], drawn[0]) for part, drawn in zip(parts, draw) if len(part)]
-        return np.concatenate([row[:0], *partners])
+            partner = parts[:, ::-1].flatten()
+        else:
+            draw = everyone.samples.draws(PARTNER, shown, 1).take().reshape(parts.shape)
+            partners = [_shifted(part, record[part], drawn[0]) for part, drawn in zip(parts, draw) if len(part)]
+            partner = np.concatenate([row[:0], *partners])
+        return partner[own.first : own.first + own.batch] - own.first + self._before(own.batch)
+
+    def _before(self, rows: int) -> int:
+        """Where this process's rows begin in `Plan.partner`, if each process has so many."""
+        return self.unlabeled.samples.rank * rows if self.drawing.parts == 1 else 0
 
     def _pair(self, step: int, shown: int) -> dict[str, Any]:
         """CAC's two overlapping windows (methods: sampler of PairVOC/PairCity), in one region that is resized once."""

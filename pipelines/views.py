@@ -178,4 +178,4 @@ class Drawing:
     fill: tuple[int, int, int]
     """RGB in grey levels: the colour of what lies outside an image, where it is the mean one."""
     parts: int = 1
-    """Equal parts of a process's batch, one for each process that it stands for: partners come from the same part."""
+    """Equal parts of the batch, one for each process that is emulated: partners come from the same part."""

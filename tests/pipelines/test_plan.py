@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,12 +168,27 @@ def test_a_plan_depends_on_the_step_alone(kind, arrays, make_planner) -> None:
 def test_processes_share_one_plan(kind, arrays, make_planner) -> None:
     sizes = [(40 + n, 90 - n) for n in range(11)]
     options = dict(sizes=sizes, kind=kind, crop=48, batch=4, unlabeled_batch=6)
-    whole = make_planner(**options, parts=2)(5)
+    whole = make_planner(**options)(5)
     ranks = [make_planner(**options, rank=rank, world=2)(5) for rank in range(2)]
-    if whole.partner is not None:  # rows of a process's own stream
-        ranks[1] = replace(ranks[1], partner=ranks[1].partner + 3)
     for expected, *parts in zip(arrays(whole), *map(arrays, ranks), strict=True):
         assert np.array_equal(expected, np.concatenate(parts))
+
+
+@pytest.mark.parametrize("rule", ["other", "reversed", "same"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_partners_are_the_same_windows_however_many_processes_there_are(rule, parts, strong_planner) -> None:
+    """Where means are over the whole batch, partners lie in any process's stream; else in the own one."""
+
+    def windows(plan):
+        stream = plan.unlabeled[0]
+        return np.column_stack([stream.record, stream.step, stream.origin, plan.valid])
+
+    options = dict(partner=rule, batch=4, unlabeled_batch=8, parts=parts)
+    whole = strong_planner(**options)(5)
+    ranks = [strong_planner(**options, rank=rank, world=2)(5) for rank in range(2)]
+    everyones = np.concatenate([windows(plan) for plan in ranks])
+    mixed = [(everyones if parts == 1 else windows(plan))[plan.partner] for plan in ranks]
+    assert np.array_equal(np.concatenate(mixed), windows(whole)[whole.partner])
 
 
 def test_labelled_images_do_not_depend_on_the_unlabelled_ones(make_planner) -> None:
@@ -196,8 +209,10 @@ def test_no_labelled_images_a_step_leave_the_unlabelled_ones_as_they_are(arrays,
         ([], [0, 1], "pair", {}, "choose another --split"),
         ([0], [], "plain", {}, "supervised recipe"),
         ([0], [1], "mixed", {}, "add images"),
-        ([0], [1], "pair", {"world": 2, "batch": 3}, "multiple of 2"),
-        ([0], [1], "pair", {"world": 2, "unlabeled_batch": 3}, "multiple of 2"),
+        ([0], [1], "pair", {"world": 2, "batch": 3}, "--batch: 3 .* use 2 or 4"),
+        ([0], [1], "pair", {"world": 4, "batch": 3, "unlabeled_batch": 4}, "use 4"),
+        ([0], [1], "pair", {"world": 2, "unlabeled_batch": 3}, "use 2 or 4"),
+        ([0], [1], "pair", {"world": 2, "parts": 3}, "multiple of 2"),
     ],
 )
 def test_a_split_that_cannot_feed_the_views_is_refused(labeled, unlabeled, kind, changes, cure, make_planner) -> None:
@@ -305,7 +320,6 @@ def test_another_window_of_the_image_follows_with_geometry_and_colours_of_its_ow
     ("kind", "partner", "changes", "cure"),
     [
         ("weak_strong", "other", {"unlabeled_batch": 1}, "--sampling.cutmix-partner same"),
-        ("weak_strong", "other", {"unlabeled_batch": 2, "batch": 2, "world": 2}, "one a process"),
         ("weak_strong", "other", {"unlabeled_batch": 4, "parts": 4}, "larger --batch"),
         ("weak_strong", "reversed", {"unlabeled_batch": 4, "parts": 3}, "--emulate-processes"),
         ("weak_strong", "other", {"images": ([0], [1])}, "add images"),
