@@ -21,6 +21,8 @@ for values, it makes the loss NaN, and raises with SEMISEG_DEBUG=1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -205,6 +207,7 @@ def upsample_ohem_cross_entropy(
     min_kept: int,
     align_corners: bool = True,
     ignore_index: int = 255,
+    gathered: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Mean cross-entropy of the hard pixels of bilinearly upsampled logits (online hard-example mining, as in CPS).
 
@@ -213,6 +216,8 @@ def upsample_ohem_cross_entropy(
 
     logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
     threshold: a probability. min_kept: pixels of the whole batch, at least 0.
+    gathered: where several processes share the batch, makes (n,) of each one into those of all. The whole batch is then
+    that of all, and the result this process's part of the mean: the parts add up to it.
     Returns a scalar, float32 (float64 for float64 logits); 0 with zero gradient where every pixel is ignored.
     Raises TypeError or ValueError naming the argument. On a GPU a target that is no class makes the loss NaN instead.
     """
@@ -224,8 +229,8 @@ def upsample_ohem_cross_entropy(
     if _dispatch.provider(logits, "upsample_ohem_cross_entropy") == "plain":
         return reference.upsample_ohem_cross_entropy(
             logits, target, threshold=threshold, min_kept=min_kept, align_corners=align_corners,
-            ignore_index=ignore_index,
+            ignore_index=ignore_index, gathered=gathered,
         )  # fmt: skip
     deterministic = torch.are_deterministic_algorithms_enabled()
     losses = _map_operator(logits, target, None, align_corners, ignore_index, deterministic)
-    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, kth_smallest)
+    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, gathered, kth_smallest)

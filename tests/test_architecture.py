@@ -60,6 +60,7 @@ ORDERS = {
     """,
     "engine": """
         events
+        processes
         console | pictures | device | distributed | disk
         sheet
         models/state_dict

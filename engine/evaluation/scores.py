@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ...kernels import photometric
@@ -18,8 +17,9 @@ from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import Record, watch_of
 from ...pipelines.decode import COLOUR, LABEL, read
 from ..device import Precision
-from ..distributed import several
+from ..distributed import total
 from ..models import Network, evaluating
+from ..processes import rank, several, world
 from ..protocol import Absent, Protocol
 from .protocols import confusion
 
@@ -95,16 +95,14 @@ def evaluate_each(
     largest = max(protocol.batch for protocol in protocols)
     for images, targets in batches(network, records, largest, precision.device):
         with evaluating(network), precision.autocast():
-            for total, protocol in zip(counts, protocols, strict=True):
-                total += confusion(network, images, targets, len(classes), protocol)
+            for count, protocol in zip(counts, protocols, strict=True):
+                count += confusion(network, images, targets, len(classes), protocol)
         done += len(images)
         if on_progress:
             on_progress(done, len(records))
-    if several():
-        dist.all_reduce(counts)
     return [
-        Scores(total, classes, absent=protocol.absent_class, background=protocol.background)
-        for total, protocol in zip(counts.cpu().numpy(), protocols, strict=True)
+        Scores(count, classes, absent=protocol.absent_class, background=protocol.background)
+        for count, protocol in zip(total(counts).cpu().numpy(), protocols, strict=True)
     ]
 
 
@@ -113,7 +111,7 @@ def own_share(records: Sequence[Record]) -> Sequence[Record]:
     if not several():
         return records
     by_size = sorted(records, key=_size)  # so that the shares cost the same
-    return by_size[dist.get_rank() :: dist.get_world_size()]
+    return by_size[rank() :: world()]
 
 
 def _size(record: Record) -> tuple[int, int]:

@@ -93,7 +93,8 @@ class Cac(Method):
         supervised = self.supervised(self.network.classify(of_x), target)
         feature1, label1, confidence1 = self.describe(u.image1, of_view1)
         feature2, label2, confidence2 = self.describe(u.image2, of_view2)
-        self.bank.push(torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2]))
+        seen = torch.cat([feature1, feature2]).detach(), torch.cat([label1, label2])
+        self.bank.push(*(map(gathered, seen) if self.processes > 1 else seen))
         place1, place2, valid = overlap_positions(u, u.image1.shape[-1] // STRIDE)
         contrastive = self.mean_of_processes(
             self.contrast,
@@ -134,7 +135,16 @@ class Cac(Method):
             # Unit vectors lose least in float16, but their gradients are too small for it.
             product_dtype=torch.float16 if torch.is_autocast_enabled(feature1.device.type) else None,
         )
-        return towards2 + towards1
+        if not self.together:
+            return towards2 + towards1
+        towards_of = (
+            (towards2, confidence1, confidence2),
+            (towards1, confidence2, confidence1),
+        )
+        return sum(
+            self.weighed(loss, (valid & (target > self.config.threshold) & (anchor < target)).sum())
+            for loss, anchor, target in towards_of
+        )
 
     def describe(self, view: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A view (B, 3, S, S) and its features (B, F, S/4, S/4) -> unit features (N, 128), pseudo-labels (N,) and
@@ -165,9 +175,9 @@ class NegativeBank(nn.Module):
         self.register_buffer("position", torch.zeros(1, dtype=torch.long))
 
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """features (rows, 128), labels (rows,) of this process: those of all replace the oldest step's."""
-        self.features.index_copy_(0, self.position, gathered(features)[None])
-        self.labels.index_copy_(0, self.position, gathered(labels)[None])
+        """features (rows, 128), labels (rows,) of all processes replace the oldest step's."""
+        self.features.index_copy_(0, self.position, features[None])
+        self.labels.index_copy_(0, self.position, labels[None])
         self.position.copy_((self.position + 1) % len(self.features))
 
 

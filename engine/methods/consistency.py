@@ -12,9 +12,8 @@ from torch import Tensor
 from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import WeakStrong
 from ..models import Network, evaluating
-from .method import Method, MethodConfig
+from .method import IGNORE, Method, MethodConfig
 
-IGNORE = 255
 Labels = Literal["training", "evaluation", "mixed"]
 """Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
 mode; evaluation: those of a pass of its own in evaluation mode; mixed: the former outside of the boxes and the latter
@@ -40,7 +39,20 @@ class ConsistencyConfig(MethodConfig):
         yield from self.bounded("threshold", 0, 1)
 
 
-class Consistency(Method):
+class Mixing(Method):
+    """A method whose strong views show their partners' in boxes."""
+
+    def mixed_view(self, u: WeakStrong, view: int) -> Tensor:
+        """(B, 3, S, S): a strong view of the windows that are trained on, in its boxes the same of their partners."""
+        strong, boxes = u.strong[view], u.boxes[view]
+        return cutmix(strong[: len(boxes)], self.partners(strong, u), boxes)
+
+    def partners(self, windows: Tensor, u: WeakStrong) -> Tensor:
+        """Of the windows, or of what is known of them, (N, …), that of each one's partner, (B, …); no gradient."""
+        return self.gathered(windows)[u.partner]
+
+
+class Consistency(Mixing):
     """A method whose strong views learn the labels of weak views, mixed as they are."""
 
     def strong_loss(self, logits: Tensor, own: Tensor, partners: Tensor, u: WeakStrong, view: int) -> Tensor:
@@ -56,7 +68,7 @@ class Consistency(Method):
             shown = shown_in_mixed(valid, partners_valid, boxes, size)
             return self.of_confident(logits, label, confidence, shown)
 
-        valid = u.valid[: len(logits)], u.valid[u.partner]
+        valid = u.valid[: len(logits)], self.partners(u.valid, u)
         return self.mean_of_processes(part, logits, own, partners, u.boxes[view], *valid)
 
     def weak_loss(self, logits: Tensor, own: Tensor, u: WeakStrong) -> Tensor:
@@ -71,18 +83,20 @@ class Consistency(Method):
     def of_confident(self, logits: Tensor, label: Tensor, confidence: Tensor, shown: Tensor) -> Tensor:
         """Cross-entropy of the pixels (B, S, S) that are shown and confident, divided by how many are shown."""
         target = label.masked_fill(~shown | (confidence < self.config.threshold), IGNORE)
-        return upsample_cross_entropy(logits, target, normalizer=shown.sum())
+        count = shown.sum()
+        return self.weighed(upsample_cross_entropy(logits, target, normalizer=count), count)
+
+    def label_logits(self, weak: Tensor, judged: Tensor | None, u: WeakStrong, labels: Labels) -> tuple[Tensor, Tensor]:
+        """Logits (B, C, h, w) that label the windows, and those that label their partners, without gradient: of the
+        pass in training mode `weak` (B, C, h, w), or of `judged`."""
+        weak = weak.detach()
+        own = judged[: len(weak)] if labels == "evaluation" else weak
+        return own, self.partners(weak if judged is None else judged, u)
 
     def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms, and their weighted sum as the loss."""
         weights = self.weights()
         return {"loss": sum(weights[name] * term for name, term in terms.items())} | terms
-
-
-def mixed_view(u: WeakStrong, view: int) -> Tensor:
-    """(B, 3, S, S): a strong view of the windows that are trained on, with the same of their partners in its boxes."""
-    strong, boxes = u.strong[view], u.boxes[view]
-    return cutmix(strong[: len(boxes)], strong[u.partner], boxes)
 
 
 def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
@@ -102,11 +116,3 @@ def judged(network: Network, u: WeakStrong, labels: Labels) -> Tensor | None:
         return None
     with evaluating(network):
         return network(u.weak)
-
-
-def label_logits(weak: Tensor, judged: Tensor | None, u: WeakStrong, labels: Labels) -> tuple[Tensor, Tensor]:
-    """Logits (B, C, h, w) that label the windows, and those that label their partners, without gradient: of the pass
-    in training mode `weak` (B, C, h, w), or of `judged`."""
-    weak = weak.detach()
-    own = judged[: len(weak)] if labels == "evaluation" else weak
-    return own, (weak if judged is None else judged)[u.partner]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...kernels import mixed_pseudo_label, upsample_mse
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
-from .consistency import mixed_view, shown_in_mixed
+from .consistency import Mixing, shown_in_mixed
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import Setting
 from .programs import PROGRAMS
@@ -38,7 +38,7 @@ class CutMixSegConfig(TeacherConfig):
         yield from self.bounded("threshold", 0, 1)
 
 
-class CutMixSeg(TeacherMethod):
+class CutMixSeg(Mixing, TeacherMethod):
     """On a strong view that is mixed with a partner's, the student has the probabilities that a teacher gives either
     image's weak view, mixed alike.
 
@@ -63,16 +63,16 @@ class CutMixSeg(TeacherMethod):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
         wanted = self.teacher(u.weak)
-        logits, mixed = self.student.logits_of_each(batch.labeled.image, mixed_view(u, 0))
+        logits, mixed = self.student.logits_of_each(batch.labeled.image, self.mixed_view(u, 0))
         supervised = self.supervised(logits, batch.labeled.target)
         consistency = self.mean_of_processes(
             self.squared_error,
             mixed,
             wanted[: len(u.partner)],
-            wanted[u.partner],
+            self.partners(wanted, u),
             u.boxes[0],
             u.valid[: len(u.partner)],
-            u.valid[u.partner],
+            self.partners(u.valid, u),
         )
         loss = supervised + self.config.weight * consistency
         return {"loss": loss, "supervised": supervised, "consistency": consistency}
@@ -88,4 +88,4 @@ class CutMixSeg(TeacherMethod):
         if self.config.confidence == "pixel":
             return upsample_mse(logits, own, size, other=partners, boxes=boxes, pixel_weight=weight & confident)
         error = upsample_mse(logits, own, size, other=partners, boxes=boxes, pixel_weight=weight)
-        return confident.to(error.dtype).mean() * error
+        return self.average(confident.to(error.dtype).mean()) * error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
-from .consistency import Consistency, ConsistencyConfig, judged, label_logits, mixed_view
+from .consistency import Consistency, ConsistencyConfig, judged
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import Setting
 from .unimatch import published_switches
@@ -60,13 +60,13 @@ class FixMatch(Consistency, TeacherMethod):
         count = [len(x), len(u.partner)]
         if self.teacher:
             weak = self.teacher(u.weak)
-            own, partners = weak[: len(u.partner)], weak[u.partner]
-            logits, strong = self.student(torch.cat([x, mixed_view(u, 0)])).split(count)
+            own, partners = weak[: len(u.partner)], self.partners(weak, u)
+            logits, strong = self.student(torch.cat([x, self.mixed_view(u, 0)])).split(count)
         else:
             in_evaluation = judged(self.student, u, self.config.labels)
             clean = torch.cat([x, u.weak[: len(u.partner)]])
-            clean, strong = self.student.logits_of_each(clean, mixed_view(u, 0))
+            clean, strong = self.student.logits_of_each(clean, self.mixed_view(u, 0))
             logits, weak = clean.split(count)
-            own, partners = label_logits(weak, in_evaluation, u, self.config.labels)
+            own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
         supervised = self.supervised(logits, target)
         return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})

@@ -77,4 +77,6 @@ class MeanTeacher(TeacherMethod):
         """The mean over classes and over the pixels that show an image and not padding."""
         size = (self.crop, self.crop)
         shown = inside(valid, size)
-        return upsample_mse(logits, wanted, size, pixel_weight=shown, normalizer=shown.sum()) / logits.shape[1]
+        count = shown.sum()
+        error = upsample_mse(logits, wanted, size, pixel_weight=shown, normalizer=count) / logits.shape[1]
+        return self.weighed(error, count)

@@ -14,7 +14,10 @@ from ...kernels import upsample_cross_entropy, upsample_ohem_cross_entropy
 from ...pipelines.batch import Batch
 from ...pipelines.errors import require
 from ...pipelines.views import ViewSpec
+from ..distributed import average, gathered, own_rows, total
 from ..models import Network
+
+IGNORE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class Setting:
     """Unlabelled images a step, over all processes."""
     emulate_processes: int = 1
     """Into how many parts losses cut the batch, see `Method.mean_of_processes`."""
+    processes: int = 1
+    """That share each step's batch; the parts are dealt out among them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,7 +59,9 @@ class MethodConfig:
 class Method(nn.Module):
     """A way to train. Sub-classes are one readable file each.
 
-    `losses(batch, progress)` returns device scalars: "loss" is what is minimised, the others are its terms.
+    `losses(batch, progress)` returns device scalars: "loss" is what is minimised, the others are its terms. Where
+    several processes share the batch, each has losses of its own, whose means over the processes are those of the whole
+    batch; `weighed`, `gathered` and `drawn` see to it that they are the ones that a single process would have.
     `progress` is the share of the schedule that is done, in [0, 1), and counts through `phase` alone. Shapes are static
     and nothing is read on the host.
     """
@@ -71,7 +78,10 @@ class Method(nn.Module):
 
     def __init__(self, config: MethodConfig, setting: Setting):
         super().__init__()
-        self.config, self.crop, self.emulate_processes = config, setting.crop, setting.emulate_processes
+        self.config, self.crop, self.processes = config, setting.crop, setting.processes
+        self.emulate_processes = setting.emulate_processes
+        self.together = setting.processes > 1 and setting.emulate_processes == 1
+        """Whether one mean is over the batches of several processes."""
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -99,17 +109,45 @@ class Method(nn.Module):
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean over the pixels that count, or over the hardest ones where the settings ask for OHEM."""
         if not self.config.ohem:
-            return upsample_cross_entropy(logits, target)
-        kept = round(self.config.ohem * target.numel())
-        return upsample_ohem_cross_entropy(logits, target, threshold=self.config.ohem_threshold, min_kept=kept)
+            loss = upsample_cross_entropy(logits, target)
+            return self.weighed(loss, (target != IGNORE).sum()) if self.together else loss
+        parts = self.processes if self.together else 1
+        loss = upsample_ohem_cross_entropy(
+            logits,
+            target,
+            threshold=self.config.ohem_threshold,
+            min_kept=round(self.config.ohem * target.numel() * parts),
+            gathered=self.gathered if self.together else None,
+        )
+        return parts * loss if self.together else loss
 
     def mean_of_processes(self, loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """The mean of `loss` over equal parts of the batch, which leads all `tensors`: every process of a published
         program normalises by what counts in its own part, and gradients are averaged over processes."""
         if self.emulate_processes == 1:
             return loss(*tensors)
-        parts = zip(*(tensor.chunk(self.emulate_processes) for tensor in tensors))
+        parts = zip(*(tensor.chunk(self.emulate_processes // self.processes) for tensor in tensors))
         return torch.stack([loss(*part) for part in parts]).mean()
+
+    def weighed(self, mean: Tensor, count: Tensor) -> Tensor:
+        """A mean over so many of this process's values, such that its mean over the processes is that over all values;
+        as it is unless means are over several processes."""
+        if not self.together:
+            return mean
+        share = count.clamp(min=1).to(mean.dtype) / total(count).clamp(min=1)
+        return mean * (self.processes * share)
+
+    def average(self, mean: Tensor) -> Tensor:
+        """Of means over as many values, the mean over all processes that one mean is over; no gradient."""
+        return average(mean) if self.together else mean
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """(N, …) of all processes that one mean is over, the first one's first; no gradient."""
+        return gathered(tensor) if self.together else tensor
+
+    def drawn(self, draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
+        """Random numbers for this process's rows, groups of so many: `draw(N)` gives those of N rows, (N, …)."""
+        return own_rows(draw, *sizes) if self.processes > 1 else draw(sum(sizes))
 
     def begin(self) -> None:
         """Called once the networks have the weights that training starts from."""

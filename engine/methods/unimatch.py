@@ -13,7 +13,7 @@ from torch import Tensor
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .consistency import Consistency, ConsistencyConfig, judged, label_logits, mixed_view
+from .consistency import Consistency, ConsistencyConfig, judged
 from .method import Setting
 from .programs import PROGRAMS
 
@@ -86,8 +86,8 @@ class UniMatch(Consistency):
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
         in_evaluation = judged(self.network, u, self.config.labels)
         logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
-        own, partners = label_logits(weak, in_evaluation, u, self.config.labels)
-        strong = self.network(torch.cat([mixed_view(u, 0), mixed_view(u, 1)])).chunk(2)
+        own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
+        strong = self.network(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
             {
@@ -102,19 +102,20 @@ class UniMatch(Consistency):
         half of their channels dropped."""
         maps = self.network.encode(torch.cat([x, weak]))
         if self.config.perturbed_statistics == "shared":
-            both = tuple(torch.cat([clean, drop_channels(clean)]) for clean in maps)
+            both = tuple(torch.cat([clean, self.drop_channels(clean, len(x), len(weak))]) for clean in maps)
             logits = self.network.classify(self.network.decode(both))
             clean, _, perturbed = logits.split([len(x) + len(weak), len(x), len(weak)])
         else:
             clean = self.network.classify(self.network.decode(maps))
-            dropped = tuple(drop_channels(clean_map[len(x) :]) for clean_map in maps)
+            dropped = tuple(self.drop_channels(clean_map[len(x) :], len(weak)) for clean_map in maps)
             perturbed = self.network.classify(self.network.decode(dropped))
         return *clean.split([len(x), len(weak)]), perturbed
 
+    def drop_channels(self, maps: Tensor, *sizes: int) -> Tensor:
+        """Features (B, C, h, w), groups of so many images, of which each image loses half of the channels, the others
+        twice as large."""
+        kept = self.drawn(lambda count: F.dropout2d(maps.new_ones(count, maps.shape[1], 1, 1), DROPPED), *sizes)
+        return maps * kept
+
     def predictor(self) -> Network:
         return self.network
-
-
-def drop_channels(maps: Tensor) -> Tensor:
-    """Features (B, C, h, w) of which each image loses half of the channels, the others twice as large."""
-    return F.dropout2d(maps, DROPPED)

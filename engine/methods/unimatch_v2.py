@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
-from .consistency import Consistency, ConsistencyConfig, mixed_view
+from .consistency import Consistency, ConsistencyConfig
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import Setting
 from .programs import PROGRAMS
@@ -64,9 +65,9 @@ class UniMatchV2(Consistency, TeacherMethod):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
         weak = self.teacher(u.weak)
-        own, partners = weak[: len(u.partner)], weak[u.partner]
+        own, partners = weak[: len(u.partner)], self.partners(weak, u)
         logits = self.student(batch.labeled.image)
-        strong = self.complementary(torch.cat([mixed_view(u, 0), mixed_view(u, 1)])).chunk(2)
+        strong = self.complementary(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         supervised = self.supervised(logits, batch.labeled.target)
         return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
@@ -76,17 +77,21 @@ class UniMatchV2(Consistency, TeacherMethod):
         features is dropped from one of the two and doubled in the other. Some pairs, drawn anew, keep all."""
         maps = self.student.encode(views)
         pairs, device = len(views) // 2, views.device
-        keep = self.keeping(pairs, device)[:, None]
+        keep = self.drawn(partial(self.keeping, device=device), pairs)[:, None]
         # All maps of as many channels, such as a transformer's, lose the same ones.
         masks = {}
         for channels in dict.fromkeys(one.shape[1] for one in maps):
-            mask = 2.0 * torch.randint(2, (pairs, channels), device=device)
+
+            def draw(count: int, channels: int = channels) -> Tensor:
+                return torch.randint(2, (count, channels), device=device)
+
+            mask = 2.0 * self.drawn(draw, pairs)
             masks[channels] = torch.where(keep, 1.0, torch.stack([mask, 2 - mask])).flatten(0, 1)[..., None, None]
         maps = tuple(one * masks[one.shape[1]].to(one.dtype) for one in maps)
         return self.student.classify(self.student.decode(maps))
 
     def keeping(self, pairs: int, device: torch.device) -> Tensor:
-        """(B,) bool: the pairs that keep all features, as many in each process's part of the batch."""
+        """(B,) bool: the pairs that keep all features, as many in each part of the batch."""
         of_part = pairs // self.emulate_processes
         order = torch.rand(self.emulate_processes, of_part, device=device).argsort(1)
         return (order < int(of_part * self.config.kept)).flatten()

@@ -8,14 +8,17 @@ import torch
 from torch import nn
 
 from ...pipelines.backends import open_backend
+from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
 from ..data import Data
+from ..distributed import synchronised
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method, Setting
 from ..models import build_network
 from ..models.recompute import recompute
+from ..processes import local_world, rank, several, world
 from ..recipe import Recipe
 
 
@@ -42,8 +45,8 @@ def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
     return groups
 
 
-def build_method(recipe: Recipe, classes: int) -> Method:
-    """The recipe's method, with networks of random weights."""
+def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
+    """The recipe's method, with networks of random weights, for a process of several that share the batches."""
 
     def network(projector: bool = False) -> nn.Module:
         options = {"head_width": recipe.head_width, "projector": projector}
@@ -54,8 +57,11 @@ def build_method(recipe: Recipe, classes: int) -> Method:
         crop=recipe.crop,
         unlabeled_batch=recipe.unlabeled_batch,
         emulate_processes=recipe.emulate_processes,
+        processes=processes,
     )
     method = recipe.method_class(recipe.method, setting)
+    if processes > 1:
+        synchronised(method)
     for network in method.networks().values() if recipe.runtime.recompute == "on" else ():
         recompute(network)
     for network in method.networks().values() if recipe.runtime.grouped else ():
@@ -69,21 +75,22 @@ def build_method(recipe: Recipe, classes: int) -> Method:
 def open_loader(
     recipe: Recipe, data: Data, device: torch.device, first: int = 0, on_event: Listener = silent
 ) -> Loader:
-    """The batches of the steps from `first` to the recipe's last, made from when the first one is asked for; says so
-    where the data set has to be packed for it."""
-    records, labeled = [*data.labeled, *data.unlabeled], len(data.labeled)
-    encoder, runtime = recipe.encoder, recipe.runtime
+    """This process's batches of the steps from `first` to the recipe's last, made from when the first one is asked for;
+    says so where the data set has to be packed for it."""
+    records, encoder, runtime = [*data.labeled, *data.unlabeled], recipe.encoder, recipe.runtime
+    labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
+    planner = Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world())
     backend = open_backend(
         runtime.backend,
         records,
         device,
-        runtime.threads,
+        runtime.threads or (max(cores() // local_world(), 1) if several() else 0),
         folder=data.manifest.folder,
         say=lambda line: on_event(Event("note", line)),
         on_progress=progress_of("packing", on_event),
     )
     return Loader(
-        Planner(sizes_of(records), range(labeled), range(labeled, len(records)), recipe.drawing()),
+        planner,
         backend,
         device,
         first,

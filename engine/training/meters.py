@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from ...pipelines.batch import Batch
+from ..distributed import average
 from ..recipe import Recipe
 from .nvml import Gpu
 
@@ -39,7 +40,7 @@ class HostMark:
 
 
 class Meters:
-    """Losses, summed on the device and read once a log line; time and memory."""
+    """Losses, summed on the device and read once a log line: means over all processes. Time and memory, of this one."""
 
     def __init__(
         self,
@@ -101,11 +102,11 @@ class Meters:
 
     def loss(self) -> float:
         """The sum of the losses since the last log line, read from the device; 0 after no step."""
-        return float(self._sums.get("loss", 0.0))
+        return float(average(self._sums["loss"])) if self._sums else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The losses since the last log line, for a run that goes on between two of them."""
-        return {"sums": self._sums, "counts": self._counts}
+        return {"sums": {name: average(total) for name, total in self._sums.items()}, "counts": self._counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
@@ -113,7 +114,7 @@ class Meters:
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
-        losses = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        losses = {name: float(average(total)) / self._counts[name] for name, total in self._sums.items()}
         self.pause()
         seconds, self._spent = self._spent, 0.0
         waited = sum(done.elapsed_time(ready) for done, ready in self._waits) / 1000

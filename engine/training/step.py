@@ -13,6 +13,7 @@ from torch.profiler import record_function
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
 from ..device import Precision
+from ..distributed import average_gradients
 from ..methods import Method
 from ..recipe import Recipe
 from .build import parameter_groups
@@ -66,6 +67,8 @@ class Step:
             self.optimizer.zero_grad(set_to_none=True)
             with record_function("gradients"):
                 self.scaler.scale(losses["loss"]).backward()
+                if self.method.processes > 1:  # before the scaler looks for gradients that overflowed, anywhere
+                    average_gradients(self.method.parameters())
             with record_function("optimizer"):
                 self.scaler.step(self.optimizer)
                 self.scaler.update()

@@ -44,12 +44,13 @@ def upsample_ohem_cross_entropy(
     min_kept: int,
     align_corners: bool = True,
     ignore_index: int = 255,
+    gathered: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Mean cross-entropy of the hard pixels. Arguments as in `semiseg.kernels.upsample_ohem_cross_entropy`."""
     losses = upsample_cross_entropy(
         logits, target, align_corners=align_corners, ignore_index=ignore_index, reduction="none"
     )
-    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept)
+    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, gathered)
 
 
 def valid_pixels(target: Tensor, ignore_index: int) -> Tensor:
@@ -73,6 +74,7 @@ def mean_of_hard_pixels(
     valid: Tensor,
     threshold: float,
     min_kept: int,
+    gathered: Callable[[Tensor], Tensor] | None = None,
     kth_smallest: Callable[[Tensor, int], Tensor] = kth_smallest,
 ) -> Tensor:
     """Mean of `losses` (B, H, W) over the valid pixels whose true-class probability is among the lowest.
@@ -80,10 +82,15 @@ def mean_of_hard_pixels(
     The bound is the larger of `threshold` and the `min_kept`-th smallest probability, ignored pixels counting as 1.
     With fewer than `min_kept` valid pixels all of them are kept. A loss that is NaN is kept.
     """
+
+    def total(count: Tensor) -> Tensor:
+        return count if gathered is None else gathered(count[None]).sum()
+
     probability = torch.where(valid, torch.exp(-losses.detach()), 1).flatten()
     bound = threshold
     if min_kept > 0:
-        bound = kth_smallest(probability, min(min_kept, probability.numel())).clamp(min=threshold)
-    easy = (probability > bound).view_as(valid) & (valid.sum() >= min_kept)
+        everyones = probability if gathered is None else gathered(probability)
+        bound = kth_smallest(everyones, min(min_kept, everyones.numel())).clamp(min=threshold)
+    easy = (probability > bound).view_as(valid) & (total(valid.sum()) >= min_kept)
     kept = valid & ~easy
-    return torch.where(kept, losses, 0).sum() / kept.sum().clamp(min=1)
+    return torch.where(kept, losses, 0).sum() / total(kept.sum()).clamp(min=1)

@@ -1,9 +1,8 @@
-"""Several processes on the CPU: batch statistics, gradients and losses are those of the whole batch in one process."""
+"""Several processes on the CPU: batch statistics and gradients are those of the whole batch in one process."""
 
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,19 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from semiseg.engine.training.build import build_method
+from semiseg.engine.distributed import synchronised
+from semiseg.pipelines.errors import UsageError
 
 WORLD = 2
 COMMON = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from semiseg.engine.distributed import synchronised
+from semiseg.engine.distributed import average_gradients, synchronised
 
 torch.set_num_threads(1)
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world)
-
-
-def average_gradients(network):
-    for parameter in network.parameters():
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world
-
 
 model, shares = torch.load(folder / "inputs.pt", weights_only=False)
 """
@@ -38,25 +30,9 @@ NORMALISE = """
 network = synchronised(model)
 for share in shares:
     network(share[rank]).pow(3).mean().backward()
-average_gradients(network)
+average_gradients(network.parameters())
 network.eval()
 result = [p.grad for p in network.parameters()], list(network.buffers()), network(torch.cat(shares[0]))
-"""
-TRAIN = """
-import semiseg.engine.methods
-method = synchronised(model)
-losses = []
-for share in shares:
-    loss = method.losses(share[rank], 0.5)["loss"]
-    method.zero_grad()
-    loss.backward()
-    average_gradients(method)
-    with torch.no_grad():
-        for parameter in method.parameters():
-            if parameter.grad is not None:
-                parameter -= 0.05 * parameter.grad
-    losses.append(loss.detach())
-result = torch.stack(losses), list(method.parameters()), [m.running_var for m in method.modules() if hasattr(m, "eps")]
 """
 END = """
 torch.save(result, folder / f"result{rank}.pt")
@@ -103,49 +79,7 @@ def test_batch_statistics_are_those_of_all_processes(tmp_path):
         torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "ohem"), [("supervised", 0.2), ("cac", 0.0), ("cutmix_cps", 0.0)])
-def test_emulated_processes_are_the_real_ones(name, ohem, tiny, random_batch, tmp_path):
-    """Two steps in float64 without dropout, parts of the batch with unequal numbers of pixels that count."""
-    recipe = replace(tiny(name), batch=2 * WORLD)
-    recipe.method.ohem = ohem
-
-    def method(parts: int) -> nn.Module:
-        torch.manual_seed(0)
-        built = build_method(replace(recipe, emulate_processes=parts), 3).double().train()
-        for module in built.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        if name == "cac":
-            built.config.threshold = 0.3
-        return built
-
-    def batch(seed: int):
-        parts = [random_batch(method(1).views.unlabeled, seed + part) for part in range(WORLD)]
-        parts[1].labeled.target[:, 10:] = 255
-        whole = pytree.tree_map(lambda *parts: None if parts[0] is None else torch.cat(parts), *parts)
-        return pytree.tree_map_only(
-            torch.Tensor, lambda part: part.double() if part.is_floating_point() else part, whole
-        )
-
-    batches = [batch(0), batch(10)]
-    results = {}
-    for parts in (1, WORLD):
-        one, losses = method(parts), []
-        for whole in batches:
-            one.zero_grad()
-            loss = one.losses(whole, 0.5)["loss"]
-            loss.backward()
-            with torch.no_grad():
-                for parameter in one.parameters():
-                    if parameter.grad is not None:
-                        parameter -= 0.05 * parameter.grad
-            losses.append(loss.detach())
-        variances = [module.running_var for module in one.modules() if hasattr(module, "eps")]
-        results[parts] = torch.stack(losses), list(one.parameters()), variances
-    real = run(TRAIN, method(1), batches, tmp_path)
-    mean = torch.stack([losses for losses, *_ in real]).mean(0)
-    torch.testing.assert_close(mean, results[WORLD][0], rtol=1e-9, atol=1e-11)
-    assert not torch.allclose(mean, results[1][0], rtol=1e-4)
-    for _, parameters, variances in real:
-        torch.testing.assert_close(parameters, results[WORLD][1], rtol=1e-8, atol=1e-10)
-        torch.testing.assert_close(variances, results[WORLD][2], rtol=1e-8, atol=1e-10)
+def test_batch_normalisations_of_another_kind_are_refused():
+    """Left alone, each process would have statistics of its own."""
+    with pytest.raises(UsageError, match="0 is a BatchNorm1d"):
+        synchronised(nn.Sequential(nn.BatchNorm1d(2)))

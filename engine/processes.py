@@ -1,0 +1,215 @@
+"""The processes that torchrun starts for one run: who this one is, how they meet, and how they end together.
+
+One that fails says why, and the others end without a word. One that hangs is found by all: each notes where it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from ..pipelines.errors import UsageError
+
+PROJECT = Path(__file__).parents[1]
+EVERY, GRACE = 0.5, 5.0
+"""Seconds between two looks at the others, and until a process ends that another's failure has not ended by itself."""
+LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "Broken pipe", "Connection refused")
+"""What messages of torch say where another process is gone."""
+
+Value = TypeVar("Value")
+
+_watch: Watch | None = None
+
+
+def world() -> int:
+    """How many processes make the run."""
+    return dist.get_world_size() if several() else int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    if several():
+        return dist.get_rank()
+    return int(os.environ.get("RANK") or 0) if world() > 1 else 0
+
+
+def local_rank() -> int:
+    """Which of those on this machine."""
+    return int(os.environ.get("LOCAL_RANK") or 0) if world() > 1 else 0
+
+
+def local_world() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if world() > 1 else 1
+
+
+def leads() -> bool:
+    """Whether this is the process that prints and writes."""
+    return rank() == 0
+
+
+def restarts() -> bool:
+    """Whether torchrun starts the run anew, with the same arguments, where a process fails or machines come and go."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0) > 0
+
+
+def several() -> bool:
+    """Whether this process has joined others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def joined(minutes: float) -> Iterator[None]:
+    """Inside, the processes of the run are one group: gloo for tensors on the CPU, NCCL for those on GPUs. One process
+    alone stays as it is.
+
+    minutes: how long a process may get no further once `going_on` was called. Of those that fail the first raises what
+    it raised; the others raise SystemExit, as there is nothing to add.
+    """
+    global _watch
+    if world() == 1:
+        yield
+        return
+    # Ours is the first to speak where one hangs: torch's own limit comes later.
+    limit = timedelta(minutes=minutes + 1)
+    store, number, count = next(rendezvous("env://", timeout=limit))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=limit)
+    _watch = Watch(dist.PrefixStore("run", store), 60 * minutes)
+    _watch.start()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if not _watch.first():
+            raise SystemExit(1) from None
+        if any(words in str(error) for words in LOST):
+            raise UsageError(
+                f"process {number} of {count}: another one has ended without a word; torchrun says with which exit "
+                "code, and what the system killed is in its log (memory, for one)"
+            ) from error
+        raise
+    finally:
+        _watch.ended.set()
+    _watch = None
+    dist.destroy_process_group()
+
+
+class Watch(threading.Thread):
+    """Looks after the other processes while this one works or waits.
+
+    store: shared by all. limit: seconds without `going_on` after which the run has come to a halt.
+    """
+
+    def __init__(self, store: dist.Store, limit: float):
+        super().__init__(name="watch", daemon=True)
+        self.store, self.limit = store.clone(), limit
+        """The store is this thread's own: a call of another one may wait in it."""
+        self.turns = store
+        self.turn = 0
+        self.ended = threading.Event()
+        self.main = threading.get_ident()
+        self.doing, self.since = "", float("inf")
+
+    def first(self) -> bool:
+        """Whether no process has failed before; this one has then."""
+        try:
+            return self.store.compare_set("failed", "", str(rank())) == str(rank()).encode()
+        except RuntimeError:  # the process that held the store is gone
+            return True
+
+    def run(self) -> None:
+        while not self.ended.wait(EVERY):
+            if self._failed():
+                # Whoever waits for the other is told so by torch, mostly; not on a GPU.
+                self.ended.wait(GRACE)
+                os._exit(1)
+            if time.monotonic() - self.since > self.limit:
+                self._halt()
+
+    def _failed(self) -> bool:
+        try:
+            return self.store.check(["failed"])
+        except RuntimeError:
+            return True
+
+    def _halt(self) -> None:
+        """Ends this process; the first one says where all are."""
+        self.store.set(f"place {rank()}", f"process {rank()} is in {self._place()}, {self.doing}")
+        time.sleep(4 * EVERY)
+        if self.first():
+            told = [
+                self.store.get(key).decode() if self.store.check([key := f"place {number}"]) else f"{number} is silent"
+                for number in range(world())
+            ]
+            print(
+                f"semiseg: --timeout: nothing went on for {self.limit / 60:g} minutes: {'; '.join(told)}",
+                file=sys.stderr,
+                flush=True,
+            )
+        os._exit(1)
+
+    def _place(self) -> str:
+        """The function of this project that the main thread is in."""
+        frame = innermost = sys._current_frames()[self.main]
+        while frame and PROJECT not in Path(frame.f_code.co_filename).resolve().parents:
+            frame = frame.f_back
+        code = (frame or innermost).f_code
+        return f"{code.co_name} ({Path(code.co_filename).name}:{(frame or innermost).f_lineno})"
+
+
+def going_on(doing: str) -> None:
+    """Says how far this process is. From the first call on a halt is noticed, until `at_rest`."""
+    if _watch:
+        _watch.doing, _watch.since = doing, time.monotonic()
+
+
+def at_rest() -> None:
+    """From now on this process may take its time."""
+    if _watch:
+        _watch.since = float("inf")
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """What follows is done by the first process, then by the first one of each other machine, then by the rest: what
+    one leaves in files is found by those that come later."""
+    if not _watch:
+        yield
+        return
+    _watch.turn += 1
+    done, machine = f"turn {_watch.turn} of machine", os.environ.get("GROUP_RANK", "0")
+    before = None if leads() else f"{done} 0" if local_rank() == 0 else f"{done} {machine}"
+    while before and not _watch.turns.check([before]):  # however long it takes
+        time.sleep(0.1)
+    yield
+    if local_rank() == 0:
+        _watch.turns.set(f"{done} {machine}", "")
+
+
+def of_first(value: Value) -> Value:
+    """What the first process has of it, on every one."""
+    if not several():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
+def largest(*numbers: int) -> tuple[int, ...]:
+    """Of each number the largest that a process has. All wait for each other, on the host."""
+    if not several():
+        return numbers
+    together = torch.tensor(numbers)
+    dist.all_reduce(together, dist.ReduceOp.MAX)
+    return tuple(together.tolist())

@@ -1,0 +1,76 @@
+"""A program: one of several processes trains recipes, each with its share of the batches, in float64. A test runs the
+same as one process.
+
+python shares.py FOLDER trains those of FOLDER/recipes.json and leaves FOLDER/trained-RANK.pt.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from semiseg.engine.data import prepare_data
+from semiseg.engine.device import Precision
+from semiseg.engine.distributed import average
+from semiseg.engine.models import ENCODERS, Encoder
+from semiseg.engine.models.encoders.resnet import BasicBlock
+from semiseg.engine.processes import joined, rank, world
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.training.build import build_method, open_loader
+from semiseg.engine.training.step import Step
+from semiseg.pipelines.lane import leaves, with_leaves
+
+CPU = torch.device("cpu")
+
+
+class Few(nn.Module):
+    """Two blocks of few channels: (B, 3, H, W) to maps at strides 4 and 16."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.blocks = nn.Sequential(BasicBlock(8, 8), BasicBlock(8, 16, stride=4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        fine = self.blocks[0](self.stem(x))
+        return fine, self.blocks[1](fine)
+
+
+ENCODER = Encoder(build=Few, channels=(8, 16), strides=(4, 16), multiple=1, weights=dict)
+"""Is a backbone by the name of few: in float64, the others take too long."""
+
+
+def trained(recipe: Recipe) -> dict[str, Tensor]:
+    """Losses (steps that have them,) by their names, then all parameters and buffers, of a run whose networks have no
+    dropout."""
+    data = prepare_data(recipe)
+    torch.manual_seed(recipe.seed)
+    method = build_method(recipe, len(data.dataset.classes), world()).double().train()
+    for module in method.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    step = Step(recipe, method, Precision("fp32", CPU))
+    steps = [step(doubled(batch), number) for number, batch in enumerate(open_loader(recipe, data, CPU))]
+    names = steps[-1]  # some terms begin to count later
+    losses = {name: average(torch.stack([one[name] for one in steps if name in one])) for name in names}
+    return losses | method.state_dict()
+
+
+def doubled(batch):
+    """The batch in float64."""
+    tensors = leaves(batch, Tensor)
+    return with_leaves(batch, Tensor, iter([one.double() if one.is_floating_point() else one for one in tensors]))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ENCODERS["few"] = ENCODER
+    folder = Path(sys.argv[1])
+    recipes = json.loads((folder / "recipes.json").read_text())
+    with joined(5):
+        results = {name: trained(Recipe.from_dict(values)) for name, values in recipes.items()}
+        torch.save(results, folder / f"trained-{rank()}.pt")
