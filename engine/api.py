@@ -13,6 +13,7 @@ from .catalogue import load_recipe
 from .checkpoint import load_network
 from .evaluation.inference import evaluate, predict
 from .events import Event, Listener, silent
+from .processes import joined, leads
 from .recipe import Recipe
 from .report import write_report, write_samples
 from .training.result import Result
@@ -25,11 +26,17 @@ __all__ = ["Event", "Recipe", "Result", "Stopped", "evaluate", "load_network", "
 def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     """Trains a recipe, evaluates it and leaves a run's folder (`result.out`) with report.html.
 
-    Raises UsageError, before anything is written, for whatever a user can mend; Stopped after a signal, all saved.
+    Under torchrun its processes train together: each must call it, the first one writes and tells the listener, and all
+    get the result.
+
+    Raises UsageError, before anything is written, for whatever a user can mend; Stopped after a signal, all saved. Of
+    several processes the first that fails does so, the others raise SystemExit.
     """
-    trainer = Trainer(recipe, on_event)
-    result = trainer.train()
-    write_samples(trainer.run, trainer.data.val, trainer.device)
-    write_report(result.out)
-    trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
+    with joined(recipe.runtime.timeout):
+        trainer = Trainer(recipe, on_event if leads() else silent)
+        result = trainer.train()
+    if leads():
+        write_samples(trainer.run, trainer.data.val, trainer.device)
+        write_report(result.out)
+        trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
     return result

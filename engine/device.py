@@ -51,8 +51,9 @@ def repeatable(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def resolve_device(name: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N -> a device that is there. Raises UsageError otherwise."""
+def resolve_device(name: str, own: int | None = None) -> torch.device:
+    """auto, cpu, cuda or cuda:N -> a device that is there. own: the number that cuda stands for where several processes
+    have a GPU each. Raises UsageError otherwise."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -61,6 +62,15 @@ def resolve_device(name: str) -> torch.device:
         raise UsageError(f"--device: {name!r} is no device; pass auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no GPU is available here; pass --device cpu, or check the driver (nvidia-smi)")
+    if device.type == "cuda" and own is not None:
+        if device.index is not None:
+            raise UsageError(f"--device {name}: each process takes a GPU of its own; pass --device cuda")
+        if own >= torch.cuda.device_count():
+            raise UsageError(
+                f"--device cuda: process {own} of this machine finds {torch.cuda.device_count()} GPUs; start as many "
+                "processes as there are GPUs"
+            )
+        device = torch.device("cuda", own)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     if device.type not in ("cpu", "cuda"):

@@ -41,7 +41,7 @@ def gathered(tensor: Tensor) -> Tensor:
     by_pixel = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     rows = tensor.detach().permute(0, 2, 3, 1) if by_pixel else tensor.detach().contiguous()
     whole = rows.new_empty(world() * len(rows), *rows.shape[1:])
-    dist.all_gather_into_tensor(whole, rows)
+    dist.all_gather(list(whole.chunk(world())), rows)
     return whole.permute(0, 3, 1, 2) if by_pixel else whole
 
 

@@ -21,7 +21,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from ..pipelines.errors import UsageError
 
-PROJECT = Path(__file__).parents[1]
 EVERY, GRACE = 0.5, 5.0
 """Seconds between two looks at the others, and until a process ends that another's failure has not ended by itself."""
 LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "Broken pipe", "Connection refused")
@@ -32,26 +31,36 @@ Value = TypeVar("Value")
 _watch: Watch | None = None
 
 
+def launched() -> int:
+    """How many processes torchrun has started for the run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def several() -> bool:
+    """Whether this process has joined others."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def world() -> int:
-    """How many processes make the run."""
-    return dist.get_world_size() if several() else int(os.environ.get("WORLD_SIZE") or 1)
+    """How many processes have joined; 1 alone."""
+    return dist.get_world_size() if several() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Which of those that torchrun has started this one is, from 0."""
     if several():
         return dist.get_rank()
-    return int(os.environ.get("RANK") or 0) if world() > 1 else 0
+    return int(os.environ.get("RANK") or 0) if launched() > 1 else 0
 
 
 def local_rank() -> int:
     """Which of those on this machine."""
-    return int(os.environ.get("LOCAL_RANK") or 0) if world() > 1 else 0
+    return int(os.environ.get("LOCAL_RANK") or 0) if launched() > 1 else 0
 
 
 def local_world() -> int:
     """How many of them are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if world() > 1 else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if launched() > 1 else 1
 
 
 def leads() -> bool:
@@ -64,11 +73,6 @@ def restarts() -> bool:
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0) > 0
 
 
-def several() -> bool:
-    """Whether this process has joined others."""
-    return dist.is_available() and dist.is_initialized()
-
-
 @contextmanager
 def joined(minutes: float) -> Iterator[None]:
     """Inside, the processes of the run are one group: gloo for tensors on the CPU, NCCL for those on GPUs. One process
@@ -78,12 +82,14 @@ def joined(minutes: float) -> Iterator[None]:
     it raised; the others raise SystemExit, as there is nothing to add.
     """
     global _watch
-    if world() == 1:
+    if launched() == 1:
         yield
         return
     # Ours is the first to speak where one hangs: torch's own limit comes later.
     limit = timedelta(minutes=minutes + 1)
     store, number, count = next(rendezvous("env://", timeout=limit))
+    # torchrun's own store outlives its processes, and knows the addresses of those before.
+    store = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {count}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=limit)
     _watch = Watch(dist.PrefixStore("run", store), 60 * minutes)
@@ -160,12 +166,13 @@ class Watch(threading.Thread):
         os._exit(1)
 
     def _place(self) -> str:
-        """The function of this project that the main thread is in."""
+        """The function of this library that the main thread is in, or the innermost one where it is in none."""
         frame = innermost = sys._current_frames()[self.main]
-        while frame and PROJECT not in Path(frame.f_code.co_filename).resolve().parents:
+        library = __name__.partition(".")[0]
+        while frame and frame.f_globals.get("__name__", "").partition(".")[0] != library:
             frame = frame.f_back
-        code = (frame or innermost).f_code
-        return f"{code.co_name} ({Path(code.co_filename).name}:{(frame or innermost).f_lineno})"
+        frame = frame or innermost
+        return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
 
 
 def going_on(doing: str) -> None:

@@ -109,6 +109,8 @@ class Runtime:
     """What a loss, a weight or a validation mIoU that is not finite does; they are looked at with each log line and
     before each checkpoint, because to look takes time. stop: ends the run, the checkpoints before it stay; ignore:
     nothing."""
+    timeout: float = 10.0
+    """Minutes after which a run of several processes ends in which one does not go on, saying where each is."""
     profile: bool = False
     """Write a trace of steps 6 to 10 into the run's folder, and print what took longest in them."""
     dry_run: bool = False
@@ -122,6 +124,7 @@ class Runtime:
         yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
         every = self.eval_every
         yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
+        yield from require(self.timeout > 0, "--timeout", "must be more than 0 minutes", self.timeout)
         budget = self.memory_budget
         yield from require(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
         if self.grouped and self.recompute == "on":

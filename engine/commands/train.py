@@ -15,6 +15,7 @@ from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
 from ..events import Event
 from ..hyperparameters import hyperparameters
+from ..processes import leads
 from ..recipe import Recipe
 from ..training.forecast import forecast
 from .options import emit
@@ -24,8 +25,8 @@ from .table import show_settings
 def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
     """Trains a recipe with the settings of the command line over it. Raises UsageError, and Stopped after a signal."""
     recipe, default = parse(build, arguments)
-    recipe.check()
     if recipe.runtime.dry_run:
+        recipe.check()
         dry_run(recipe, default)
         return
     lr_said = any(argument.partition("=")[0] == "--lr" for argument in arguments)
@@ -42,6 +43,8 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
                 )
 
         result = api.train(recipe, show)
+    if not leads():
+        return
     report = result.out / "report.html"
     best, last = (percent(finite(score)) for score in (result.best, result.last))
     console.say(

@@ -20,13 +20,21 @@ class Stopped(Exception):
 
 
 @contextmanager
-def ending(say: Callable[[str], None]) -> Iterator[list[int]]:
+def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[list[int]]:
     """The signals so far. Once one has come, the next has its effect in the system: it ends the process at once,
-    whatever that waits for. In other threads than the main one, which signals do not reach, there are none."""
+    whatever that waits for. In other threads than the main one, which signals do not reach, there are none.
+
+    patient: further signals change nothing. torchrun passes on what its processes have had from the terminal already,
+    and ends those that take too long by itself.
+    """
     signals: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         signals.append(number)
+        if patient:
+            if len(signals) == 1:
+                say("stopping after this step")
+            return
         for one in ENDING:
             signal.signal(one, signal.SIG_DFL)
         say("stopping after this step; once more to stop at once")

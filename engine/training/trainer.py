@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,16 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, match_classes, save_network
 from ..data import anchored, portable, prepare_data
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
 from ..disk import DiskFull
+from ..distributed import alike, gathered
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
 from ..models import Network, load_backbone
+from ..processes import (
+    at_rest,
+    going_on,
+    in_turn,
+    largest,
+    launched,
+    leads,
+    local_rank,
+    of_first,
+    rank,
+    restarts,
+    several,
+    world,
+)
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
 from .build import build_method, open_loader
@@ -47,36 +62,43 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, on_event: Listener = silent):
         recipe.check()
-        if os.environ.get("WORLD_SIZE") not in (None, "", "1"):
-            raise UsageError("torchrun: several processes are not supported yet; start one process without torchrun")
+        if launched() > 1 and not several():
+            raise UsageError("torchrun: several processes train together by semiseg.engine.train, not by Trainer alone")
         recipe = anchored(recipe)
         self.recipe, self.on_event = recipe, on_event
         runtime = recipe.runtime
         self.folder = Path(runtime.out or RUNS)
-        run = self._begun() if runtime.resume else None
-        if run is None:
+        run = self._begun() if of_first(runtime.resume or self._restarted()) else None
+        if run is None and leads():
             Run.check(self.folder)
         require_packages()
-        self.device = resolve_device(runtime.device)
+        self.device = resolve_device(runtime.device, local_rank() if several() else None)
+        if several() and self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         self.precision = resolve_precision(runtime.precision, self.device)
         saves, state = [], None
-        if run is not None:
-            saves, state = load_save(run.checkpoints, self._note)
-            self._require_same_recipe(run, fresh=state is None)
-        self.data = prepare_data(recipe, on_event)
-        if run is not None:
-            self._require_same_data(run.read_json("split.json"))
-        self.recipe = trusted(recipe, self.precision, self._note)
-        recipe, told = self._fitted()
+        with in_turn():
+            if run is not None:
+                saves, state = load_save(run.checkpoints, self._note)
+                self._require_same_recipe(run, fresh=state is None)
+            self.data = prepare_data(recipe, on_event)
+            if run is not None:
+                self._require_same_data(run.read_json("split.json"))
+            self.recipe = trusted(recipe, self.precision, self._note)
+        self.recipe, told = of_first(self._fitted())
+        recipe = self.recipe
         torch.manual_seed(recipe.seed)
         self.method = self._method(fresh=state is None)
+        if not leads():  # dropout is each process's own
+            torch.manual_seed(recipe.seed + rank())
         self.step = Step(recipe, self.method, self.precision, self._note)
         self.meters = Meters(recipe, self.device)
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds = 0.0
         if run is not None:
             self._go_on(run, state)
-        self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
+        with in_turn():
+            self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.run = run or self._created()
         self.saver = Saver(self.run.checkpoints, self.device, runtime.cadence(), saves, self._note)
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
@@ -89,7 +111,11 @@ class Trainer:
         if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
             return recipe, []
         classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
-        self.recipe, told = fitted(recipe, classes, self.precision, self._largest_image(), room)
+        # Of this process's share; to normalise a batch, one process needs two images.
+        batch, parts = max(recipe.batch // world(), 2), max(recipe.emulate_processes // world(), 1)
+        share = recipe.replace(batch=batch, emulate_processes=parts) if several() else recipe
+        share, told = fitted(share, classes, self.precision, self._largest_image(), room)
+        self.recipe = recipe.replace(recompute=share.runtime.recompute)
         lines = [str(told)]
         if self.recipe.runtime.recompute != recipe.runtime.recompute:
             lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")
@@ -99,7 +125,7 @@ class Trainer:
 
     def _method(self, *, fresh: bool) -> Method:
         recipe = self.recipe
-        method = build_method(recipe, len(self.data.dataset.classes))
+        method = build_method(recipe, len(self.data.dataset.classes), world())
         sources = set()
         # A run that goes on brings its own weights.
         for number, network in enumerate(method.networks().values() if fresh else ()):
@@ -110,6 +136,7 @@ class Trainer:
         for source in sources - {None}:
             self.on_event(Event("note", f"weights: {source}"))
         method.to(self.device)
+        alike(method)
         if recipe.runtime.channels_last:
             method.to(memory_format=torch.channels_last)
         if recipe.runtime.compile:
@@ -139,13 +166,25 @@ class Trainer:
         network.load_state_dict(state, strict=False)
 
     def _created(self) -> Run:
+        if not leads():
+            return Run(of_first(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         split = asdict(self.data.split) | self._identity()
-        return Run.create(self.folder, self.recipe.to_dict(), split)
+        run = Run.create(self.folder, self.recipe.to_dict(), split)
+        of_first(self.folder)
+        return run
+
+    def _restarted(self) -> bool:
+        """Whether torchrun may have begun the run before, with the same arguments."""
+        if not restarts():
+            return False
+        if self.recipe.runtime.out is None:
+            raise UsageError("--out: pass a folder, in which a run that torchrun starts anew goes on")
+        return (self.folder / "recipe.json").exists()
 
     def _begun(self) -> Run:
-        """The run to go on with, for this process alone."""
+        """The run to go on with, for these processes alone."""
         if self.recipe.runtime.out is None:
             run = Run.unfinished(RUNS, self.recipe.name)
         elif (self.folder / "recipe.json").exists():
@@ -154,10 +193,12 @@ class Trainer:
             raise UsageError(
                 f"--resume: no run has begun in {self.folder}; start it without --resume, or pass its --out"
             )
+        run = Run(of_first(run.folder))
         self.folder = run.folder
         if run.finished:
             raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
-        run.lock()
+        if leads():
+            run.lock()
         return run
 
     def _require_same_recipe(self, run: Run, *, fresh: bool) -> None:
@@ -185,9 +226,15 @@ class Trainer:
             except UsageError as error:
                 self._note(f"warning: {error}; the best network from now on takes its place")
         # Last: to load a network draws numbers.
-        torch.set_rng_state(state["rng"])
+        self._restore(state["rng"], torch.set_rng_state)
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            self._restore(state["cuda_rng"], partial(torch.cuda.set_rng_state, device=self.device))
+
+    def _restore(self, states: Tensor, restore: Callable[[Tensor], None]) -> None:
+        """Gives a generator this process's state of those that were saved; one that is new to the run keeps its own."""
+        states = torch.atleast_2d(states)
+        if rank() < len(states):
+            restore(states[rank()].clone())  # of a view, torch reads what lies elsewhere
 
     def _identity(self) -> dict[str, list[str]]:
         """What of the data must not change when a run goes on, by the words of a message; order counts."""
@@ -238,12 +285,19 @@ class Trainer:
         every = runtime.eval_every or max(recipe.steps // 20, 1)
         scores: dict[str, Scores] = {}
         self.began = time.perf_counter() - self.seconds
+        going_on("before the first step")
         try:
-            with repeatable(runtime.deterministic), ending(self._note) as signals, self._profiled() as profiled:
+            with (
+                repeatable(runtime.deterministic),
+                ending(self._note, patient=several()) as signals,
+                self._profiled() as profiled,
+            ):
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
                     profiled()
                     done = step + 1
+                    ended_by, due = largest(signals[0] if signals else 0, int(leads() and self.saver.due(done)))
+                    going_on(f"step {done} done")
                     if done % runtime.log_every == 0 or done == recipe.steps:
                         line = meters.read(done, self.step.lr(step))
                         self._log(line)
@@ -254,12 +308,12 @@ class Trainer:
                         scores = self._evaluate(done)
                         self._save(done, self._judged(done, scores))
                         meters.resume()
-                    elif signals or self.saver.due(done):
+                    elif ended_by or due:
                         self._require_sound(done)
                         self._save(done)
-                    if signals:
+                    if ended_by:
                         self._flush()
-                        raise Stopped(signals[0], f"stopped after step {done}; go on with --out {self.folder} --resume")
+                        raise Stopped(ended_by, f"stopped after step {done}; go on with --out {self.folder} --resume")
                 if not scores:  # it was stopped after its last step
                     scores = self._evaluate(self.first)
                     self._save(self.first, self._judged(self.first, scores))
@@ -272,6 +326,8 @@ class Trainer:
 
     def _spare(self, write: Callable[..., None], *arguments: Any) -> None:
         """Writes to the log; what there is no room for comes with the next line."""
+        if not leads():
+            return
         try:
             write(*arguments)
         except DiskFull as error:
@@ -314,7 +370,7 @@ class Trainer:
                 self.data.dataset.classes,
                 self.recipe.protocol(),
                 precision=self.precision,
-                on_progress=progress_of("evaluating", self.on_event),
+                on_progress=self._evaluating,
             )
             for name, network in self.method.predictors().items()
         }
@@ -336,6 +392,11 @@ class Trainer:
             )
         return scores
 
+    def _evaluating(self, done: int, count: int) -> None:
+        """An evaluation may take long, but goes on."""
+        going_on(f"{done} of {count} images evaluated")
+        progress_of("evaluating", self.on_event)(done, count)
+
     def _judged(self, done: int, scores: dict[str, Scores]) -> dict[str, Writer]:
         """What writes best and last.safetensors, which hold the first network, and best-NAME and last-NAME.safetensors,
         which hold the others."""
@@ -346,6 +407,8 @@ class Trainer:
             kept.append("best")
         dataset = self.data.dataset
         writers = {}
+        if not leads():
+            return writers
         for number, (name, network) in enumerate(self.method.predictors().items()):
             header = header_of(
                 self.recipe, network, dataset.classes, dataset.palette, step=done, miou=scores[name].miou
@@ -361,18 +424,22 @@ class Trainer:
             "method": self.method.state_dict(),
             "step": self.step.state_dict(),
             "meters": self.meters.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            # Of each process, one behind the other.
+            "rng": gathered(torch.get_rng_state()[None]),
+            "cuda_rng": gathered(torch.cuda.get_rng_state(self.device)[None]) if self.device.type == "cuda" else None,
             "steps_done": done,
             "seconds": self.seconds,
         }
         self._spare(self.run.sync)
-        self.saver.save(done, state, networks)
+        if leads():
+            self.saver.save(done, state, networks)
 
     def _flush(self) -> None:
         """Waits until all is on the disk. Raises UsageError where it is not."""
+        at_rest()
         self.run.sync()
         self.saver.flush()
+        of_first(None)  # what the others wait for
 
     def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split
@@ -398,6 +465,6 @@ class Trainer:
 
     def _profiled(self) -> AbstractContextManager[Callable[[], None]]:
         """A function that is told of each step."""
-        if not self.recipe.runtime.profile:
+        if not self.recipe.runtime.profile or not leads():
             return nullcontext(lambda: None)
         return profiling(self.folder, self.device, self._note)

@@ -1,0 +1,148 @@
+"""Whole runs under torchrun, on the CPU: they go on with another number of processes, and end together."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from semiseg.engine.api import train
+from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.checkpoint import load_network
+from semiseg.engine.models import ENCODERS
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.training.signals import Stopped
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shares import ENCODER
+
+PROGRAM = Path(__file__).with_name("together.py")
+STEPS = 4
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory):
+    """A folder with the prepared data set, and the small backbone."""
+    folder = tmp_path_factory.mktemp("processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEMISEG_CACHE", str(folder / "cache"))
+        patch.setitem(ENCODERS, "few", ENCODER)
+        yield folder
+
+
+def recipe(out: Path, **changes) -> Recipe:
+    """FixMatch without dropout, on the embedded data set."""
+    small = {"network": "cps", "backbone": "few", "head_width": 8, "weights": "none", "batch": 4, "crop": 32}
+    small |= {"steps": STEPS, "eval_every": STEPS, "log_every": 1, "threads": 1}
+    small |= {"device": "cpu", "precision": "fp32", "backend": "host", "out": out}
+    built = load_recipe("fixmatch_shapes").replace(**small | changes)
+    return built.replace(method=replace(built.method, threshold=0.2))
+
+
+def together(recipe: Recipe, *options: str, trouble: str | None = None, rank: int = 1) -> tuple[int, list[str], float]:
+    """Trains by two processes, of which one gets into trouble before the third step: exit code, lines of standard
+    error, and seconds from the trouble to the end."""
+    task = {"recipe": recipe.to_dict(), "trouble": trouble, "step": 2, "rank": rank}
+    file = recipe.runtime.out.with_suffix(".json")
+    file.write_text(json.dumps(task))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    done = subprocess.run([*torchrun, PROGRAM, file], capture_output=True, text=True, timeout=300)
+    began = re.search(r"trouble at ([\d.]+)", done.stderr)
+    return done.returncode, done.stderr.splitlines(), time.time() - float(began[1]) if began else 0.0
+
+
+def stopping_at(step: int):
+    """A listener that stops the run after that step."""
+
+    def listen(event):
+        if event.kind == "log" and event.done == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    return listen
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def whole(place) -> Path:
+    """An uninterrupted run of one process."""
+    return train(recipe(place / "whole")).out
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    assert losses(out) == pytest.approx(losses(whole), rel=1e-4)
+    ours, one = (load_network(folder / "checkpoints/last.safetensors") for folder in (out, whole))
+    assert ours.header.miou == pytest.approx(one.header.miou, abs=1e-3)
+    for name, value in one.network.state_dict().items():
+        torch.testing.assert_close(ours.network.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_of_two_processes_goes_on_with_one(place, whole):
+    """The signal reaches the second process alone: both stop after the same step, and the first one saves."""
+    begun = recipe(place / "two")
+    code, lines, _ = together(begun, trouble="is stopped")
+    assert code == 1
+    assert [line for line in lines if line.startswith("semiseg:")] == [
+        f"semiseg: stopped after step 3; go on with --out {begun.runtime.out} --resume"
+    ]
+    result = train(begun.replace(resume=True))
+    assert_same_run(result.out, whole)
+
+
+def test_a_run_of_one_process_goes_on_with_two(place, whole):
+    begun = recipe(place / "one")
+    with pytest.raises(Stopped):
+        train(begun, stopping_at(2))
+    code, lines, _ = together(begun.replace(resume=True))
+    assert code == 0, lines
+    assert (begun.runtime.out / "result.json").is_file()
+    assert_same_run(begun.runtime.out, whole)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        ("raises", r"\[rank1\]: ArithmeticError: seven is not a number"),
+        (
+            "hangs",
+            r"semiseg: --timeout: nothing went on for 0.05 minutes: process 0 is in \w+ \(distributed.py:\d+\), ",
+        ),
+    ],
+)
+def test_the_first_failure_is_the_last_word_and_ends_all(place, trouble, says):
+    code, lines, seconds = together(recipe(place / trouble, timeout=0.05), trouble=trouble)
+    assert code == 1
+    assert seconds < 30
+    ours = [line for line in lines if re.match(r"semiseg:|\[rank\d\]|\w*(Error|Exception):", line)]
+    assert re.match(says, ours[-1]), lines
+    assert not [line for line in ours if line.startswith("[rank0]")]
+
+
+def test_a_run_starts_anew_where_a_process_is_gone(place, whole):
+    restarted = recipe(place / "gone", save_every="1")
+    code, lines, _ = together(restarted, "--max-restarts", "1", trouble="exits")
+    assert code == 0, lines
+    assert [line.partition(":")[0] for line in lines if "ended without a word" in line] == ["semiseg"]
+    assert_same_run(restarted.runtime.out, whole)
+
+
+def test_what_cannot_be_shared_is_refused_in_one_line(place):
+    refused = recipe(place / "refused", batch=3)
+    code, lines, _ = together(refused)
+    assert code == 1
+    assert [line for line in lines if line.startswith("semiseg:")] == [
+        "semiseg: --batch: 3 images cannot be shared by 2 processes; use 2 or 4"
+    ]
+    assert not refused.runtime.out.exists()
