@@ -33,7 +33,15 @@ _watch: Watch | None = None
 
 def launched() -> int:
     """How many processes torchrun has started for the run; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    return _said("WORLD_SIZE", 1)
+
+
+def _said(variable: str, otherwise: int) -> int:
+    """What torchrun says in the environment. Raises UsageError for what it would not say."""
+    value = os.environ.get(variable) or str(otherwise)
+    if not value.isdecimal():
+        raise UsageError(f"torchrun: the environment has {variable}={value!r}, which is no number; unset it")
+    return int(value)
 
 
 def several() -> bool:
@@ -50,17 +58,17 @@ def rank() -> int:
     """Which of those that torchrun has started this one is, from 0."""
     if several():
         return dist.get_rank()
-    return int(os.environ.get("RANK") or 0) if launched() > 1 else 0
+    return _said("RANK", 0) if launched() > 1 else 0
 
 
 def local_rank() -> int:
     """Which of those on this machine."""
-    return int(os.environ.get("LOCAL_RANK") or 0) if launched() > 1 else 0
+    return _said("LOCAL_RANK", 0) if launched() > 1 else 0
 
 
 def local_world() -> int:
     """How many of them are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if launched() > 1 else 1
+    return _said("LOCAL_WORLD_SIZE", 1) if launched() > 1 else 1
 
 
 def leads() -> bool:

@@ -256,7 +256,7 @@ def test_a_folder_where_a_run_has_begun_is_refused(tiny, voc_root):
 @pytest.mark.parametrize(("size", "refused"), [("", False), ("1", False), ("2", True), ("two", True)])
 def test_a_world_of_several_processes_is_refused_in_one_line(tiny, tmp_path, monkeypatch, size, refused):
     monkeypatch.setenv("WORLD_SIZE", size)
-    with pytest.raises(UsageError, match="^torchrun: several" if refused else "is not a folder"):
+    with pytest.raises(UsageError, match=r"^torchrun: " if refused else "is not a folder"):
         Trainer(tiny("supervised", data=tmp_path / "missing"))
 
 
