@@ -308,6 +308,7 @@ class Trainer:
                         scores = self._evaluate(done)
                         self._save(done, self._judged(done, scores))
                         meters.resume()
+                        (ended_by,) = largest(signals[0] if signals else 0)
                     elif ended_by or due:
                         self._require_sound(done)
                         self._save(done)
