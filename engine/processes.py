@@ -32,16 +32,11 @@ _watch: Watch | None = None
 
 
 def launched() -> int:
-    """How many processes torchrun has started for the run; 1 without it."""
-    return _said("WORLD_SIZE", 1)
-
-
-def _said(variable: str, otherwise: int) -> int:
-    """What torchrun says in the environment. Raises UsageError for what it would not say."""
-    value = os.environ.get(variable) or str(otherwise)
-    if not value.isdecimal():
-        raise UsageError(f"torchrun: the environment has {variable}={value!r}, which is no number; unset it")
-    return int(value)
+    """How many processes torchrun has started for the run; 1 without it. Raises UsageError where that is no number."""
+    said = os.environ.get("WORLD_SIZE") or "1"
+    if not said.isdecimal():
+        raise UsageError(f"torchrun: WORLD_SIZE is {said!r}, which is no number of processes; unset it")
+    return int(said)
 
 
 def several() -> bool:
@@ -58,17 +53,17 @@ def rank() -> int:
     """Which of those that torchrun has started this one is, from 0."""
     if several():
         return dist.get_rank()
-    return _said("RANK", 0) if launched() > 1 else 0
+    return int(os.environ.get("RANK") or 0) if launched() > 1 else 0
 
 
 def local_rank() -> int:
     """Which of those on this machine."""
-    return _said("LOCAL_RANK", 0) if launched() > 1 else 0
+    return int(os.environ.get("LOCAL_RANK") or 0) if launched() > 1 else 0
 
 
 def local_world() -> int:
     """How many of them are on this machine."""
-    return _said("LOCAL_WORLD_SIZE", 1) if launched() > 1 else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if launched() > 1 else 1
 
 
 def leads() -> bool:
@@ -95,7 +90,13 @@ def joined(minutes: float) -> Iterator[None]:
         return
     # Ours is the first to speak where one hangs: torch's own limit comes later.
     limit = timedelta(minutes=minutes + 1)
-    store, number, count = next(rendezvous("env://", timeout=limit))
+    try:
+        store, number, count = next(rendezvous("env://", timeout=limit))
+    except ValueError as error:
+        raise UsageError(
+            f"torchrun: WORLD_SIZE is {launched()}, but this process cannot find the others ({error}); start it by "
+            "torchrun, or unset WORLD_SIZE"
+        ) from None
     # torchrun's own store outlives its processes, and knows the addresses of those before.
     store = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {count}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -27,7 +27,8 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
     recipe, default = parse(build, arguments)
     if recipe.runtime.dry_run:
         recipe.check()
-        dry_run(recipe, default)
+        if leads():
+            dry_run(recipe, default)
         return
     lr_said = any(argument.partition("=")[0] == "--lr" for argument in arguments)
     with console.listening() as listener:

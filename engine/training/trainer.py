@@ -296,20 +296,21 @@ class Trainer:
                     meters.add(self.step(batch, step))
                     profiled()
                     done = step + 1
-                    ended_by, due = largest(signals[0] if signals else 0, int(leads() and self.saver.due(done)))
                     going_on(f"step {done} done")
                     if done % runtime.log_every == 0 or done == recipe.steps:
                         line = meters.read(done, self.step.lr(step))
                         self._log(line)
                         self._require_finite("the loss", line["loss"], done)
-                    if done % every == 0 or done == recipe.steps:
+                    if judged := done % every == 0 or done == recipe.steps:
                         meters.pause()
                         self._require_sound(done)
                         scores = self._evaluate(done)
                         self._save(done, self._judged(done, scores))
                         meters.resume()
-                        (ended_by,) = largest(signals[0] if signals else 0)
-                    elif ended_by or due:
+                    # A signal may reach one process alone; all stop after the same step.
+                    save_due = not judged and leads() and self.saver.due(done)
+                    ended_by, save_due = largest(signals[0] if signals else 0, int(save_due))
+                    if not judged and (ended_by or save_due):
                         self._require_sound(done)
                         self._save(done)
                     if ended_by:

@@ -253,10 +253,21 @@ def test_a_folder_where_a_run_has_begun_is_refused(tiny, voc_root):
         Trainer(tiny("supervised", data=root))
 
 
-@pytest.mark.parametrize(("size", "refused"), [("", False), ("1", False), ("2", True), ("two", True)])
-def test_a_world_of_several_processes_is_refused_in_one_line(tiny, tmp_path, monkeypatch, size, refused):
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [("", "is not a folder"), ("1", "is not a folder"), ("2", "^torchrun: .*cannot find the others"), ("two", "'two'")],
+)
+def test_a_world_without_torchrun_is_refused_in_one_line(tiny, tmp_path, monkeypatch, size, says):
     monkeypatch.setenv("WORLD_SIZE", size)
-    with pytest.raises(UsageError, match=r"^torchrun: " if refused else "is not a folder"):
+    with pytest.raises(UsageError, match=says) as refused:
+        train(tiny("supervised", data=tmp_path / "missing"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_trainer_that_has_not_joined_the_others_is_refused(tiny, tmp_path, monkeypatch):
+    """Each process would train on the whole batch."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"train together by semiseg\.engine\.train"):
         Trainer(tiny("supervised", data=tmp_path / "missing"))
 
 
