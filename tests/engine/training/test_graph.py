@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
+from semiseg.engine.training import graph as graph_module
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.graph import WARM_UP, Graph, Refused, why_not
 from semiseg.engine.training.step import Step
@@ -206,12 +207,14 @@ def test_who_asks_for_a_graph_is_told_why_there_is_none(tiny, random_batch) -> N
         step(random_batch("none"), WARM_UP)
 
 
-def test_half_precision_and_numbers_as_rates_are_not_captured() -> None:
+def test_half_precision_numbers_as_rates_and_several_processes_are_not_captured(monkeypatch) -> None:
     gpu = torch.device("cuda")
     settings = SimpleNamespace(optimizer="sgd")
     assert why_not(settings, Precision("bf16", gpu)) is None
     assert "fp16" in why_not(settings, Precision("fp16", gpu))
     assert "numbers" in why_not(SimpleNamespace(optimizer="apex_fused_sgd"), Precision("bf16", gpu))
+    monkeypatch.setattr(graph_module, "several", lambda: True)
+    assert "several processes" in why_not(settings, Precision("bf16", gpu))
 
 
 @pytest.mark.gpu
