@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
@@ -42,10 +42,12 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(child)
 
 
-def _call(block: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return forward(*args)
-    return checkpoint(
+def _call(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # A list of maps, as HRNet's blocks take, may be changed by the first pass, and the second would begin with that.
+    if kwargs or not all(isinstance(arg, Tensor) for arg in args) or not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    before = [arg.grad_fn for arg in args]  # of a tensor that is changed it is another
+    result = checkpoint(
         forward,
         *args,
         use_reentrant=False,
@@ -53,6 +55,12 @@ def _call(block: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
         preserve_rng_state=_draws(block),
         context_fn=lambda: (nullcontext(), _statistics_kept(block)),
     )
+    if any(arg.grad_fn is not function for arg, function in zip(args, before, strict=True)):
+        raise UsageError(
+            f"--recompute: a {type(block).__name__} of the backbone changes what it is given, and would be computed "
+            "from something else the second time; pass --recompute off"
+        )
+    return result
 
 
 def _draws(block: nn.Module) -> bool:

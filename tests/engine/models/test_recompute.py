@@ -84,3 +84,51 @@ def test_a_backbone_without_blocks_is_refused():
     network.backbone = nn.Conv2d(3, 8, 3)
     with pytest.raises(UsageError, match=r"--recompute: the backbone resnet18 .* leave it out"):
         recompute(network)
+
+
+class Merging(nn.Module):
+    """As a block of HRNet: takes maps in a list, and puts others into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, maps):
+        for place, one in enumerate(maps):
+            maps[place] = self.conv(one).relu()
+        return maps
+
+
+class Backbone(nn.Module):
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList([block])
+
+    def forward(self, x):
+        return self.blocks[0]([x, x.flip(-1)])
+
+
+def test_a_block_that_takes_a_list_is_computed_once():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    gradients = []
+    for wrapped in (False, True):
+        network = build_network("cac", "resnet18", 3, head_width=16)
+        torch.manual_seed(1)
+        network.backbone = Backbone(Merging().double())
+        if wrapped:
+            recompute(network)
+        first, second = network.backbone(x)
+        (first.square().sum() + second.sum()).backward()
+        gradients.append(network.backbone.blocks[0].conv.weight.grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_a_block_that_changes_its_input_is_refused():
+    network = build_network("cac", "resnet18", 3, head_width=16)
+    block = network.backbone.layer1[1]
+    block.conv1 = nn.Sequential(nn.ReLU(inplace=True), block.conv1)
+    recompute(network)
+    with pytest.raises(UsageError, match=r"--recompute: a BasicBlock of the backbone changes what it is given, .*off"):
+        network(torch.randn(2, 3, 48, 48))
