@@ -248,6 +248,28 @@ def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[i
     return tuple(known[name] for name in header.classes)
 
 
+def initialise(network: Network, file: Path | str, classes: Sequence[str], layout: str | None = None) -> None:
+    """Gives a network all of a checkpoint's, which `load_network` reads; a projector that it lacks stays as it is.
+    Raises UsageError where it is of other classes, or of another network."""
+    checkpoint = load_network(file, layout)
+    header = checkpoint.header
+    places = match_classes(header, classes, f"--init: {file}")
+    if list(places) != sorted(places):
+        raise UsageError(
+            f"--init: {file} has the same classes in another order ({', '.join(header.classes)}); "
+            "write the class list in that order"
+        )
+    state, wanted = checkpoint.network.state_dict(), network.state_dict()
+    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    missing = [name for name in wanted if name not in state and not name.startswith("projector")]
+    if wrong or missing:
+        raise UsageError(
+            f"--init: {file} holds another network (--network {header.network} --backbone {header.backbone} "
+            f"--head-width {header.head_width}); ask for the same"
+        )
+    network.load_state_dict(state, strict=False)
+
+
 def made_up(count: int) -> tuple[str, ...]:
     """The names of classes that a published file does not name."""
     return tuple(f"class {index}" for index in range(count))

@@ -94,7 +94,7 @@ ORDERS = {
         training/forecast | training/profiling
         training/meters
         training/state
-        training/saver
+        training/saver | training/resume
         training/trainer
         training/__init__
         hyperparameters

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...pipelines.errors import UsageError
-from ..checkpoint import header_of, load_network, match_classes, save_network
-from ..data import anchored, portable, prepare_data
+from ..checkpoint import header_of, initialise, load_network, save_network
+from ..data import anchored, prepare_data
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
 from ..disk import DiskFull
 from ..distributed import alike, gathered
@@ -34,7 +34,6 @@ from ..processes import (
     local_rank,
     of_first,
     rank,
-    restarts,
     several,
     world,
 )
@@ -45,14 +44,13 @@ from .forecast import GIB, fitted
 from .meters import Meters, describe
 from .profiling import profiling
 from .result import Result
+from .resume import RUNS, begun, identity, require_same_data, require_same_recipe
 from .saver import Saver, host_copy
 from .signals import Stopped, ending
 from .state import Writer, load_save
 from .step import Step
 from .verdict import trusted
 
-RUNS = Path("runs")
-"""Where the folders of runs are that ask for none."""
 LONG = 1000
 """Steps from which on a run on the CPU is worth a forecast, which takes seconds."""
 
@@ -67,8 +65,8 @@ class Trainer:
         recipe = anchored(recipe)
         self.recipe, self.on_event = recipe, on_event
         runtime = recipe.runtime
-        self.folder = Path(runtime.out or RUNS)
-        run = self._begun() if of_first(runtime.resume or self._restarted()) else None
+        run = begun(recipe)
+        self.folder = run.folder if run else Path(runtime.out or RUNS)
         if run is None and leads():
             Run.check(self.folder)
         require_packages()
@@ -80,13 +78,13 @@ class Trainer:
         with in_turn():
             if run is not None:
                 saves, state = load_save(run.checkpoints, self._note)
-                self._require_same_recipe(run, fresh=state is None)
+                require_same_recipe(run, recipe, fresh=state is None)
             self.data = prepare_data(recipe, on_event)
             if run is not None:
-                self._require_same_data(run.read_json("split.json"))
+                require_same_data(run, recipe, self.data)
             self.recipe = trusted(recipe, self.precision, self._note)
-        self.recipe, told = of_first(self._fitted())
-        recipe = self.recipe
+        recipe, told = of_first(self._fitted())
+        self.recipe = recipe
         torch.manual_seed(recipe.seed)
         self.method = self._method(fresh=state is None)
         if not leads():  # dropout is each process's own
@@ -115,13 +113,12 @@ class Trainer:
         batch, parts = max(recipe.batch // world(), 2), max(recipe.emulate_processes // world(), 1)
         share = recipe.replace(batch=batch, emulate_processes=parts) if several() else recipe
         share, told = fitted(share, classes, self.precision, self._largest_image(), room)
-        self.recipe = recipe.replace(recompute=share.runtime.recompute)
         lines = [str(told)]
-        if self.recipe.runtime.recompute != recipe.runtime.recompute:
+        if share.runtime.recompute != recipe.runtime.recompute:
             lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")
         if room is not None and max(told.memory, told.evaluation) > room:
             lines.append(f"memory: only {room / GIB:.1f} GiB are free; lower --batch or --crop if it does not do")
-        return self.recipe, lines
+        return recipe.replace(recompute=share.runtime.recompute), lines
 
     def _method(self, *, fresh: bool) -> Method:
         recipe = self.recipe
@@ -130,7 +127,7 @@ class Trainer:
         # A run that goes on brings its own weights.
         for number, network in enumerate(method.networks().values() if fresh else ()):
             if recipe.init is not None and number == 0:
-                self._initialise(network)
+                initialise(network, recipe.init, self.data.dataset.classes, recipe.layout)
             else:
                 sources.add(load_backbone(network, recipe.weights))
         for source in sources - {None}:
@@ -145,69 +142,15 @@ class Trainer:
                     network.compile()
         return method.train()
 
-    def _initialise(self, network: Network) -> None:
-        checkpoint = load_network(self.recipe.init, self.recipe.layout)
-        header = checkpoint.header
-        places = match_classes(header, self.data.dataset.classes, f"--init: {self.recipe.init}")
-        if list(places) != sorted(places):
-            raise UsageError(
-                f"--init: {self.recipe.init} has the same classes in another order ({', '.join(header.classes)}); "
-                "write the class list in that order"
-            )
-        state = checkpoint.network.state_dict()
-        wanted = network.state_dict()
-        wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-        missing = [name for name in wanted if name not in state and not name.startswith("projector")]
-        if wrong or missing:
-            raise UsageError(
-                f"--init: {self.recipe.init} holds another network (--network {header.network} "
-                f"--backbone {header.backbone} --head-width {header.head_width}); ask for the same"
-            )
-        network.load_state_dict(state, strict=False)
-
     def _created(self) -> Run:
         if not leads():
             return Run(of_first(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        split = asdict(self.data.split) | self._identity()
+        split = asdict(self.data.split) | identity(self.data)
         run = Run.create(self.folder, self.recipe.to_dict(), split)
         of_first(self.folder)
         return run
-
-    def _restarted(self) -> bool:
-        """Whether torchrun may have begun the run before, with the same arguments."""
-        if not restarts():
-            return False
-        if self.recipe.runtime.out is None:
-            raise UsageError("--out: pass a folder, in which a run that torchrun starts anew goes on")
-        return (self.folder / "recipe.json").exists()
-
-    def _begun(self) -> Run:
-        """The run to go on with, for these processes alone."""
-        if self.recipe.runtime.out is None:
-            run = Run.unfinished(RUNS, self.recipe.name)
-        elif (self.folder / "recipe.json").exists():
-            run = Run.open(self.folder)
-        else:
-            raise UsageError(
-                f"--resume: no run has begun in {self.folder}; start it without --resume, or pass its --out"
-            )
-        run = Run(of_first(run.folder))
-        self.folder = run.folder
-        if run.finished:
-            raise UsageError(f"--resume: {self.folder} is finished; choose another --out to train again")
-        if leads():
-            run.lock()
-        return run
-
-    def _require_same_recipe(self, run: Run, *, fresh: bool) -> None:
-        """Raises UsageError where the run began with another recipe; fresh: or with other weights."""
-        recipes = (portable(anchored(of)) for of in (Recipe.from_dict(run.recipe), self.recipe))
-        before, now = (of.decisive(fresh=fresh) for of in recipes)
-        for name, value in before.items():
-            if value != now[name]:
-                raise UsageError(f"--resume: {name} was {value} in {self.folder} and is {now[name]} now")
 
     def _go_on(self, run: Run, state: dict[str, Any] | None) -> None:
         if state is None:
@@ -235,33 +178,6 @@ class Trainer:
         states = torch.atleast_2d(states)
         if rank() < len(states):
             restore(states[rank()].clone())  # of a view, torch reads what lies elsewhere
-
-    def _identity(self) -> dict[str, list[str]]:
-        """What of the data must not change when a run goes on, by the words of a message; order counts."""
-        split = self.data.split
-        return {
-            "labeled": list(split.labeled),
-            "unlabeled": list(split.unlabeled),
-            "val": [record.id for record in self.data.val],
-            "classes": list(self.data.dataset.classes),
-        }
-
-    def _require_same_data(self, before: dict[str, Any]) -> None:
-        """Raises UsageError where the data is not that with which the run began; `before` is its split.json, which
-        older runs wrote without validation images and classes."""
-        words = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
-        for name, now in self._identity().items():
-            was = before.get(name, now)
-            unused = name == "unlabeled" and not self.recipe.views.windows
-            if was == now or unused:
-                continue
-            gone, new = ([one for one in these if one not in those] for these, those in ((was, now), (now, was)))
-            told = (("gone", gone), ("new", new))
-            changed = [f"{len(names)} are {how}, {names[0]} for one" for how, names in told if names]
-            raise UsageError(
-                f"--resume: the {words.get(name, name)} are not those with which {self.folder} began "
-                f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
-            )
 
     def _described(self) -> str:
         data, split = self.data, self.data.split

@@ -1,0 +1,81 @@
+"""Which run goes on, and what must not have changed since it began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...pipelines.errors import UsageError
+from ..data import Data, anchored, portable
+from ..processes import leads, of_first, restarts
+from ..recipe import Recipe
+from ..run import Run
+
+RUNS = Path("runs")
+"""Where the folders of runs are that ask for none."""
+WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
+
+
+def begun(recipe: Recipe) -> Run | None:
+    """The run that a recipe goes on with, for these processes alone; None where it starts a new one. Raises UsageError
+    where there is none to go on with."""
+    if not of_first(recipe.runtime.resume or _restarted(recipe)):
+        return None
+    folder = recipe.runtime.out
+    if folder is None:
+        run = Run.unfinished(RUNS, recipe.name)
+    elif (Path(folder) / "recipe.json").exists():
+        run = Run.open(Path(folder))
+    else:
+        raise UsageError(f"--resume: no run has begun in {folder}; start it without --resume, or pass its --out")
+    run = Run(of_first(run.folder))
+    if run.finished:
+        raise UsageError(f"--resume: {run.folder} is finished; choose another --out to train again")
+    if leads():
+        run.lock()
+    return run
+
+
+def _restarted(recipe: Recipe) -> bool:
+    """Whether torchrun has begun the run before, with the same arguments. Raises UsageError where nobody can tell."""
+    if not restarts():
+        return False
+    if recipe.runtime.out is None:
+        raise UsageError("--out: pass a folder, in which a run that torchrun starts anew goes on")
+    return (Path(recipe.runtime.out) / "recipe.json").exists()
+
+
+def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
+    """Raises UsageError where the run began with another recipe; fresh: or with other weights."""
+    recipes = (portable(anchored(of)) for of in (Recipe.from_dict(run.recipe), recipe))
+    before, now = (of.decisive(fresh=fresh) for of in recipes)
+    for name, value in before.items():
+        if value != now[name]:
+            raise UsageError(f"--resume: {name} was {value} in {run.folder} and is {now[name]} now")
+
+
+def identity(data: Data) -> dict[str, list[str]]:
+    """What of the data must not change when a run goes on; order counts. It is part of a run's split.json."""
+    return {
+        "labeled": list(data.split.labeled),
+        "unlabeled": list(data.split.unlabeled),
+        "val": [record.id for record in data.val],
+        "classes": list(data.dataset.classes),
+    }
+
+
+def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
+    """Raises UsageError where the data is not that with which the run began."""
+    before: dict[str, Any] = run.read_json("split.json")
+    for name, now in identity(data).items():
+        was = before.get(name, now)  # older runs wrote neither validation images nor classes
+        unused = name == "unlabeled" and not recipe.views.windows
+        if was == now or unused:
+            continue
+        gone, new = ([one for one in these if one not in those] for these, those in ((was, now), (now, was)))
+        told = (("gone", gone), ("new", new))
+        changed = [f"{len(names)} are {how}, {names[0]} for one" for how, names in told if names]
+        raise UsageError(
+            f"--resume: the {WORDS.get(name, name)} are not those with which {run.folder} began "
+            f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
+        )
