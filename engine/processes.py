@@ -28,7 +28,7 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed"
 
 Value = TypeVar("Value")
 
-_watch: Watch | None = None
+_watchdog: Watchdog | None = None
 
 
 def launched() -> int:
@@ -84,7 +84,7 @@ def joined(minutes: float) -> Iterator[None]:
     minutes: how long a process may get no further once `going_on` was called. Of those that fail the first raises what
     it raised; the others raise SystemExit, as there is nothing to add.
     """
-    global _watch
+    global _watchdog
     if launched() == 1:
         yield
         return
@@ -101,12 +101,12 @@ def joined(minutes: float) -> Iterator[None]:
     store = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {count}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=limit)
-    _watch = Watch(dist.PrefixStore("run", store), 60 * minutes)
-    _watch.start()
+    _watchdog = Watchdog(dist.PrefixStore("run", store), 60 * minutes)
+    _watchdog.start()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if not _watch.first():
+        if not _watchdog.first():
             raise SystemExit(1) from None
         if any(words in str(error) for words in LOST):
             raise UsageError(
@@ -115,19 +115,19 @@ def joined(minutes: float) -> Iterator[None]:
             ) from error
         raise
     finally:
-        _watch.ended.set()
-    _watch = None
+        _watchdog.ended.set()
+    _watchdog = None
     dist.destroy_process_group()
 
 
-class Watch(threading.Thread):
+class Watchdog(threading.Thread):
     """Looks after the other processes while this one works or waits.
 
     store: shared by all. limit: seconds without `going_on` after which the run has come to a halt.
     """
 
     def __init__(self, store: dist.Store, limit: float):
-        super().__init__(name="watch", daemon=True)
+        super().__init__(name="watchdog", daemon=True)
         self.store, self.limit = store.clone(), limit
         """The store is this thread's own: a call of another one may wait in it."""
         self.turns = store
@@ -186,31 +186,31 @@ class Watch(threading.Thread):
 
 def going_on(doing: str) -> None:
     """Says how far this process is. From the first call on a halt is noticed, until `at_rest`."""
-    if _watch:
-        _watch.doing, _watch.since = doing, time.monotonic()
+    if _watchdog:
+        _watchdog.doing, _watchdog.since = doing, time.monotonic()
 
 
 def at_rest() -> None:
     """From now on this process may take its time."""
-    if _watch:
-        _watch.since = float("inf")
+    if _watchdog:
+        _watchdog.since = float("inf")
 
 
 @contextmanager
 def in_turn() -> Iterator[None]:
     """What follows is done by the first process, then by the first one of each other machine, then by the rest: what
     one leaves in files is found by those that come later."""
-    if not _watch:
+    if not _watchdog:
         yield
         return
-    _watch.turn += 1
-    done, machine = f"turn {_watch.turn} of machine", os.environ.get("GROUP_RANK", "0")
+    _watchdog.turn += 1
+    done, machine = f"turn {_watchdog.turn} of machine", os.environ.get("GROUP_RANK", "0")
     before = None if leads() else f"{done} 0" if local_rank() == 0 else f"{done} {machine}"
-    while before and not _watch.turns.check([before]):  # however long it takes
+    while before and not _watchdog.turns.check([before]):  # however long it takes
         time.sleep(0.1)
     yield
     if local_rank() == 0:
-        _watch.turns.set(f"{done} {machine}", "")
+        _watchdog.turns.set(f"{done} {machine}", "")
 
 
 def of_first(value: Value) -> Value:

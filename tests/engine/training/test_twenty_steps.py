@@ -29,8 +29,8 @@ def exact(value):
     return value.double() if torch.is_tensor(value) and value.is_floating_point() else value
 
 
-def trained(recipe, random_batch, compiled: bool = False):
-    """Losses of every step, and the method's state after the last."""
+def trained(recipe, random_batch, backend=None):
+    """Losses of every step, the method's state after the last, and how often backbones were called with gradients."""
     torch.manual_seed(0)
     method = build_method(recipe, 3).double().train()
     for module in method.modules():
@@ -38,15 +38,17 @@ def trained(recipe, random_batch, compiled: bool = False):
             module.p = 0.0
     if recipe.method_class.name == "cac":
         method.config.start, method.config.threshold = 0.2, 0.0
-    if compiled:
-        for network in method.networks().values():
-            network.compile(backend="aot_eager")
+    calls = []
+    for network in method.networks().values():
+        network.backbone.register_forward_pre_hook(lambda *_: calls.append(1) if torch.is_grad_enabled() else None)
+        if backend:
+            network.compile(backend=backend)
     step = Step(recipe, method, FLOAT64)
     losses = []
     for k in range(STEPS):
         torch.manual_seed(k)
         losses.append(step(pytree.tree_map(exact, random_batch(method.views.unlabeled, k)), k)["loss"])
-    return torch.stack(losses), method.state_dict()
+    return torch.stack(losses), method.state_dict(), len(calls)
 
 
 def agree(one, other) -> None:
@@ -84,12 +86,21 @@ def plain(plain_steps, recipe_of, random_batch):
 
 @pytest.mark.parametrize("name", GROUPING)
 def test_batches_in_one_call_are_batches_in_calls_of_their_own(plain, recipe_of, random_batch, name):
-    agree(plain(name), trained(recipe_of(name, grouped=True), random_batch))
+    separate, together = plain(name), trained(recipe_of(name, grouped=True), random_batch)
+    agree(separate, together)
+    assert together[2] < separate[2]
 
 
 @pytest.mark.parametrize("name", ["cac", "cps", "fixmatch"])
 def test_compiled_networks_make_the_same_steps(plain, recipe_of, random_batch, name):
-    agree(plain(name), trained(recipe_of(name), random_batch, compiled=True))
+    graphs, generate = [], torch._dynamo.lookup_backend("aot_eager")
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return generate(graph, inputs)
+
+    agree(plain(name), trained(recipe_of(name), random_batch, backend))
+    assert len(graphs) >= 3  # backbone, pyramid, decoder
 
 
 @pytest.mark.parametrize("name", ["cac", "cps"])
