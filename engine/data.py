@@ -39,6 +39,12 @@ class Data:
     def unlabeled(self) -> list[Record]:
         return [self.manifest.records[id] for id in self.split.unlabeled]
 
+    def class_shares(self) -> dict[str, float]:
+        """Of the labelled images, each class's share of the pixels that count, in per cent."""
+        counts = self.manifest.counts(self.split.labeled)
+        whole = max(sum(counts), 1)
+        return {name: 100 * pixels / whole for name, pixels in zip(self.dataset.classes, counts, strict=True)}
+
     @property
     def val(self) -> list[Record]:
         return [self.manifest.records[sample.id] for sample in self.dataset.val]

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLES = 6
+PSEUDO_LABELS = {
+    "pseudo/kept_pct": "count",
+    "pseudo/right_pct": "right, of those that count",
+    "pseudo/disagreement_pct": "two networks disagree",
+}
+"""The log's keys, and what a curve is called."""
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222; }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
@@ -104,6 +110,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         f"<div class='tiles'>{''.join(shown)}</div>",
         "<h2>Curves</h2>",
         _curves(trained, scored),
+        *_pseudo_labels(run, scored, header),
         "<h2>IoU of each class</h2>",
         _classes(header, best, scored[-1]),
         "<h2>Image, truth, prediction of the best checkpoint</h2>",
@@ -195,6 +202,42 @@ def _classes(header: Header, best: dict, last: dict) -> str:
     return "".join(rows) + "</table>"
 
 
+def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
+    """What unlabelled images taught: curves, the classes beside those of the labels, and the views of the last look."""
+    looks = [line for line in scored if any(name.startswith("pseudo/") for name in line)]
+    if not looks:
+        return []
+    figure = _figure(figsize=(11, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, 2])
+    for name, label in PSEUDO_LABELS.items():
+        points = [(line["step"], line[name]) for line in looks if line.get(name) is not None]
+        if points:
+            left.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+    left.set(title="pseudo-labels, % of pixels", xlabel="step", ylim=(0, 100))
+    if left.lines:
+        left.legend(frameon=False)
+    labels = run.read_json("split.json").get("class_pct", {})
+    taught = [looks[-1].get(f"pseudo/class_pct/{name}") or 0 for name in header.classes]
+    places = np.arange(len(taught))
+    right.bar(places - 0.2, [labels.get(name, 0) for name in header.classes], 0.4, label="labels", color="#bbbbbb")
+    right.bar(places + 0.2, taught, 0.4, label="pseudo-labels that count, last look", color="#4477aa")
+    right.set(title="classes, % of pixels", ylabel="% (logarithmic)", yscale="symlog")
+    right.set_xticks(places, [_plain(name) for name in header.classes], rotation=40, ha="right")
+    right.legend(frameon=False)
+    sheet = run.folder / "views.png"
+    picture = f"<p class='samples'><img alt='' src='{_data_url(sheet)}'></p>" if sheet.exists() else ""
+    return ["<h2>What unlabelled images teach</h2>", _svg(figure), picture]
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not take for mathematics."""
+    return name.replace("$", r"\$")
+
+
+def _data_url(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
 def _samples(run: Run, header: Header) -> str:
     legend = "".join(
         f"<span><i style='background:rgb{tuple(colour)}'></i>{html.escape(name)}</span>"
@@ -203,9 +246,8 @@ def _samples(run: Run, header: Header) -> str:
     pictures = []
     folder = run.folder / "samples"
     for path in sorted(folder.rglob("*.png")):
-        data = base64.b64encode(path.read_bytes()).decode()
         name = path.relative_to(folder).with_suffix("").as_posix()
-        pictures.append(f"<p>{html.escape(name)}<img alt='' src='data:image/png;base64,{data}'></p>")
+        pictures.append(f"<p>{html.escape(name)}<img alt='' src='{_data_url(path)}'></p>")
     return f"<p class='legend'>{legend}</p><div class='samples'>{''.join(pictures)}</div>"
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils import collect_env
 
 from ..pipelines.cores import cores
@@ -122,6 +123,11 @@ class Run:
         line = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
         self._unwritten.append(line)
         self._write()
+
+    def write_views(self, sheet: Image.Image) -> None:
+        """views.png: the windows of a step as the networks saw them. Raises DiskFull where it has no room."""
+        with whole(self.folder / "views.png") as draft:
+            sheet.save(draft, "PNG")
 
     def _write(self) -> None:
         lines = self._unwritten

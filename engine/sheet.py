@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..pipelines.datasets.dataset import IGNORE, Colour
 from .pictures import coloured, overlay
 
-PANELS = ("picture", "mask", "overlay")
-WIDTH, HEIGHT = 760, 640
-"""Of the largest panel, so that a sheet is at most 2,352 pixels wide."""
+WIDTH, HEIGHT = 2280, 640
+"""Of the panels of a row together, and of the largest one."""
 LEAST_WIDTH = 240
 """Smaller panels are enlarged, each pixel to a square."""
 LEAST_COLUMN = 120
@@ -41,14 +40,29 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Panel:
+    """A picture, a mask, a mask laid over its picture, or the place of a mask that is not there."""
+
+    name: str
+    picture: np.ndarray | None = None
+    """(H, W, 3) uint8 RGB."""
+    mask: np.ndarray | None = None
+    """(H, W) uint8 class indices and 255."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One sample of a sheet."""
+    """Panels of one size, side by side; the first one is a picture."""
 
     title: str
-    picture: np.ndarray
-    """(H, W, 3) uint8 RGB."""
+    panels: Sequence[Panel]
     mask: np.ndarray | None
-    """(H, W) uint8 class indices and 255."""
+    """(H, W) uint8, whose classes the legend names."""
+
+    @classmethod
+    def of_sample(cls, title: str, picture: np.ndarray, mask: np.ndarray | None) -> Row:
+        """A picture (H, W, 3), its mask (H, W), if there is one, and the mask laid over it."""
+        return cls(title, (Panel("picture", picture), Panel("mask", mask=mask), Panel("overlay", picture, mask)), mask)
 
 
 def shares(mask: np.ndarray, classes: Sequence[str]) -> list[Share]:
@@ -74,7 +88,7 @@ def draw(rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Colour])
 
 
 def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
-    panels = _panels(row, palette)
+    panels = _drawn(row.panels, palette)
     width, height = panels[0].size
     step = max(width, LEAST_COLUMN) + GAP
     total = len(panels) * step - GAP
@@ -85,10 +99,10 @@ def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.I
     drawn = Image.new("RGB", (total, head + line + height + GAP + line * len(legend)), PAPER)
     pen = ImageDraw.Draw(drawn)
     pen.text((0, 0), _fitted(row.title, total, title), INK, title)
-    for place, (name, panel) in enumerate(zip(PANELS, panels, strict=True)):
+    for place, (panel, pixels) in enumerate(zip(row.panels, panels, strict=True)):
         left = place * step
-        pen.text((left, head), name, FAINT, text)
-        drawn.paste(panel, (left, head + line))
+        pen.text((left, head), _fitted(panel.name, step - GAP, text), FAINT, text)
+        drawn.paste(pixels, (left, head + line))
         pen.rectangle((left - 1, head + line - 1, left + width, head + line + height), outline=LIGHT)
     for number, entries in enumerate(legend):
         top = head + line + height + GAP + number * line
@@ -101,20 +115,31 @@ def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.I
     return drawn
 
 
-def _panels(row: Row, palette: Sequence[Colour]) -> list[Image.Image]:
-    height, width = row.picture.shape[:2]
-    scale = min(WIDTH / width, HEIGHT / height, max(1, -(-LEAST_WIDTH // width)))
+def _drawn(panels: Sequence[Panel], palette: Sequence[Colour]) -> list[Image.Image]:
+    height, width = panels[0].picture.shape[:2]
+    scale = min(WIDTH // len(panels) / width, HEIGHT / height, max(1, -(-LEAST_WIDTH // width)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    filter = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
-    picture = Image.fromarray(row.picture).resize(size, filter)
-    if row.mask is None:
-        none = Image.new("RGB", size, LIGHT)
-        words = _fitted("no mask", size[0], font := ImageFont.load_default(TEXT))
-        ImageDraw.Draw(none).text((size[0] / 2, size[1] / 2), words, FAINT, font, anchor="mm")
-        return [picture, none, picture]
-    mask = np.asarray(Image.fromarray(row.mask).resize(size, Image.Resampling.NEAREST))
-    colours = _striped(coloured(mask, palette), mask == IGNORE)
-    return [picture, Image.fromarray(colours), Image.fromarray(overlay(np.asarray(picture), mask, palette))]
+    return [
+        _panel(panel, size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX, palette)
+        for panel in panels
+    ]
+
+
+def _panel(panel: Panel, size: tuple[int, int], filter: Image.Resampling, palette: Sequence[Colour]) -> Image.Image:
+    picture = panel.picture if panel.picture is None else Image.fromarray(panel.picture).resize(size, filter)
+    if panel.mask is None:
+        return picture or _missing(size)
+    mask = np.asarray(Image.fromarray(panel.mask).resize(size, Image.Resampling.NEAREST))
+    if picture is None:
+        return Image.fromarray(_striped(coloured(mask, palette), mask == IGNORE))
+    return Image.fromarray(overlay(np.asarray(picture), mask, palette))
+
+
+def _missing(size: tuple[int, int]) -> Image.Image:
+    none = Image.new("RGB", size, LIGHT)
+    words = _fitted("no mask", size[0], font := ImageFont.load_default(TEXT))
+    ImageDraw.Draw(none).text((size[0] / 2, size[1] / 2), words, FAINT, font, anchor="mm")
+    return none
 
 
 def _striped(pixels: np.ndarray, where: np.ndarray | bool) -> np.ndarray:

@@ -94,7 +94,7 @@ ORDERS = {
         training/forecast | training/profiling
         training/meters
         training/state
-        training/saver | training/resume
+        training/saver | training/resume | training/xray
         training/trainer
         training/__init__
         hyperparameters

@@ -55,7 +55,7 @@ def show(
         picture, mask = seen(manifest, sample.id)
         held = shares(mask, dataset.classes) if mask is not None else []
         height, width = picture.shape[:2]
-        rows.append(Row(f"{sample.id}   {width} x {height}", picture, mask))
+        rows.append(Row.of_sample(f"{sample.id}   {width} x {height}", picture, mask))
         documents.append(described(sample, manifest, held))
     sheet = draw(rows, dataset.classes, dataset.palette)
     with whole(out) as draft:

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import directional_contrast
+from ...kernels import directional_contrast, pseudo_label
 from ...pipelines.batch import Batch, Pair
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
-from .method import Method, MethodConfig, Setting
+from .method import Method, MethodConfig, PseudoLabels, Setting
 from .programs import PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
@@ -87,7 +87,7 @@ class Cac(Method):
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
         if not self.phase(progress):
             supervised = self.supervised(self.network(x), target)
-            return {"loss": supervised, "supervised": supervised}
+            return self.summed({"supervised": supervised})
         # Batch statistics of labelled images and of either view never mix.
         of_x, of_view1, of_view2 = self.network.features_of_each(x, u.image1, u.image2)
         supervised = self.supervised(self.network.classify(of_x), target)
@@ -106,8 +106,7 @@ class Cac(Method):
             confidence2[place2],
             valid,
         )
-        loss = supervised + self.config.weight * contrastive
-        return {"loss": loss, "supervised": supervised, "contrastive": contrastive}
+        return self.summed({"supervised": supervised, "contrastive": contrastive})
 
     def contrast(
         self,
@@ -152,14 +151,25 @@ class Cac(Method):
         pooled = F.avg_pool2d(features, 2)
         feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
         with torch.no_grad():
-            logits = self.network.classify(pooled) if self.config.pseudo_labels == "training" else self.judge(view)
-            confidence, label = _rows(logits).softmax(1).max(1)
+            confidence, label = _rows(self.label_logits(view, pooled)).softmax(1).max(1)
         return feature, label, confidence
+
+    def label_logits(self, view: Tensor, pooled: Tensor) -> Tensor:
+        """Logits (B, C, S / 8, S / 8) that label a view (B, 3, S, S) of pooled features (B, F, S / 8, S / 8)."""
+        return self.network.classify(pooled) if self.config.pseudo_labels == "training" else self.judge(view)
 
     def judge(self, view: Tensor) -> Tensor:
         """Logits (B, C, S / 8, S / 8) of the network in evaluation mode, whose running statistics stay as they are."""
         with evaluating(self.network):
             return self.network.classify(F.avg_pool2d(self.network.features(view), 2))
+
+    def pseudo_labels(self, batch: Batch[Pair]) -> PseudoLabels:
+        """The confident positions, which others follow; positions are enlarged to pixels."""
+        windows = {"window 1": batch.unlabeled.image1, "window 2": batch.unlabeled.image2}
+        of_views = zip(windows.values(), self.network.features_of_each(*windows.values()), strict=True)
+        logits = torch.cat([self.label_logits(view, F.avg_pool2d(features, 2)) for view, features in of_views])
+        label, confidence = pseudo_label(logits, (self.crop, self.crop))
+        return PseudoLabels(windows, label, kept=confidence > self.config.threshold)
 
     def predictor(self) -> Network:
         return self.network

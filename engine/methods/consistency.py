@@ -12,7 +12,7 @@ from torch import Tensor
 from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import WeakStrong
 from ..models import Network, evaluating
-from .method import IGNORE, Method, MethodConfig
+from .method import IGNORE, Method, MethodConfig, PseudoLabels
 
 Labels = Literal["training", "evaluation", "mixed"]
 """Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
@@ -93,10 +93,12 @@ class Consistency(Mixing):
         own = judged[: len(weak)] if labels == "evaluation" else weak
         return own, self.partners(weak if judged is None else judged, u)
 
-    def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms, and their weighted sum as the loss."""
-        weights = self.weights()
-        return {"loss": sum(weights[name] * term for name, term in terms.items())} | terms
+    def looked_at(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
+        """What logits (B, C, h, w) teach the strong views of the weak ones."""
+        label, confidence = pseudo_label(logits, (self.crop, self.crop))
+        strong = {f"strong {view + 1}, mixed": self.mixed_view(u, view) for view in range(self.views.strong)}
+        views = {"weak": u.weak[: len(u.partner)]} | strong
+        return PseudoLabels(views, label, kept=confidence >= self.config.threshold, other=other)
 
 
 def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from ...kernels import pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import Batch, Plain
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .method import Method, MethodConfig, Setting
+from .method import Method, MethodConfig, PseudoLabels, Setting
 from .programs import PROGRAMS
 
 
@@ -80,7 +80,11 @@ class Cps(Method):
             cps = cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]), target.shape[-2:])
         else:
             cps = cross_supervision(x1, x2, target.shape[-2:]) + cross_supervision(u1, u2, target.shape[-2:])
-        return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
+        return self.summed({"supervised": supervised, "cps": cps})
+
+    def pseudo_labels(self, batch: Batch[Plain]) -> PseudoLabels:
+        u = batch.unlabeled.image
+        return PseudoLabels({"window": u}, self.label(self.branch1(u)), other=self.label(self.branch2(u)))
 
     def predictor(self) -> Network:
         return self.branch1

@@ -14,7 +14,7 @@ from ...pipelines.batch import Batch, Mixed
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .cps import published_switches
-from .method import Method, MethodConfig, Setting
+from .method import Method, MethodConfig, PseudoLabels, Setting
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,7 +65,16 @@ class CutMixCps(Method):
         mixed2, x2 = self.branch2.logits_of_each(mixed, x)
         cps = upsample_cross_entropy(mixed1, label2) + upsample_cross_entropy(mixed2, label1)
         supervised = self.supervised(x1, target) + self.supervised(x2, target)
-        return {"loss": supervised + self.config.weight * cps, "supervised": supervised, "cps": cps}
+        return self.summed({"supervised": supervised, "cps": cps})
+
+    def pseudo_labels(self, batch: Batch[Mixed]) -> PseudoLabels:
+        u, v = batch.unlabeled.image1, batch.unlabeled.image2
+        one, other = (
+            torch.cat([self.label(logits) for logits in branch.logits_of_each(u, v)])
+            for branch in (self.branch1, self.branch2)
+        )
+        mixed = cutmix(u, v, batch.unlabeled.boxes)
+        return PseudoLabels({"window": u, "partner": v, "mixed": mixed}, one, other=other)
 
     def predictor(self) -> Network:
         return self.branch1

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from ...kernels import mixed_pseudo_label, upsample_mse
+from ...kernels import mixed_pseudo_label, pseudo_label, upsample_mse
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Mixing, shown_in_mixed
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import Setting
+from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
 
@@ -74,8 +74,16 @@ class CutMixSeg(Mixing, TeacherMethod):
             u.valid[: len(u.partner)],
             self.partners(u.valid, u),
         )
-        loss = supervised + self.config.weight * consistency
-        return {"loss": loss, "supervised": supervised, "consistency": consistency}
+        return self.summed({"supervised": supervised, "consistency": consistency})
+
+    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
+        """Confident pixels are the kept ones, though those of the batch may weigh all alike."""
+        u = batch.unlabeled
+        weak = u.weak[: len(u.partner)]
+        label, confidence = pseudo_label(self.teacher(u.weak)[: len(weak)], (self.crop, self.crop))
+        views = {"weak": weak, "strong, mixed": self.mixed_view(u, 0)}
+        kept = confidence >= self.config.threshold
+        return PseudoLabels(views, label, kept=kept, other=self.students_labels(weak))
 
     def squared_error(
         self, logits: Tensor, own: Tensor, partners: Tensor, boxes: Tensor, valid: Tensor, partners_valid: Tensor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipelines.errors import require
-from ..models import Network
+from ..models import Network, evaluating
 from .method import Method, MethodConfig
 
 
@@ -94,6 +94,13 @@ class TeacherMethod(Method):
     def after_step(self, step: int) -> None:
         if self.teacher:
             self.teacher.follow(self.student, step)
+
+    def students_labels(self, windows: Tensor) -> Tensor | None:
+        """(N, S, S) uint8: the student's own, in evaluation mode, on windows (N, 3, S, S); None without a teacher."""
+        if not self.teacher:
+            return None
+        with evaluating(self.student):
+            return self.label(self.student(windows))
 
     def predictor(self) -> Network:
         return next(iter(self.predictors().values()))

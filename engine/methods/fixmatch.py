@@ -13,7 +13,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig, judged
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import Setting
+from .method import PseudoLabels, Setting
 from .unimatch import published_switches
 
 
@@ -70,3 +70,16 @@ class FixMatch(Consistency, TeacherMethod):
             own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
         supervised = self.supervised(logits, target)
         return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})
+
+    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
+        x, u = batch.labeled.image, batch.unlabeled
+        weak = u.weak[: len(u.partner)]
+        if self.teacher:
+            return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
+        own, _ = self.label_logits(
+            self.student(torch.cat([x, weak]))[len(x) :],
+            judged(self.student, u, self.config.labels),
+            u,
+            self.config.labels,
+        )
+        return self.looked_at(own, u)

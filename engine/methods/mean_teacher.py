@@ -13,7 +13,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import inside
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import Setting
+from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
 
@@ -70,8 +70,12 @@ class MeanTeacher(TeacherMethod):
         logits, strong = self.student.logits_of_each(batch.labeled.image, u.strong[0])
         supervised = self.supervised(logits, batch.labeled.target)
         consistency = self.mean_of_processes(self.squared_error, strong, wanted, u.valid)
-        loss = supervised + self.config.weight * consistency
-        return {"loss": loss, "supervised": supervised, "consistency": consistency}
+        return self.summed({"supervised": supervised, "consistency": consistency})
+
+    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
+        u = batch.unlabeled
+        views = {"weak": u.weak, "strong": u.strong[0]}
+        return PseudoLabels(views, self.label(self.teacher(u.weak)), other=self.students_labels(u.weak))
 
     def squared_error(self, logits: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
         """The mean over classes and over the pixels that show an image and not padding."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...kernels import upsample_cross_entropy, upsample_ohem_cross_entropy
+from ...kernels import pseudo_label, upsample_cross_entropy, upsample_ohem_cross_entropy
 from ...pipelines.batch import Batch
 from ...pipelines.errors import require
 from ...pipelines.views import ViewSpec
@@ -35,6 +35,21 @@ class Setting:
     """That share each step's batch; the parts are dealt out among them."""
 
 
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """What the unlabelled windows of a batch teach at one step; nothing of it has a gradient."""
+
+    views: dict[str, Tensor]
+    """By name, the windows (B, 3, S, S) as the networks see them; the first are as the labels lie."""
+    label: Tensor
+    """(N, S, S) uint8: of the windows of the batch in the order of its plan, those of a second stream or view behind
+    those of the first. Windows that serve as partners alone may be left out."""
+    kept: Tensor | None = None
+    """(N, S, S) bool: the pixels that count; None where all do."""
+    other: Tensor | None = None
+    """(N, S, S) uint8: of the other network, where there are two: what it teaches the first, or has learnt from it."""
+
+
 @dataclass(kw_only=True, slots=True)
 class MethodConfig:
     """A method's settings; those here, of the supervised term, are shared by all methods."""
@@ -43,10 +58,14 @@ class MethodConfig:
     """0: cross-entropy. Else OHEM: cross-entropy of the hardest pixels, at least this share of all."""
     ohem_threshold: float = 0.7
     """Pixels whose true class has at most this probability count as hard."""
+    ramp: float = 0.0
+    """Share of the schedule over which the terms of unlabelled images gain their weight, as exp(-5 (1 - t)^2), t from 0
+    to 1 (Laine and Aila, ICLR 2017); 0: they have it from the first step on, as published."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from self.bounded("ohem", 0, 1)
+        yield from self.bounded("ramp", 0, 1)
         yield from self.bounded("ohem_threshold", 0, 1)
 
     def bounded(self, name: str, low: float, high: float = math.inf) -> list[str]:
@@ -82,6 +101,7 @@ class Method(nn.Module):
         self.emulate_processes = setting.emulate_processes
         self.together = setting.processes > 1 and setting.emulate_processes == 1
         """Whether one mean is over the batches of several processes."""
+        self.register_buffer("gain", torch.ones(()), persistent=False)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -101,6 +121,18 @@ class Method(nn.Module):
         graph can repeat it: by default there is one phase, or, unless the method is `steady`, one for each progress,
         and no graph."""
         return None if self.steady else progress
+
+    def before_step(self, progress: float) -> None:
+        """Called before each optimizer step, outside of what a graph holds."""
+        if self.config.ramp:
+            self.gain.fill_(math.exp(-5 * (1 - min(progress / self.config.ramp, 1)) ** 2))
+
+    def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms, and as the loss their sum by `weights`; those of unlabelled images by the ramp, too."""
+        weights = self.weights()
+        if self.config.ramp:
+            weights = {name: weight if name == "supervised" else self.gain * weight for name, weight in weights.items()}
+        return {"loss": sum(weights[name] * term for name, term in terms.items())} | terms
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
         """The supervised term of one network: logits (B, C, h, w) at any stride, target (B, S, S)."""
@@ -148,6 +180,15 @@ class Method(nn.Module):
     def drawn(self, draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
         """Random numbers for this process's rows, groups of so many: `draw(N)` gives those of N rows, (N, …)."""
         return own_rows(draw, *sizes) if self.processes > 1 else draw(sum(sizes))
+
+    def pseudo_labels(self, batch: Batch) -> PseudoLabels | None:
+        """What `losses` would take for true on the unlabelled windows of this batch, for people to look at; None for a
+        method that takes nothing for true. Called without gradients; running statistics are put back afterwards."""
+        return None
+
+    def label(self, logits: Tensor) -> Tensor:
+        """(N, S, S) uint8: the most probable classes by logits (N, C, h, w)."""
+        return pseudo_label(logits, (self.crop, self.crop), confidence=False)[0]
 
     def begin(self) -> None:
         """Called once the networks have the weights that training starts from."""

@@ -41,8 +41,7 @@ class Supervised(Method):
         }
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        supervised = self.supervised(self.network(batch.labeled.image), batch.labeled.target)
-        return {"loss": supervised, "supervised": supervised}
+        return self.summed({"supervised": self.supervised(self.network(batch.labeled.image), batch.labeled.target)})
 
     def predictor(self) -> Network:
         return self.network

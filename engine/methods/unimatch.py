@@ -14,7 +14,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .consistency import Consistency, ConsistencyConfig, judged
-from .method import Setting
+from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
 DROPPED = 0.5
@@ -96,6 +96,12 @@ class UniMatch(Consistency):
                 "perturbed": self.weak_loss(perturbed, own, u),
             }
         )
+
+    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
+        u = batch.unlabeled
+        _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
+        in_evaluation = judged(self.network, u, self.config.labels)
+        return self.looked_at(self.label_logits(weak, in_evaluation, u, self.config.labels)[0], u)
 
     def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with

@@ -14,7 +14,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import Setting
+from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
 
@@ -71,6 +71,11 @@ class UniMatchV2(Consistency, TeacherMethod):
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         supervised = self.supervised(logits, batch.labeled.target)
         return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
+
+    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
+        u = batch.unlabeled
+        weak = u.weak[: len(u.partner)]
+        return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
 
     def complementary(self, views: Tensor) -> Tensor:
         """Logits (2 B, C, h, w) of the first and then the second views (2 B, 3, S, S) of B images: each channel of the

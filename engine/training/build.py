@@ -72,14 +72,19 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
     return method
 
 
+def planner_of(recipe: Recipe, data: Data) -> Planner:
+    """From a step to this process's plan, over the labelled images and, behind them, the unlabelled ones."""
+    records = [*data.labeled, *data.unlabeled]
+    labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
+    return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world())
+
+
 def open_loader(
     recipe: Recipe, data: Data, device: torch.device, first: int = 0, on_event: Listener = silent
 ) -> Loader:
     """This process's batches of the steps from `first` to the recipe's last, made from when the first one is asked for;
     says so where the data set has to be packed for it."""
     records, encoder, runtime = [*data.labeled, *data.unlabeled], recipe.encoder, recipe.runtime
-    labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
-    planner = Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world())
     backend = open_backend(
         runtime.backend,
         records,
@@ -90,7 +95,7 @@ def open_loader(
         on_progress=progress_of("packing", on_event),
     )
     return Loader(
-        planner,
+        planner_of(recipe, data),
         backend,
         device,
         first,

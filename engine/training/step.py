@@ -57,7 +57,9 @@ class Step:
         if self.recipe.optimizer == "apex_fused_sgd":  # takes numbers only
             for group, lr in zip(self.optimizer.param_groups, self.group_lr.tolist(), strict=True):
                 group["lr"] = lr
-        losses = self._make(batch, step / self.recipe.steps)
+        progress = step / self.recipe.steps
+        self.method.before_step(progress)
+        losses = self._make(batch, progress)
         self.method.after_step(step)
         return losses
 

@@ -39,6 +39,7 @@ from ..processes import (
 )
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
+from ..sheet import draw
 from .build import build_method, open_loader
 from .forecast import GIB, fitted
 from .meters import Meters, describe
@@ -50,6 +51,7 @@ from .signals import Stopped, ending
 from .state import Writer, load_save
 from .step import Step
 from .verdict import trusted
+from .xray import Look, Xray
 
 LONG = 1000
 """Steps from which on a run on the CPU is worth a forecast, which takes seconds."""
@@ -97,6 +99,7 @@ class Trainer:
             self._go_on(run, state)
         with in_turn():
             self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
+        self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
         self.run = run or self._created()
         self.saver = Saver(self.run.checkpoints, self.device, runtime.cadence(), saves, self._note)
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
@@ -147,7 +150,7 @@ class Trainer:
             return Run(of_first(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        split = asdict(self.data.split) | identity(self.data)
+        split = asdict(self.data.split) | identity(self.data) | {"class_pct": self.data.class_shares()}
         run = Run.create(self.folder, self.recipe.to_dict(), split)
         of_first(self.folder)
         return run
@@ -298,17 +301,30 @@ class Trainer:
         line |= {f"val/iou/{name}": iou for name, iou in first.iou.items()}
         for name in others:
             line |= {f"val/{name}/miou": scores[name].miou, f"val/{name}/pixel_accuracy": scores[name].pixel_accuracy}
+        look = self.xray(self.method, done - 1) if self.xray else None
+        if look:
+            line |= look.line()
         self._spare(self.run.write, line)
         best = " (best)" if self.recipe.protocol().prefers(first.miou, self.best) else ""
         of = f" of the {main}" if others else ""
         beside = "".join(f", of the {name} {percent(finite(scores[name].miou))} %" for name in others)
         self._note(f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}")
+        if look:
+            self._tell(look)
         if math.isnan(first.miou) and self.recipe.runtime.on_nan == "stop":
             raise UsageError(
                 "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
                 "validation masks (`semiseg doctor` counts their classes) or go on without scores by --on-nan ignore"
             )
         return scores
+
+    def _tell(self, look: Look) -> None:
+        """What the unlabelled images teach, and a word where it goes wrong."""
+        self._note(f"pseudo-labels: {look}")
+        if suspicion := self.xray.suspicion(look):
+            self._note(f"warning: pseudo-labels: {suspicion}")
+        dataset = self.data.dataset
+        self._spare(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
 
     def _evaluating(self, done: int, count: int) -> None:
         """An evaluation may take long, but goes on."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semiseg.engine.sheet import DARK, GAP, LIGHT, MARGIN, PAPER, Row, draw, shares
+from semiseg.engine.sheet import DARK, GAP, LIGHT, MARGIN, PAPER, Panel, Row, draw, shares
 
 CLASSES = ("ground", "car", "tree")
 PALETTE = ((10, 20, 30), (255, 128, 0), (0, 128, 0))
@@ -34,7 +34,7 @@ def test_shares_are_of_all_pixels_and_count_ignored_ones():
 
 
 def test_panels_stand_side_by_side():
-    sheet = np.asarray(draw([Row("a", PICTURE, mask())], CLASSES, PALETTE))
+    sheet = np.asarray(draw([Row.of_sample("a", PICTURE, mask())], CLASSES, PALETTE))
     assert sheet.shape[1] == 2 * MARGIN + 3 * 400 + 2 * GAP
     top = np.flatnonzero((sheet[:, MARGIN + 200] == 100).all(1))[0]
     left = [MARGIN + place * (400 + GAP) for place in range(3)]
@@ -52,7 +52,9 @@ def test_panels_stand_side_by_side():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (3000, 4000), (40, 48)])
 def test_any_size_fits(height, width):
     picture = np.zeros((height, width, 3), np.uint8)
-    sheet = draw([Row("long\n\t\x1b" * 100, picture, mask(height, width))] * 2, ("n" * 9999, *CLASSES[1:]), PALETTE)
+    sheet = draw(
+        [Row.of_sample("long\n\t\x1b" * 100, picture, mask(height, width))] * 2, ("n" * 9999, *CLASSES[1:]), PALETTE
+    )
     assert sheet.width <= 2400
     assert sheet.height <= 2 * 900
     assert colours(sheet.crop((0, 0, sheet.width, MARGIN))) == {PAPER}
@@ -60,16 +62,25 @@ def test_any_size_fits(height, width):
 
 def test_a_shrunk_mask_holds_its_own_colours_alone():
     values = np.random.default_rng(0).choice(np.array([1, 2], np.uint8), (2000, 3000))
-    sheet = np.asarray(draw([Row("a", np.zeros((2000, 3000, 3), np.uint8), values)], CLASSES, PALETTE))
+    sheet = np.asarray(draw([Row.of_sample("a", np.zeros((2000, 3000, 3), np.uint8), values)], CLASSES, PALETTE))
     middle = sheet[200:500, MARGIN + 760 + GAP + 10 : MARGIN + 2 * 760]
     assert colours(middle) == {PALETTE[1], PALETTE[2]}
 
 
+def test_a_row_of_other_panels_fits_as_many_as_there_are():
+    panels = [Panel("weak", PICTURE), Panel("strong", PICTURE // 2), *(Panel(f"{n}", mask=mask()) for n in range(4))]
+    sheet = np.asarray(draw([Row("a", panels, mask())], CLASSES, PALETTE))
+    assert sheet.shape[1] == 2 * MARGIN + 6 * 380 + 5 * GAP
+    top = np.flatnonzero((sheet[:, MARGIN + 190] == 100).all(1))[0]
+    assert colours(sheet[top + 1 : top + 280, MARGIN + 380 + GAP + 1 : MARGIN + 2 * 380 + GAP - 1]) == {(50, 50, 50)}
+    assert colours(sheet[top + 1 : top + 140, MARGIN + 5 * (380 + GAP) + 1 :][:, :180]) == {PALETTE[0]}
+
+
 def test_without_a_mask():
-    sheet = draw([Row("a", PICTURE, None)], CLASSES, PALETTE)
+    sheet = draw([Row.of_sample("a", PICTURE, None)], CLASSES, PALETTE)
     assert not colours(sheet) & set(PALETTE)
 
 
 def test_line_ends_in_names_make_no_lines():
-    one, other = (draw([Row(name, PICTURE, None)], CLASSES, PALETTE) for name in ("a b c", "a\nb\x1bc"))
+    one, other = (draw([Row.of_sample(name, PICTURE, None)], CLASSES, PALETTE) for name in ("a b c", "a\nb\x1bc"))
     assert np.array_equal(np.asarray(one), np.asarray(other))

@@ -47,15 +47,80 @@ def test_fake_tensors_do_catch_a_host_read():
         torch.ones(3).sum().item()
 
 
-@pytest.mark.parametrize(("name", "term"), [("cac", "contrastive"), ("cps", "cps"), ("cutmix_cps", "cps")])
-def test_loss_is_the_weighted_sum_of_its_terms(tiny, random_batch, name, term):
-    method = made(tiny, name)
-    if name == "cac":
-        method.config.threshold = 0.0  # no network is confident of noise
+def sure_of_noise(method):
+    """No network is confident of noise."""
+    if hasattr(method.config, "threshold"):
+        method.config.threshold = 0.0
+    return method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_loss_is_the_weighted_sum_of_its_terms(tiny, random_batch, name):
+    method = sure_of_noise(made(tiny, name))
     losses = method.losses(random_batch(method.views.unlabeled), 0.5)
-    expected = losses["supervised"] + method.config.weight * losses[term]
-    torch.testing.assert_close(losses["loss"], expected)
-    assert losses[term] > 0
+    terms = {term: getattr(method.config, weight) for term, weight in method.terms.items()}
+    terms = {"supervised": 1.0} | terms
+    assert set(losses) == {"loss", *terms}
+    torch.testing.assert_close(losses["loss"], sum(weight * losses[term] for term, weight in terms.items()))
+    assert all(losses[term] > 0 for term in terms)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].terms])
+@pytest.mark.parametrize(("progress", "gain"), [(0.0, np.exp(-5)), (0.2, np.exp(-1.25)), (0.4, 1.0), (0.9, 1.0)])
+def test_a_ramp_brings_unlabelled_terms_in_slowly(tiny, random_batch, name, progress, gain):
+    """exp(-5 (1 - t)^2) with t = progress / ramp, 1 from the ramp's end on; the supervised term has its weight."""
+    method = sure_of_noise(made(tiny, name))
+    method.config.ramp = 0.4
+    method.before_step(progress)
+    losses = method.losses(random_batch(method.views.unlabeled), 0.5)
+    weights = method.weights()
+    unlabeled = sum(weights[term] * losses[term] for term in losses if term not in ("loss", "supervised"))
+    supervised = weights["supervised"] * losses["supervised"]
+    torch.testing.assert_close(losses["loss"], (supervised + gain * unlabeled).to(losses["loss"].dtype))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].views.windows])
+def test_pseudo_labels_are_of_the_windows_in_their_order(tiny, random_batch, name):
+    method = made(tiny, name)
+    method.begin()
+    batch = random_batch(method.views.unlabeled)
+    with torch.no_grad():
+        seen = method.pseudo_labels(batch)
+    first, crop = next(iter(seen.views.values())), method.crop
+    assert all(images.shape == (2, 3, crop, crop) for images in seen.views.values())
+    assert len(seen.label) in (2, 4)
+    assert seen.label.dtype == torch.uint8
+    assert seen.label.max() < CLASSES
+    assert all(mask is None or mask.shape == seen.label.shape for mask in (seen.kept, seen.other))
+    windows = batch.unlabeled
+    shown = getattr(windows, "weak", getattr(windows, "image1", getattr(windows, "image", None)))
+    assert torch.equal(first, shown)
+
+
+def test_pseudo_labels_of_cps_are_what_each_network_teaches(tiny, random_batch):
+    method = made(tiny, "cps", network="cps")
+    batch = random_batch("plain")
+    with torch.no_grad():
+        seen = method.pseudo_labels(batch)
+        one, other = (
+            reference.pseudo_label(net(batch.unlabeled.image), (32, 32))[0] for net in (method.branch1, method.branch2)
+        )
+    assert torch.equal(seen.label, one)
+    assert torch.equal(seen.other, other)
+    assert not torch.equal(one, other)
+
+
+def test_pseudo_labels_of_fixmatch_that_do_not_count_are_the_unsure_ones(tiny, random_batch):
+    method = made(tiny, "fixmatch", network="cps")
+    batch = random_batch("weak_strong")
+    clean = torch.cat([batch.labeled.image, batch.unlabeled.weak])
+    with torch.no_grad():
+        label, confidence = reference.pseudo_label(method.student(clean)[2:], (32, 32))
+        method.config.threshold = float(confidence.median())
+        seen = method.pseudo_labels(batch)
+    assert torch.equal(seen.label, label)
+    assert torch.equal(seen.kept, confidence >= method.config.threshold)
+    assert 0.4 < seen.kept.float().mean() < 0.6
 
 
 def test_cac_starts_its_contrastive_term_after_five_eightieths(tiny, random_batch):

@@ -1,0 +1,209 @@
+"""The pseudo-label X-ray: what unlabelled images teach at a step, how much of it is right, and the views themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import repeat
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import box_mask
+from ...pipelines.backends import PLAIN, open_backend
+from ...pipelines.batch import Batch, Windows
+from ...pipelines.datasets.dataset import IGNORE
+from ...pipelines.errors import UsageError
+from ...pipelines.loader import collate
+from ...pipelines.plan import Plan
+from ..data import Data
+from ..device import Precision
+from ..distributed import total
+from ..methods import Method, PseudoLabels
+from ..recipe import Recipe
+from ..sheet import Panel, Row
+from .build import planner_of
+
+LABELED, UNLABELED = 2, 4
+"""Windows of a sheet."""
+COLLAPSED = 0.99
+"""The share of one class among pseudo-labels from which on they are called collapsed, unless labels have it, too."""
+NOTHING = 0.001
+"""The share of pixels below which nothing is said to count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen at one step, over the unlabelled windows of all processes. Shares in [0, 1]."""
+
+    kept: float | None
+    """Of the pixels that show an image, those that count; None where all do."""
+    right: float | None
+    """Of those that count, the ones labelled as the truth says; None where it is not known."""
+    disagreement: float | None
+    """Of the pixels that show an image, those of which two networks say different classes; None where there is one."""
+    classes: dict[str, float]
+    """Of those that count, each class's share; NaN where none do."""
+    rows: Sequence[Row]
+    """This process's windows, for a sheet."""
+
+    def line(self) -> dict[str, float]:
+        """The log's keys."""
+        shares = {"kept_pct": self.kept, "right_pct": self.right, "disagreement_pct": self.disagreement}
+        shares |= {f"class_pct/{name}": share for name, share in self.classes.items()}
+        return {f"pseudo/{name}": 100 * share for name, share in shares.items() if share is not None}
+
+    def __str__(self) -> str:
+        parts = []
+        if self.kept is not None:
+            parts.append(f"{100 * self.kept:.1f} % of the pixels count")
+        if self.right is not None and not math.isnan(self.right):
+            parts.append(f"{100 * self.right:.1f} % of {'them' if parts else 'all pixels'} are right")
+        if self.disagreement is not None:
+            parts.append(f"two networks disagree on {100 * self.disagreement:.1f} %")
+        return ", ".join(parts)
+
+
+class Xray:
+    """Looks at the pseudo-labels of a recipe's method between two steps, without a trace in what is trained.
+
+    The windows are those of the step's plan, cut anew, and with them the truth, where every unlabelled image happens to
+    have a mask. No step reads it.
+    """
+
+    def __init__(self, recipe: Recipe, data: Data, precision: Precision):
+        self.recipe, self.data, self.precision = recipe, data, precision
+        self.records = [*data.labeled, *data.unlabeled]
+        self.planner = planner_of(recipe, data)
+        self.cut = open_backend(PLAIN, self.records, precision.device, recipe.runtime.threads)
+        self.known = all(record.mask for record in data.unlabeled)
+        self.labels = list(data.class_shares().values())
+        self.suspect, self.looks = "", 0
+
+    def __call__(self, method: Method, step: int) -> Look | None:
+        """What the method takes for true on the windows of a step; None for one that takes nothing for true. Every
+        process calls it."""
+        plan = self.planner(step)
+        batch = self._batch(plan)
+        with undisturbed(method, self.precision.device), self.precision.autocast():
+            seen = method.pseudo_labels(batch)
+        if seen is None:
+            return None
+        count, device = len(seen.label), self.precision.device
+        views = [replace(stream, views=(view,)) for stream in plan.unlabeled for view in stream.views]
+        valid = np.concatenate([stream.views[0].valid(plan.crop) for stream in views])[:count]
+        shown = box_mask(torch.from_numpy(valid)[:, None].to(device), (plan.crop, plan.crop))
+        truth = self._truth([Plan(stream, plan.crop) for stream in views])
+        truth = None if truth is None else truth[:count].to(device)
+        ids = [self.records[number].id for stream in (plan.labeled, *views) for number in stream.record]
+        return self._look(seen, shown, truth, rows_of(batch, seen, truth, ids, self.recipe.encoder))
+
+    def suspicion(self, look: Look) -> str | None:
+        """What goes wrong, in one line, at the second of the looks in a row that show it."""
+        shares = np.array(list(look.classes.values()))
+        first = int(np.nanargmax(shares)) if not np.isnan(shares).all() else -1
+        suspect, line = "", None
+        if look.kept is not None and look.kept < NOTHING:
+            suspect = "nothing"
+            line = (
+                "nothing is sure enough to count, so that unlabelled images teach nothing; lower --method.threshold, "
+                "or train longer: with more --steps or a larger --lr the network becomes surer"
+            )
+        elif shares[first] > COLLAPSED and self.labels[first] < 100 * COLLAPSED - 5:
+            suspect = name = list(look.classes)[first]
+            line = (
+                f"{100 * shares[first]:.1f} % of what counts is {name!r}, which is {self.labels[first]:.0f} % of "
+                "the labels: the run teaches itself one class; let the unlabelled images come in late (--method.ramp "
+                "0.5), raise --method.threshold where there is one, lower --lr, or start from pretrained --weights"
+            )
+        self.looks = self.looks + 1 if suspect == self.suspect else 1
+        self.suspect = suspect
+        return line if self.looks == 2 else None
+
+    def _batch(self, plan: Plan) -> Batch:
+        encoder, channels_last = self.recipe.encoder, self.recipe.runtime.channels_last
+        colours = {"mean": encoder.mean, "std": encoder.std, "channels_last": channels_last}
+        return collate(plan, self._windows(plan), self.precision.device, **colours)
+
+    def _windows(self, plan: Plan) -> Windows:
+        plans = self.cut(repeat(plan))
+        try:
+            return next(plans)[1]
+        finally:
+            plans.close()
+
+    def _truth(self, plans: Sequence[Plan]) -> Tensor | None:
+        """(N, S, S) uint8; None where it is not known."""
+        if not self.known:
+            return None
+        try:
+            return torch.cat([self._windows(plan).target for plan in plans])
+        except UsageError:  # a mask that is gone, which training does not need
+            self.known = False
+            return None
+
+    def _look(self, seen: PseudoLabels, shown: Tensor, truth: Tensor | None, rows: Sequence[Row]) -> Look:
+        classes = self.data.dataset.classes
+        kept = shown if seen.kept is None else shown & seen.kept
+        judged = kept & (truth != IGNORE) if truth is not None else torch.zeros_like(kept)
+        right = judged & (seen.label == truth) if truth is not None else judged
+        apart = shown & (seen.label != seen.other) if seen.other is not None else torch.zeros_like(kept)
+        counts = torch.stack([mask.sum() for mask in (shown, kept, judged, right, apart)])
+        of_class = torch.bincount(seen.label[kept].long(), minlength=len(classes))
+        numbers = total(torch.cat([counts, of_class])).tolist()
+        shown, kept, judged, right, apart, *of_class = numbers
+        return Look(
+            kept=None if seen.kept is None else kept / max(shown, 1),
+            right=None if truth is None else share(right, judged),
+            disagreement=None if seen.other is None else apart / max(shown, 1),
+            classes={name: share(pixels, kept) for name, pixels in zip(classes, of_class, strict=True)},
+            rows=rows,
+        )
+
+
+def share(part: int, whole: int) -> float:
+    """NaN of nothing."""
+    return part / whole if whole else float("nan")
+
+
+@contextmanager
+def undisturbed(method: Method, device: torch.device) -> Iterator[None]:
+    """Passes inside have no gradients, and leave running statistics and random numbers as they were."""
+    buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        try:
+            yield
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def rows_of(batch: Batch, seen: PseudoLabels, truth: Tensor | None, ids: Sequence[str], encoder) -> list[Row]:
+    """Some labelled windows with their targets, some unlabelled ones with what they teach; `ids` of all, the labelled
+    ones first. What does not count is ignored."""
+
+    def pictures(images: Tensor) -> np.ndarray:
+        """Normalised (B, 3, S, S) as (B, S, S, 3) uint8."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.mean, encoder.std))
+        pixels = 255 * (images.float().cpu() * std + mean)
+        return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+    x, target = pictures(batch.labeled.image[:LABELED]), batch.labeled.target[:LABELED].cpu().numpy()
+    rows = [Row.of_sample(f"labelled: {id}", *one) for id, *one in zip(ids, x, target)]
+    views = {name: pictures(images[:UNLABELED]) for name, images in seen.views.items()}
+    label = seen.label[:UNLABELED]
+    label = (label if seen.kept is None else label.masked_fill(~seen.kept[:UNLABELED], IGNORE)).cpu().numpy()
+    for number, mask in enumerate(label[: len(next(iter(views.values())))]):
+        panels = [Panel(name, images[number]) for name, images in views.items()]
+        panels.append(Panel("pseudo-label", mask=mask))
+        if truth is not None:
+            panels.append(Panel("truth", mask=truth[number].cpu().numpy()))
+        rows.append(Row(f"unlabelled: {ids[len(batch.labeled.image) + number]}", panels, mask))
+    return rows

@@ -1,0 +1,175 @@
+"""The pseudo-label X-ray: its numbers, the truth that belongs to the windows, and that training does not feel it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semiseg.engine.api import train
+from semiseg.engine.data import prepare_data
+from semiseg.engine.device import Precision
+from semiseg.engine.methods import METHODS, PseudoLabels
+from semiseg.engine.training.build import build_method
+from semiseg.engine.training.trainer import Trainer
+from semiseg.engine.training.xray import Look, Xray
+from semiseg.pipelines.views import Augmentation
+
+FP32 = Precision("fp32", torch.device("cpu"))
+TEACHING = [name for name, method in METHODS.items() if method.views.windows]
+CLASSES = ("ground", "car", "tree", "sky")
+
+
+@pytest.fixture
+def painted(voc_root):
+    """A VOC whose pixels show their class, as grey 60 times its index, in fields that no flip leaves as they are."""
+    root = voc_root()
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    for number, path in enumerate(sorted((root / "SegmentationClass").glob("*.png"))):
+        mask = np.zeros((40, 56), np.uint8)
+        mask[:25, 30:] = 1
+        mask[25:, 10 + number : 40] = 2
+        mask[28:, 44:] = 3
+        saved = Image.fromarray(mask, "P")
+        saved.putpalette(Image.open(path).getpalette())
+        saved.save(path)
+        image = np.repeat(60 * mask[..., None], 3, 2)
+        Image.fromarray(image).save(root / "JPEGImages" / f"{path.stem}.jpg", quality=98)
+    return root
+
+
+def seeing(recipe, monkeypatch):
+    """A method of the recipe that takes for true what the windows show."""
+    method = build_method(recipe, len(CLASSES))
+    grey = torch.tensor(recipe.encoder.mean)[0], torch.tensor(recipe.encoder.std)[0]
+
+    def labels(batch):
+        u = batch.unlabeled
+        first = {"weak_strong": ["weak"], "mixed": ["image1", "image2"], "pair": ["image1", "image2"]}
+        views = [getattr(u, name) for name in first.get(method.views.unlabeled, ["image"])]
+        shown = torch.cat(views)[:, 0] * grey[1] + grey[0]
+        return PseudoLabels({"window": views[0]}, (shown * 255 / 60).round().clamp(0, 3).byte())
+
+    monkeypatch.setattr(method, "pseudo_labels", labels)
+    return method
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_the_truth_is_that_of_the_windows(tiny, painted, monkeypatch, name):
+    """Flipped, resized, padded and of partners: labels read off the windows are right but for the fields' borders."""
+    recipe = tiny(name, data=painted)
+    bare = Augmentation(range=(0.6, 2.0), jitter=0.0, gray=0.0, blur=0.0)
+    recipe = recipe.replace(unlabeled=bare)
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    method = seeing(recipe, monkeypatch)
+    looks = [xray(method, step) for step in range(4)]
+    assert np.mean([look.right for look in looks]) > 0.93
+    assert all(look.kept is None and look.disagreement is None for look in looks)
+    for look in looks:
+        assert sum(look.classes.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_a_look_leaves_everything_as_it_was(tiny, painted, name):
+    recipe = tiny(name, data=painted)
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    method = build_method(recipe, len(CLASSES)).train()
+    method.begin()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    drawn = torch.get_rng_state()
+    look = xray(method, 0)
+    assert sum(panel.name == "truth" for panel in look.rows[-1].panels) == 1
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+    assert all(module.training for module in method.networks().values())
+    assert all(parameter.grad is None for parameter in method.parameters())
+
+
+def test_numbers_by_hand(tiny, painted, monkeypatch):
+    recipe = tiny("cps", data=painted).replace(unlabeled=Augmentation(range=(2.0, 2.0)))
+    data = prepare_data(recipe)
+    xray = Xray(recipe, data, FP32)
+    method = build_method(recipe, len(CLASSES))
+    label = torch.zeros(2, recipe.crop, recipe.crop, dtype=torch.uint8)
+    label[0] = 1
+    kept = torch.zeros_like(label, dtype=torch.bool)
+    kept[0, :8], kept[1, :24] = True, True
+    other = label.clone()
+    other[1, :, :8] = 2
+    seen = PseudoLabels({"window": torch.zeros(2, 3, recipe.crop, recipe.crop)}, label, kept, other)
+    monkeypatch.setattr(method, "pseudo_labels", lambda batch: seen)
+    (stream,) = xray.planner(0).unlabeled
+    assert (stream.views[0].inside == recipe.crop).all(), "no padding, so that shares are of all pixels"
+    look = xray(method, 0)
+    assert look.kept == (8 + 24) / (2 * 32)
+    assert look.disagreement == 8 / (2 * 32)
+    assert look.classes == {"ground": 0.75, "car": 0.25, "tree": 0, "sky": 0}
+    assert look.line()["pseudo/class_pct/ground"] == 75
+    assert str(look).startswith("50.0 % of the pixels count, ")
+    assert [panel.name for panel in look.rows[-1].panels] == ["window", "pseudo-label", "truth"]
+    assert (look.rows[-1].mask[24:] == 255).all(), "what does not count is ignored"
+
+
+def test_without_masks_nothing_is_said_of_the_truth(tiny, painted):
+    recipe = tiny("cps", data=painted)
+    data = prepare_data(recipe)
+    xray = Xray(recipe, data, FP32)
+    for record in data.unlabeled:
+        record.mask.unlink()  # in mid-run
+    look = xray(build_method(recipe, len(CLASSES)), 0)
+    assert look.right is None
+    assert "pseudo/right_pct" not in look.line()
+
+
+def look(kept=None, **classes):
+    shares = {name: classes.get(name, 0.0) for name in CLASSES}
+    return Look(kept=kept, right=None, disagreement=None, classes=shares, rows=())
+
+
+def test_a_collapse_is_told_once_at_its_second_look(tiny, painted):
+    recipe = tiny("fixmatch", data=painted)
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    sound, collapsed = look(kept=0.5, ground=0.6, car=0.4), look(kept=0.5, ground=0.995, car=0.005)
+    said = [xray.suspicion(one) for one in (sound, collapsed, collapsed, collapsed, sound, collapsed, collapsed)]
+    assert [bool(line) for line in said] == [False, False, True, False, False, False, True]
+    assert "99.5 % of what counts is 'ground'" in said[2]
+    nothing = look(kept=0.0, **dict.fromkeys(CLASSES, math.nan))
+    assert [bool(xray.suspicion(one)) for one in (nothing, nothing)] == [False, True]
+
+
+def test_a_class_that_fills_the_labels_is_no_collapse(tiny, painted):
+    for path in (painted / "SegmentationClass").glob("*.png"):
+        saved = Image.open(path)
+        empty = Image.fromarray(np.zeros((40, 56), np.uint8), "P")
+        empty.putpalette(saved.getpalette())
+        empty.save(path)
+    recipe = tiny("fixmatch", data=painted)
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    assert not any(xray.suspicion(look(kept=1.0, ground=1.0)) for _ in range(3))
+
+
+@pytest.mark.parametrize("name", ["cac", "fixmatch", "supervised"])
+def test_a_run_logs_looks_and_trains_as_without_them(tiny, painted, monkeypatch, tmp_path, name):
+    told = []
+    recipe = tiny(name, data=painted, steps=4, eval_every=2, log_every=1)
+    result = train(recipe, on_event=lambda event: told.append(event.text))
+    lines = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    looked = [line for line in lines if "pseudo/class_pct/ground" in line]
+    assert [line["step"] for line in looked] == ([] if name == "supervised" else [2, 4])
+    assert (result.out / "views.png").exists() == bool(looked)
+    assert any("pseudo-labels: " in text for text in told) == bool(looked)
+    page = (result.out / "report.html").read_text()
+    assert ("What unlabelled images teach" in page) == bool(looked)
+    shares = json.loads((result.out / "split.json").read_text())["class_pct"]
+    assert sum(shares.values()) == pytest.approx(100)
+
+    monkeypatch.setattr(Xray, "__call__", lambda self, method, step: None)
+    blind = Trainer(recipe.replace(out=tmp_path / "blind")).train()
+    others = [json.loads(line) for line in (blind.out / "log.jsonl").read_text().splitlines()]
+    losses, scores = ([[line.get(key) for line in ls] for ls in (lines, others)] for key in ("loss", "val/miou"))
+    assert losses[0] == losses[1]
+    assert scores[0] == scores[1]
