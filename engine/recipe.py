@@ -103,6 +103,9 @@ class Runtime:
     save_every: str = "5m"
     """Minutes (5m) or steps (500) after which the state is saved that a run goes on from; with each evaluation and at a
     signal it is, too."""
+    keep: int = 2
+    """Saves that stay, each as large as networks and optimizer; where the newest is damaged, the one before takes its
+    place."""
     log_every: int = 10
     """Steps between log lines."""
     on_nan: Literal["stop", "ignore"] = "stop"
@@ -121,6 +124,7 @@ class Runtime:
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from require(self.log_every >= 1, "--log-every", "must be at least 1", self.log_every)
+        yield from require(self.keep >= 1, "--keep", "must be at least 1", self.keep)
         yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
         every = self.eval_every
         yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)

@@ -14,9 +14,6 @@ from torch import Tensor
 from ..disk import DiskFull
 from .state import Save, Writer, forget, write_save
 
-KEEP = 2
-"""Saves that stay: where the newest is damaged, its predecessor takes its place."""
-
 
 class Saver:
     """Saves a run, at most one save behind.
@@ -25,7 +22,8 @@ class Saver:
     next one.
 
     folder: of the checkpoints. device: of the tensors. cadence: seconds and steps, after either of which a save is due.
-    saves: those that are there, the newest last, which the run goes on from.
+    saves: those that are there, the newest last, which the run goes on from. keep: how many stay; where the newest is
+    damaged, its predecessor takes its place.
     """
 
     def __init__(
@@ -34,11 +32,13 @@ class Saver:
         device: torch.device,
         cadence: tuple[float, float],
         saves: Sequence[Save] = (),
+        keep: int = 2,
         say: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.folder, self.device, self.say, self.clock = folder, device, say, clock
         self.seconds, self.steps = cadence
+        self.keep = keep
         self._saves = list(saves)
         self._unsaved: dict[str, Writer] = {}
         self._thread = ThreadPoolExecutor(1, "saver")
@@ -89,7 +89,7 @@ class Saver:
         save = write_save(self.folder, step, state, self._unsaved, before)
         self._unsaved.clear()
         others = [other for other in self._saves if other.step != step]
-        self._saves = forget(self.folder, [*others, save], KEEP)
+        self._saves = forget(self.folder, [*others, save], self.keep)
 
 
 def host_copy(value: Any) -> Any:

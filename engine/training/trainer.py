@@ -101,7 +101,8 @@ class Trainer:
             self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
         self.run = run or self._created()
-        self.saver = Saver(self.run.checkpoints, self.device, runtime.cadence(), saves, self._note)
+        cadence = runtime.cadence()
+        self.saver = Saver(self.run.checkpoints, self.device, cadence, saves, runtime.keep, self._note)
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
         for line in told:
             self._note(line)

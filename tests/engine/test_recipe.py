@@ -40,6 +40,7 @@ from semiseg.pipelines.views import Augmentation
         ({"seed": -1}, "--seed"),
         ({"save_every": "5h"}, "--save-every: must be minutes .5m. or steps .500., is 5h"),
         ({"save_every": "0m"}, "--save-every"),
+        ({"keep": 0}, "--keep: must be at least 1, is 0"),
         ({"fidelity": "published"}, "--fidelity"),
     ],
 )

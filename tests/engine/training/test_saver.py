@@ -74,6 +74,21 @@ def test_the_run_goes_on_while_a_save_is_written_and_waits_before_the_next(tmp_p
     saver.close()
 
 
+@pytest.mark.parametrize("keep", [1, 3])
+def test_as_many_saves_stay_as_are_asked_for(tmp_path, keep):
+    saver = Saver(tmp_path, CPU, NEVER, keep=keep)
+    for step in range(1, 6):
+        saver.save(step, step)
+    saver.close()
+    assert sorted(path.stem for path in tmp_path.glob("*.pt")) == [f"state-{step}" for step in range(6 - keep, 6)]
+    saves, state = load_save(tmp_path, pytest.fail)
+    assert (len(saves), state) == (keep, 5)
+    saver = Saver(tmp_path, CPU, NEVER, saves, keep=1)  # a run that goes on may ask for fewer
+    saver.save(6, 6)
+    saver.close()
+    assert [path.stem for path in tmp_path.glob("*.pt")] == ["state-6"]
+
+
 def test_two_saves_stay_also_after_going_on(tmp_path):
     saver = Saver(tmp_path, CPU, NEVER)
     for step in (1, 2, 3):

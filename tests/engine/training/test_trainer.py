@@ -180,6 +180,11 @@ def test_a_run_that_was_killed_before_its_first_save_starts_again(tiny, voc_root
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_a_run_keeps_as_many_saves_as_are_asked_for(tiny, voc_root):
+    out = Trainer(tiny("supervised", data=voc_root(), steps=4, save_every="1", keep=3)).train().out
+    assert sorted(path.stem for path in (out / "checkpoints").glob("*.pt")) == ["state-2", "state-3", "state-4"]
+
+
 def test_a_full_disk_ends_a_run_only_where_the_last_save_needs_it(tiny, voc_root, monkeypatch):
     root = voc_root()
     recipe = tiny("supervised", data=root, steps=4, eval_every=2)
