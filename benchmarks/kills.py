@@ -11,7 +11,6 @@ reached the disk. Each run that is done adds a row to the results, so a program 
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
 import random
@@ -28,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 
 import command
@@ -37,12 +35,9 @@ import tables
 from semiseg.engine.api import load_recipe, train
 from semiseg.engine.models import ENCODERS, Encoder
 from semiseg.engine.recipe import Recipe
-from semiseg.engine.run import Run
-from semiseg.engine.training.state import load_save
+from semiseg.engine.training.outcome import differences, outcome
 
 METHODS = ("supervised", "cac", "cps", "mean_teacher")
-MEASURED = ("images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "eta_s")
-"""What of a log line no two runs have in common."""
 MOST = 40
 """Kills after which a run is left alone."""
 CALLS = 25
@@ -66,10 +61,10 @@ def main(kills: int = 1000, seed: int = 0, results: Path = tables.RESULTS / "kil
                 began = time.perf_counter()
                 undisturbed = recipe.replace(out=home / method)
                 start(train_thin, undisturbed).join()
-                expected[method] = end_of(home / method), time.perf_counter() - began
+                expected[method] = outcome(home / method), time.perf_counter() - began
             end, seconds = expected[method]
             counts = kill_until_done(recipe, random.Random(f"{seed} {number}"), seconds)
-            wrong = differences(end_of(recipe.runtime.out), end)
+            wrong = differences(outcome(recipe.runtime.out), end)
             row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
             row |= {"method": method, "steps": recipe.steps, "kills": counts.total()}
             row |= {kind: counts[kind] for kind in ("timed", "placed", "torn")} | {"different": " ".join(wrong)}
@@ -194,38 +189,6 @@ def halve(path: str) -> None:
     """Cuts a file that is being made."""
     if os.readlink(path).endswith((".part", ".new")):
         os.truncate(path, os.stat(path).st_size // 2)
-
-
-def end_of(out: Path) -> dict[str, Any]:
-    """All that a finished run has come to, by names, but for times."""
-    end: dict[str, Any] = {}
-    for name in ("best", "last"):
-        with safe_open(out / f"checkpoints/{name}.safetensors", "pt") as file:
-            header = json.loads(file.metadata()["header"])
-            end |= {f"{name}/{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        end[f"{name}/score"] = header["step"], header["miou"]
-    warnings: list[str] = []
-    saves, state = load_save(out / "checkpoints", warnings.append)
-    end |= {"saves": [save.step for save in saves], "warnings": warnings, "rng": state["rng"]}
-    end |= {f"state/{key}": value for key, value in state["method"].items()}
-    for parameter, values in state["step"]["optimizer"]["state"].items():
-        end |= {f"state/{parameter}/{key}": value for key, value in values.items()}
-    for line in Run.open(out).log:
-        kind = "loss" if "loss" in line else "val"
-        end[f"log/{kind}/{line['step']}"] = {key: value for key, value in line.items() if key not in MEASURED}
-    result = json.loads((out / "result.json").read_text())
-    end["result"] = {name: result[name] for name in ("best", "best_step", "last", "iou", "steps")}
-    return end
-
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The names of what is not the same, bit for bit."""
-
-    def same(a: Any, b: Any) -> bool:
-        return torch.equal(a, b) if torch.is_tensor(a) and torch.is_tensor(b) else a == b
-
-    names = [*one, *(name for name in other if name not in one)]
-    return [name for name in names if name not in one or name not in other or not same(one[name], other[name])]
 
 
 if __name__ == "__main__":

@@ -95,7 +95,9 @@ ORDERS = {
         training/meters
         training/state
         training/saver | training/resume | training/xray
+        training/outcome
         training/trainer
+        training/interruption
         training/__init__
         hyperparameters
         report

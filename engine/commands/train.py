@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 
 import tyro
@@ -18,6 +19,7 @@ from ..hyperparameters import hyperparameters
 from ..processes import leads
 from ..recipe import Recipe
 from ..training.forecast import forecast
+from ..training.interruption import verify_resume
 from .options import emit
 from .table import show_settings
 
@@ -29,6 +31,9 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
         recipe.check()
         if leads():
             dry_run(recipe, default)
+        return
+    if recipe.runtime.verify_resume is not None:
+        verify(recipe)
         return
     lr_said = any(argument.partition("=")[0] == "--lr" for argument in arguments)
     with console.listening() as listener:
@@ -55,6 +60,18 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
     console.say(f"report: {report}")
     if recipe.runtime.json:
         emit(result.to_dict() | {"report": str(report)})
+
+
+def verify(recipe: Recipe) -> None:
+    """Says whether resuming is exact; exits with 1 where it is not."""
+    recipe.check()
+    with console.listening() as listener:
+        verdict = verify_resume(recipe, recipe.runtime.verify_resume, listener)
+    console.say(str(verdict))
+    if recipe.runtime.json:
+        emit(verdict.to_dict())
+    if not verdict.equal:
+        sys.exit(1)
 
 
 def dry_run(recipe: Recipe, default: Recipe) -> None:

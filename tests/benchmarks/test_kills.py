@@ -6,10 +6,10 @@ import random
 import signal
 
 import pytest
-import torch
 
 import kills
 import tables
+from semiseg.engine.training.outcome import differences, outcome
 
 MOMENTS = [(4, False), (7, False), (2, True), (4, False), (9, True), (13, False), (24, True), (18, False)]
 """Calls that the disk sees from the start of a process, and whether a file is half there: before the run has a recipe,
@@ -34,7 +34,7 @@ def test_killed_runs_end_bit_for_bit_like_others(folder_root, tmp_path, method):
     process = kills.start(kills.train_thin, killed.replace(resume=True))
     process.join()
     assert process.exitcode == 0
-    assert kills.differences(*(kills.end_of(recipe.runtime.out) for recipe in (straight, killed))) == []
+    assert differences(*(outcome(recipe.runtime.out) for recipe in (straight, killed))) == []
 
 
 def test_runs_are_killed_until_they_are_done(folder_root, tmp_path):
@@ -42,12 +42,6 @@ def test_runs_are_killed_until_they_are_done(folder_root, tmp_path):
     counts = kills.kill_until_done(recipe, random.Random(1), seconds=1.0)
     assert counts.total() > 0
     assert (tmp_path / "run/report.html").is_file()
-
-
-def test_what_differs_is_named():
-    one = {"a": torch.ones(2), "b": 1, "c": 2}
-    assert kills.differences(one, {"a": torch.ones(2), "b": 1, "c": 2}) == []
-    assert kills.differences(one, {"a": torch.tensor([1, 2.0]), "b": 1, "d": 2}) == ["a", "c", "d"]
 
 
 def test_kills_of_all_rows_are_counted(tmp_path):

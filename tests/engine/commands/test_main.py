@@ -130,6 +130,19 @@ def test_doctor_reports_faults_with_exit_code_2(semiseg, folder_root):
     assert "9" in text
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_train_says_whether_resuming_is_exact(semiseg, voc_root, tmp_path, monkeypatch, equal):
+    if not equal:
+        monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
+    out = tmp_path / "run"
+    code, text, err = semiseg(*train(voc_root(), "--out", out, "--verify-resume", "4", "--network", "cac", "--json"))
+    document = json.loads(text)
+    assert (code, document["equal"]) == (0 if equal else 1, equal)
+    assert ("rng" in document["different"]) != equal
+    assert f"resume: {'equal' if equal else 'unequal'}: 4 steps, interrupted after " in err
+    assert not out.exists()
+
+
 def test_unknown_names(refused):
     assert "cac_voc" in refused("train", "cac_vok")
     assert "doctor" in refused("doktor")

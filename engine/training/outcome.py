@@ -1,0 +1,67 @@
+"""What a run has come to, so that two runs can be compared bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from ..run import Run
+from .state import load_save
+
+MEASURED = (
+    *("images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "eta_s"),
+    *("gpu_pct", "gpu_watt", "gpu_mhz"),
+)
+"""What of a log line no two runs have in common."""
+RESULT = ("best", "best_step", "last", "iou", "steps")
+"""What of a result does not tell of times and folders."""
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run which has ended has come to, by names, but for times: networks with their scores, the state of its
+    newest save, the log, the result where it has one. Raises UsageError where no save is whole."""
+    found: dict[str, Any] = {}
+    for path in sorted((folder / "checkpoints").glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["header"])
+            found |= {f"{path.stem}/{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        found[f"{path.stem}/score"] = header["step"], header["miou"]
+    warnings: list[str] = []
+    saves, state = load_save(folder / "checkpoints", warnings.append)
+    found |= {"saves": [save.step for save in saves], "warnings": warnings}
+    found |= _state(state) if state else {}
+    for line in Run.open(folder).log:
+        kind = "loss" if "loss" in line else "val"
+        found[f"log/{kind}/{line['step']}"] = {key: value for key, value in line.items() if key not in MEASURED}
+    if (folder / "result.json").exists():
+        result = json.loads((folder / "result.json").read_text())
+        found["result"] = {name: result[name] for name in RESULT}
+    return found
+
+
+def _state(state: dict[str, Any]) -> dict[str, Any]:
+    """Of a save: weights, what the optimizer keeps of each parameter, random numbers."""
+    found = {"rng": state["rng"], "cuda_rng": state["cuda_rng"]}
+    found |= {f"state/{key}": value for key, value in state["method"].items()}
+    for parameter, values in state["step"]["optimizer"]["state"].items():
+        found |= {f"optimizer/{parameter}/{key}": value for key, value in values.items()}
+    return found
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names of what is not the same in two outcomes, bit for bit."""
+
+    def same(a: Any, b: Any) -> bool:
+        return _bits(a) == _bits(b) if torch.is_tensor(a) and torch.is_tensor(b) else a == b
+
+    names = [*one, *(name for name in other if name not in one)]
+    return [name for name in names if name not in one or name not in other or not same(one[name], other[name])]
+
+
+def _bits(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """By which NaN equals itself, and 0 not -0."""
+    return tensor.dtype, tensor.shape, tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
