@@ -95,6 +95,7 @@ ORDERS = {
         training/meters
         training/state
         training/saver | training/resume | training/xray
+        training/replay
         training/outcome
         training/trainer
         training/interruption

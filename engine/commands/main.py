@@ -20,6 +20,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .predict import predict
 from .prepare import prepare
+from .replay import replay
 from .report import report
 from .selfcheck import selfcheck
 from .show import show
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "replay": replay,
     "bench": bench,
     "selfcheck": selfcheck,
 }

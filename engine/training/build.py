@@ -12,11 +12,12 @@ from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
+from ..checkpoint import initialise
 from ..data import Data
-from ..distributed import synchronised
+from ..distributed import alike, synchronised
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method, Setting
-from ..models import build_network
+from ..models import Network, build_network, load_backbone
 from ..models.recompute import recompute
 from ..processes import local_world, rank, several, world
 from ..recipe import Recipe
@@ -77,6 +78,31 @@ def planner_of(recipe: Recipe, data: Data) -> Planner:
     records = [*data.labeled, *data.unlabeled]
     labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
     return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world())
+
+
+def open_method(
+    recipe: Recipe, data: Data, device: torch.device, *, fresh: bool, on_event: Listener = silent
+) -> Method:
+    """The recipe's method on the device, in training mode, with the weights that a run starts from, alike in all its
+    processes; says where these come from. fresh: without them for a run that goes on, which brings its own."""
+    method = build_method(recipe, len(data.dataset.classes), world())
+    sources = set()
+    for number, network in enumerate(method.networks().values() if fresh else ()):
+        if recipe.init is not None and number == 0:
+            initialise(network, recipe.init, data.dataset.classes, recipe.layout)
+        else:
+            sources.add(load_backbone(network, recipe.weights))
+    for source in sources - {None}:
+        on_event(Event("note", f"weights: {source}"))
+    method.to(device)
+    alike(method)
+    if recipe.runtime.channels_last:
+        method.to(memory_format=torch.channels_last)
+    if recipe.runtime.compile:
+        for network in method.modules():
+            if isinstance(network, Network):
+                network.compile()
+    return method.train()
 
 
 def open_loader(

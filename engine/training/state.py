@@ -115,22 +115,29 @@ def forget(folder: Path, saves: list[Save], keep: int) -> list[Save]:
     return kept
 
 
-def load_save(folder: Path, say: Callable[[str], None]) -> tuple[list[Save], dict[str, Any] | None]:
+def load_save(
+    folder: Path, say: Callable[[str], None], *, mend: bool = True
+) -> tuple[list[Save], dict[str, Any] | None]:
     """The newest whole save with those before it, the newest last, and its state, on the CPU; none and None where none
-    was ever made. Later ones that are damaged are named and stay where they are. Raises UsageError where all are."""
+    was ever made. Later ones that are damaged are named and stay where they are. Raises UsageError where all are.
+
+    mend: what a kill left undone is done first; else nothing in the folder changes.
+    """
     saves = list(_records(folder, say))
     for number, save in reversed(list(enumerate(saves, 1))):
-        settle(folder, save)
+        if mend:
+            settle(folder, save)
         try:
             return saves[:number], _state(folder, save)
         except (OSError, ValueError) as error:
             say(f"warning: the save of step {save.step} in {folder} is passed over: {error}")
-    if any(path.suffix not in (NEW, ".part") for path in folder.iterdir()):
+    if any(path.suffix not in (NEW, ".part") for path in folder.glob("*")):
         raise UsageError(
             f"--resume: {folder} has no whole save of this version; start a new run, from its network with "
             f"--init {folder / 'last.safetensors'}"
         )
-    settle(folder, Save(0, {}))
+    if mend:
+        settle(folder, Save(0, {}))
     return [], None
 
 

@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 
 from ...pipelines.errors import UsageError
-from ..checkpoint import header_of, initialise, load_network, save_network
+from ..checkpoint import header_of, load_network, save_network
 from ..data import anchored, prepare_data
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
 from ..disk import DiskFull
-from ..distributed import alike, gathered
+from ..distributed import gathered
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
-from ..methods import Method
-from ..models import Network, load_backbone
 from ..processes import (
     at_rest,
     going_on,
@@ -40,7 +38,7 @@ from ..processes import (
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
 from ..sheet import draw
-from .build import build_method, open_loader
+from .build import open_loader, open_method
 from .forecast import GIB, fitted
 from .meters import Meters, describe
 from .profiling import profiling
@@ -88,7 +86,7 @@ class Trainer:
         recipe, told = of_first(self._fitted())
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
-        self.method = self._method(fresh=state is None)
+        self.method = open_method(recipe, self.data, self.device, fresh=state is None, on_event=on_event)
         if not leads():  # dropout is each process's own
             torch.manual_seed(recipe.seed + rank())
         self.step = Step(recipe, self.method, self.precision, self._note)
@@ -123,28 +121,6 @@ class Trainer:
         if room is not None and max(told.memory, told.evaluation) > room:
             lines.append(f"memory: only {room / GIB:.1f} GiB are free; lower --batch or --crop if it does not do")
         return recipe.replace(recompute=share.runtime.recompute), lines
-
-    def _method(self, *, fresh: bool) -> Method:
-        recipe = self.recipe
-        method = build_method(recipe, len(self.data.dataset.classes), world())
-        sources = set()
-        # A run that goes on brings its own weights.
-        for number, network in enumerate(method.networks().values() if fresh else ()):
-            if recipe.init is not None and number == 0:
-                initialise(network, recipe.init, self.data.dataset.classes, recipe.layout)
-            else:
-                sources.add(load_backbone(network, recipe.weights))
-        for source in sources - {None}:
-            self.on_event(Event("note", f"weights: {source}"))
-        method.to(self.device)
-        alike(method)
-        if recipe.runtime.channels_last:
-            method.to(memory_format=torch.channels_last)
-        if recipe.runtime.compile:
-            for network in method.modules():
-                if isinstance(network, Network):
-                    network.compile()
-        return method.train()
 
     def _created(self) -> Run:
         if not leads():
@@ -269,7 +245,8 @@ class Trainer:
         cure = " or with --precision fp32" if self.precision.name in LOW else ""
         raise UsageError(
             f"--lr: {what} is not finite any more at step {done}: train again with less than {self.recipe.lr:g}{cure}, "
-            "look at the data with `semiseg doctor`, or go on regardless with --on-nan ignore; "
+            f"look at the data with `semiseg doctor`, find the operation with `semiseg replay {self.folder}`, or go on "
+            "regardless with --on-nan ignore; "
             f"{f'{kept} is from before' if kept.exists() else 'no checkpoint was saved before'}"
         )
 
