@@ -12,8 +12,12 @@ import torch
 
 from ...pipelines.batch import Batch
 from ..distributed import average
+from ..methods.method import IGNORE
 from ..recipe import Recipe
 from .nvml import Gpu
+
+IGNORED = "ignored_crops_pct"
+"""Of the labelled crops since the last log line, those of which no pixel has a label."""
 
 
 class Mark(Protocol):
@@ -96,9 +100,16 @@ class Meters:
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._add(name, loss)
         self._steps += 1
+
+    def look_at(self, target: torch.Tensor) -> None:
+        """The step's labels (B, S, S): a crop of which all are ignored teaches nothing."""
+        self._add(IGNORED, 100 * (target == IGNORE).flatten(1).all(1).float().mean())
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._counts[name] = self._counts.get(name, 0) + 1
 
     def loss(self) -> float:
         """The sum of the losses since the last log line, read from the device; 0 after no step."""
@@ -115,6 +126,7 @@ class Meters:
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
         losses = {name: float(average(total)) / self._counts[name] for name, total in self._sums.items()}
+        ignored = {IGNORED: losses.pop(IGNORED)} if IGNORED in losses else {}
         self.pause()
         seconds, self._spent = self._spent, 0.0
         waited = sum(done.elapsed_time(ready) for done, ready in self._waits) / 1000
@@ -132,7 +144,7 @@ class Meters:
             "memory_gib": self.memory_gib(),
             "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
         }
-        line |= self.gpu.read()
+        line |= ignored | self.gpu.read()
         self._sums, self._counts, self._steps, self._waits = {}, {}, 0, []
         self.resume()
         return line

@@ -40,7 +40,7 @@ from ..run import Run, create_new, require_packages
 from ..sheet import draw
 from .build import open_loader, open_method
 from .forecast import GIB, fitted
-from .meters import Meters, describe
+from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
 from .resume import RUNS, begun, identity, require_same_data, require_same_recipe
@@ -53,6 +53,8 @@ from .xray import Look, Xray
 
 LONG = 1000
 """Steps from which on a run on the CPU is worth a forecast, which takes seconds."""
+MOST_IGNORED = 25
+"""Percent of the labelled crops between two log lines that may be without labels; it is told once."""
 
 
 class Trainer:
@@ -92,7 +94,7 @@ class Trainer:
         self.step = Step(recipe, self.method, self.precision, self._note)
         self.meters = Meters(recipe, self.device)
         self.first, self.best, self.best_step = 0, math.nan, -1
-        self.seconds = 0.0
+        self.seconds, self.warned = 0.0, False
         if run is not None:
             self._go_on(run, state)
         with in_turn():
@@ -190,6 +192,7 @@ class Trainer:
             ):
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
+                    meters.look_at(batch.labeled.target)
                     profiled()
                     done = step + 1
                     going_on(f"step {done} done")
@@ -235,6 +238,12 @@ class Trainer:
         self._spare(self.run.write, line)
         steps = self.recipe.steps
         self.on_event(Event("log", describe(line, steps), line["step"], steps, line))
+        if (share := line[IGNORED]) > MOST_IGNORED and not self.warned:
+            self.warned = True
+            self._note(
+                f"warning: {share:.0f} % of the labelled crops up to step {line['step']} hold no labelled pixel and "
+                f"teach nothing: pass a larger --crop than {self.recipe.crop}, or look at the masks (`semiseg doctor`)"
+            )
 
     def _require_finite(self, what: str, value: float, done: int) -> None:
         """Raises UsageError for a value that shows that training has diverged, unless that is to be ignored."""

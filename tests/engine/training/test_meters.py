@@ -22,6 +22,22 @@ def test_a_term_that_begins_late_is_averaged_over_its_own_steps(tiny):
     assert meters.read(3, 0.01)["loss"] == 5.0
 
 
+def test_crops_without_any_label_are_counted_and_the_count_goes_on_with_the_run(tiny):
+    target = torch.full((4, 8, 8), 255, dtype=torch.uint8)
+    target[0, 3, 4] = 0
+    meters = Meters(tiny("cac"), CPU)
+    meters.add({"loss": torch.tensor(1.0)})
+    meters.look_at(target)
+    after = Meters(tiny("cac"), CPU)
+    after.load_state_dict(meters.state_dict())
+    for one in (meters, after):
+        one.add({"loss": torch.tensor(2.0)})
+        one.look_at(torch.zeros(4, 8, 8, dtype=torch.uint8))
+        line = one.read(2, 0.01)
+        assert line["ignored_crops_pct"] == 37.5  # 3 of 8
+        assert "loss/ignored_crops_pct" not in line
+
+
 def test_waiting_for_data_counts_and_evaluation_does_not(tiny):
     now = 0.0
 

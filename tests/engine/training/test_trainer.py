@@ -53,6 +53,7 @@ def test_a_run_leaves_log_checkpoints_and_result(tiny, voc_root, method):
     trained = [line for line in lines if "loss" in line]
     assert [line["step"] for line in trained] == [1, 2, 3]
     wanted = {"loss", "loss/supervised", "lr", "images_per_s", "data_wait_pct", "memory_gib", "eta_s"}
+    wanted |= {"ignored_crops_pct"}
     wanted |= {f"loss/{term}" for term in METHODS[method].terms}
     assert wanted <= set(trained[-1])
     assert lines[-1]["val/miou"] == result.last == result.best
@@ -440,6 +441,27 @@ def test_classes_that_nothing_teaches_or_judges_are_told_at_the_start(tiny, fold
     masks = [np.asarray(Image.open(root / f"masks/a{number:03d}.png")) for number in (0, 6)]
     counts = tuple(sum(int((mask == value).sum()) for mask in masks) for value in range(3))
     assert trainer.data.manifest.counts(["a000", "a006"]) == counts
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_crops_without_labels_are_told_once(tiny, folder_root, labelled):
+    root = folder_root()
+    for path in [] if labelled else (root / "masks").iterdir():
+        mask = np.full((40, 48), 255, np.uint8)
+        mask[0] = np.arange(48) % 3  # few crops show the first row
+        Image.fromarray(mask).save(path)
+    notes = []
+    recipe = tiny("supervised", layout="folder", split="all", data=root, steps=4, crop=16, network="cps")
+    folder = Trainer(recipe, lambda event: notes.append(event.text)).train().out
+    shares = [line["ignored_crops_pct"] for line in Run.open(folder).log if "loss" in line]
+    warnings = [note for note in notes if "hold no labelled pixel" in note]
+    if labelled:
+        assert (shares, warnings) == ([0] * 4, [])
+        return
+    first = next(step for step, share in enumerate(shares, 1) if share > 25)
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"warning: {shares[first - 1]:.0f} % of the labelled crops up to step {first} hold")
+    assert "larger --crop than 16" in warnings[0]
 
 
 def test_no_two_predictions_have_one_name(tiny, voc_root, tmp_path):
