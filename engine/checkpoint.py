@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..pipelines.datasets.dataset import Colour
 from ..pipelines.datasets.files import voc_colours
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.datasets.registry import POOLS
-from ..pipelines.errors import UsageError
+from ..pipelines.errors import UsageError, refuse, require
 from .disk import whole
 from .methods.programs import PROGRAMS
 from .models import Network, build_network, encoder_of, from_published, published_program, read_state_dict
@@ -59,6 +59,18 @@ class Header:
     step: int = 0
     miou: float | None = None
     """On the validation set, in [0, 1]; None where it is not known."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from require(self.head_width >= 1, "head_width", "must be at least 1", self.head_width)
+        count = len(self.classes)
+        yield from require(count >= 1, "classes", "must be one at least", count)
+        yield from require(len(self.palette) == count, "palette", f"must be {count} colours", len(self.palette))
+        fits = all(0 <= part < 256 for colour in self.palette for part in colour)
+        yield from require(fits, "palette", "must be numbers from 0 to 255", self.palette)
+        yield from require(min(self.std) > 0, "std", "must be more than 0", self.std)
+        yield from require(self.layout in LAYOUTS, "layout", f"must be one of {', '.join(LAYOUTS)}", self.layout)
+        yield from self.evaluation.faults("evaluation.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +149,8 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     if said is not None and said != _checksum(state, metadata):
         raise UsageError(f"{path}: damaged (not the bytes that were saved); pass another checkpoint")
     try:
-        header = read_header(metadata)
-    except (KeyError, TypeError, ValueError) as error:
+        header, recipe = read_header(metadata), json.loads(metadata["recipe"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: its header cannot be read ({error}); it is of a newer semiseg") from error
     projector = any(name.startswith("projector") for name in state)
     network = build_network(
@@ -152,19 +164,20 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
             "install the versions in environment.json of its run"
         ) from error
     network.mean, network.std = header.mean, header.std
-    return Checkpoint(network.eval(), header, json.loads(metadata["recipe"]))
+    return Checkpoint(network.eval(), header, recipe)
 
 
 def read_header(metadata: dict[str, str]) -> Header:
-    """The header in a file's metadata, of whatever version. Raises KeyError, TypeError or ValueError."""
+    """The header in a file's metadata, of whatever version. Raises AttributeError, KeyError, TypeError or ValueError
+    where it is none, or does not make sense."""
     if metadata["format"] == "semiseg 1":
-        return _header_of_version_1(metadata)
-    values = json.loads(metadata["header"])
-    values["evaluation"] = typed(Protocol, _known(Protocol, values["evaluation"]))
-    values["palette"] = _colours(values["palette"])
-    for name in ("classes", "mean", "std"):
-        values[name] = tuple(values[name])
-    return Header(**_known(Header, values))
+        values = plain(_header_of_version_1(metadata))
+    else:
+        values = json.loads(metadata["header"])
+    values |= {"evaluation": _known(Protocol, plain(values["evaluation"]))}
+    header = typed(Header, _known(Header, values))
+    refuse(header.faults())
+    return header
 
 
 def _header_of_version_1(metadata: dict[str, str]) -> Header:
@@ -176,7 +189,7 @@ def _header_of_version_1(metadata: dict[str, str]) -> Header:
         backbone=recipe["backbone"],
         head_width=recipe["head_width"],
         classes=tuple(json.loads(metadata["classes"])),
-        palette=_colours(json.loads(metadata["palette"])),
+        palette=json.loads(metadata["palette"]),
         mean=encoder.mean,
         std=encoder.std,
         evaluation=typed(Evaluation, _known(Evaluation, recipe["evaluation"])).resolve(recipe["crop"]),
@@ -186,11 +199,6 @@ def _header_of_version_1(metadata: dict[str, str]) -> Header:
         step=int(metadata["step"]),
         miou=None if metadata["miou"] == "nan" else float(metadata["miou"]),
     )
-
-
-def _colours(values: Any) -> tuple[Colour, ...]:
-    """Numbers: they end up in the style of report.html."""
-    return tuple(tuple(int(value) for value in colour) for colour in values)
 
 
 def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ ProtocolName = Literal[tuple(PROTOCOLS)]
 class Protocol:
     """How images are judged, in pixels."""
 
-    name: str
+    name: ProtocolName
     """Of PROTOCOLS."""
     window: int
     """Side of the sliding windows."""

@@ -389,11 +389,12 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Raises UsageError where the values are not a recipe's, naming the field."""
-        runtime = {name: values[name] for name in values.keys() & RUNTIME}
-        own = {name: value for name, value in values.items() if name not in RUNTIME}
         try:
-            return typed(cls, own | {"runtime": runtime})
-        except (KeyError, TypeError, ValueError) as error:
+            values = typed(dict, values, "recipe")
+            runtime = {name: value for name, value in values.items() if name in RUNTIME}
+            own = {name: value for name, value in values.items() if name not in RUNTIME}
+            return dataclasses.replace(typed(cls, own), runtime=typed(Runtime, runtime))
+        except (TypeError, ValueError) as error:
             raise UsageError(f"recipe: not one of this version of semiseg ({error}); train again") from error
 
 

@@ -74,7 +74,7 @@ class Run:
         for path in sorted(folder.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime, reverse=True):
             run = cls(path.parent)
             with suppress(UsageError):  # one with a damaged recipe is none of anybody's
-                if not run.finished and run.recipe["name"] == name:
+                if not run.finished and run.recipe.get("name") == name:
                     return run
         raise UsageError(
             f"--resume: no unfinished run of {name} is in {folder}; say which with --out FOLDER, or start one without "
@@ -110,7 +110,9 @@ class Run:
         for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
             try:
                 line = json.loads(text)
-            except ValueError:  # a kill cut it short
+            except (ValueError, RecursionError):  # a kill cut it short
+                continue
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):  # what is left of it may be JSON
                 continue
             while kept and _order(kept[-1]) >= _order(line):
                 kept.pop()
@@ -161,12 +163,15 @@ class Run:
             if path.exists():
                 sync(path)
 
-    def read_json(self, name: str) -> Any:
-        """Raises UsageError where the file is not what was written."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """An object. Raises UsageError where the file is not what was written."""
         path = self.folder / name
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            value = json.loads(path.read_text())
+            if not isinstance(value, dict):
+                raise ValueError("no object")
+            return value
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path}: missing or damaged ({error}); restore it, or start a new run") from None
 
     def write_json(self, name: str, value: Any) -> None:

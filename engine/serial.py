@@ -1,14 +1,27 @@
-"""Typed settings as plain values for JSON, and back."""
+"""Typed settings as plain values for JSON, and back, every type looked at."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import reprlib
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from .methods import MethodConfig, find_method, method_of
+
+KINDS = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: _number(value, int)),
+    float: ("a number", lambda value: _number(value, int, float) and math.isfinite(value)),
+    str: ("text", lambda value: isinstance(value, str)),
+    Path: ("a path", lambda value: isinstance(value, (str, Path))),
+    dict: ("an object", lambda value: isinstance(value, dict)),
+    tuple: ("a list", lambda value: isinstance(value, (list, tuple))),
+}
+"""In words, and what is one."""
 
 
 def plain(value: Any) -> Any:
@@ -21,19 +34,50 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def typed(kind: Any, value: Any) -> Any:
-    """The value of type `kind` that `plain` made into `value`. Raises KeyError, TypeError or ValueError."""
+def typed(kind: Any, value: Any, name: str = "") -> Any:
+    """The value of type `kind` that `plain` made into `value`; a number stays as it is. Raises ValueError, with the
+    name of the field, for what is of another type, TypeError for a field that is missing."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return typed(arguments[0], value)
-    if kind is MethodConfig:
-        own = {name: item for name, item in value.items() if name != "type"}
-        return typed(find_method(value["type"]).config_class, own)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind, include_extras=True)
-        return kind(**{name: typed(hints[name], item) for name, item in value.items()})
+        return typed(arguments[0], value, name)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else typed(next(one for one in arguments if one is not type(None)), value)
+        return None if value is None else typed(next(one for one in arguments if one is not type(None)), value, name)
+    if kind is MethodConfig:
+        own = dict(_required(dict, value, name))
+        return _fields(find_method(_required(str, own.pop("type", None), f"{name}.type")).config_class, own, name)
+    if dataclasses.is_dataclass(kind):
+        return _fields(kind, _required(dict, value, name), name)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in arguments:
+            raise ValueError(f"{name}: must be one of {', '.join(arguments)}, is {reprlib.repr(value)}")
+        return value
+    if origin is tuple:
+        items = _required(tuple, value, name)
+        of_each = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+        if len(of_each) != len(items):
+            raise ValueError(f"{name}: must be a list of {len(of_each)}, is {reprlib.repr(value)}")
+        return tuple(typed(one, item, f"{name}[{place}]") for place, (one, item) in enumerate(zip(of_each, items)))
     if kind is Path:
-        return Path(value)
-    return tuple(value) if origin is tuple else value
+        return Path(_required(Path, value, name))
+    return _required(origin or kind, value, name)
+
+
+def _fields(kind: type, values: dict[str, Any], name: str) -> Any:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    inside = {field: f"{name}.{field}" if name else field for field in values}
+    for field in values:
+        if field not in hints:
+            raise ValueError(f"{inside[field]}: there is no such field")
+    return kind(**{field: typed(hints[field], value, inside[field]) for field, value in values.items()})
+
+
+def _required(kind: type, value: Any, name: str) -> Any:
+    words, fits = KINDS[kind]
+    if not fits(value):
+        raise ValueError(f"{name}: must be {words}, is {reprlib.repr(value)}")
+    return value
+
+
+def _number(value: Any, *kinds: type) -> bool:
+    """In Python true is 1."""
+    return isinstance(value, kinds) and not isinstance(value, bool)

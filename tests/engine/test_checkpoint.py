@@ -122,12 +122,41 @@ def test_others_may_read_what_the_umask_lets_them(saved):
     assert path.stat().st_mode == path.with_name("plain").stat().st_mode
 
 
-def test_a_colour_that_is_no_number_is_refused(saved):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"palette": [["<script>", 0, 0], [0, 0, 0], [0, 0, 0]]}, r"palette\[0\]\[0\]: must be a whole number"),
+        ({"palette": [[0, 0, 999], [0, 0, 0], [0, 0, 0]]}, "palette: must be numbers from 0 to 255"),
+        ({"palette": [[0, 0, 0]]}, "palette: must be 3 colours, is 1"),
+        ({"classes": "abc"}, "classes: must be a list"),
+        ({"classes": []}, "classes: must be one at least"),
+        ({"head_width": "x"}, "head_width: must be a whole number"),
+        ({"head_width": 0}, "head_width: must be at least 1"),
+        ({"std": [0, 1, 1]}, "std: must be more than 0"),
+        ({"mean": [0.5, 0.5]}, "mean: must be a list of 3"),
+        ({"evaluation": {"name": "x", "window": 32}}, "evaluation.name: must be one of whole, slide"),
+        ({"evaluation": {"name": "slide", "window": 0}}, "evaluation.window: must be at least 1"),
+        ({"evaluation": None}, "NoneType"),
+        ({"layout": "coco"}, "layout: must be one of"),
+        ({"miou": "best"}, "miou: must be a number"),
+        ({"step": 1.5}, "step: must be a whole number"),
+        ({"backbone": 18}, "backbone: must be text"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(saved, changes, said):
     path, *_ = saved
     metadata, state = contents(path)
-    header = json.loads(metadata["header"])
-    header["palette"][0][0] = "<script>"
+    header = json.loads(metadata["header"]) | changes
     save_file(state, path, metadata | {"header": json.dumps(header)})
+    with pytest.raises(UsageError, match=rf"header cannot be read \(.*{said}"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("changes", [{"header": "[]"}, {"header": "{"}, {"recipe": "{"}, {"header": "[" * 100_000}])
+def test_what_is_no_header_is_refused(saved, changes):
+    path, *_ = saved
+    metadata, state = contents(path)
+    save_file(state, path, metadata | changes)
     with pytest.raises(UsageError, match="header cannot be read"):
         load_network(path)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
-from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.catalogue import load_recipe, recipes
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.protocol import Evaluation
@@ -92,6 +93,53 @@ def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
         Recipe.from_dict(values | {"colour": "blue"})
     with pytest.raises(UsageError, match="recipe"):
         Recipe.from_dict(values | {"method": {"type": "Unknown"}})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("crop", "abc", "crop: must be a whole number, is 'abc'"),
+        ("crop", 32.0, "crop: must be a whole number, is 32.0"),
+        ("steps", True, "steps: must be a whole number, is True"),
+        ("lr", "0.1", "lr: must be a number"),
+        ("lr", math.inf, "lr: must be a number, is inf"),
+        ("betas", [0.9], "betas: must be a list of 2"),
+        ("betas", [0.9, "x"], r"betas\[1\]: must be a number, is 'x'"),
+        ("name", 3, "name: must be text"),
+        ("layout", "coco", "layout: must be one of .*voc.*, is 'coco'"),
+        ("network", None, "network: must be one of"),
+        ("evaluation.protocol", "x", "evaluation.protocol: must be one of whole, slide, "),
+        ("evaluation", [], "evaluation: must be an object"),
+        ("method", "cac", "method: must be an object"),
+        ("method.type", ["cac"], "method.type: must be text"),
+        ("method.threshold", {}, "method.threshold: must be a number"),
+        ("method.tau", 1, "method.tau: there is no such field"),
+        ("files.images", 3, "files.images: must be text"),
+        ("data", 3, "data: must be a path"),
+        ("graph", "maybe", "graph: must be one of auto, on, off"),
+    ],
+)
+def test_from_dict_looks_at_every_type(path, value, said):
+    values = load_recipe("cac_voc").to_dict()
+    *outer, last = path.split(".")
+    inner = values
+    for name in outer:
+        inner = inner[name]
+    inner[last] = value
+    with pytest.raises(UsageError, match=rf"^recipe: not one of this version of semiseg \({said}"):
+        Recipe.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, 3, "x", [], {}, {"name": "x"}])
+def test_from_dict_takes_nothing_but_a_whole_recipe(values):
+    with pytest.raises(UsageError, match="not one of this version"):
+        Recipe.from_dict(values)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_are_the_same_after_json(name):
+    for recipe in (load_recipe(name), load_recipe(name).as_published()):
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_unlabelled_images_follow_the_batch():

@@ -27,7 +27,7 @@ def test_the_log_forgets_steps_that_were_run_again(tmp_path):
     for step, loss in [(1, 1.0), (2, 0.9), (3, 0.8), (2, 0.7), (3, float("nan"))]:
         run.write({"step": step, "loss": loss})
     with (run.folder / "log.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
+        file.write('7\n[]\n{"loss": 1}\n{"step": "4"}\n{"step": 4, "lo')
     run.close()
     assert [(line["step"], line["loss"]) for line in Run.open(run.folder).log] == [
         (1, 1.0),
@@ -99,10 +99,11 @@ def test_a_run_is_one_process_s_at_a_time(tmp_path):
     Run.open(first.folder).lock()
 
 
+@pytest.mark.parametrize("text", ['{"na', "[1]", "[" * 100_000])
 @pytest.mark.parametrize("name", ["recipe.json", "split.json"])
-def test_a_damaged_file_of_a_run_is_one_line(tmp_path, name):
+def test_a_damaged_file_of_a_run_is_one_line(tmp_path, name, text):
     run = Run.create(tmp_path / "run", {"name": "x"}, {})
-    (run.folder / name).write_text('{"na')
+    (run.folder / name).write_text(text)
     with pytest.raises(UsageError, match=rf"{name}: missing or damaged"):
         run.read_json(name)
 
