@@ -1,9 +1,9 @@
 """`shapes`: the embedded data set, drawn once into the cache as JPEG + PNG in VOC layout.
 
 Six kinds of figure stand on cluttered, greyish ground. A class has an outline and a favourite hue, from which its
-figures stray into the neighbours' (a third of them lies nearer to another class's); texture, size and rotation are
-drawn alike for all, and strokes, some in the figures' colours, distract. Colour is learnt soon, outlines only from
-many figures, so a few labels are not enough.
+figures stray (one in twenty lies nearer to another class's); texture, size and rotation are drawn alike for all, and
+strokes, some in the figures' colours, distract. Colour is learnt soon, outlines only from many figures, so a few
+labels are not enough.
 """
 
 from __future__ import annotations
