@@ -44,7 +44,9 @@ CALLS = 25
 """Calls, from the start of a process, among which one is chosen."""
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["kills", "torch._dynamo", "torch.utils.tensorboard", "matplotlib.figure"])
+processes.set_forkserver_preload(
+    ["kills", "torch._dynamo", "tensorboard.summary.writer.record_writer", "matplotlib.figure"]
+)
 
 
 def main(kills: int = 1000, seed: int = 0, results: Path = tables.RESULTS / "kills.csv") -> int:

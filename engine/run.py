@@ -23,6 +23,7 @@ from torch.utils import collect_env
 from ..pipelines.cores import cores
 from ..pipelines.errors import UsageError, refuse
 from ..pipelines.memory import whole_memory
+from .curves import Curves
 from .disk import sync, whole, writing
 
 PACKAGES = (
@@ -37,7 +38,7 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        self._events = self._lock = None
+        self._curves = self._lock = None
         self._unwritten: list[dict[str, Any]] = []
 
     @staticmethod
@@ -139,18 +140,13 @@ class Run:
                 file.seek(end - 1)
             cut = bool(end) and file.read() != b"\n"
             file.write(b"\n" * cut + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-        events, self._events = self._events, None  # after a failure they are begun anew
+        curves, self._curves = self._curves, None  # after a failure they are begun anew
         with writing(self.folder / "tensorboard"):
-            if events is None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                # Steps that were written before an interruption come again.
-                events = SummaryWriter(self.folder / "tensorboard", purge_step=lines[0]["step"])
+            # Steps that were written before an interruption come again.
+            curves = curves or Curves(self.folder / "tensorboard", lines[0]["step"])
             for line in lines:
-                for name, value in line.items():
-                    if name != "step" and isinstance(value, (int, float)):
-                        events.add_scalar(name, value, line["step"])
-        self._events = events
+                curves.add(line)
+        self._curves = curves
         self._unwritten = []
 
     def sync(self) -> None:
@@ -181,9 +177,6 @@ class Run:
     def close(self) -> None:
         if self._lock is not None:
             self._lock.close()
-        if self._events is not None:
-            with suppress(OSError):  # what a full disk does not take has been told by then
-                self._events.close()
 
 
 def create_folder(folder: Path) -> None:

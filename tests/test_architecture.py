@@ -61,7 +61,7 @@ ORDERS = {
     "engine": """
         events
         processes
-        console | pictures | device | distributed | disk
+        console | pictures | device | distributed | disk | curves
         sheet
         models/state_dict
         models/encoders/encoder

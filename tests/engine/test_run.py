@@ -75,22 +75,6 @@ def test_a_folder_that_is_gone_or_closed_is_one_line(tmp_path, gone):
     assert not isinstance(error.value, DiskFull)
 
 
-def test_tensorboard_forgets_steps_that_were_run_again(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = Run.create(tmp_path / "run", {"name": "x"}, {})
-    for step in (1, 2, 3):
-        run.write({"step": step, "loss": 1.0})
-    run.close()
-    run = Run.open(run.folder)
-    for step in (3, 4):
-        run.write({"step": step, "loss": 0.5})
-    run.close()
-    events = EventAccumulator(str(run.folder / "tensorboard"))
-    events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 1), (3, 0.5), (4, 0.5)]
-
-
 def test_a_run_is_one_process_s_at_a_time(tmp_path):
     first = Run.create(tmp_path / "run", {"name": "x"}, {})
     with pytest.raises(UsageError, match="another process trains"):

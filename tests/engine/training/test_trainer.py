@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -208,6 +210,35 @@ def test_a_full_disk_ends_a_run_only_where_the_last_save_needs_it(tiny, voc_root
     failures.clear()
     resumed = Trainer(recipe.replace(out=root / "fails", resume=True)).train()
     assert (resumed.best, resumed.best_step, resumed.last) == (result.best, result.best_step, result.last)
+
+
+@pytest.mark.parametrize("gone", [".", "checkpoints", "tensorboard"])
+def test_a_folder_that_is_deleted_in_mid_run_ends_it_in_one_line(tiny, voc_root, gone):
+    recipe = tiny("supervised", data=voc_root(), steps=20, eval_every=5, save_every="1")
+
+    def delete(event):
+        if event.kind == "log" and event.done == 3:
+            shutil.rmtree(recipe.runtime.out / gone)
+
+    with pytest.raises(
+        UsageError, match=r"^--out: cannot write [^\n]* \(No such file or directory\); [^\n]*$"
+    ) as error:
+        Trainer(recipe, delete).train()
+    assert not isinstance(error.value, DiskFull)
+
+
+def test_a_disk_that_becomes_read_only_in_mid_run_ends_it_in_one_line(tiny, voc_root, monkeypatch):
+    recipe = tiny("supervised", data=voc_root(), steps=20, save_every="1")
+
+    def closed(path, *arguments, **options):
+        if Path(path).is_relative_to(recipe.runtime.out):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return replace(path, *arguments, **options)
+
+    replace = os.replace
+    with pytest.raises(UsageError, match=r"^--out: cannot write .* \(Read-only file system\); ") as error:
+        Trainer(recipe, lambda event: event.kind == "log" and monkeypatch.setattr(os, "replace", closed)).train()
+    assert not isinstance(error.value, DiskFull)
 
 
 def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):

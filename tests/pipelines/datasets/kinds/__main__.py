@@ -25,7 +25,7 @@ from .kind import Kind, sound
 
 # What a run imports, here once and not in each fork.
 for module in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg", "nvidia.dali.fn",
-               "torch.utils.tensorboard", "tensorboard.summary.writer.event_file_writer"):  # fmt: skip
+               "tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"):  # fmt: skip
     importlib.import_module(module)
 
 QUICK = [
