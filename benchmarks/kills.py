@@ -1,21 +1,25 @@
 """Kills small runs with SIGKILL, over and over, goes on with --resume, and compares what they end with to the end of
 the same run that nobody killed.
 
-    python benchmarks/kills.py [--kills 1000] [--results FILE]
+    python benchmarks/kills.py [--kills 1000] [--processes 2] [--results FILE]
 
-Half of the kills come at a random time; the others at a random one of the
-calls with which files are made safe and take their places, half of these behind a file of which only the first half
-reached the disk. Each run that is done adds a row to the results, so a program that is stopped goes on where it was.
+Half of the kills come at a random time; the others at a random one of the calls with which files are made safe and take
+their places, half of these behind a file of which only the first half reached the disk. Of several processes, which
+share their batches as under torchrun, one is killed, or all are. Each run that is done adds a row to the results, so a
+program that is stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -43,37 +47,41 @@ MOST = 40
 CALLS = 25
 """Calls, from the start of a process, among which one is chosen."""
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
+PATIENCE = 5
+"""Seconds that a process has to end by itself where another has died."""
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
     ["kills", "torch._dynamo", "tensorboard.summary.writer.record_writer", "matplotlib.figure"]
 )
 
 
-def main(kills: int = 1000, seed: int = 0, results: Path = tables.RESULTS / "kills.csv") -> int:
-    """Kills runs until so many kills stand in the results."""
+def main(kills: int = 1000, seed: int = 0, processes: int = 1, results: Path = tables.RESULTS / "kills.csv") -> int:
+    """Kills runs of so many processes until so many kills of such runs stand in the results."""
     expected: dict[str, tuple[dict[str, Any], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         draw(home / "data")
         number = len(rows(results))
-        while recorded(results) < kills:
+        while recorded(results, processes) < kills:
             method = METHODS[number % len(METHODS)]
-            recipe = small(method, home / "data", home / f"{number}")
+            recipe = small(method, home / "data", home / f"{number}", processes)
             if method not in expected:
                 began = time.perf_counter()
                 undisturbed = recipe.replace(out=home / method)
-                start(train_thin, undisturbed).join()
+                start(train_thin, undisturbed, count=processes).join()
                 expected[method] = outcome(home / method), time.perf_counter() - began
             end, seconds = expected[method]
-            counts = kill_until_done(recipe, random.Random(f"{seed} {number}"), seconds)
+            counts = kill_until_done(recipe, random.Random(f"{seed} {number}"), seconds, processes)
             wrong = differences(outcome(recipe.runtime.out), end)
             row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
-            row |= {"method": method, "steps": recipe.steps, "kills": counts.total()}
+            row |= {"method": method, "processes": processes, "steps": recipe.steps, "kills": counts.total()}
             row |= {kind: counts[kind] for kind in ("timed", "placed", "torn")} | {"different": " ".join(wrong)}
             tables.append([row], results)
             number += 1
             shutil.rmtree(recipe.runtime.out)
-            print(f"{method}: {dict(counts)}, {len(wrong)} differences {' '.join(wrong)}; {recorded(results)} in all")
+            wrong = f"{len(wrong)} differences {' '.join(wrong)}"
+            print(f"{method}: {dict(counts)}, {wrong}; {recorded(results, processes)} in all")
     return int(any(row["different"] for row in rows(results)))
 
 
@@ -91,10 +99,17 @@ def draw(root: Path) -> None:
     (root / "val.txt").write_text("04\n05\n")
 
 
-def small(method: str, data: Path, out: Path) -> Recipe:
+def small(method: str, data: Path, out: Path, processes: int = 1) -> Recipe:
     """A run of two seconds."""
     return load_recipe(f"{method}_folder").replace(
-        **{"backbone": "thin", "network": "cac", "head_width": 8, "weights": "none", "crop": 32, "batch": 2},
+        **{
+            "backbone": "thin",
+            "network": "cac",
+            "head_width": 8,
+            "weights": "none",
+            "crop": 32,
+            "batch": 2 * processes,
+        },
         **{"steps": 60, "eval_every": 20, "save_every": "2", "log_every": 3, "data": data, "out": out},
         **{"device": "cpu", "precision": "fp32", "backend": "host", "threads": 1},
     )
@@ -127,12 +142,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def recorded(path: Path) -> int:
-    """Kills so far."""
-    return sum(int(row["kills"]) for row in rows(path))
+def recorded(path: Path, processes: int = 1) -> int:
+    """Kills so far, of runs of so many processes."""
+    return sum(int(row["kills"]) for row in rows(path) if int(row["processes"]) == processes)
 
 
-def kill_until_done(recipe: Recipe, random_numbers: random.Random, seconds: float) -> Counter[str]:
+def kill_until_done(recipe: Recipe, random_numbers: random.Random, seconds: float, processes: int = 1) -> Counter[str]:
     """Trains to the end with a kill in each try, and returns how many there were of each kind. seconds: how long the
     run takes that nobody kills. Raises RuntimeError where a try ends otherwise."""
     counts: Counter[str] = Counter()
@@ -141,24 +156,64 @@ def kill_until_done(recipe: Recipe, random_numbers: random.Random, seconds: floa
         going_on = recipe.replace(resume=begun)
         kind = random_numbers.choice(("timed", "timed", "placed", "torn")) if counts.total() < MOST else "none"
         if kind in ("timed", "none"):
-            process = start(train_thin, going_on)
-            process.join(random_numbers.uniform(0, seconds / 2) if kind == "timed" else None)
-            process.kill()
-            process.join()
+            started = start(train_thin, going_on, count=processes)
+            started.join(random_numbers.uniform(0, seconds / 2) if kind == "timed" else None)
+            started.kill(random_numbers.choice([*range(processes), None]))
         else:
-            process = start(train_and_die, going_on, random_numbers.randrange(CALLS), kind == "torn")
-            process.join()
-        if process.exitcode not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"after {dict(counts)} kills the run ended with {process.exitcode}")
-        counts[kind] += process.exitcode != 0
+            started = start(train_and_die, going_on, random_numbers.randrange(CALLS), kind == "torn", count=processes)
+        started.join()
+        if started.exitcode not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"after {dict(counts)} kills the run ended with {started.exitcode}")
+        counts[kind] += started.exitcode != 0
     return counts
 
 
-def start(target: Callable, *arguments: Any) -> multiprocessing.Process:
-    """In a process of its own, which has its libraries loaded already."""
-    process = processes.Process(target=run, args=(dict(os.environ), target, *arguments))
-    process.start()
-    return process
+class Started:
+    """The processes of one run."""
+
+    def __init__(self, members: list[multiprocessing.Process]):
+        self.members = members
+
+    def join(self, seconds: float | None = None) -> None:
+        """Waits for the end of all, or so long. Where one has died, the others are ended, as torchrun does."""
+        until = time.monotonic() + (math.inf if seconds is None else seconds)
+        while any(member.is_alive() for member in self.members) and time.monotonic() < until:
+            multiprocessing.connection.wait(
+                [member.sentinel for member in self.members if member.is_alive()],
+                None if until == math.inf else max(until - time.monotonic(), 0),
+            )
+            if any(member.exitcode for member in self.members):
+                for member in self.members:
+                    member.terminate()
+                    member.join(PATIENCE)
+                    member.kill()
+                    member.join()
+
+    def kill(self, number: int | None = None) -> None:
+        """One of them, or all."""
+        for member in self.members if number is None else [self.members[number]]:
+            member.kill()
+
+    @property
+    def exitcode(self) -> int:
+        """Of a process that was killed, of the first that failed, or 0."""
+        codes = [member.exitcode for member in self.members]
+        return -signal.SIGKILL if -signal.SIGKILL in codes else next(filter(None, codes), 0)
+
+
+def start(target: Callable, *arguments: Any, count: int = 1) -> Started:
+    """In so many processes of its own, which have their libraries loaded already, and find each other as those that
+    torchrun starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    members = []
+    for rank in range(count):
+        world = meeting | {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment = dict(os.environ) | (world | {"LOCAL_WORLD_SIZE": str(count)} if count > 1 else {})
+        members.append(context.Process(target=run, args=(environment, target, *arguments)))
+        members[-1].start()
+    return Started(members)
 
 
 def run(environment: dict[str, str], target: Callable, *arguments: Any) -> None:

@@ -141,11 +141,12 @@ def kernels() -> str:
 
 
 def kills() -> str:
-    """Of each method, over all rows."""
+    """Of each method and number of processes, over all rows."""
     found: dict[str, list[Row]] = {}
     with (RESULTS / "kills.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(row["method"], []).append(row)
+            several = f", {row['processes']} processes" if row["processes"] != "1" else ""
+            found.setdefault(row["method"] + several, []).append(row)
     counted = ("kills", "timed", "placed", "torn")
     lines = [
         [

@@ -116,6 +116,7 @@ def joined(minutes: float) -> Iterator[None]:
         raise
     finally:
         _watchdog.ended.set()
+        _watchdog.join(GRACE)  # where Python ends while a thread is inside of torch, the process aborts
     _watchdog = None
     dist.destroy_process_group()
 

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from ...pipelines.batch import Batch
-from ..distributed import average
+from ..distributed import average, gathered
 from ..methods.method import IGNORE
+from ..processes import rank, world
 from ..recipe import Recipe
 from .nvml import Gpu
 
@@ -116,11 +117,14 @@ class Meters:
         return float(average(self._sums["loss"])) if self._sums else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses since the last log line, for a run that goes on between two of them."""
-        return {"sums": {name: average(total) for name, total in self._sums.items()}, "counts": self._counts}
+        """The losses since the last log line, of each process, for a run that goes on between two of them."""
+        return {"sums": {name: gathered(total[None]) for name, total in self._sums.items()}, "counts": self._counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        """A process takes its own sums, so that the next line is that of a run that never stopped, to the last bit;
+        with another number of processes than before, their means."""
+        sums = {name: torch.atleast_1d(total).to(self.device) for name, total in state["sums"].items()}
+        self._sums = {name: total[rank()] if len(total) == world() else total.mean() for name, total in sums.items()}
         self._counts = dict(state["counts"])
 
     def read(self, step: int, lr: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import random
 import signal
 
 import pytest
+import torch
 
 import kills
 import tables
@@ -37,6 +38,35 @@ def test_killed_runs_end_bit_for_bit_like_others(folder_root, tmp_path, method):
     assert differences(*(outcome(recipe.runtime.out) for recipe in (straight, killed))) == []
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_killed_runs_of_two_processes_end_bit_for_bit_like_others(folder_root, tmp_path):
+    """At calls of the one that writes, and at a time when the one that does not, or both, are killed."""
+    data = folder_root()
+    straight, killed = (
+        kills.small("cac", data, tmp_path / name, 2).replace(steps=12, eval_every=4, save_every="1")
+        for name in ("straight", "killed")
+    )
+    started = kills.start(kills.train_thin, straight, count=2)
+    started.join()
+    assert started.exitcode == 0
+    for calls, torn in MOMENTS[2:5]:
+        begun = (tmp_path / "killed/recipe.json").exists()
+        started = kills.start(kills.train_and_die, killed.replace(resume=begun), calls, torn, count=2)
+        started.join()
+        assert started.exitcode == -signal.SIGKILL
+    for which, save in ((1, 2), (None, 5)):
+        started = kills.start(kills.train_thin, killed.replace(resume=True), count=2)
+        while not (tmp_path / f"killed/checkpoints/state-{save}.json").exists():
+            started.join(0.01)
+        started.kill(which)
+        started.join()
+        assert started.exitcode == -signal.SIGKILL
+    started = kills.start(kills.train_thin, killed.replace(resume=True), count=2)
+    started.join()
+    assert started.exitcode == 0
+    assert differences(*(outcome(recipe.runtime.out) for recipe in (straight, killed))) == []
+
+
 def test_runs_are_killed_until_they_are_done(folder_root, tmp_path):
     recipe = kills.small("supervised", folder_root(), tmp_path / "run").replace(steps=6, eval_every=3)
     counts = kills.kill_until_done(recipe, random.Random(1), seconds=1.0)
@@ -48,5 +78,5 @@ def test_kills_of_all_rows_are_counted(tmp_path):
     path = tmp_path / "kills.csv"
     assert kills.recorded(path) == 0
     for number in (3, 4):
-        tables.append([{"kills": number}], path)
-    assert kills.recorded(path) == 7
+        tables.append([{"processes": 1, "kills": number}, {"processes": 2, "kills": 1}], path)
+    assert (kills.recorded(path), kills.recorded(path, 2)) == (7, 2)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.recipe import Recipe
+from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -48,10 +50,12 @@ def recipe(out: Path, **changes) -> Recipe:
     return built.replace(method=replace(built.method, threshold=0.2))
 
 
-def together(recipe: Recipe, *options: str, trouble: str | None = None, rank: int = 1) -> tuple[int, list[str], float]:
-    """Trains by two processes, of which one gets into trouble before the third step: exit code, lines of standard
-    error, and seconds from the trouble to the end."""
-    task = {"recipe": recipe.to_dict(), "trouble": trouble, "step": 2, "rank": rank}
+def together(
+    recipe: Recipe, *options: str, trouble: str | None = None, ranks: Sequence[Sequence[int]] = ((1,),)
+) -> tuple[int, list[str], float]:
+    """Trains by two processes, of which some get into trouble before the third step, in each try others: exit code,
+    lines of standard error, and seconds from the trouble to the end."""
+    task = {"recipe": recipe.to_dict(), "trouble": trouble, "step": 2, "ranks": ranks}
     file = recipe.runtime.out.with_suffix(".json")
     file.write_text(json.dumps(task))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
@@ -130,12 +134,15 @@ def test_the_first_failure_is_the_last_word_and_ends_all(place, trouble, says):
     assert not [line for line in ours if line.startswith("[rank0]")]
 
 
-def test_a_run_starts_anew_where_a_process_is_gone(place, whole):
-    restarted = recipe(place / "gone", save_every="1")
-    code, lines, _ = together(restarted, "--max-restarts", "3", trouble="exits")
+def test_a_run_whose_processes_are_killed_starts_anew_and_ends_bit_for_bit_like_others(place):
+    """One of them, then both, at moments that nobody chose."""
+    straight, killed = (recipe(place / name, steps=10, save_every="2", log_every=3) for name in ("straight", "killed"))
+    assert together(straight)[0] == 0
+    code, lines, _ = together(killed, "--max-restarts", "3", trouble="is killed", ranks=((1,), (0, 1)))
     assert code == 0, lines
+    assert sum(line.startswith("trouble at ") for line in lines) == 3
     assert any(line.startswith("semiseg: process 0 of 2: another one has ended without a word") for line in lines)
-    assert_same_run(restarted.runtime.out, whole)
+    assert differences(*(outcome(one.runtime.out) for one in (straight, killed))) == []
 
 
 def test_what_cannot_be_shared_is_refused_in_one_line(place):
