@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +20,11 @@ from .disk import whole, writing
 from .evaluation.inference import segment
 from .evaluation.scores import percent
 from .hyperparameters import flatten, hyperparameters
+from .page import STYLE, embedded, figure_of, label_of, legend, svg
 from .pictures import coloured
 from .protocol import Protocol
 from .recipe import Recipe
 from .run import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SAMPLES = 6
 PSEUDO_LABELS = {
@@ -37,17 +33,6 @@ PSEUDO_LABELS = {
     "pseudo/disagreement_pct": "two networks disagree",
 }
 """The log's keys, and what a curve is called."""
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222; }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse } td, th { padding: .15em .9em .15em 0; text-align: left }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-.tiles { display: flex; flex-wrap: wrap; gap: 1.6em; margin: 1em 0 } .tiles b { display: block; font-size: 1.6em }
-.bar { background: #4477aa; height: .8em } .samples img { width: 100%; image-rendering: auto }
-.legend span { display: inline-block; margin: 0 1em .3em 0 } .legend i { display: inline-block; width: 1em; height: 1em;
-margin-right: .3em; vertical-align: -.15em; border: 1px solid #999 } svg { max-width: 100%; height: auto }
-details { margin-top: 1em } pre { white-space: pre-wrap; font-size: 12px }
-"""
 
 
 def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> None:
@@ -141,7 +126,7 @@ def beside(line: dict[str, Any]) -> dict[str, str]:
 
 
 def _curves(trained: list[dict], scored: list[dict]) -> str:
-    figure = _figure(figsize=(11, 3.4), layout="constrained")
+    figure = figure_of(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name in sorted({name for line in trained for name in line if name.startswith("loss")}):
         points = [(line["step"], line[name]) for line in trained if line.get(name) is not None]
@@ -157,11 +142,11 @@ def _curves(trained: list[dict], scored: list[dict]) -> str:
     middle.set(title="validation mIoU, %", xlabel="step", ylim=(0, None))
     right.plot([line["step"] for line in trained], [line["lr"] for line in trained])
     right.set(title="learning rate", xlabel="step", ylim=(0, None))
-    return _svg(figure)
+    return svg(figure)
 
 
 def _speed(trained: list[dict]) -> str:
-    figure = _figure(figsize=(11, 2.8), layout="constrained")
+    figure = figure_of(figsize=(11, 2.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     steps = [line["step"] for line in trained]
     left.plot(steps, [line["images_per_s"] for line in trained], label="total", linewidth=1)
@@ -173,20 +158,7 @@ def _speed(trained: list[dict]) -> str:
     middle.set(title="data wait, %", xlabel="step", ylim=(0, 100))
     right.plot(steps, [line["memory_gib"] for line in trained], linewidth=1)
     right.set(title="peak memory, GiB", xlabel="step", ylim=(0, None))
-    return _svg(figure)
-
-
-def _figure(**options: Any) -> Figure:
-    from matplotlib.figure import Figure  # which nothing but a report needs
-
-    return Figure(**options)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg(figure)
 
 
 def _classes(header: Header, best: dict, last: dict) -> str:
@@ -207,7 +179,7 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     looks = [line for line in scored if any(name.startswith("pseudo/") for name in line)]
     if not looks:
         return []
-    figure = _figure(figsize=(11, 3.0), layout="constrained")
+    figure = figure_of(figsize=(11, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 2])
     for name, label in PSEUDO_LABELS.items():
         points = [(line["step"], line[name]) for line in looks if line.get(name) is not None]
@@ -222,33 +194,20 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     right.bar(places - 0.2, [labels.get(name, 0) for name in header.classes], 0.4, label="labels", color="#bbbbbb")
     right.bar(places + 0.2, taught, 0.4, label="pseudo-labels that count, last look", color="#4477aa")
     right.set(title="classes, % of pixels", ylabel="% (logarithmic)", yscale="symlog")
-    right.set_xticks(places, [_plain(name) for name in header.classes], rotation=40, ha="right")
+    right.set_xticks(places, [label_of(name) for name in header.classes], rotation=40, ha="right")
     right.legend(frameon=False)
     sheet = run.folder / "views.png"
-    picture = f"<p class='samples'><img alt='' src='{_data_url(sheet)}'></p>" if sheet.exists() else ""
-    return ["<h2>What unlabelled images teach</h2>", _svg(figure), picture]
-
-
-def _plain(name: str) -> str:
-    """A name that matplotlib does not take for mathematics."""
-    return name.replace("$", r"\$")
-
-
-def _data_url(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    picture = f"<p class='samples'>{embedded(sheet.read_bytes())}</p>" if sheet.exists() else ""
+    return ["<h2>What unlabelled images teach</h2>", svg(figure), picture]
 
 
 def _samples(run: Run, header: Header) -> str:
-    legend = "".join(
-        f"<span><i style='background:rgb{tuple(colour)}'></i>{html.escape(name)}</span>"
-        for name, colour in zip(header.classes, header.palette, strict=True)
-    )
     pictures = []
     folder = run.folder / "samples"
     for path in sorted(folder.rglob("*.png")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        pictures.append(f"<p>{html.escape(name)}<img alt='' src='{_data_url(path)}'></p>")
-    return f"<p class='legend'>{legend}</p><div class='samples'>{''.join(pictures)}</div>"
+        pictures.append(f"<p>{html.escape(name)}{embedded(path.read_bytes())}</p>")
+    return f"{legend(header.classes, header.palette)}<div class='samples'>{''.join(pictures)}</div>"
 
 
 def _table(values: dict[str, float]) -> str:

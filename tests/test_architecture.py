@@ -101,6 +101,7 @@ ORDERS = {
         training/interruption
         training/__init__
         hyperparameters
+        page
         report
         catalogue
         api

@@ -1,0 +1,63 @@
+"""What the pages of a run and of a comparison are made of. A page is one file: figures are SVG, pictures are data."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..pipelines.datasets.dataset import Colour
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222; }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse } td, th { padding: .15em .9em .15em 0; text-align: left }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+.tiles { display: flex; flex-wrap: wrap; gap: 1.6em; margin: 1em 0 } .tiles b { display: block; font-size: 1.6em }
+.bar { background: #4477aa; height: .8em } .samples img { width: 100%; image-rendering: auto }
+.legend span { display: inline-block; margin: 0 1em .3em 0 } .legend i { display: inline-block; width: 1em; height: 1em;
+margin-right: .3em; vertical-align: -.15em; border: 1px solid #999 } svg { max-width: 100%; height: auto }
+details { margin-top: 1em } pre { white-space: pre-wrap; font-size: 12px }
+"""
+
+
+def figure_of(**options: Any) -> Figure:
+    """An empty figure of matplotlib, for `svg`; the options are Figure's."""
+    from matplotlib.figure import Figure  # which nothing but a page needs
+
+    return Figure(**options)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an element of a page. What it says stays text, in the fonts of whoever looks at it."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def label_of(name: str) -> str:
+    """A name of the user's for a figure, whose $ begin no mathematics."""
+    return name.replace("$", r"\$")
+
+
+def embedded(data: bytes, kind: str = "png") -> str:
+    """The bytes of a picture's file, PNG or JPEG, as an element of a page."""
+    return f"<img alt='' src='data:image/{kind};base64,{base64.b64encode(data).decode()}'>"
+
+
+def legend(classes: Sequence[str], palette: Sequence[Colour]) -> str:
+    """What the colours of masks mean."""
+    named = (
+        f"<span><i style='background:rgb{tuple(colour)}'></i>{html.escape(name)}</span>"
+        for name, colour in zip(classes, palette, strict=True)
+    )
+    return f"<p class='legend'>{''.join(named)}</p>"
