@@ -2,6 +2,10 @@
 # `make bench` measures the loader and the kernels, `make bench WHAT=loader DATA=VOC_ROOT` the loader on real photographs.
 PYTHON ?= python3
 BIN := .venv/bin
+# What `make demo` and `make compare` train.
+DEMO := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes --shares 1/16 --seeds 1 --steps 100 --eval-every 20
+COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes --shares 1/16 all --steps 900 --eval-every 180 \
+	--precision bf16
 
 .PHONY: setup demo test lint bench compare clean
 
@@ -13,10 +17,10 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup
-	$(BIN)/python recipes/compare_shapes.py --smoke
+	$(BIN)/semiseg compare $(DEMO) --out runs/demo
 
 compare: setup
-	$(BIN)/python recipes/compare_shapes.py --precision bf16
+	$(BIN)/semiseg compare $(COMPARE) --out runs/compare
 
 # A process for each core, up to 8: each holds torch, and one thread of it. The tests of a file stay in one process, where
 # they share what is expensive, and files start in their order, in which the long ones are not the last. The second run

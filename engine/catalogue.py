@@ -13,7 +13,7 @@ from .recipe import Recipe
 def recipes() -> list[str]:
     """Names of the recipes that are installed. They depend on the engine, so it knows them by name alone."""
     folder = importlib.import_module("semiseg.recipes").__path__
-    return sorted(m.name for m in pkgutil.iter_modules(folder) if "_" in m.name and not m.name.startswith("compare"))
+    return sorted(m.name for m in pkgutil.iter_modules(folder) if "_" in m.name)
 
 
 def find_recipe(name: str) -> Callable[..., Recipe]:

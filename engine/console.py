@@ -8,10 +8,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
 from .events import Event, Listener
+
+WIDEST = 1000
+"""Columns of a table that is printed whole."""
 
 
 def _open(*, stderr: bool) -> Console:
@@ -35,13 +39,16 @@ def say(text: str) -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Columns after the first are aligned to the right. Brackets in names are no markup."""
-    grid = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    """Columns after the first are aligned to the right. Brackets in names are no markup. A terminal too narrow breaks
+    the lines, and nothing is cut off."""
+    grid = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         grid.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*map(Text, row))
-    _console.print(grid)
+    if title:
+        _console.print(Text(title, style="bold"))
+    _console.print(Segments(_console.render(grid, _console.options.update(width=WIDEST))))
 
 
 @contextmanager

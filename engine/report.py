@@ -26,7 +26,8 @@ from .protocol import Protocol
 from .recipe import Recipe
 from .run import Run
 
-SAMPLES = 6
+SAMPLES, GAP = 6, 6
+"""How many there are, and the pixels between the panels of one."""
 PSEUDO_LABELS = {
     "pseudo/kept_pct": "count",
     "pseudo/right_pct": "right, of those that count",
@@ -48,12 +49,24 @@ def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> 
         image, truth = read(record.image, COLOUR, size), read(record.mask, LABEL, size)
         predicted = segment(checkpoint.network, image, checkpoint.header.evaluation, Precision("fp32", device))
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
-        gap = np.full((image.shape[0], 6, 3), 255, np.uint8)
+        gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])
         path = folder / f"{record.id}.png"  # ids of images in nested folders have slashes
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
             Image.fromarray(picture).save(path, "PNG")
+
+
+def read_samples(run: Run) -> dict[str, list[np.ndarray]]:
+    """What `write_samples` has left, by the images' ids: image, truth and prediction, each (H, W, 3) uint8 RGB."""
+    folder = run.folder / "samples"
+    panels = {}
+    for path in sorted(folder.rglob("*.png")):
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        width = (picture.shape[1] - 2 * GAP) // 3
+        starts = (number * (width + GAP) for number in range(3))
+        panels[path.relative_to(folder).with_suffix("").as_posix()] = [picture[:, at : at + width] for at in starts]
+    return panels
 
 
 def write_report(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import json
 import math
@@ -24,7 +23,7 @@ from ..pipelines.cores import cores
 from ..pipelines.errors import UsageError, refuse
 from ..pipelines.memory import whole_memory
 from .curves import Curves
-from .disk import sync, whole, writing
+from .disk import locked, sync, whole, writing
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
@@ -84,15 +83,9 @@ class Run:
 
     def lock(self) -> None:
         """Keeps the run for this process, until it is closed or ends. Raises UsageError where another has it."""
-        path = self.folder / "recipe.json"
-        with writing(path):
-            self._lock = path.open("r+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"--resume: another process trains {self.folder}; wait for its end or stop it") from None
-        except OSError:  # a file system without locks
-            pass
+        self._lock = locked(self.folder / "recipe.json")
+        if self._lock is None:
+            raise UsageError(f"--resume: another process trains {self.folder}; wait for its end or stop it")
 
     @property
     def finished(self) -> bool:

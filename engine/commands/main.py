@@ -16,6 +16,7 @@ from ..catalogue import find_recipe, recipes
 from ..recipe import Recipe
 from . import splits
 from .bench import bench
+from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
 from .predict import predict
@@ -74,6 +75,8 @@ def run_command(arguments: list[str]) -> None:
         if not rest or rest[0].startswith("-"):
             raise UsageError(f"train: name a recipe: {', '.join(recipes())}")
         train(find_recipe(rest[0]), rest[1:])
+    elif command == "compare":
+        compare(rest)
     elif command == "splits":
         splits.run(rest)
     elif command in COMMANDS:
@@ -81,12 +84,13 @@ def run_command(arguments: list[str]) -> None:
             rest = checkpoint_first(rest)
         tyro.cli(COMMANDS[command], args=rest, prog=f"semiseg {command}")
     else:
-        raise UsageError(f"unknown command {command!r}; the commands are train, splits, {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {command!r}; the commands are train, compare, splits, {', '.join(COMMANDS)}")
 
 
 def help_text() -> str:
     """All commands and recipes."""
     lines = ["usage: semiseg COMMAND [--help] …", "", "  train RECIPE   train a recipe; --help lists its settings"]
+    lines.append("  compare RECIPE … train several with the same labelled images, and set them side by side")
     lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
     lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
     lines += ["", f"recipes: {', '.join(recipes())}"]

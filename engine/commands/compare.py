@@ -1,0 +1,182 @@
+"""`semiseg compare RECIPE …`."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from ...pipelines.errors import UsageError
+from .. import console
+from ..catalogue import find_recipe, recipes
+from ..comparison.entries import Comparison, Entry, folder_of, prepared, split_of
+from ..comparison.page import write_page
+from ..comparison.results import Finished, finished_of, lines_of, markdown, plain_lines, table, write_csv
+from ..comparison.workers import RunFailed, places, train_all
+from ..device import resolve_device
+from ..evaluation.scores import percent
+from ..recipe import Recipe
+from .options import emit
+from .train import parse
+
+T = TypeVar("T")
+OURS = {
+    "--split": "pass --shares",
+    "--seed": "pass --seeds",
+    "--resume": "the same command goes on by itself",
+}
+"""Flags of `train` that a comparison sets, and what stands in for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train several recipes with the same labelled images, and set them side by side: a table, CSV and a page.
+
+    First come the recipes, the baseline before the others; one with flags of its own is one word: "cac_voc --lr 0.02".
+    All flags of `semiseg train` may follow, for every run. Finished runs are kept, so that the same command goes on
+    where it was, and one with more recipes, shares or seeds adds to it.
+    """
+
+    shares: tuple[str, ...] = ("1/8",)
+    """Labelled shares (1/16) or counts (30), drawn anew for each seed; or what --split takes: all, names of published
+    lists, list files. Where nothing is unlabelled, only methods without unlabelled images are trained."""
+    seeds: int = 3
+    """How many, from 0."""
+    baseline: str | None = None
+    """The recipe that gains are counted from (default: the first)."""
+    out: Path = Path("runs/compare")
+    """Folder of the runs, of results.csv, table.md and comparison.html."""
+    jobs: int = 0
+    """Runs at a time (0: one a GPU, without one a core)."""
+    dry_run: bool = False
+    """Print the runs, and stop."""
+    json: bool = False
+    """Print one JSON document; everything else goes to standard error."""
+
+
+def compare(arguments: list[str]) -> None:
+    """Compare recipes, labelled shares and seeds: `semiseg compare ARGUMENTS`. Raises UsageError, and Stopped after a
+    signal."""
+    methods = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    rest = arguments[len(methods) :]
+    program = "semiseg compare RECIPE [RECIPE …]"
+    options, flags = _one_line(
+        lambda: tyro.cli(Options, args=rest, prog=program, return_unknown_args=True), "semiseg compare --help"
+    )
+    comparison = planned(methods, options, flags)
+    with console.listening() as listener:
+        comparison, _ = prepared(comparison, listener)
+    if options.dry_run:
+        show_plan(comparison, options)
+        return
+    recipe = comparison.entries[0].recipe
+    device = resolve_device(recipe.runtime.device)
+    waiting = sum(not entry.run.finished for entry in comparison.entries)
+    where = places(recipe.runtime.device, device.type, options.jobs, waiting)
+    with comparison.lock() as lock, console.listening() as listener:
+        if waiting:
+            console.say(f"{waiting} runs, {len(where)} at a time, {where[0].threads} threads each: {options.out}")
+        number = itertools.count(len(comparison.entries) - waiting + 1)
+        try:
+            train_all(comparison.entries, where, lock, lambda entry: record(comparison, entry, next(number)), listener)
+        except RunFailed as error:
+            print(f"semiseg: {error}", file=sys.stderr)
+            sys.exit(1)
+        show(comparison, options)
+
+
+def planned(methods: Sequence[str], options: Options, flags: Sequence[str]) -> Comparison:
+    """The runs that are asked for. Raises UsageError for recipes and flags that are none."""
+    if not methods:
+        raise UsageError(f"compare: name recipes, the baseline first: {', '.join(recipes())}")
+    if options.seeds < 1 or options.jobs < 0 or not options.shares:
+        raise UsageError("compare: --seeds must be at least 1, --jobs at least 0, and --shares name one")
+    baseline = methods[0] if options.baseline is None else options.baseline
+    if baseline not in methods:
+        raise UsageError(f"--baseline: {baseline!r} is none of the compared {', '.join(methods)}")
+    read = {(method, share): _read(method, flags, share) for share in options.shares for method in methods}
+    entries = []
+    for seed in range(options.seeds):
+        for (method, share), (recipe, command) in read.items():
+            own = {"split": split_of(share, seed), "seed": seed, "out": folder_of(options.out, method, share, seed)}
+            said = [word for name, value in own.items() for word in (f"--{name}", str(value))]
+            entries.append(
+                Entry(method=method, share=share, seed=seed, recipe=recipe.replace(**own), command=(*command, *said))
+            )
+    return Comparison(out=options.out, entries=tuple(entries), baseline=baseline)
+
+
+def record(comparison: Comparison, entry: Entry, number: int) -> None:
+    """Says that a run is finished, and writes down what there is so far. number: how many are finished with it."""
+    write_csv(comparison.out / "results.csv", finished_of(comparison))
+    result = Finished.read(entry).result
+    console.say(
+        f"{entry}: mIoU best {percent(result['best'])} %, last {percent(result['last'])} %  "
+        f"({result['seconds']:.0f} s; run {number} of {len(comparison.entries)})"
+    )
+
+
+def show(comparison: Comparison, options: Options) -> None:
+    """Prints the table and where the page is, which are written anew."""
+    finished = finished_of(comparison)
+    lines = lines_of(comparison, finished)
+    write_csv(comparison.out / "results.csv", finished)
+    columns, rows = table(lines)
+    (comparison.out / "table.md").write_text(markdown(columns, rows), encoding="utf-8")
+    page = write_page(comparison, finished)
+    console.table(f"mean ± standard deviation over {len(comparison.seeds)} seed(s)", columns, rows)
+    console.say(f"page: {page}")
+    if options.json:
+        results = comparison.out / "results.csv"
+        emit({"table": plain_lines(lines), "page": str(page), "results": str(results), "out": str(comparison.out)})
+
+
+def show_plan(comparison: Comparison, options: Options) -> None:
+    """Prints the runs, and how far each is."""
+    states = ["finished" if entry.run.finished else "begun" if entry.begun else "to do" for entry in comparison.entries]
+    rows = [
+        [str(entry), state, f"{entry.recipe.steps:,}", entry.recipe.split]
+        for entry, state in zip(comparison.entries, states)
+    ]
+    console.table(f"{len(rows)} runs in {comparison.out}", ["run", "state", "steps", "split"], rows)
+    if options.json:
+        emit([{"command": shlex.join(("semiseg", *e.command)), "state": s} for e, s in zip(comparison.entries, states)])
+
+
+def _read(method: str, flags: Sequence[str], share: str) -> tuple[Recipe, list[str]]:
+    """A method's recipe at a share, of its first seed, and the words that train it. Raises UsageError."""
+    try:
+        name, *own = shlex.split(method)
+    except ValueError:
+        raise UsageError(f"compare: {method!r} is no name of a recipe with flags behind it") from None
+    words = [*flags, *own]
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag in OURS:
+            raise UsageError(f"{flag}: a comparison sets it; {OURS[flag]}")
+    build = find_recipe(name)
+    said = [*words, "--split", split_of(share, 0)]
+    recipe, _ = _one_line(lambda: parse(build, said), f"semiseg train {name} --help")
+    return recipe, ["train", name, *words]
+
+
+def _one_line(read: Callable[[], T], help_command: str) -> T:
+    """What tyro reads, with its complaint as one line. Raises UsageError."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return read()
+    except SystemExit as end:
+        if not end.code:  # after --help
+            raise
+    lines = (line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│"))
+    complaint = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines))
+    raise UsageError(f"{complaint}; `{help_command}` lists the flags")

@@ -1,0 +1,182 @@
+"""The runs that a comparison is made of, and what must hold before the first one starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...pipelines.datasets.splits import Split, resolve_split
+from ...pipelines.errors import UsageError
+from ..data import Data, anchored, portable, prepare_data
+from ..disk import locked
+from ..events import Event, Listener, silent
+from ..recipe import Recipe
+from ..run import Run, create_folder
+from ..training.resume import require_same_data
+
+ALIKE = ("precision", "eval_every", "device", "deterministic")
+"""Settings of the runtime that must be the same in all calls for one comparison."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One run of a comparison."""
+
+    method: str
+    """What was asked for: the name of a recipe, and flags of its own behind it."""
+    share: str
+    """Which images are labelled, as it was asked for."""
+    seed: int
+    recipe: Recipe
+    """With the split, the seed and the folder of this run."""
+    command: tuple[str, ...]
+    """The words behind `semiseg` that train it."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.recipe.runtime.out)
+
+    @property
+    def run(self) -> Run:
+        """May not have begun."""
+        return Run(self.folder)
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "recipe.json").exists()
+
+    def __str__(self) -> str:
+        return f"{self.method} at {self.share} labels, seed {self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Runs in one folder. Those of one share and seed have the same labelled images."""
+
+    out: Path
+    entries: tuple[Entry, ...]
+    """In the order in which they are made."""
+    baseline: str
+    """The method that the others are compared with."""
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(entry.method for entry in self.entries))
+
+    @property
+    def shares(self) -> list[str]:
+        return list(dict.fromkeys(entry.share for entry in self.entries))
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({entry.seed for entry in self.entries})
+
+    @property
+    def rivals(self) -> list[str]:
+        """All methods but the baseline."""
+        return [method for method in self.methods if method != self.baseline]
+
+    @contextmanager
+    def lock(self) -> Iterator[int]:
+        """Keeps the folder for this process and for those that it hands the file's number to. Raises UsageError where
+        others have it."""
+        create_folder(self.out)
+        file = locked(self.out / "lock")
+        if file is None:
+            raise UsageError(
+                f"--out: another comparison is at work in {self.out}, or runs of one that was killed are ending; wait "
+                "for it, or choose another folder"
+            )
+        with file:
+            yield file.fileno()
+
+
+def split_of(share: str, seed: int) -> str:
+    """A share (1/16) or a count (30) is drawn anew for each seed; any other split is the same for all."""
+    return f"draw:{share}@{seed}" if re.fullmatch(r"[\d./]+", share) else share
+
+
+def folder_of(out: Path, method: str, share: str, seed: int) -> Path:
+    """Where a run of a comparison lies."""
+    words = (method, share.replace("/", "of") if split_of(share, seed) != share else share, f"seed{seed}")
+    return out / "-".join(re.sub(r"[^\w.]+", "_", word).strip("_") for word in words)
+
+
+def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Comparison, Data]:
+    """The comparison without runs that would have nothing to learn from (methods for unlabelled images where all are
+    labelled), when all that can be said against it is said; and its data, with the first run's split.
+
+    Raises UsageError, before anything is trained: for a recipe that makes no sense, for recipes that see different
+    data, for a split that cannot be, and for a folder whose runs were begun with other settings or other data.
+    """
+    entries = comparison.entries
+    _require_sense(entries)
+    data = prepare_data(entries[0].recipe, on_event)
+    splits: dict[str, Split] = {}
+    possible, idle = [], {}
+    for entry in entries:
+        spec = entry.recipe.split
+        if spec not in splits:
+            splits[spec] = resolve_split(spec, data.dataset, entry.recipe.runtime.lists)
+        if entry.recipe.views.windows and not splits[spec].unlabeled:
+            idle.setdefault(entry.share, {})[entry.method] = None
+            continue
+        possible.append(entry)
+        _require_same(entry, replace(data, split=splits[spec]))
+    for share, methods in idle.items():
+        on_event(Event("note", f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}"))
+    if not possible:
+        raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
+    protocols = {str(entry.recipe.protocol()): entry.method for entry in possible}
+    if len(protocols) > 1:
+        judged = "; ".join(f"{method} by {protocol}" for protocol, method in protocols.items())
+        on_event(Event("note", f"warning: the methods are judged differently: {judged}"))
+    return replace(comparison, entries=tuple(possible)), data
+
+
+def _require_sense(entries: tuple[Entry, ...]) -> None:
+    """Raises UsageError for what needs no data to be seen."""
+    if len({entry.folder for entry in entries}) < len(entries):
+        raise UsageError("compare: two of the recipes or of the shares would have one folder; name each once")
+    for entry in entries:
+        try:
+            entry.recipe.check()
+        except UsageError as error:
+            raise UsageError(f"{entry.method}: {error}") from None
+    first = entries[0]
+    for entry in entries:
+        for name, one in _source(first.recipe).items():
+            if (other := _source(entry.recipe)[name]) != one:
+                raise UsageError(
+                    f"compare: {name} is {one} for {first.method} and {other} for {entry.method}; compare recipes for "
+                    "one data set"
+                )
+
+
+def _source(recipe: Recipe) -> dict[str, object]:
+    recipe = anchored(recipe)
+    return {"layout": recipe.layout, "data": recipe.runtime.data, "files": recipe.files}
+
+
+def _require_same(entry: Entry, data: Data) -> None:
+    """Raises UsageError where a run was begun with other settings, or with other data."""
+    if not entry.begun:
+        return
+    run = entry.run
+    before, now = (_settings(recipe) for recipe in (Recipe.from_dict(run.recipe), entry.recipe))
+    for name, was in before.items():
+        if was != now[name]:
+            raise UsageError(f"--out: {name} was {was} in {run.folder} and is {now[name]} now; choose another folder")
+    try:
+        require_same_data(run, entry.recipe, data)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--resume:", "--out:", 1)) from None
+
+
+def _settings(recipe: Recipe) -> dict[str, object]:
+    """Those that a row of results hangs on."""
+    runtime = {name: getattr(recipe.runtime, name) for name in ALIKE}
+    return runtime | portable(anchored(recipe)).decisive(fresh=True)

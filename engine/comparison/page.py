@@ -1,0 +1,188 @@
+"""comparison.html: all runs of a comparison on one page, which is one file and needs no network."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..checkpoint import Header, load_network
+from ..disk import whole
+from ..evaluation.scores import percent
+from ..hyperparameters import settings
+from ..page import STYLE, embedded, legend
+from ..report import read_samples
+from .entries import Comparison
+from .figures import bars, class_gains, colours_of, curves
+from .results import Finished, Line, lines_of, table
+
+SIDE = 320
+"""Pixels, the longer side of the largest picture."""
+OWN_STYLE = """
+body { max-width: 1160px } .wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap; padding-right: 1.1em }
+.methods { position: sticky; top: 0; background: #fffffff0; padding: .4em 0; z-index: 1; margin: 0 }
+.methods i { border: 0; border-radius: 50% }
+.sample { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 210px)); gap: 10px;
+margin-bottom: 1.6em }
+figure { margin: 0 } figure img { width: 100%; display: block } figcaption { font-size: 12px; overflow-wrap: anywhere }
+figcaption b { border-bottom: 3px solid } .note { color: #666 }
+"""
+
+
+def write_page(comparison: Comparison, finished: Sequence[Finished]) -> Path:
+    """Writes comparison.html into the comparison's folder from its finished runs; returns its path."""
+    path = comparison.out / "comparison.html"
+    with whole(path) as draft:
+        draft.write_text(_page(comparison, finished), encoding="utf-8")
+    return path
+
+
+def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
+    lines = lines_of(comparison, finished)
+    colours = colours_of(comparison.baseline, comparison.rivals)
+    header = load_network(finished[0].entry.folder).header
+    recipe = finished[0].entry.recipe
+    title = f"{', '.join(comparison.methods)} on {recipe.runtime.data or recipe.layout}"
+    about = (
+        f"{len(finished)} of {len(comparison.entries)} runs, seeds {', '.join(map(str, comparison.seeds))}; baseline "
+        f"{comparison.baseline}; evaluated {recipe.protocol()}. All have the same labelled images; a share's are "
+        "drawn anew for each seed."
+    )
+    named = "".join(
+        f"<span><i style='background:{colours[method]}'></i>{html.escape(method)}</span>" for method in colours
+    )
+    parts = [
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>",
+        f"<style>{STYLE}{OWN_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>",
+        _lines(lines),
+        "<p class='note'>Mean ± standard deviation over the seeds. Gains, in points, are over the baseline of the same "
+        "share and seed. The best evaluation is chosen by the validation images themselves, the last is not.</p>",
+        f"<p class='legend methods'>{named}</p>",
+        "<h2>Means and seeds</h2><p class='note'>A bar is the mean, a dot a seed.</p>",
+        bars(lines, comparison.baseline, colours),
+        "<h2>Curves</h2><p class='note'>Thin: a seed; bold: their mean; the band: from the least to the largest.</p>",
+        curves(lines, colours),
+        *_class_gains(comparison, lines, colours),
+        *_samples(lines, header, colours),
+        "<h2>Settings</h2>",
+        _settings(lines, len(header.classes)),
+        "<h2>Runs</h2>",
+        _runs(finished, comparison.out),
+        "</html>",
+    ]
+    return "\n".join(parts)
+
+
+def _lines(lines: Sequence[Line]) -> str:
+    columns, rows = table(lines)
+    return _table(columns, rows, numbers=range(1, len(columns)))
+
+
+def _class_gains(comparison: Comparison, lines: Sequence[Line], colours: dict[str, str]) -> Iterable[str]:
+    for share in comparison.shares:
+        own = [line for line in lines if line.share == share]
+        rivals = [line for line in own if line.method != comparison.baseline]
+        if rivals and len(rivals) < len(own):
+            yield f"<h2>Gain of each class, labels: {html.escape(share)}</h2>"
+            yield "<p class='note'>IoU over the baseline's, last evaluation; a bar is the mean, a dot a seed.</p>"
+            yield class_gains(rivals, own[0], colours)
+
+
+def _samples(lines: Sequence[Line], header: Header, colours: dict[str, str]) -> Iterable[str]:
+    """The same images as each method sees them, of the first seed of each share."""
+    for share in dict.fromkeys(line.share for line in lines):
+        runs = {line.method: line.runs[0] for line in lines if line.share == share}
+        if len(runs) == 1 and len(colours) > 1:  # nothing to lay side by side
+            continue
+        samples = {method: read_samples(run.entry.run) for method, run in runs.items()}
+        yield f"<h2>The same images, labels: {html.escape(share)}, seed {next(iter(runs.values())).entry.seed}</h2>"
+        yield legend(header.classes, header.palette)
+        for name in next(iter(samples.values())):
+            image, truth, _ = next(iter(samples.values()))[name]
+            panels = [_panel("image", image), _panel("truth", truth)]
+            for method, own in samples.items():
+                if name in own:
+                    panels.append(_panel(method, own[name][2], colours[method]))
+            yield f"<p>{html.escape(name)}</p><div class='sample'>{''.join(panels)}</div>"
+
+
+def _panel(caption: str, picture: np.ndarray, colour: str = "transparent") -> str:
+    """A picture no larger than a page has room for; masks keep their colours."""
+    shown, buffer = Image.fromarray(picture), io.BytesIO()
+    photograph = caption == "image"
+    shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
+    if photograph:
+        shown.save(buffer, "JPEG", quality=88)
+    else:
+        shown.save(buffer, "PNG", optimize=True)
+    words = f"<b style='border-color:{colour}'>{html.escape(caption)}</b>"
+    return f"<figure>{embedded(buffer.getvalue(), 'jpeg' if photograph else 'png')}<figcaption>{words}</figure>"
+
+
+def _settings(lines: Sequence[Line], classes: int) -> str:
+    """Those in which the methods differ, and below those that they share. Of the first share."""
+    known = {line.method: line.runs[0] for line in reversed(lines)}
+    known = {line.method: known[line.method] for line in lines}
+    values = {method: settings(run.entry.recipe, classes) for method, run in known.items()}
+    names = dict.fromkeys(name for own in values.values() for name in own)
+    different, alike = [], []
+    for name in names:
+        row = [_shown(own.get(name, "")) for own in values.values()]
+        (alike if len(set(row)) == 1 else different).append([name, *row])
+    columns = ["", *values]
+    numbers = range(1, len(columns))
+    same = _table(["", "all methods"], [row[:2] for row in alike], numbers=[1])
+    return f"{_table(columns, different, numbers)}<details><summary>the same for all</summary>{same}</details>"
+
+
+def _runs(finished: Sequence[Finished], out: Path) -> str:
+    """Each run with its report and the command that makes it again; then the machines."""
+    columns = ["run", "split", "best %", "at step", "last %", "seconds", "machine"]
+    rows, machines, commands = [], {}, []
+    for one in finished:
+        row, result = one.row(), one.result
+        environment = {name: value for name, value in one.environment.items() if name != "command"}
+        machine = machines.setdefault(json.dumps(environment, indent=1), f"{row['machine']} ({len(machines) + 1})")
+        scores = [percent(result["best"]), f"{result['best_step']}", percent(result["last"])]
+        split = f"{result['split']} [{result['checksum']}]"
+        rows.append([str(one.entry), split, *scores, f"{result['seconds']:.0f}", machine])
+        commands.append(shlex.join(("semiseg", *one.entry.command)))
+    links = [f"{one.entry.folder.relative_to(out).as_posix()}/report.html" for one in finished]
+    return (
+        _table(columns, rows, numbers=[2, 3, 4, 5], links=links)
+        + f"<details><summary>commands</summary><pre>{html.escape(chr(10).join(commands))}</pre></details>"
+        + "".join(
+            f"<details><summary>{html.escape(name)}</summary><pre>{html.escape(text)}</pre></details>"
+            for text, name in machines.items()
+        )
+    )
+
+
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterable[int], links: Sequence[str] = ()
+) -> str:
+    """numbers: the columns that are aligned to the right; links: where the first cell of each row leads."""
+    right = set(numbers)
+
+    def cells(tag: str, row: Sequence[str], link: str = "") -> str:
+        shown = [html.escape(cell) for cell in row]
+        if link:
+            shown[0] = f"<a href='{html.escape(link)}'>{shown[0]}</a>"
+        marks = (" class='n'" if number in right else "" for number in range(len(row)))
+        return "".join(f"<{tag}{mark}>{cell}" for mark, cell in zip(marks, shown))
+
+    body = "".join(f"<tr>{cells('td', row, links[n] if links else '')}</tr>" for n, row in enumerate(rows))
+    return f"<div class='wide'><table><tr>{cells('th', columns)}</tr>{body}</table></div>"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,200 @@
+"""What came of the runs of a comparison: a row a run, a line a method and share, as CSV and as tables."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..disk import whole
+from .entries import Comparison, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that is finished."""
+
+    entry: Entry
+    result: dict[str, Any]
+    """Its result.json."""
+    environment: dict[str, Any]
+    """Of the machine that it began on."""
+
+    @classmethod
+    def read(cls, entry: Entry) -> Finished:
+        """Raises UsageError where its files are damaged."""
+        return cls(entry, entry.run.read_json("result.json"), entry.run.read_json("environment.json"))
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.environment["gpu"] is not None and self.entry.recipe.runtime.device != "cpu"
+
+    @property
+    def hours(self) -> float:
+        """Of a GPU; without one, of processor cores."""
+        return self.result["seconds"] / 3600 * (1 if self.on_gpu else self.environment["threads"])
+
+    def row(self) -> dict[str, Any]:
+        """For results.csv: shares in [0, 1], times in seconds, the IoU of each class at the last step."""
+        entry, result, environment = self.entry, self.result, self.environment
+        names = ("split", "checksum", "labeled", "unlabeled", "steps", "best", "best_step", "last", "pixel_accuracy")
+        measured = ("images_per_s", "data_wait_pct", "memory_gib", "seconds")
+        return {
+            "method": entry.method,
+            "share": entry.share,
+            "seed": entry.seed,
+            **{name: result[name] for name in (*names, *measured)},
+            "machine": environment["gpu"] if self.on_gpu else environment["processor"],
+            "threads": environment["threads"],
+            "torch": environment["packages"].get("torch"),
+            "commit": environment["commit"],
+            "command": shlex.join(("semiseg", *entry.command)),
+            **{f"iou/{name}": iou for name, iou in result["iou"].items()},
+        }
+
+
+def finished_of(comparison: Comparison) -> list[Finished]:
+    """What there is of the runs so far, in their order."""
+    return [Finished.read(entry) for entry in comparison.entries if entry.run.finished]
+
+
+def write_csv(path: Path, finished: Sequence[Finished]) -> None:
+    """One row a run. The file is there whole, or as it was before."""
+    rows = [one.row() for one in finished]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and standard deviation over seeds."""
+
+    mean: float
+    deviation: float | None
+    """None of a single value."""
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread | None:
+        """None of no value; NaN where one is none."""
+        numbers = [math.nan if value is None else value for value in values]
+        if not numbers:
+            return None
+        return cls(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None)
+
+    def text(self, *, signed: bool = False) -> str:
+        """In per cent, or in points with their sign."""
+        if math.isnan(self.mean):
+            return "-"
+        deviation = "" if self.deviation is None else f" ± {100 * self.deviation:.2f}"
+        return f"{100 * self.mean:{'+' if signed else ''}.2f}{deviation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A method at a labelled share, over its seeds."""
+
+    method: str
+    share: str
+    runs: tuple[Finished, ...]
+    best: Spread
+    last: Spread
+    best_gain: Spread | None
+    """Over the baseline of the same share and seed: of the differences. None of the baseline, and without one."""
+    last_gain: Spread | None
+
+    def mean(self, name: str) -> float:
+        """Of a number of the results."""
+        return statistics.fmean(run.result[name] for run in self.runs)
+
+    @property
+    def hours(self) -> float:
+        """Of all runs together."""
+        return sum(run.hours for run in self.runs)
+
+
+def lines_of(comparison: Comparison, finished: Sequence[Finished]) -> list[Line]:
+    """A line for each method and share of which a run is finished; the baseline is the first of its share."""
+    by_key = {(one.entry.method, one.entry.share, one.entry.seed): one for one in finished}
+    lines = []
+    for share in comparison.shares:
+        for method in [comparison.baseline, *comparison.rivals]:
+            runs = tuple(by_key[key] for seed in comparison.seeds if (key := (method, share, seed)) in by_key)
+            if not runs:
+                continue
+            pairs = [
+                (run.result, by_key[key].result)
+                for run in runs
+                if method != comparison.baseline and (key := (comparison.baseline, share, run.entry.seed)) in by_key
+            ]
+            of = {name: Spread.of([run.result[name] for run in runs]) for name in ("best", "last")}
+            gains = {f"{name}_gain": Spread.of([difference(*pair, name) for pair in pairs]) for name in of}
+            lines.append(Line(method=method, share=share, runs=runs, **of, **gains))
+    return lines
+
+
+def difference(result: dict[str, Any], baseline: dict[str, Any], name: str) -> float:
+    """How much more one result has than the other; NaN where one is no number."""
+    values = result[name], baseline[name]
+    return math.nan if None in values else values[0] - values[1]
+
+
+def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows, for a person: mean ± standard deviation over the seeds; gains in points."""
+    hours = "GPU h" if any(run.on_gpu for line in lines for run in line.runs) else "core h"
+    columns = ["method", "labelled", "steps", "mIoU best %", "gain", "mIoU last %", "gain"]
+    columns += ["images/s", "data wait %", "GiB", hours]
+    rows = []
+    for line in lines:
+        result = line.runs[0].result
+        scores = []
+        for score, gain in ((line.best, line.best_gain), (line.last, line.last_gain)):
+            scores += [score.text(), gain.text(signed=True) if gain else ""]
+        measured = [f"{line.mean(name):.{digits}f}" for name, digits in MEASURED.items()]
+        counts = [f"{result['labeled']} ({line.share})", f"{result['steps']}"]
+        rows.append([line.method, *counts, *scores, *measured, f"{line.hours:.2f}"])
+    return columns, rows
+
+
+MEASURED = {"images_per_s": 1, "data_wait_pct": 1, "memory_gib": 2}
+"""Numbers of the results that the table has means of, and their digits."""
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table as GitHub shows it."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [columns, ["---"] + ["---:"] * (len(columns) - 1), *cells])
+
+
+def plain_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """The lines for JSON: shares in [0, 1], means and `_sd` over the seeds; None where there is no number."""
+
+    def pair(name: str, spread: Spread | None) -> dict[str, float | None]:
+        values = (spread.mean, spread.deviation) if spread else (None, None)
+        return {
+            key: None if v is None or math.isnan(v) else v for key, v in zip((name, f"{name}_sd"), values, strict=True)
+        }
+
+    return [
+        {
+            "method": line.method,
+            "share": line.share,
+            "labeled": line.runs[0].result["labeled"],
+            "seeds": len(line.runs),
+            "steps": line.runs[0].result["steps"],
+            **pair("best", line.best),
+            **pair("best_gain", line.best_gain),
+            **pair("last", line.last),
+            **pair("last_gain", line.last_gain),
+            **{name: line.mean(name) for name in MEASURED},
+            "hours": line.hours,
+        }
+        for line in lines
+    ]

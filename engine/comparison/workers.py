@@ -1,0 +1,170 @@
+"""Trains the runs of a comparison, each in a process of its own: one a core, or one a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...pipelines.cores import cores
+from ...pipelines.errors import UsageError
+from ..events import Event, Listener, silent
+from ..training.signals import ENDING, Stopped, ending
+from .entries import Entry
+
+PROGRAM = (sys.executable, "-m", "semiseg.engine.commands.child")
+"""Takes the words of `semiseg`, and ends when the process that started it is gone."""
+FAULT, STOPPED = 2, (75, 130)
+"""Exit codes of the command line: what a user can mend, and what goes on with --resume."""
+LOOK = 0.2
+"""Seconds between two looks at the processes."""
+TAIL = 1 << 16
+"""Bytes that hold the last line of a log."""
+
+
+class RunFailed(Exception):
+    """A run ended by what no user can mend; the message says how, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one run at a time is trained."""
+
+    threads: int
+    gpu: str | None = None
+    """As CUDA_VISIBLE_DEVICES names it; None where none is set aside."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
+        return os.environ | own | {"OMP_NUM_THREADS": str(self.threads)}
+
+
+@dataclass(slots=True)
+class Worker:
+    """A process that trains one run."""
+
+    entry: Entry
+    place: Place
+    process: subprocess.Popen
+
+
+def places(device: str, device_kind: str, jobs: int, runs: int) -> list[Place]:
+    """As many as `jobs`, at most one a run; 0 is one a GPU, or one a core where there is none or --device is cpu. They
+    share the cores, and take the GPUs in turns unless --device names one.
+
+    device: as --device says it; device_kind: cpu or cuda, what that comes down to here.
+    """
+    gpus: list[str] = []
+    if device_kind == "cuda":
+        said = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = said.split(",") if said else [str(number) for number in range(torch.cuda.device_count())]
+    named = ":" in device
+    many = jobs or (cores() if device_kind == "cpu" else 1 if named else len(gpus))
+    many = max(min(many, runs), 1)
+    threads = max(cores() // many, 1)
+    return [Place(threads, gpus[number % len(gpus)] if gpus and not named else None) for number in range(many)]
+
+
+def train_all(
+    entries: Sequence[Entry],
+    places: Sequence[Place],
+    lock: int,
+    on_finished: Callable[[Entry], None],
+    on_event: Listener = silent,
+) -> None:
+    """Trains those that are not finished, begun ones from their last save.
+
+    lock: the number of an open file, which is kept until the last process has ended. on_finished: is told of each run
+    when it is; progress counts the steps of all.
+    Whatever ends it stops the processes, all saved. Raises UsageError or RunFailed for a run that failed, with the last
+    line that it left, and Stopped after a signal.
+    """
+    waiting = [entry for entry in entries if not entry.run.finished]
+    free, working = list(places), []
+    with ending(lambda text: on_event(Event("note", text))) as signals:
+        try:
+            while waiting or working:
+                while waiting and free:
+                    working.append(_started(waiting.pop(0), free.pop(0), lock))
+                time.sleep(LOOK)
+                for worker in [worker for worker in working if worker.process.poll() is not None]:
+                    working.remove(worker)
+                    free.append(worker.place)
+                    _require_success(worker)
+                    on_finished(worker.entry)
+                if signals:
+                    raise Stopped(signals[0], "stopped, all saved; the same command goes on")
+                on_event(_progress(entries))
+        finally:
+            for worker in working:
+                worker.process.terminate()
+            for worker in working:
+                worker.process.wait()
+
+
+def log_of(entry: Entry) -> Path:
+    """What a run has printed."""
+    return entry.folder.with_name(f"{entry.folder.name}.log")
+
+
+def _started(entry: Entry, place: Place, lock: int) -> Worker:
+    words = [*PROGRAM, *entry.command]
+    if not entry.recipe.runtime.threads:
+        words += ["--threads", str(place.threads)]
+    if entry.begun:
+        words.append("--resume")
+    # In a session of its own, so that Ctrl-C reaches this process alone, which passes it on, once.
+    with log_of(entry).open("ab") as log:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=place.environment,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+    return Worker(entry, place, process)
+
+
+def _require_success(worker: Worker) -> None:
+    code, entry = worker.process.returncode, worker.entry
+    if code == 0 and entry.run.finished:
+        return
+    lines = log_of(entry).read_text(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing").removeprefix("semiseg: ")
+    if code == FAULT:
+        raise UsageError(f"{entry}: {last} (all it said: {log_of(entry)})")
+    if code in STOPPED:
+        raise Stopped(ENDING[0] if code == STOPPED[1] else ENDING[1], f"{entry}: {last}; the same command goes on")
+    how = f"was ended by signal {-code} (9 may be for want of memory: fewer --jobs)" if code < 0 else f"failed: {last}"
+    raise RunFailed(f"{entry} {how}; all it said: {log_of(entry)}")
+
+
+def _progress(entries: Sequence[Entry]) -> Event:
+    done = sum(entry.recipe.steps if entry.run.finished else _steps_done(entry) for entry in entries)
+    return Event("progress", "training", done, sum(entry.recipe.steps for entry in entries))
+
+
+def _steps_done(entry: Entry) -> int:
+    """By the last line of a run's log that is whole."""
+    path = entry.folder / "log.jsonl"
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL, 0))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 0
