@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -177,6 +178,11 @@ def _one_line(read: Callable[[], T], help_command: str) -> T:
     except SystemExit as end:
         if not end.code:  # after --help
             raise
-    lines = (line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│"))
-    complaint = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines))
-    raise UsageError(f"{complaint}; `{help_command}` lists the flags")
+    raise UsageError(f"{_complaint(said.getvalue())}; `{help_command}` lists the flags")
+
+
+def _complaint(framed: str) -> str:
+    """What tyro says between the title and the second rule, in whatever frame the terminal has room for."""
+    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[\d;]*m", "", framed).splitlines()[1:]]
+    words = itertools.dropwhile(lambda line: not line.strip("─-"), lines)
+    return " ".join(itertools.takewhile(lambda line: line.strip("─-╰╯"), words))

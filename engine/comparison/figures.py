@@ -33,21 +33,26 @@ def colours_of(baseline: str, rivals: Sequence[str]) -> dict[str, str]:
 
 
 def curves(lines: Sequence[Line], colours: dict[str, str]) -> str:
-    """Validation mIoU over steps, a panel for each share: every seed thin, their mean bold, between them a band."""
+    """Validation mIoU over steps, a panel for each share: every seed thin, their mean bold, between them a band. What
+    is below all of the second half is out of sight."""
     shares = list(dict.fromkeys(line.share for line in lines))
-    panels = _panels(shares, height=3.6)
+    panels = _panels(shares, height=4.4)
+    seen = []
     for line in lines:
         axes, colour = panels[line.share], colours[line.method]
         runs = [_scores(run) for run in line.runs]
         for run in runs:
             axes.plot(list(run), list(run.values()), color=colour, linewidth=0.8, alpha=0.55)
         steps = sorted(set.intersection(*map(set, runs)))
+        seen += [run[step] for run in runs for step in steps[len(steps) // 2 :]]
         at = [[run[step] for run in runs] for step in steps]
         axes.plot(steps, [fmean(values) for values in at], color=colour, linewidth=2.2, marker="o", markersize=3)
         axes.fill_between(steps, [min(v) for v in at], [max(v) for v in at], color=colour, alpha=0.1, linewidth=0)
+    known = [value for value in seen if not math.isnan(value)] or [0]
+    spare = 0.1 * (max(known) - min(known)) + 0.1
     for share, axes in panels.items():
         axes.set_title(f"labels: {share}", parse_math=False)
-        axes.set(xlabel="step", ylabel="validation mIoU, %")
+        axes.set(xlabel="step", ylabel="validation mIoU, %", ylim=(min(known) - spare, max(known) + spare))
     return _drawn(panels)
 
 
@@ -131,6 +136,7 @@ def _panels(names: Sequence[str], *, height: float, share_axes: bool = False) ->
         axes.remove()
     for axes in grid[: len(names)]:
         _plain(axes)
+        axes.tick_params(labelbottom=True)
     return dict(zip(names, grid))
 
 

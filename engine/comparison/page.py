@@ -49,7 +49,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
     colours = colours_of(comparison.baseline, comparison.rivals)
     header = load_network(finished[0].entry.folder).header
     recipe = finished[0].entry.recipe
-    title = f"{', '.join(comparison.methods)} on {recipe.runtime.data or recipe.layout}"
+    title = f"{len(comparison.methods)} methods on {recipe.runtime.data or recipe.layout}"
     about = (
         f"{len(finished)} of {len(comparison.entries)} runs, seeds {', '.join(map(str, comparison.seeds))}; baseline "
         f"{comparison.baseline}; evaluated {recipe.protocol()}. All have the same labelled images; a share's are "
@@ -67,7 +67,8 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         f"<p class='legend methods'>{named}</p>",
         "<h2>Means and seeds</h2><p class='note'>A bar is the mean, a dot a seed.</p>",
         bars(lines, comparison.baseline, colours),
-        "<h2>Curves</h2><p class='note'>Thin: a seed; bold: their mean; the band: from the least to the largest.</p>",
+        "<h2>Curves</h2><p class='note'>Thin: a seed; bold: their mean; the band: from the least to the largest. "
+        "What is below all of the second half is out of sight.</p>",
         curves(lines, colours),
         *_class_gains(comparison, lines, colours),
         *_samples(lines, header, colours),

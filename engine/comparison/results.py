@@ -84,10 +84,11 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread | None:
         """None of no value; NaN where one is none."""
-        numbers = [math.nan if value is None else value for value in values]
-        if not numbers:
+        if not values:
             return None
-        return cls(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None)
+        if any(value is None or math.isnan(value) for value in values):
+            return cls(math.nan, None)
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
     def text(self, *, signed: bool = False) -> str:
         """In per cent, or in points with their sign."""

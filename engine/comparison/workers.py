@@ -58,7 +58,8 @@ class Worker:
 
 def places(device: str, device_kind: str, jobs: int, runs: int) -> list[Place]:
     """As many as `jobs`, at most one a run; 0 is one a GPU, or one a core where there is none or --device is cpu. They
-    share the cores, and take the GPUs in turns unless --device names one.
+    share the cores, with no more threads each than OMP_NUM_THREADS where it is set, and take the GPUs in turns unless
+    --device names one.
 
     device: as --device says it; device_kind: cpu or cuda, what that comes down to here.
     """
@@ -69,7 +70,8 @@ def places(device: str, device_kind: str, jobs: int, runs: int) -> list[Place]:
     named = ":" in device
     many = jobs or (cores() if device_kind == "cpu" else 1 if named else len(gpus))
     many = max(min(many, runs), 1)
-    threads = max(cores() // many, 1)
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    threads = max(min(cores() // many, int(most) if most.isdecimal() else cores()), 1)
     return [Place(threads, gpus[number % len(gpus)] if gpus and not named else None) for number in range(many)]
 
 

@@ -1,0 +1,126 @@
+"""What must hold before the first run of a comparison starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from semiseg.engine.comparison.entries import folder_of, prepared, split_of
+from semiseg.engine.data import prepare_data
+from semiseg.engine.run import Run
+from semiseg.engine.training.resume import identity
+from semiseg.pipelines.errors import UsageError
+
+METHODS = ["supervised_folder", "cps_folder"]
+
+
+def begin(entry):
+    """A run as `train` begins it."""
+    data = prepare_data(entry.recipe)
+    Run.create(entry.folder, entry.recipe.to_dict(), {"name": data.split.name} | identity(data)).close()
+
+
+@pytest.mark.parametrize(
+    ("share", "split"),
+    [
+        ("1/16", "draw:1/16@3"),
+        ("30", "draw:30@3"),
+        (".5", "draw:.5@3"),
+        ("all", "all"),
+        ("voc-cps-1/8", "voc-cps-1/8"),
+        ("lists/labeled.txt", "lists/labeled.txt"),
+    ],
+)
+def test_shares_and_counts_are_drawn_for_each_seed_and_other_splits_are_as_they_are(share, split):
+    assert split_of(share, 3) == split
+
+
+def test_every_run_has_a_folder_that_says_what_it_is(tmp_path):
+    names = [
+        folder_of(tmp_path, method, share, seed).relative_to(tmp_path).as_posix()
+        for method, share, seed in [
+            ("cac_voc", "1/16", 0),
+            ("cac_voc --lr 0.02", "../lists/a.txt", 1),
+            ("cac_voc", "all", 0),
+        ]
+    ]
+    assert names == ["cac_voc-1of16-seed0", "cac_voc_lr_0.02-.._lists_a.txt-seed1", "cac_voc-all-seed0"]
+
+
+def test_methods_that_need_unlabelled_images_are_left_out_where_there_are_none(planned, folder_root):
+    comparison = planned(METHODS, ["1/2", "all"], data=folder_root(masked=8, bare=0))
+    told = []
+    comparison, data = prepared(comparison, told.append)
+    assert [(entry.method, entry.share) for entry in comparison.entries] == [
+        ("supervised_folder", "1/2"),
+        ("cps_folder", "1/2"),
+        ("supervised_folder", "all"),
+    ]
+    assert len(data.split.labeled) == 3
+    assert "labels all: nothing is unlabelled; left out: cps_folder" in [event.text for event in told]
+
+
+def test_where_images_without_masks_are_left_all_labels_leave_no_method_out(planned, folder_root):
+    comparison, _ = prepared(planned(METHODS, ["all"], data=folder_root(masked=8, bare=4)))
+    assert comparison.methods == METHODS
+
+
+@pytest.mark.parametrize(
+    ("shares", "changes", "said"),
+    [
+        (["1/100"], {}, "cannot draw a share of 1/100 of 6 images"),
+        (["nowhere.txt"], {}, "nowhere.txt"),
+        (["1/2"], {"lr": -1.0}, "supervised_folder: --lr"),
+        (["1/2", "1of2"], {}, "one folder"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_written(planned, folder_root, shares, changes, said):
+    comparison = planned(METHODS, shares, data=folder_root(), **changes)
+    with pytest.raises(UsageError, match=said):
+        prepared(comparison)
+    assert not comparison.out.exists()
+
+
+def test_recipes_of_several_data_sets_are_not_compared(planned, folder_root):
+    comparison = planned(["supervised_folder", "cac_shapes"], data=folder_root())
+    with pytest.raises(UsageError, match="layout is folder for supervised_folder and shapes for cac_shapes"):
+        prepared(comparison)
+
+
+def test_methods_that_are_judged_differently_are_named(planned, folder_root):
+    comparison = planned(METHODS, data=folder_root())
+    other = comparison.entries[1]
+    judged = dataclasses.replace(other.recipe.evaluation, window=64, protocol="slide")
+    other = dataclasses.replace(other, recipe=other.recipe.replace(evaluation=judged))
+    told = []
+    prepared(dataclasses.replace(comparison, entries=(comparison.entries[0], other)), told.append)
+    assert any("judged differently: supervised_folder by" in event.text for event in told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"steps": 30}, "steps was 20 in"), ({"eval_every": 5}, "eval_every was None in"), ({"lr": 0.5}, "lr was")],
+)
+def test_a_folder_with_runs_of_other_settings_is_refused(planned, folder_root, changes, said):
+    data = folder_root()
+    begin(planned(METHODS, data=data).entries[1])
+    prepared(planned(METHODS, ["1/2", "1/3"], 2, data=data, threads=3))  # more of them, and other threads, do no harm
+    with pytest.raises(UsageError, match=said):
+        prepared(planned(METHODS, data=data, **changes))
+
+
+def test_a_folder_with_runs_of_other_images_is_refused(planned, folder_root):
+    data = folder_root()
+    begin(planned(METHODS, data=data).entries[1])
+    (data / "images/a011.jpg").unlink()
+    with pytest.raises(UsageError, match=r"--out: the unlabelled images are not those .*a011"):
+        prepared(planned(METHODS, data=data))
+
+
+def test_a_second_comparison_in_a_folder_is_refused_while_one_is_at_work(planned):
+    comparison = planned(METHODS)
+    with comparison.lock(), pytest.raises(UsageError, match="another comparison is at work"), comparison.lock():
+        pass
+    with comparison.lock():
+        pass

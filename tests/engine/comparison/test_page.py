@@ -1,0 +1,65 @@
+"""The page of a comparison."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from semiseg.engine.comparison.page import write_page
+from semiseg.engine.comparison.results import finished_of
+
+METHODS = ["supervised_folder", "cps_folder", "cac_folder --lr 0.5"]
+MARKUP = "<script>alert(1)"
+ESCAPED = "&lt;script&gt;alert(1)"
+
+
+@pytest.fixture
+def page(planned, finish):
+    """`page(methods, shares, seeds, …)`: of runs with invented scores."""
+
+    def build(methods=METHODS, shares=("1/2",), seeds=2, **options) -> str:
+        comparison = planned(methods, shares, seeds)
+        for number, entry in enumerate(comparison.entries):
+            finish(entry, 0.4 + 0.01 * number, **options)
+        path = write_page(comparison, finished_of(comparison))
+        assert path == comparison.out / "comparison.html"
+        return path.read_text()
+
+    return build
+
+
+def test_names_of_classes_files_and_methods_are_no_markup(page):
+    text = page(
+        [METHODS[0], f"cps_folder --x '{MARKUP}'"], classes=("ground", MARKUP, "$x_1$ & <b>"), samples=(f"a/{MARKUP}",)
+    )
+    assert "<script" not in text
+    assert "<b>" not in text.replace("<b style", "")
+    assert text.count(ESCAPED) >= 4  # a method, a class in legend and figure, a file
+    assert "$x_1$ &amp; &lt;b&gt;</text>" in text  # which is no formula
+
+
+def test_the_page_is_one_file_and_needs_no_network(page):
+    text = page()
+    sources = re.findall(r"(?:src|href)=['\"]([^'\"]*)", text)
+    assert sources
+    assert all(source.startswith(("data:image/", "#")) or source.endswith("/report.html") for source in sources)
+    assert not re.search(r"@import|url\((?!#)|<link|<iframe", text)
+
+
+def test_all_that_was_run_is_on_the_page(page):
+    text = page(shares=("1/2", "1/3"))
+    assert text.count("<h2>Gain of each class") == 2
+    assert text.count("<h2>The same images") == 2
+    assert text.count("/report.html") == 12
+    assert text.count("semiseg train cac_folder") == 4
+    assert "12 of 12 runs, seeds 0, 1" in text
+    first = text[text.index("<h2>The same images") :]
+    assert first.count("<figcaption>", 0, first.index("<h2>", 1)) == 5  # image, truth and the methods
+    assert "lr" in text[text.index("<h2>Settings") : text.index("the same for all")]
+
+
+def test_a_method_alone_has_a_page(page):
+    text = page(METHODS[:1], seeds=1)
+    assert "Gain of each class" not in text
+    assert "<h2>The same images" in text

@@ -1,0 +1,97 @@
+"""Means, spreads and gains of a comparison, as lines, tables and CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+
+from semiseg.engine.comparison.results import (
+    Spread,
+    finished_of,
+    lines_of,
+    markdown,
+    plain_lines,
+    table,
+    write_csv,
+)
+
+METHODS = ["supervised_folder", "cps_folder"]
+LAST = {("supervised_folder", 0): 0.5, ("supervised_folder", 1): 0.6, ("cps_folder", 0): 0.53, ("cps_folder", 1): 0.69}
+
+
+@pytest.fixture
+def comparison(planned, finish):
+    comparison = planned(METHODS, ["1/2"], 2)
+    for entry in comparison.entries:
+        finish(entry, LAST[entry.method, entry.seed])
+    return comparison
+
+
+def test_a_line_has_the_mean_and_the_spread_and_the_gain_is_that_of_pairs(comparison):
+    baseline, rival = lines_of(comparison, finished_of(comparison))
+    assert (baseline.method, baseline.best_gain, baseline.last_gain) == ("supervised_folder", None, None)
+    assert baseline.last.mean == pytest.approx(0.55)
+    assert baseline.last.deviation == pytest.approx(0.1 / math.sqrt(2))
+    assert baseline.best.mean == pytest.approx(0.56)
+    assert rival.last_gain.mean == pytest.approx(0.06)
+    assert rival.last_gain.deviation == pytest.approx(0.06 / math.sqrt(2))  # of 0.03 and 0.09, not of the scores
+    assert rival.mean("images_per_s") == 10.5
+    assert rival.hours == 4  # two runs of an hour on two threads each
+
+
+def test_gains_are_of_the_seeds_that_both_have(planned, finish):
+    comparison = planned(METHODS, ["1/2"], 3)
+    for entry in comparison.entries:
+        if (entry.method, entry.seed) not in (("supervised_folder", 2), ("cps_folder", 0)):
+            finish(entry, 0.5 + 0.1 * entry.seed + 0.02 * (entry.method == "cps_folder"))
+    _, rival = lines_of(comparison, finished_of(comparison))
+    assert rival.last.mean == pytest.approx(0.67)
+    assert (rival.last_gain.mean, rival.last_gain.deviation) == (pytest.approx(0.02), None)
+
+
+def test_a_score_that_is_no_number_is_none_of_the_table(planned, finish):
+    comparison = planned(METHODS)
+    finish(comparison.entries[0], None)
+    finish(comparison.entries[1], 0.5)
+    lines = lines_of(comparison, finished_of(comparison))
+    _, rows = table(lines)
+    assert [row[5] for row in rows] == ["-", "50.00"]
+    assert rows[1][6] == "-"
+    assert plain_lines(lines)[1]["last_gain"] is None
+
+
+def test_the_table_of_a_person_has_gains_in_a_column_of_their_own(comparison):
+    columns, rows = table(lines_of(comparison, finished_of(comparison)))
+    assert columns[:7] == ["method", "labelled", "steps", "mIoU best %", "gain", "mIoU last %", "gain"]
+    assert rows[0][:7] == ["supervised_folder", "4 (1/2)", "20", "56.00 ± 7.07", "", "55.00 ± 7.07", ""]
+    assert rows[1][5:] == ["61.00 ± 11.31", "+6.00 ± 4.24", "10.5", "1.0", "0.50", "4.00"]
+    assert columns[-1] == "core h"
+    assert markdown(columns, rows).splitlines()[2].startswith("| supervised_folder | 4 (1/2) | 20 | 56.00 ± 7.07 |  |")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"), [([0.5], "+50.00"), ([-0.01, -0.03], "-2.00 ± 1.41"), ([None], "-"), ([0.1, None], "-")]
+)
+def test_spreads(values, text):
+    assert Spread.of(values).text(signed=True) == text
+    assert Spread.of([]) is None
+
+
+def test_csv_has_a_row_a_run_with_all_that_it_takes_to_make_it_again(comparison, finish, tmp_path):
+    path = tmp_path / "results.csv"
+    write_csv(path, finished_of(comparison)[:3])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        ("supervised_folder", "0"),
+        ("cps_folder", "0"),
+        ("supervised_folder", "1"),
+    ]
+    row = rows[1]
+    assert (float(row["last"]), float(row["best"]), row["best_step"]) == (0.53, 0.54, "10")
+    assert (row["split"], row["checksum"]) == ("draw:1/2@0", "0123abcd")
+    assert (row["machine"], row["torch"], row["commit"]) == ("a processor", "2.0", "c0ffee")
+    assert row["command"] == "semiseg train cps_folder --seed 0"
+    assert float(row["iou/car"]) == pytest.approx(0.63)
