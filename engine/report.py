@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..pipelines.datasets.manifest import Record
 from ..pipelines.decode import COLOUR, LABEL, read
+from ..pipelines.errors import UsageError
 from .checkpoint import Header, load_network
 from .device import Precision
 from .disk import whole, writing
@@ -83,6 +84,8 @@ def write_report(folder: Path) -> Path:
 
 def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]]) -> str:
     scored = [line for line in lines if "val/miou" in line]
+    if not scored:
+        raise UsageError(f"{run.folder}: log.jsonl holds no evaluation; go on with the run by --resume")
     trained = [line for line in lines if "loss" in line]
     best = best_of(scored, recipe.protocol())
     tiles = {
