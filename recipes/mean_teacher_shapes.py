@@ -5,7 +5,7 @@ from dataclasses import replace
 from semiseg.engine.commands.main import main
 from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes.mean_teacher_voc import COLOURS
+from semiseg.recipes.supervised_shapes import COLOURS
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 

@@ -4,6 +4,11 @@ from semiseg.engine.commands.main import main
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.views import Augmentation
+from semiseg.recipes.unimatch_voc import COLOURS as STRONG
+
+COLOURS = STRONG | {"hue": 15 / 360, "gray": 0.0}
+"""Of strong views. A class's hue is no accident here: figures are painted within 15 degrees or so of it, and the next
+class's is 60 degrees off; so strong views neither turn hues further nor lose them in grey."""
 
 
 def recipe() -> Recipe:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from semiseg.engine.commands.main import main
 from semiseg.engine.methods.unimatch import UniMatchConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes.supervised_shapes import COLOURS
 from semiseg.recipes.supervised_shapes import recipe as supervised
-from semiseg.recipes.unimatch_voc import COLOURS
 
 
 def recipe() -> Recipe:
