@@ -20,6 +20,7 @@ import random
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -40,6 +41,7 @@ from semiseg.engine.api import load_recipe, train
 from semiseg.engine.models import ENCODERS, Encoder
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.outcome import differences, outcome
+from semiseg.pipelines.errors import UsageError
 
 METHODS = ("supervised", "cac", "cps", "mean_teacher")
 MOST = 40
@@ -219,7 +221,10 @@ def start(target: Callable, *arguments: Any, count: int = 1) -> Started:
 def run(environment: dict[str, str], target: Callable, *arguments: Any) -> None:
     """In the environment that there is now, and not in that of when the libraries were loaded."""
     os.environ.update(environment)
-    target(*arguments)
+    try:
+        target(*arguments)
+    except UsageError as error:  # where another process of the run is gone, for one
+        sys.exit(f"{error}")
 
 
 def train_and_die(recipe: Recipe, calls: int, torn: bool) -> None:
