@@ -103,6 +103,8 @@ class Runtime:
     save_every: str = "5m"
     """Minutes (5m) or steps (500) after which the state is saved that a run goes on from; with each evaluation and at a
     signal it is, too."""
+    requeue: bool = False
+    """A job of SLURM that a signal has ended, all saved, asks to be started again, and goes on in --out when it is."""
     keep: int = 2
     """Saves that stay, each as large as networks and optimizer; where the newest is damaged, the one before takes its
     place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,12 +15,15 @@ from .. import api, console
 from ..data import locate
 from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
-from ..events import Event
+from ..events import Event, Listener
 from ..hyperparameters import hyperparameters
 from ..processes import leads
 from ..recipe import Recipe
 from ..training.forecast import forecast
 from ..training.interruption import verify_resume
+from ..training.result import Result
+from ..training.signals import Stopped
+from . import slurm
 from .options import emit
 from .table import show_settings
 
@@ -48,7 +52,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
                     "better"
                 )
 
-        result = api.train(recipe, show)
+        result = api.train(recipe, show) if not recipe.runtime.requeue else trained_in_job(recipe, show)
     if not leads():
         return
     report = result.out / "report.html"
@@ -60,6 +64,17 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
     console.say(f"report: {report}")
     if recipe.runtime.json:
         emit(result.to_dict() | {"report": str(report)})
+
+
+def trained_in_job(recipe: Recipe, listener: Listener) -> Result:
+    """As api.train, in a job of SLURM, which is started again after a signal."""
+    slurm.require_job()
+    try:
+        return api.train(recipe, listener)
+    except Stopped as stopped:
+        if stopped.signal == signal.SIGINT:  # a person, who means it
+            raise
+        raise Stopped(stopped.signal, f"{stopped}; {slurm.requeue()}") from None
 
 
 def verify(recipe: Recipe) -> None:

@@ -37,11 +37,12 @@ def begun(recipe: Recipe) -> Run | None:
 
 
 def _restarted(recipe: Recipe) -> bool:
-    """Whether torchrun has begun the run before, with the same arguments. Raises UsageError where nobody can tell."""
-    if not restarts():
+    """Whether torchrun or SLURM has begun the run before, with the same arguments. Raises UsageError where nobody can
+    tell."""
+    if not restarts() and not recipe.runtime.requeue:
         return False
     if recipe.runtime.out is None:
-        raise UsageError("--out: pass a folder, in which a run that torchrun starts anew goes on")
+        raise UsageError("--out: pass a folder, in which a run that is started anew goes on")
     return (Path(recipe.runtime.out) / "recipe.json").exists()
 
 

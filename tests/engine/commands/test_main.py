@@ -567,6 +567,55 @@ def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, t
     assert err.startswith("semiseg: --resume: no unfinished run of supervised_voc is in runs; say which with --out")
 
 
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A job of SLURM, and the file in which its scontrol, which fails if it ends in FAILS, notes what it is asked."""
+    said, program = tmp_path / "said", tmp_path / "bin/scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {said}\n[ -z "$FAILS" ] || {{ echo "$FAILS" >&2; exit 1; }}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    return said
+
+
+def test_a_job_is_started_again_after_a_signal_and_goes_on_with_the_same_command(
+    semiseg, voc_root, tmp_path, monkeypatch, job
+):
+    root, evaluate, out = voc_root(), trainer.evaluate, tmp_path / "run"
+    waiting = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+
+    def interrupted(*arguments, **options):
+        if waiting:
+            signal.raise_signal(waiting.pop())
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    arguments = train(root, "--steps", "4", "--eval-every", "1", "--requeue", "--out", out)
+    code, _, err = semiseg(*arguments)
+    assert (code, job.read_text()) == (75, "requeue 42\n")
+    line = f"semiseg: stopped after step 1; go on with --out {out} --resume; job 42 is started again"
+    assert err.splitlines() == [line]
+    monkeypatch.setenv("FAILS", "Job is held")
+    code, _, err = semiseg(*arguments)
+    assert (code, job.read_text()) == (75, 2 * "requeue 42\n")
+    assert err.endswith("warning: job 42 is not started again: Job is held (scontrol requeue 42)\n")
+    code, _, err = semiseg(*arguments)  # Ctrl-C: no job is to be started again
+    assert (code, job.read_text()) == (130, 2 * "requeue 42\n")
+    code, text, err = semiseg(*arguments)
+    assert code == 0, err
+    assert f"going on with {out} at step 3" in text
+
+
+def test_requeue_without_slurm_is_one_line(refused, voc_root, tmp_path, monkeypatch, job):
+    arguments = train(voc_root(), "--requeue")
+    assert refused(*arguments).startswith("semiseg: --out: pass a folder")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "scontrol is not in PATH" in refused(*arguments, "--out", tmp_path / "run")
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert "no job of SLURM" in refused(*arguments, "--out", tmp_path / "run")
+
+
 def test_what_was_left_undone_after_the_last_step_is_done(semiseg, voc_root, tmp_path, monkeypatch):
     """Ended between the last save and the report, as by a full disk."""
 
