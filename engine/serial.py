@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import reprlib
+import sys
 import types
 import typing
 from pathlib import Path
@@ -15,7 +15,7 @@ from .methods import MethodConfig, find_method, method_of
 KINDS = {
     bool: ("true or false", lambda value: isinstance(value, bool)),
     int: ("a whole number", lambda value: _number(value, int)),
-    float: ("a number", lambda value: _number(value, int, float) and math.isfinite(value)),
+    float: ("a number", lambda value: _number(value, int, float) and abs(value) <= sys.float_info.max),
     str: ("text", lambda value: isinstance(value, str)),
     Path: ("a path", lambda value: isinstance(value, (str, Path))),
     dict: ("an object", lambda value: isinstance(value, dict)),
