@@ -88,3 +88,10 @@ def windows(augmentation: Augmentation, crop: int) -> str:
         words = [f"scales {' '.join(f'{factor * scale:g}' for scale in augmentation.factors)}"]
     chances = {name: getattr(augmentation, name) for name in ("flip", "jitter", "gray", "blur")}
     return ", ".join(words + [f"{name} {chance:g}" for name, chance in chances.items() if chance])
+
+
+def shown(value: Any) -> str:
+    """A value of a setting, for a person."""
+    if value is None or isinstance(value, bool):
+        return {None: "default", False: "false", True: "true"}[value]
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

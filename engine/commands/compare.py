@@ -84,7 +84,8 @@ def compare(arguments: list[str]) -> None:
     where = places(recipe.runtime.device, device.type, options.jobs, waiting)
     with comparison.lock() as lock, console.listening() as listener:
         if waiting:
-            console.say(f"{waiting} runs, {len(where)} at a time, {where[0].threads} threads each: {options.out}")
+            cost = f"{len(where)} at a time, with {where[0].threads} thread(s) each"
+            console.say(f"{waiting} of {len(comparison.entries)} runs to go, {cost}, in {options.out}")
         number = itertools.count(len(comparison.entries) - waiting + 1)
         try:
             train_all(comparison.entries, where, lock, lambda entry: record(comparison, entry, next(number)), listener)

@@ -90,7 +90,7 @@ def run_command(arguments: list[str]) -> None:
 def help_text() -> str:
     """All commands and recipes."""
     lines = ["usage: semiseg COMMAND [--help] …", "", "  train RECIPE   train a recipe; --help lists its settings"]
-    lines.append("  compare RECIPE … train several with the same labelled images, and set them side by side")
+    lines.append("  compare RECIPE train several with the same labelled images, and set them side by side")
     lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
     lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
     lines += ["", f"recipes: {', '.join(recipes())}"]

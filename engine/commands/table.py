@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .. import console
-from ..hyperparameters import settings
+from ..hyperparameters import settings, shown
 from ..recipe import Recipe
 
 
@@ -21,7 +19,7 @@ def show_settings(recipe: Recipe, default: Recipe, classes: int | None) -> None:
     rows = []
     for name, value in ours.items():
         mark = " *" if theirs and theirs.get(name) != value else ""
-        rows.append([name, f"{_shown(value)}{mark}", _shown(theirs[name]) if name in theirs else ""])
+        rows.append([name, f"{shown(value)}{mark}", shown(theirs[name]) if name in theirs else ""])
     console.table(f"{default.name}", columns, [row[: len(columns)] for row in rows])
     if recipe.batch != default.batch:
         console.say(scaling(recipe, default))
@@ -35,9 +33,3 @@ def scaling(recipe: Recipe, default: Recipe) -> str:
     if recipe.lr == default.lr * recipe.batch / default.batch:
         return f"batch: {ratio} of the recipe's, lr scaled alike to {recipe.lr:g} (--scale-lr none: not), {unchanged}"
     return f"batch: {ratio} of the recipe's, lr {recipe.lr:g} not scaled with it, {unchanged}"
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "default", False: "false", True: "true"}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

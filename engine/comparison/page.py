@@ -8,7 +8,6 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +15,7 @@ from PIL import Image
 from ..checkpoint import Header, load_network
 from ..disk import whole
 from ..evaluation.scores import percent
-from ..hyperparameters import settings
+from ..hyperparameters import settings, shown
 from ..page import STYLE, embedded, legend
 from ..report import read_samples
 from .entries import Comparison
@@ -116,13 +115,13 @@ def _samples(lines: Sequence[Line], header: Header, colours: dict[str, str]) -> 
 
 def _panel(caption: str, picture: np.ndarray, colour: str = "transparent") -> str:
     """A picture no larger than a page has room for; masks keep their colours."""
-    shown, buffer = Image.fromarray(picture), io.BytesIO()
+    reduced, buffer = Image.fromarray(picture), io.BytesIO()
     photograph = caption == "image"
-    shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
+    reduced.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
     if photograph:
-        shown.save(buffer, "JPEG", quality=88)
+        reduced.save(buffer, "JPEG", quality=88)
     else:
-        shown.save(buffer, "PNG", optimize=True)
+        reduced.save(buffer, "PNG", optimize=True)
     words = f"<b style='border-color:{colour}'>{html.escape(caption)}</b>"
     return f"<figure>{embedded(buffer.getvalue(), 'jpeg' if photograph else 'png')}<figcaption>{words}</figure>"
 
@@ -135,7 +134,7 @@ def _settings(lines: Sequence[Line], classes: int) -> str:
     names = dict.fromkeys(name for own in values.values() for name in own)
     different, alike = [], []
     for name in names:
-        row = [_shown(own.get(name, "")) for own in values.values()]
+        row = [shown(own[name]) if name in own else "" for own in values.values()]
         (alike if len(set(row)) == 1 else different).append([name, *row])
     columns = ["", *values]
     numbers = range(1, len(columns))
@@ -173,17 +172,11 @@ def _table(
     right = set(numbers)
 
     def cells(tag: str, row: Sequence[str], link: str = "") -> str:
-        shown = [html.escape(cell) for cell in row]
+        words = [html.escape(cell) for cell in row]
         if link:
-            shown[0] = f"<a href='{html.escape(link)}'>{shown[0]}</a>"
+            words[0] = f"<a href='{html.escape(link)}'>{words[0]}</a>"
         marks = (" class='n'" if number in right else "" for number in range(len(row)))
-        return "".join(f"<{tag}{mark}>{cell}" for mark, cell in zip(marks, shown))
+        return "".join(f"<{tag}{mark}>{cell}" for mark, cell in zip(marks, words))
 
     body = "".join(f"<tr>{cells('td', row, links[n] if links else '')}</tr>" for n, row in enumerate(rows))
     return f"<div class='wide'><table><tr>{cells('th', columns)}</tr>{body}</table></div>"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
