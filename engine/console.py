@@ -43,7 +43,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     the lines, and nothing is cut off."""
     grid = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="right" if number else "left", no_wrap=True)
+        grid.add_column(Text(column), justify="right" if number else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*map(Text, row))
     if title:

@@ -79,6 +79,14 @@ class Comparison:
         """All methods but the baseline."""
         return [method for method in self.methods if method != self.baseline]
 
+    @property
+    def judged(self) -> str:
+        """How the methods are judged: in one way, or who in which."""
+        by: dict[str, dict[str, None]] = {}
+        for entry in self.entries:
+            by.setdefault(str(entry.recipe.protocol()), {})[entry.method] = None
+        return next(iter(by)) if len(by) == 1 else "; ".join(f"{', '.join(who)} by {how}" for how, who in by.items())
+
     @contextmanager
     def lock(self) -> Iterator[int]:
         """Keeps the folder for this process and for those that it hands the file's number to. Raises UsageError where
@@ -130,11 +138,10 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
         on_event(Event("note", f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}"))
     if not possible:
         raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
-    protocols = {str(entry.recipe.protocol()): entry.method for entry in possible}
-    if len(protocols) > 1:
-        judged = "; ".join(f"{method} by {protocol}" for protocol, method in protocols.items())
-        on_event(Event("note", f"warning: the methods are judged differently: {judged}"))
-    return replace(comparison, entries=tuple(possible)), data
+    comparison = replace(comparison, entries=tuple(possible))
+    if len({entry.recipe.protocol() for entry in possible}) > 1:
+        on_event(Event("note", f"warning: the methods are not judged alike: {comparison.judged}"))
+    return comparison, data
 
 
 def _require_sense(entries: tuple[Entry, ...]) -> None:

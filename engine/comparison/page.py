@@ -51,7 +51,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
     title = f"{len(comparison.methods)} methods on {recipe.runtime.data or recipe.layout}"
     about = (
         f"{len(finished)} of {len(comparison.entries)} runs, seeds {', '.join(map(str, comparison.seeds))}; baseline "
-        f"{comparison.baseline}; evaluated {recipe.protocol()}. All have the same labelled images; a share's are "
+        f"{comparison.baseline}; evaluated {comparison.judged}. All have the same labelled images; a share's are "
         "drawn anew for each seed."
     )
     named = "".join(

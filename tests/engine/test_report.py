@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from semiseg.engine.checkpoint import header_of, save_network
+from semiseg.engine.data import prepare_data
 from semiseg.engine.models import build_network
-from semiseg.engine.report import write_report
+from semiseg.engine.pictures import coloured
+from semiseg.engine.report import read_samples, write_report, write_samples
 from semiseg.engine.run import Run
+from semiseg.pipelines.decode import COLOUR, LABEL, read
 from semiseg.pipelines.errors import UsageError
 
 MARKUP = "<script>alert(1)</script>"
@@ -41,3 +46,24 @@ def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     page = write_report(run.folder).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_samples_are_read_as_they_were_written(tiny, voc_root, tmp_path):
+    recipe = tiny("supervised", data=voc_root())
+    data = prepare_data(recipe)
+    run = Run(tmp_path / "run")
+    run.checkpoints.mkdir(parents=True)
+    dataset = data.dataset
+    network = build_network("cac", "resnet18", len(dataset.classes), head_width=16)
+    header = header_of(recipe, network, dataset.classes, dataset.palette)
+    save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
+    write_samples(run, data.val, torch.device("cpu"))
+    samples = read_samples(run)
+    assert list(samples) == [record.id for record in data.val]
+    for record in data.val:
+        size = record.height, record.width
+        image, truth, predicted = samples[record.id]
+        np.testing.assert_array_equal(image, read(record.image, COLOUR, size))
+        np.testing.assert_array_equal(truth, coloured(read(record.mask, LABEL, size), dataset.palette))
+        assert predicted.shape == image.shape
+        assert {*map(tuple, predicted.reshape(-1, 3))} <= {*map(tuple, dataset.palette)}

@@ -1,0 +1,16 @@
+"""What a person sees."""
+
+from __future__ import annotations
+
+from semiseg.engine import console
+
+
+def test_a_table_wider_than_the_terminal_is_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    console.use(stderr=False)
+    cells = ["a" * 100, "b" * 200]
+    console.table("a title", ["first", "[second]"], [cells])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a title"
+    assert lines[1].split() == ["first", "[second]"]
+    assert lines[2].split() == cells
