@@ -33,6 +33,7 @@ OURS = {
     "--split": "pass --shares",
     "--seed": "pass --seeds",
     "--resume": "the same command goes on by itself",
+    **dict.fromkeys(("--out", "--dry-run", "--json"), "pass it for all runs together"),
 }
 """Flags of `train` that a comparison sets, and what stands in for each."""
 

@@ -53,6 +53,7 @@ def refused(semiseg, tmp_path):
         (["cac_folder", "--seed", "3"], "--seed: a comparison sets it; pass --seeds"),
         (["cac_folder", "--split=all"], "--split: a comparison sets it; pass --shares"),
         (["cac_folder --resume"], "--resume: a comparison sets it"),
+        (["cac_folder --dry_run"], "--dry-run: a comparison sets it; pass it for all runs together"),
         (["cac_folder", "--baseline", "cps_folder"], "--baseline: 'cps_folder' is none of"),
         (["cac_folder"], "cac_folder: --data: "),
         (["cac_folder", "--data", "/nowhere"], "/nowhere"),
