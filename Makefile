@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What `make demo` and `make compare` train.
-DEMO := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes --shares 1/16 --seeds 1 --steps 100 --eval-every 20
-COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes --shares 1/16 all --steps 900 --eval-every 180 \
-	--precision bf16
+DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --eval-every 100
+COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes mean_teacher_shapes cutmix_seg_shapes \
+	fixmatch_shapes unimatch_shapes --shares 1/16 all --eval-every 100
 
 .PHONY: setup demo test lint bench compare clean
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import own
 from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
-    return replace(supervised(), name="cps_folder", method=CpsConfig(), unlabeled=supervised().labeled)
+    return replace(supervised(), name="cps_folder", method=own.cps(), unlabeled=supervised().labeled)
 
 
 if __name__ == "__main__":

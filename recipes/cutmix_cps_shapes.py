@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import own
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 
 def recipe() -> Recipe:
-    return replace(supervised(), name="cutmix_cps_shapes", method=CutMixCpsConfig())
+    return replace(supervised(), name="cutmix_cps_shapes", method=own.cutmix_cps())
 
 
 if __name__ == "__main__":

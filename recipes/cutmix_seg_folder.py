@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.cutmix_seg import CutMixSegConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import own
 from semiseg.recipes.mean_teacher_voc import COLOURS
 from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **COLOURS)
-    return replace(supervised(), name="cutmix_seg_folder", method=CutMixSegConfig(), unlabeled=strong)
+    return replace(supervised(), name="cutmix_seg_folder", method=own.cutmix_seg(), unlabeled=strong)
 
 
 if __name__ == "__main__":

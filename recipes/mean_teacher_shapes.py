@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import own
 from semiseg.recipes.supervised_shapes import COLOURS
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **COLOURS)
-    return replace(supervised(), name="mean_teacher_shapes", method=MeanTeacherConfig(), unlabeled=strong)
+    return replace(supervised(), name="mean_teacher_shapes", method=own.mean_teacher(), unlabeled=strong)
 
 
 if __name__ == "__main__":

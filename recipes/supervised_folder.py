@@ -16,6 +16,8 @@ def recipe() -> Recipe:
         split="all",
         backbone="efficientnet_lite0",
         steps=20_000,
+        lr=0.05,
+        backbone_lr=0.2,
         evaluation=Evaluation(long_side=1.25),
     )
 

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.unimatch import UniMatchConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import own
 from semiseg.recipes.supervised_folder import recipe as supervised
 from semiseg.recipes.unimatch_voc import COLOURS
 
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **COLOURS)
-    return replace(supervised(), name="unimatch_folder", method=UniMatchConfig(), unlabeled=strong)
+    return replace(supervised(), name="unimatch_folder", method=own.unimatch(), unlabeled=strong)
 
 
 if __name__ == "__main__":

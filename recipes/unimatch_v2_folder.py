@@ -3,26 +3,26 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 from semiseg.engine.recipe import Evaluation, Recipe
+from semiseg.recipes import own
 from semiseg.recipes.supervised_folder import recipe as supervised
 from semiseg.recipes.unimatch_v2_voc import recipe as voc
 from semiseg.recipes.unimatch_voc import COLOURS
 
 
 def recipe() -> Recipe:
-    own, published = supervised(), voc()
+    folder, published = supervised(), voc()
     return replace(
         published,
         name="unimatch_v2_folder",
         layout="folder",
         published="",
-        split=own.split,
+        split=folder.split,
         backbone="dinov2_small",
-        method=UniMatchV2Config(),
-        steps=own.steps,
-        labeled=own.labeled,
-        unlabeled=replace(own.labeled, **COLOURS),
+        method=own.unimatch_v2(),
+        steps=folder.steps,
+        labeled=folder.labeled,
+        unlabeled=replace(folder.labeled, **COLOURS),
         evaluation=Evaluation(long_side=1.25),
     )
 

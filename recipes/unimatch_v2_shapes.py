@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import own
 from semiseg.recipes.supervised_shapes import COLOURS
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 
 def recipe() -> Recipe:
     strong = replace(supervised().unlabeled, **COLOURS)
-    return replace(supervised(), name="unimatch_v2_shapes", method=UniMatchV2Config(), unlabeled=strong)
+    return replace(supervised(), name="unimatch_v2_shapes", method=own.unimatch_v2(), unlabeled=strong)
 
 
 if __name__ == "__main__":

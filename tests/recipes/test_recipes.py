@@ -234,3 +234,9 @@ def test_cityscapes_takes_two_steps_whatever_the_lists_call_the_masks(cityscapes
     assert result.steps == 2
     assert len(result.iou) == 19
     assert result.labeled == 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_own_images_and_the_demo_train_with_the_same_settings(name):
+    """What `make demo` shows is what one's own images get."""
+    assert load_recipe(f"{name}_folder").method == load_recipe(f"{name}_shapes").method

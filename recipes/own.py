@@ -1,0 +1,49 @@
+"""The methods' settings for data of one's own: few labels, pretrained features, hundreds or thousands of steps.
+
+They are ours and not the published ones, which are meant for schedules of days: terms of unlabelled images come in over
+the first half of the schedule, teachers follow their networks from the first step on, and labels count from 0.8 on.
+docs/results.md says what was tried. CAC keeps its published settings.
+"""
+
+from semiseg.engine.methods.cps import CpsConfig
+from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
+from semiseg.engine.methods.cutmix_seg import CutMixSegConfig
+from semiseg.engine.methods.fixmatch import FixMatchConfig
+from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
+from semiseg.engine.methods.unimatch import UniMatchConfig
+from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
+
+RAMP = 0.5
+EMA = 0.98
+THRESHOLD = 0.8
+
+
+def cps() -> CpsConfig:
+    return CpsConfig(ramp=RAMP)
+
+
+def cutmix_cps() -> CutMixCpsConfig:
+    return CutMixCpsConfig(ramp=RAMP)
+
+
+def mean_teacher() -> MeanTeacherConfig:
+    return MeanTeacherConfig(ramp=RAMP, ema=EMA, ema_rule="ramp", ema_buffers="averaged")
+
+
+def cutmix_seg() -> CutMixSegConfig:
+    return CutMixSegConfig(weight=30.0, ramp=RAMP, ema=EMA, ema_rule="ramp")
+
+
+def fixmatch() -> FixMatchConfig:
+    """Labels are those of a teacher: a network that labels for itself gained nothing."""
+    weights = {"supervised_weight": 1.0, "strong_weight": 1.0}
+    return FixMatchConfig(labels="teacher", ema=EMA, threshold=THRESHOLD, ramp=RAMP, **weights)
+
+
+def unimatch() -> UniMatchConfig:
+    weights = {"supervised_weight": 1.0, "strong_weight": 0.5, "perturbed_weight": 0.5}
+    return UniMatchConfig(threshold=THRESHOLD, ramp=RAMP, **weights)
+
+
+def unimatch_v2() -> UniMatchV2Config:
+    return UniMatchV2Config(ema=EMA, threshold=THRESHOLD, ramp=RAMP, supervised_weight=1.0, strong_weight=1.0)
