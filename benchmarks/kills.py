@@ -38,6 +38,7 @@ import command
 import measurement
 import tables
 from semiseg.engine.api import load_recipe, train
+from semiseg.engine.events import Listener, silent
 from semiseg.engine.models import ENCODERS, Encoder
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.outcome import differences, outcome
@@ -130,11 +131,11 @@ class Thin(nn.Module):
         return low, self.high(low)
 
 
-def train_thin(recipe: Recipe) -> None:
+def train_thin(recipe: Recipe, on_event: Listener = silent) -> None:
     """Trains a recipe that may name the encoder."""
     torch.set_num_threads(1)
     ENCODERS["thin"] = Encoder(build=Thin, channels=(8, 16), strides=(4, 16), multiple=1, weights=dict)
-    train(recipe)
+    train(recipe, on_event)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

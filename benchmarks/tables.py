@@ -184,6 +184,19 @@ def save() -> str:
     return markdown(columns, lines)
 
 
+def growth() -> str:
+    lines = [
+        [
+            row["method"],
+            *(row[name] for name in ("steps", "memory_mib", "bytes_a_step", "more_descriptors", "more_threads")),
+        ]
+        for row in newest("growth", "method", "steps", "machine")
+    ]
+    return markdown(
+        ["method", "steps", "memory, MiB", "growth, bytes a step", "descriptors more", "threads more"], lines
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
@@ -192,6 +205,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernels": kernels,
     "kills": kills,
     "save": save,
+    "growth": growth,
 }
 
 

@@ -1,0 +1,53 @@
+"""Nothing grows while a run trains, and the program that looks at it finds what does."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+import growth
+import kills
+from growth import Growth, Moment
+
+
+def test_a_run_keeps_its_memory_descriptors_and_threads(folder_root, tmp_path):
+    """With 15 saves and 5 evaluations among 300 steps; three windows of 3 KiB that stayed with each would be seen."""
+    recipe = kills.small("cac", folder_root(), tmp_path / "run")
+    moments = growth.watched(recipe.replace(steps=300, log_every=5, eval_every=60, save_every="20"))
+    assert [one.step for one in moments] == list(range(5, 301, 5))
+    found = growth.growth(moments)
+    assert found.descriptors <= 0
+    assert found.threads <= 0
+    assert found.bytes_a_step < 8 * growth.MOST
+
+
+@pytest.mark.parametrize("jump", [0, 50 << 20])
+def test_a_jump_is_no_slope_and_a_slope_is_found_beside_it(jump):
+    moments = [Moment(step, 1000 * step + (jump if step > 70 else 0), 9, 5) for step in range(100)]
+    still = [Moment(step, jump if step > 70 else 0, 9, 5) for step in range(100)]
+    assert growth.growth(moments).bytes_a_step == pytest.approx(1000, rel=0.01)
+    assert growth.growth(still).bytes_a_step == 0
+
+
+def test_descriptors_and_threads_that_stay_are_found():
+    """And those that come and go are not."""
+    moments = [Moment(step, 0, 9 + step % 2, 5 + step // 60) for step in range(100)]
+    assert growth.growth(moments) == Growth(0, 0, 0, 1)
+
+
+def test_a_moment_counts_what_this_process_holds():
+    ready, done = threading.Event(), threading.Event()
+    before = growth.moment(1)
+    kept = bytearray(os.urandom(1 << 20)) * 30
+    with open(os.devnull) as _:
+        thread = threading.Thread(target=lambda: (ready.set(), done.wait()))
+        thread.start()
+        ready.wait()
+        after = growth.moment(2)
+        done.set()
+        thread.join()
+    assert (after.descriptors, after.threads) == (before.descriptors + 1, before.threads + 1)
+    assert after.memory - before.memory > 20 << 20
+    assert len(kept)
