@@ -53,8 +53,9 @@ class Data:
 def anchored(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths to its data, so that it means the same in any working folder."""
     data = recipe.runtime.data and Path(recipe.runtime.data).expanduser().absolute()
-    files = plain(absolute(recipe.layout, data, asdict(recipe.files))) if data else {}
-    return recipe.replace(data=data, split=absolute_spec(recipe.split), files=typed(Files, plain(recipe.files) | files))
+    placed = absolute(recipe.layout, data, asdict(recipe.files)) if data else {}
+    files = plain(recipe.files) | {name: str(path) for name, path in placed.items()}
+    return recipe.replace(data=data, split=absolute_spec(recipe.split), files=typed(Files, files))
 
 
 def portable(recipe: Recipe) -> Recipe:
