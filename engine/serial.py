@@ -29,8 +29,6 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": method_of(value).name} | fields if isinstance(value, MethodConfig) else fields
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -8,11 +8,10 @@ import math
 import pytest
 
 from semiseg.engine.catalogue import load_recipe, recipes
-from semiseg.engine.data import anchored
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.protocol import Evaluation
-from semiseg.engine.recipe import Files, Recipe, Runtime
+from semiseg.engine.recipe import Recipe, Runtime
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation
 
@@ -212,12 +211,3 @@ def test_what_a_save_is_due_after():
     cadences = [recipe.replace(save_every=said).runtime.cadence() for said in ("5m", ".5m", "500", "5m")]
     assert cadences == [(300, math.inf), (30, math.inf), (math.inf, 500), (300, math.inf)]
     assert recipe.runtime.cadence() == cadences[0]
-
-
-def test_names_of_files_stay_of_their_types_when_they_become_absolute(tmp_path):
-    """`masks` is text, `val_list` a path."""
-    recipe = load_recipe("supervised_folder").replace(data=tmp_path, files=Files(masks="labels", val_list="val.txt"))
-    files = anchored(recipe).files
-    assert files.masks == str(tmp_path / "labels")
-    assert files.val_list == tmp_path / "val.txt"
-    assert Recipe.from_dict(json.loads(json.dumps(anchored(recipe).to_dict()))).files == files
