@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What `make demo` and `make compare` train.
-DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --eval-every 100
+DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --eval-every 200
 COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes mean_teacher_shapes cutmix_seg_shapes \
-	fixmatch_shapes unimatch_shapes --shares 1/16 all --eval-every 100
+	fixmatch_shapes unimatch_shapes --shares 1/16 all --eval-every 200
 
 .PHONY: setup demo test lint bench compare clean
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import csv
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from semiseg.engine.comparison.results import Spread
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md", "docs/operations.md", "kernels/README.md")
+PAGES = ("README.md", "docs/performance.md", "docs/operations.md", "docs/results.md", "kernels/README.md")
 Row = dict[str, str]
 
 
@@ -197,12 +200,50 @@ def growth() -> str:
     )
 
 
+def comparison(name: str, classes: Sequence[str] = ()) -> str:
+    """The results.csv of `semiseg compare`, committed as results/NAME.csv: its first method is the baseline. classes:
+    those that the mean of the last evaluation is of, all by default."""
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    baseline = rows[0]["method"]
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault((row["share"], row["method"]), {})[row["seed"]] = row
+
+    def last(row: Row) -> float:
+        return statistics.fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
+
+    lines = []
+    for (share, method), runs in groups.items():
+        beside = groups.get((share, baseline), {})
+        gains = [
+            last(row) - last(beside[seed]) for seed, row in runs.items() if seed in beside and row is not beside[seed]
+        ]
+        first = next(iter(runs.values()))
+        lines.append(
+            [
+                f"`{method}`",
+                f"{first['labeled']} ({share})",
+                first["steps"],
+                f"{len(runs)}",
+                Spread.of([last(row) for row in runs.values()]).text(),
+                Spread.of(gains).text(signed=True) if gains else "",
+                *([Spread.of([float(row["best"]) for row in runs.values()]).text()] if not classes else []),
+                f"{statistics.fmean(float(row['seconds']) for row in runs.values()):.0f}",
+            ]
+        )
+    best = ["best mIoU %"] if not classes else []
+    columns = ["recipe", "labelled images", "steps", "seeds", "last mIoU %", "gain", *best, "seconds a run"]
+    return markdown(columns, lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
     "loader": loader,
     "waterfall": waterfall,
     "kernels": kernels,
+    "shapes": partial(comparison, "shapes"),
     "kills": kills,
     "save": save,
     "growth": growth,

@@ -6,6 +6,7 @@ from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.unimatch_voc import COLOURS as STRONG
 
+WINDOWS = Augmentation(base=1.5, range=(0.75, 1.5))
 COLOURS = STRONG | {"hue": 15 / 360, "gray": 0.0}
 """Of strong views. A class's hue is no accident here: figures are painted within 15 degrees or so of it, and the next
 class's is 60 degrees off; so strong views neither turn hues further nor lose them in grey."""
@@ -19,13 +20,13 @@ def recipe() -> Recipe:
         split="draw:1/16@0",
         backbone="efficientnet_lite0",
         head_width=64,
-        crop=96,
+        crop=80,
         batch=4,
-        steps=400,
+        steps=600,
         lr=0.05,
         backbone_lr=0.2,
-        labeled=Augmentation(range=(0.75, 1.5)),
-        unlabeled=Augmentation(range=(0.75, 1.5)),
+        labeled=WINDOWS,
+        unlabeled=WINDOWS,
     )
 
 
