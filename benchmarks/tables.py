@@ -237,6 +237,23 @@ def comparison(name: str, classes: Sequence[str] = ()) -> str:
     return markdown(columns, lines)
 
 
+def tuning() -> str:
+    """Single runs that led to the settings of `recipes/own.py`; see docs/results.md."""
+    columns = ["data", "method", "labelled", "steps", "batch", "lr, backbone", "settings", "strong views"]
+    columns += ["pixels that count %", "of them right %", "last mIoU %"]
+    with (RESULTS / "tuning.csv").open(newline="") as file:
+        lines = [
+            [
+                *(row[name] for name in ("data", "method", "labeled", "steps", "batch")),
+                f"{row['lr']}, {row['backbone_lr']}",
+                *(row[name] for name in ("settings", "strong_views", "kept_pct", "right_pct")),
+                f"{100 * float(row['last']):.1f}",
+            ]
+            for row in csv.DictReader(file)
+        ]
+    return markdown(columns, lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
@@ -244,6 +261,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "waterfall": waterfall,
     "kernels": kernels,
     "shapes": partial(comparison, "shapes"),
+    "tuning": tuning,
     "kills": kills,
     "save": save,
     "growth": growth,
