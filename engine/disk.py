@@ -79,6 +79,8 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         full = getattr(error, "errno", None) in (None, errno.ENOSPC, errno.EDQUOT)
+        if full and not path.parent.is_dir():  # of which torch's error has no number either
+            reason, full = os.strerror(errno.ENOENT), False
         raise (DiskFull if full else UsageError)(
             f"--out: cannot write {path} ({reason}); free space on its disk, or take another folder; a run goes on "
             "from its last save with --resume"

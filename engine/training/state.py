@@ -79,7 +79,8 @@ def write_save(folder: Path, step: int, state: Any, networks: Mapping[str, Write
             with writing(waiting[name]):
                 write(waiting[name])
                 sync(waiting[name])
-        save.files.update(kept | {name: Contents.of(path) for name, path in waiting.items()})
+                save.files[name] = Contents.of(waiting[name])
+        save.files.update({name: contents for name, contents in kept.items() if name not in save.files})
         with whole(folder / save.record, durable=True) as draft:
             draft.write_text(json.dumps(asdict(save), indent=1))
     except BaseException:

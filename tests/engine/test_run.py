@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.utils import collect_env
 
-from semiseg.engine.disk import DiskFull, whole
+from semiseg.engine.disk import DiskFull, whole, writing
 from semiseg.engine.run import Run, commit_of, create_new, environment
 from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
@@ -140,6 +140,13 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path, error):
         fill(path, error)
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["last.state.pt"]
+
+
+def test_a_folder_that_is_gone_is_no_full_disk(tmp_path):
+    """Of which torch's error says as little."""
+    with pytest.raises(UsageError, match="No such file or directory") as error, writing(tmp_path / "gone/a"):
+        torch.save(1, tmp_path / "gone/a")
+    assert not isinstance(error.value, DiskFull)
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "matplotlib"])

@@ -12,7 +12,7 @@ import torch
 
 from semiseg.engine import disk
 from semiseg.engine.training import state as state_module
-from semiseg.engine.training.state import forget, load_save, write_save
+from semiseg.engine.training.state import Contents, forget, load_save, write_save
 from semiseg.pipelines.errors import UsageError
 
 
@@ -144,6 +144,28 @@ def test_a_full_disk_leaves_the_save_before(tmp_path, monkeypatch, full):
         write(tmp_path, 4, first)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert held(tmp_path) == (2, "2", "2")
+
+
+@pytest.mark.parametrize("gone", range(1, 8))
+def test_a_folder_that_goes_while_a_save_is_written_is_told(tmp_path, monkeypatch, gone):
+    """At each call that the disk sees: no traceback, whichever comes first."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    first, sync, contents, calls = write(folder, 2), disk.sync, Contents.of, iter(range(1, 20))
+
+    def going(function):
+        def call(path: Path):
+            if next(calls) == gone:
+                folder.rename(tmp_path / "gone")
+            return function(path)
+
+        return call
+
+    monkeypatch.setattr(disk, "sync", going(sync))
+    monkeypatch.setattr(state_module, "sync", going(sync))
+    monkeypatch.setattr(Contents, "of", going(contents))
+    with pytest.raises(UsageError, match=r"^--out: cannot write .*No such file or directory"):
+        write(folder, 4, first)
 
 
 def test_a_device_without_room_is_told_as_a_full_disk(tmp_path):
