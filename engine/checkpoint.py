@@ -153,9 +153,13 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: its header cannot be read ({error}); it is of a newer semiseg") from error
     projector = any(name.startswith("projector") for name in state)
-    network = build_network(
-        header.network, header.backbone, len(header.classes), head_width=header.head_width, projector=projector
-    )
+    try:
+        network = build_network(
+            header.network, header.backbone, len(header.classes), head_width=header.head_width, projector=projector
+        )
+    except (RuntimeError, OverflowError, TypeError) as error:  # of a size that no memory holds, or no number of torch
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(f"{path}: its header asks for a network that cannot be built ({reason})") from None
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # A package that makes backbones may have changed since.

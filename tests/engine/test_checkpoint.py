@@ -152,6 +152,16 @@ def test_a_header_that_makes_no_sense_is_refused(saved, changes, said):
         load_network(path)
 
 
+@pytest.mark.parametrize("width", [10**15, 2**63, 10**30])
+def test_a_header_of_a_network_that_no_memory_holds_is_refused(saved, width):
+    path, *_ = saved
+    metadata, state = contents(path)
+    header = json.loads(metadata["header"]) | {"head_width": width}
+    save_file(state, path, metadata | {"header": json.dumps(header)})
+    with pytest.raises(UsageError, match="its header asks for a network that cannot be built"):
+        load_network(path)
+
+
 @pytest.mark.parametrize("changes", [{"header": "[]"}, {"header": "{"}, {"recipe": "{"}, {"header": "[" * 100_000}])
 def test_what_is_no_header_is_refused(saved, changes):
     path, *_ = saved
