@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What `make demo` and `make compare` train.
-DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --eval-every 300
+DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --steps 550 --eval-every 275
 COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes mean_teacher_shapes cutmix_seg_shapes \
 	fixmatch_shapes unimatch_shapes --shares 1/16 all --eval-every 200
 

@@ -229,11 +229,10 @@ def comparison(name: str, classes: Sequence[str] = ()) -> str:
                 Spread.of([last(row) for row in runs.values()]).text(),
                 Spread.of(gains).text(signed=True) if gains else "",
                 *([Spread.of([float(row["best"]) for row in runs.values()]).text()] if not classes else []),
-                f"{statistics.fmean(float(row['seconds']) for row in runs.values()):.0f}",
             ]
         )
     best = ["best mIoU %"] if not classes else []
-    columns = ["recipe", "labelled images", "steps", "seeds", "last mIoU %", "gain", *best, "seconds a run"]
+    columns = ["recipe", "labelled images", "steps", "seeds", "last mIoU %", "gain", *best]
     return markdown(columns, lines)
 
 
