@@ -11,12 +11,13 @@ from .. import console
 from ..catalogue import load_recipe
 from ..device import Precision, resolve_device, resolve_precision
 from ..events import Event, progress_of
+from ..models import ENCODERS
 from ..training import verdict
 from ..training.check import WAYS, Subject
 from .options import emit
 
 RECIPE = "supervised_shapes"
-"""Of whose network steps are made: a small one."""
+"""Of whose network steps are made, on the first encoder of all, which is compiled soonest."""
 
 
 def selfcheck(*, device: str = "auto", compile: bool = False, json: bool = False) -> None:
@@ -58,7 +59,7 @@ def parts_of(precision: Precision, compile: bool) -> dict[str, list[verdict.Part
     """What is checked, by kind. compile: also what takes minutes on a CPU."""
     device = precision.device
     ways = list(WAYS) if device.type == "cuda" else ["compiled"] if compile else []
-    subject = Subject.of(load_recipe(RECIPE))
+    subject = Subject.of(load_recipe(RECIPE).replace(backbone=next(iter(ENCODERS))))
     return {
         "kernels": [verdict.kernels(precision)],
         "backends": [verdict.backend(name, device) for name in available() if name != PLAIN],

@@ -22,7 +22,7 @@ def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, 
     assert capfd.readouterr() == ("", "")
     page = (result.out / "report.html").read_text()
     assert page.count("<svg") == 3  # curves, pseudo-labels, speed
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert "aeroplane" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""

@@ -527,7 +527,7 @@ def test_selfcheck_exits_with_1_where_something_is_wrong_and_goes_on(semiseg, ex
     rows = [line for line in text.splitlines() if line.endswith("died by signal 11")]
     assert rows
     assert all(row.startswith(wrong) for row in rows)
-    assert examined.names[-1].startswith("compiled steps of cac efficientnet_lite0 in ")
+    assert examined.names[-1].startswith("compiled steps of cac resnet18 in ")
     assert "checking compiled steps" in text
 
 

@@ -30,7 +30,9 @@ def test_resuming_is_found_exact_and_nothing_is_left(tiny, voc_root, places):
     assert (verdict.steps, len(verdict.interrupted)) == (5, 3)
     assert verdict.compared > 100
     assert str(verdict).startswith("resume: equal: 5 steps, interrupted after ")
-    assert [event.text for event in said if event.kind == "note"] == [
+    notes = [event.text for event in said if event.kind == "note"]
+    # Networks of random weights are sure of nothing.
+    assert [note for note in notes if not note.startswith("warning: pseudo-labels: nothing is sure")] == [
         f"interrupted after step {step}" for step in verdict.interrupted
     ]
     assert not list(places.iterdir())
