@@ -166,8 +166,9 @@ class Cac(Method):
     def pseudo_labels(self, batch: Batch[Pair]) -> PseudoLabels:
         """The confident positions, which others follow; positions are enlarged to pixels."""
         windows = {"window 1": batch.unlabeled.image1, "window 2": batch.unlabeled.image2}
-        of_views = zip(windows.values(), self.network.features_of_each(*windows.values()), strict=True)
-        logits = torch.cat([self.label_logits(view, F.avg_pool2d(features, 2)) for view, features in of_views])
+        _, *of_views = self.network.features_of_each(batch.labeled.image, *windows.values())
+        pooled = zip(windows.values(), (F.avg_pool2d(features, 2) for features in of_views), strict=True)
+        logits = torch.cat([self.label_logits(*one) for one in pooled])
         label, confidence = pseudo_label(logits, (self.crop, self.crop))
         return PseudoLabels(windows, label, kept=confidence > self.config.threshold)
 

@@ -76,10 +76,7 @@ class FixMatch(Consistency, TeacherMethod):
         weak = u.weak[: len(u.partner)]
         if self.teacher:
             return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
-        own, _ = self.label_logits(
-            self.student(torch.cat([x, weak]))[len(x) :],
-            judged(self.student, u, self.config.labels),
-            u,
-            self.config.labels,
-        )
+        in_evaluation = judged(self.student, u, self.config.labels)
+        logits = self.student(torch.cat([x, weak]))[len(x) :]
+        own, _ = self.label_logits(logits, in_evaluation, u, self.config.labels)
         return self.looked_at(own, u)

@@ -99,8 +99,8 @@ class UniMatch(Consistency):
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         u = batch.unlabeled
-        _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
         in_evaluation = judged(self.network, u, self.config.labels)
+        _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
         return self.looked_at(self.label_logits(weak, in_evaluation, u, self.config.labels)[0], u)
 
     def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:

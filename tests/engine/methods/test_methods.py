@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils import _pytree as pytree
 
 from semiseg.engine.methods import METHODS
-from semiseg.engine.methods.cac import NegativeBank, overlap_positions
+from semiseg.engine.methods.cac import Cac, NegativeBank, overlap_positions
+from semiseg.engine.methods.consistency import Consistency
 from semiseg.engine.training.build import build_method
 from semiseg.kernels import reference
 from semiseg.pipelines.batch import Pair
@@ -17,9 +20,12 @@ from semiseg.pipelines.batch import Pair
 CLASSES = 3
 
 
-def made(tiny, name: str, **changes):
+def made(tiny, name: str, settings=None, **changes):
+    """The method with random weights, always the same; settings: of its own, changes: of the recipe."""
     torch.manual_seed(0)
-    return build_method(tiny(name, **changes), CLASSES).to(memory_format=torch.channels_last).train()
+    recipe = tiny(name, **changes)
+    recipe = recipe.replace(method=dataclasses.replace(recipe.method, **(settings or {})))
+    return build_method(recipe, CLASSES).to(memory_format=torch.channels_last).train()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -95,6 +101,58 @@ def test_pseudo_labels_are_of_the_windows_in_their_order(tiny, random_batch, nam
     windows = batch.unlabeled
     shown = getattr(windows, "weak", getattr(windows, "image1", getattr(windows, "image", None)))
     assert torch.equal(first, shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("fixmatch", {"labels": "training"}),
+        ("fixmatch", {"labels": "evaluation"}),
+        ("fixmatch", {"labels": "mixed"}),
+        ("fixmatch", {"labels": "teacher"}),
+        ("unimatch", {"labels": "training"}),
+        ("unimatch", {"labels": "evaluation"}),
+        ("unimatch", {"labels": "mixed", "perturbed_statistics": "shared"}),
+        ("unimatch_v2", {}),
+    ],
+)
+def test_pseudo_labels_are_of_the_logits_that_strong_views_learn(tiny, random_batch, monkeypatch, name, settings):
+    """Each of a network that has just been made: a pass in training mode changes what the next one in evaluation mode
+    says."""
+    taught, looked = [], []
+
+    def strong_loss(self, logits, own, *rest):
+        taught.append(own)
+        return logits.sum()
+
+    monkeypatch.setattr(Consistency, "strong_loss", strong_loss)
+    monkeypatch.setattr(Consistency, "looked_at", lambda self, logits, *rest: looked.append(logits))
+    for look in (False, True):
+        method = made(tiny, name, settings, network="cps")  # which drops nothing
+        method.begin()
+        batch = random_batch("weak_strong")
+        torch.manual_seed(1)
+        with torch.no_grad():
+            method.pseudo_labels(batch) if look else method.losses(batch, 0.5)
+    torch.testing.assert_close(looked[0], taught[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_pseudo_labels_of_cac_are_those_of_its_positions(tiny, random_batch, monkeypatch, mode):
+    of_positions = []
+    label_logits = Cac.label_logits
+
+    def recorded(self, view, pooled):
+        of_positions.append(label_logits(self, view, pooled))
+        return of_positions[-1]
+
+    monkeypatch.setattr(Cac, "label_logits", recorded)
+    for call in ("losses", "pseudo_labels"):
+        method = made(tiny, "cac", {"pseudo_labels": mode}, network="cps")  # which drops nothing
+        batch = random_batch("pair")
+        with torch.no_grad():
+            method.losses(batch, 0.5) if call == "losses" else method.pseudo_labels(batch)
+    torch.testing.assert_close(of_positions[2:], of_positions[:2], rtol=0, atol=0)
 
 
 def test_pseudo_labels_of_cps_are_what_each_network_teaches(tiny, random_batch):
