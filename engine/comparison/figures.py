@@ -37,22 +37,23 @@ def curves(lines: Sequence[Line], colours: dict[str, str]) -> str:
     is below all of the second half is out of sight."""
     shares = list(dict.fromkeys(line.share for line in lines))
     panels = _panels(shares, height=4.4)
-    seen = []
+    late, scores = [], []
     for line in lines:
         axes, colour = panels[line.share], colours[line.method]
         runs = [_scores(run) for run in line.runs]
         for run in runs:
             axes.plot(list(run), list(run.values()), color=colour, linewidth=0.8, alpha=0.55)
         steps = sorted(set.intersection(*map(set, runs)))
-        seen += [run[step] for run in runs for step in steps[len(steps) // 2 :]]
+        late += [run[step] for run in runs for step in steps[len(steps) // 2 :]]
+        scores += [score for run in runs for score in run.values()]
         at = [[run[step] for run in runs] for step in steps]
         axes.plot(steps, [fmean(values) for values in at], color=colour, linewidth=2.2, marker="o", markersize=3)
         axes.fill_between(steps, [min(v) for v in at], [max(v) for v in at], color=colour, alpha=0.1, linewidth=0)
-    known = [value for value in seen if not math.isnan(value)] or [0]
-    spare = 0.1 * (max(known) - min(known)) + 0.1
+    low, high = min(_known(late), default=0), max(_known(scores), default=0)
+    spare = 0.1 * (high - low) + 0.1
     for share, axes in panels.items():
         axes.set_title(f"labels: {share}", parse_math=False)
-        axes.set(xlabel="step", ylabel="validation mIoU, %", ylim=(min(known) - spare, max(known) + spare))
+        axes.set(xlabel="step", ylabel="validation mIoU, %", ylim=(low - spare, high + spare))
     return _drawn(panels)
 
 
@@ -110,7 +111,7 @@ def _bars(axes: Axes, values: Sequence[tuple[Line, list[float]]], colours: dict[
     """Grouped by share."""
     groups: dict[str, list[tuple[str, list[float]]]] = {}
     for line, numbers in values:
-        if known := [number for number in numbers if not math.isnan(number)]:
+        if known := _known(numbers):
             groups.setdefault(line.share, []).append((colours[line.method], known))
     start, middles = 0, []
     for group in groups.values():
@@ -153,6 +154,10 @@ def _drawn(panels: dict[str, Axes]) -> str:
 def _scores(run: Finished) -> dict[int, float]:
     """Validation mIoU in per cent, by step."""
     return {line["step"]: 100 * _number(line["val/miou"]) for line in run.entry.run.log if "val/miou" in line}
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def _number(value: Any) -> float:

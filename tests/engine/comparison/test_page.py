@@ -63,3 +63,19 @@ def test_a_method_alone_has_a_page(page):
     text = page(METHODS[:1], seeds=1)
     assert "Gain of each class" not in text
     assert "<h2>The same images" in text
+
+
+def test_curves_show_a_peak_that_was_lost_again_but_not_the_first_steps(planned, finish):
+    comparison = planned(METHODS[:1])
+    (entry,) = comparison.entries
+    finish(entry, 0.3)
+    log = entry.folder / "log.jsonl"
+    scores = (0.03, 0.6, 0.3, 0.31, 0.3)
+    log.write_text("".join(f'{{"step": {step}, "val/miou": {score}}}\n' for step, score in enumerate(scores, 1)))
+    text = write_page(comparison, finished_of(comparison)).read_text()
+    figure = text[text.index("<h2>Curves") : text.index("<h2>The same images")]
+    above = figure[figure.index("step<") : figure.index("validation mIoU")]  # the words along the axis
+    heights = [float(height) for height in re.findall(r">(\d+)</text>", above)]
+    assert heights
+    assert min(heights) > 20
+    assert max(heights) == 60
