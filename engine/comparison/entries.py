@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from ..training.resume import require_same_data
 
 ALIKE = ("precision", "eval_every", "device", "deterministic")
 """Settings of the runtime that must be the same in all calls for one comparison."""
+LONGEST, SHOWN = 200, 40
+"""Bytes of a folder's name, beside which files of longer names lie; characters of a longer one that it keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +111,12 @@ def split_of(share: str, seed: int) -> str:
 
 
 def folder_of(out: Path, method: str, share: str, seed: int) -> Path:
-    """Where a run of a comparison lies."""
+    """Where a run of a comparison lies. A checksum stands for the end of a name that no file system takes."""
     words = (method, share.replace("/", "of") if split_of(share, seed) != share else share, f"seed{seed}")
-    return out / "-".join(re.sub(r"[^\w.]+", "_", word).strip("_") for word in words)
+    name = "-".join(re.sub(r"[^\w.]+", "_", word).strip("_") for word in words)
+    if len(name.encode()) > LONGEST:
+        name = f"{name[:SHOWN]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return out / name
 
 
 def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Comparison, Data]:

@@ -48,6 +48,17 @@ def test_every_run_has_a_folder_that_says_what_it_is(tmp_path):
     assert names == ["cac_voc-1of16-seed0", "cac_voc_lr_0.02-.._lists_a.txt-seed1", "cac_voc-all-seed0"]
 
 
+def test_a_name_too_long_for_a_folder_is_shortened_and_stays_its_own(tmp_path):
+    """As that of two list files far down."""
+    shares = [f"/{'é' * 150}/{number}/labeled.txt,/{'é' * 150}/{number}/unlabeled.txt" for number in (1, 2)]
+    folders = {folder_of(tmp_path, "cac_voc", share, seed) for share in shares for seed in (0, 1)}
+    assert len(folders) == 4
+    for folder in folders:
+        folder.mkdir()
+        folder.with_name(f"{folder.name}.log").touch()
+        assert folder.name.startswith("cac_voc-é")
+
+
 def test_methods_that_need_unlabelled_images_are_left_out_where_there_are_none(planned, folder_root):
     comparison = planned(METHODS, ["1/2", "all"], data=folder_root(masked=8, bare=0))
     told = []
