@@ -23,6 +23,7 @@ from ..comparison.page import write_page
 from ..comparison.results import Finished, finished_of, lines_of, markdown, plain_lines, table, write_csv
 from ..comparison.workers import RunFailed, places, train_all
 from ..device import resolve_device
+from ..disk import whole
 from ..evaluation.scores import percent
 from ..recipe import Recipe
 from .options import emit
@@ -34,8 +35,9 @@ OURS = {
     "--seed": "pass --seeds",
     "--resume": "the same command goes on by itself",
     **dict.fromkeys(("--out", "--dry-run", "--json"), "pass it for all runs together"),
+    "--verify-resume": "try it by `semiseg train`",
 }
-"""Flags of `train` that a comparison sets, and what stands in for each."""
+"""Flags of `train` that a comparison sets, or leaves out, and what stands in for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,8 @@ def show(comparison: Comparison, options: Options) -> None:
     lines = lines_of(comparison, finished)
     write_csv(comparison.out / "results.csv", finished)
     columns, rows = table(lines)
-    (comparison.out / "table.md").write_text(markdown(columns, rows), encoding="utf-8")
+    with whole(comparison.out / "table.md") as draft:
+        draft.write_text(markdown(columns, rows), encoding="utf-8")
     page = write_page(comparison, finished)
     console.table(f"mean ± standard deviation over {len(comparison.seeds)} seed(s)", columns, rows)
     console.say(f"page: {page}")
