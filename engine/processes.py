@@ -154,8 +154,9 @@ class Watchdog(threading.Thread):
                 self._halt()
 
     def _failed(self) -> bool:
+        """Whether another process has; this one, where it is the first, has yet to say why."""
         try:
-            return self.store.check(["failed"])
+            return self.store.check(["failed"]) and self.store.get("failed") != str(rank()).encode()
         except RuntimeError:
             return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from semiseg.engine import processes
 from semiseg.engine.api import train
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.models import ENCODERS
+from semiseg.engine.processes import Watchdog
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
@@ -153,3 +156,27 @@ def test_what_cannot_be_shared_is_refused_in_one_line(place):
         "semiseg: --batch: 3 images cannot be shared by 2 processes; use 2 or 4"
     ]
     assert not refused.runtime.out.exists()
+
+
+@pytest.mark.parametrize(("failed", "ended"), [("0", []), ("1", [1])])
+def test_the_process_that_failed_first_is_not_ended_before_it_has_said_why(monkeypatch, failed, ended):
+    """By its own watchdog, which looks at any time; that of another process ends it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(processes, "EVERY", 0.01)
+    monkeypatch.setattr(processes, "GRACE", 0.01)
+    exits = []
+    store = torch.distributed.TCPStore("127.0.0.1", 0, 1, True)
+    watchdog = Watchdog(store, 60.0)
+
+    def leave(code):
+        exits.append(code)
+        watchdog.ended.set()
+
+    monkeypatch.setattr(os, "_exit", leave)
+    store.set("failed", failed)
+    watchdog.start()
+    watchdog.join(0.5)
+    watchdog.ended.set()
+    watchdog.join()
+    assert exits == ended
