@@ -1,8 +1,8 @@
 """The methods' settings for data of one's own: few labels, pretrained features, hundreds or thousands of steps.
 
 They are ours and not the published ones, which are meant for schedules of days: terms of unlabelled images come in over
-the first half of the schedule, teachers follow their networks from the first step on, and labels count from 0.8 on.
-docs/results.md says what was tried. CAC keeps its published settings.
+the first half of the schedule, teachers follow their networks from the first step on, and the labels of the FixMatch
+family count from 0.8 on. docs/results.md says what was tried. CAC keeps its published settings.
 """
 
 from semiseg.engine.methods.cps import CpsConfig

@@ -36,6 +36,7 @@ OURS = {
     "--resume": "the same command goes on by itself",
     **dict.fromkeys(("--out", "--dry-run", "--json"), "pass it for all runs together"),
     "--verify-resume": "try it by `semiseg train`",
+    "--requeue": "exit code 75 says that the job is to be asked for again",
 }
 """Flags of `train` that a comparison sets, or leaves out, and what stands in for each."""
 

@@ -310,8 +310,9 @@ class Trainer:
         self._note(f"pseudo-labels: {look}")
         if suspicion := self.xray.suspicion(look):
             self._note(f"warning: pseudo-labels: {suspicion}")
-        dataset = self.data.dataset
-        self._spare(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
+        if leads():
+            dataset = self.data.dataset
+            self._spare(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
 
     def _evaluating(self, done: int, count: int) -> None:
         """An evaluation may take long, but goes on."""

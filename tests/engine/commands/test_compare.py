@@ -54,6 +54,7 @@ def refused(semiseg, tmp_path):
         (["cac_folder", "--split=all"], "--split: a comparison sets it; pass --shares"),
         (["cac_folder --resume"], "--resume: a comparison sets it"),
         (["cac_folder --dry_run"], "--dry-run: a comparison sets it; pass it for all runs together"),
+        (["cac_folder", "--requeue"], "--requeue: a comparison sets it; exit code 75 says that the job is to be asked"),
         (["cac_folder", "--verify-resume", "8"], "--verify-resume: a comparison sets it; try it by `semiseg train`"),
         (["cac_folder", "--baseline", "cps_folder"], "--baseline: 'cps_folder' is none of"),
         (["cac_folder"], "cac_folder: --data: "),
