@@ -260,6 +260,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "waterfall": waterfall,
     "kernels": kernels,
     "shapes": partial(comparison, "shapes"),
+    "demo": partial(comparison, "demo"),
     "tuning": tuning,
     "kills": kills,
     "save": save,
