@@ -39,7 +39,7 @@ class Data:
     def unlabeled(self) -> list[Record]:
         return [self.manifest.records[id] for id in self.split.unlabeled]
 
-    def class_shares(self) -> dict[str, float]:
+    def class_pct(self) -> dict[str, float]:
         """Of the labelled images, each class's share of the pixels that count, in per cent."""
         counts = self.manifest.counts(self.split.labeled)
         whole = max(sum(counts), 1)

@@ -129,7 +129,7 @@ class Trainer:
             return Run(of_first(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        split = asdict(self.data.split) | identity(self.data) | {"class_pct": self.data.class_shares()}
+        split = asdict(self.data.split) | identity(self.data) | {"class_pct": self.data.class_pct()}
         run = Run.create(self.folder, self.recipe.to_dict(), split)
         of_first(self.folder)
         return run

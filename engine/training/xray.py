@@ -23,6 +23,7 @@ from ..data import Data
 from ..device import Precision
 from ..distributed import total
 from ..methods import Method, PseudoLabels
+from ..models import Encoder
 from ..recipe import Recipe
 from ..sheet import Panel, Row
 from .build import planner_of
@@ -31,6 +32,8 @@ LABELED, UNLABELED = 2, 4
 """Windows of a sheet."""
 COLLAPSED = 0.99
 """The share of one class among pseudo-labels from which on they are called collapsed, unless labels have it, too."""
+MARGIN = 0.05
+"""By so much less a class's share of the labels must be."""
 NOTHING = 0.001
 """The share of pixels below which nothing is said to count."""
 
@@ -80,7 +83,7 @@ class Xray:
         self.planner = planner_of(recipe, data)
         self.cut = open_backend(PLAIN, self.records, precision.device, recipe.runtime.threads)
         self.known = all(record.mask for record in data.unlabeled)
-        self.labels = list(data.class_shares().values())
+        self.labels = [pct / 100 for pct in data.class_pct().values()]
         self.suspect, self.looks = "", 0
 
     def __call__(self, method: Method, step: int) -> Look | None:
@@ -112,10 +115,10 @@ class Xray:
                 "nothing is sure enough to count, so that unlabelled images teach nothing; lower --method.threshold, "
                 "or train longer: with more --steps or a larger --lr the network becomes surer"
             )
-        elif shares[first] > COLLAPSED and self.labels[first] < 100 * COLLAPSED - 5:
+        elif shares[first] > COLLAPSED and self.labels[first] < COLLAPSED - MARGIN:
             suspect = name = list(look.classes)[first]
             line = (
-                f"{100 * shares[first]:.1f} % of what counts is {name!r}, which is {self.labels[first]:.0f} % of "
+                f"{100 * shares[first]:.1f} % of what counts is {name!r}, which is {100 * self.labels[first]:.0f} % of "
                 "the labels: the run teaches itself one class; let the unlabelled images come in late (--method.ramp "
                 "0.5), raise --method.threshold where there is one, lower --lr, or start from pretrained --weights"
             )
@@ -185,7 +188,7 @@ def undisturbed(method: Method, device: torch.device) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def rows_of(batch: Batch, seen: PseudoLabels, truth: Tensor | None, ids: Sequence[str], encoder) -> list[Row]:
+def rows_of(batch: Batch, seen: PseudoLabels, truth: Tensor | None, ids: Sequence[str], encoder: Encoder) -> list[Row]:
     """Some labelled windows with their targets, some unlabelled ones with what they teach; `ids` of all, the labelled
     ones first. What does not count is ignored."""
 
