@@ -73,6 +73,11 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
     return method
 
 
+def threads_of(recipe: Recipe) -> int:
+    """That decode for this process; 0 for one a core. Several processes on a machine share its cores."""
+    return recipe.runtime.threads or (max(cores() // local_world(), 1) if several() else 0)
+
+
 def planner_of(recipe: Recipe, data: Data) -> Planner:
     """From a step to this process's plan, over the labelled images and, behind them, the unlabelled ones."""
     records = [*data.labeled, *data.unlabeled]
@@ -115,7 +120,7 @@ def open_loader(
         runtime.backend,
         records,
         device,
-        runtime.threads or (max(cores() // local_world(), 1) if several() else 0),
+        threads_of(recipe),
         folder=data.manifest.folder,
         say=lambda line: on_event(Event("note", line)),
         on_progress=progress_of("packing", on_event),

@@ -26,7 +26,7 @@ from ..methods import Method, PseudoLabels
 from ..models import Encoder
 from ..recipe import Recipe
 from ..sheet import Panel, Row
-from .build import planner_of
+from .build import planner_of, threads_of
 
 LABELED, UNLABELED = 2, 4
 """Windows of a sheet."""
@@ -81,7 +81,7 @@ class Xray:
         self.recipe, self.data, self.precision = recipe, data, precision
         self.records = [*data.labeled, *data.unlabeled]
         self.planner = planner_of(recipe, data)
-        self.cut = open_backend(PLAIN, self.records, precision.device, recipe.runtime.threads)
+        self.cut = open_backend(PLAIN, self.records, precision.device, threads_of(recipe))
         self.known = all(record.mask for record in data.unlabeled)
         self.labels = [pct / 100 for pct in data.class_pct().values()]
         self.suspect, self.looks = "", 0

@@ -540,18 +540,24 @@ def test_selfcheck_checks_again_what_it_knows(semiseg, examined):
     assert text.rstrip().endswith("steps: compiled ones are checked on a CPU with --compile, which takes minutes")
 
 
-def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, tmp_path, monkeypatch):
-    """The exit codes tell a scheduler whether to start it again."""
-    root, evaluate = voc_root(), trainer.evaluate
-    monkeypatch.chdir(tmp_path)
-    waiting = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+@pytest.fixture
+def interrupted(monkeypatch):
+    """SIGUSR1, SIGTERM and SIGINT come, one at each of the first three evaluations."""
+    waiting, evaluate = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], trainer.evaluate
 
-    def interrupted(*arguments, **options):
+    def disturbed(*arguments, **options):
         if waiting:
             signal.raise_signal(waiting.pop())
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    monkeypatch.setattr(trainer, "evaluate", disturbed)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, tmp_path, monkeypatch):
+    """The exit codes tell a scheduler whether to start it again."""
+    root = voc_root()
+    monkeypatch.chdir(tmp_path)
     arguments = train(root, "--steps", "4", "--eval-every", "1")
     for step, expected in [(1, 75), (2, 75), (3, 130)]:
         code, _, err = semiseg(*arguments, *["--resume"] * (step > 1))
@@ -579,18 +585,11 @@ def job(tmp_path, monkeypatch):
     return said
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_a_job_is_started_again_after_a_signal_and_goes_on_with_the_same_command(
     semiseg, voc_root, tmp_path, monkeypatch, job
 ):
-    root, evaluate, out = voc_root(), trainer.evaluate, tmp_path / "run"
-    waiting = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-
-    def interrupted(*arguments, **options):
-        if waiting:
-            signal.raise_signal(waiting.pop())
-        return evaluate(*arguments, **options)
-
-    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    root, out = voc_root(), tmp_path / "run"
     arguments = train(root, "--steps", "4", "--eval-every", "1", "--requeue", "--out", out)
     code, _, err = semiseg(*arguments)
     assert (code, job.read_text()) == (75, "requeue 42\n")
