@@ -143,7 +143,8 @@ def test_a_run_whose_processes_are_killed_starts_anew_and_ends_bit_for_bit_like_
     assert together(straight)[0] == 0
     code, lines, _ = together(killed, "--max-restarts", "3", trouble="is killed", ranks=((1,), (0, 1)))
     assert code == 0, lines
-    assert sum(line.startswith("trouble at ") for line in lines) == 3
+    # The second time, one of the two may be dead before the other one comes to its trouble.
+    assert sum(line.count("trouble at ") for line in lines) in (2, 3)
     assert any(line.startswith("semiseg: process 0 of 2: another one has ended without a word") for line in lines)
     assert differences(*(outcome(one.runtime.out) for one in (straight, killed))) == []
 
