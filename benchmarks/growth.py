@@ -1,6 +1,6 @@
 """What grows while a run trains: memory, descriptors, threads.
 
-    python benchmarks/growth.py [--method cac] [--steps 5000] [--results FILE]
+    python benchmarks/growth.py [--method cac] [--backend host] [--steps 5000] [--results FILE]
 
 A small run that saves and evaluates over and over is looked at with each log line. Of the memory the slope is told: the
 median of those between all pairs of moments, to which a single jump of the allocator is nothing; of descriptors and
@@ -55,23 +55,24 @@ class Growth:
     threads: int
 
 
-def main(method: str = "cac", steps: int = 5000, results: Path | None = None) -> int:
+def main(method: str = "cac", backend: str = "host", steps: int = 5000, results: Path | None = None) -> int:
     """Train a small run and tell what grows.
 
     Args:
         method: of the run.
+        backend: which reads its images.
         steps: of the run.
         results: CSV file that a row is appended to.
     """
     with tempfile.TemporaryDirectory() as folder:
         kills.draw(Path(folder) / "data")
-        recipe = kills.small(method, Path(folder) / "data", Path(folder) / "run")
+        recipe = kills.small(method, Path(folder) / "data", Path(folder) / "run", backend=backend)
         every = max(steps // 100, 1)
         found = growth(
             watched(recipe.replace(steps=steps, log_every=every, eval_every=5 * every, save_every=f"{every}"))
         )
     row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
-    row |= {"method": method, "steps": steps, "memory_mib": round(found.memory_mib, 1)}
+    row |= {"method": method, "backend": backend, "steps": steps, "memory_mib": round(found.memory_mib, 1)}
     row |= {"bytes_a_step": round(found.bytes_a_step)}
     row |= {"more_descriptors": found.descriptors, "more_threads": found.threads}
     if results:

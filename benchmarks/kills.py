@@ -12,6 +12,7 @@ program that is stopped goes on where it was.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -44,7 +45,18 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.pipelines.errors import UsageError
 
-METHODS = ("supervised", "cac", "cps", "mean_teacher")
+METHODS = [
+    "supervised",
+    "cac",
+    "cps",
+    "cutmix_cps",
+    "mean_teacher",
+    "cutmix_seg",
+    "fixmatch",
+    "unimatch",
+    "unimatch_v2",
+]
+BACKENDS = ["host", "dali", "resident"]
 MOST = 40
 """Kills after which a run is left alone."""
 CALLS = 25
@@ -61,30 +73,32 @@ context.set_forkserver_preload(
 
 def main(kills: int = 1000, seed: int = 0, processes: int = 1, results: Path = tables.RESULTS / "kills.csv") -> int:
     """Kills runs of so many processes until so many kills of such runs stand in the results."""
-    expected: dict[str, tuple[dict[str, Any], float]] = {}
+    kinds = list(itertools.product(BACKENDS, METHODS))
+    expected: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         draw(home / "data")
         number = len(rows(results))
         while recorded(results, processes) < kills:
-            method = METHODS[number % len(METHODS)]
-            recipe = small(method, home / "data", home / f"{number}", processes)
-            if method not in expected:
+            kind = backend, method = kinds[number % len(kinds)]
+            recipe = small(method, home / "data", home / f"{number}", processes, backend)
+            if kind not in expected:
                 began = time.perf_counter()
-                undisturbed = recipe.replace(out=home / method)
+                undisturbed = recipe.replace(out=home / backend / method)
                 start(train_thin, undisturbed, count=processes).join()
-                expected[method] = outcome(home / method), time.perf_counter() - began
-            end, seconds = expected[method]
+                expected[kind] = outcome(undisturbed.runtime.out), time.perf_counter() - began
+            end, seconds = expected[kind]
             counts = kill_until_done(recipe, random.Random(f"{seed} {number}"), seconds, processes)
             wrong = differences(outcome(recipe.runtime.out), end)
             row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
-            row |= {"method": method, "processes": processes, "steps": recipe.steps, "kills": counts.total()}
+            row |= {"method": method, "backend": backend, "processes": processes}
+            row |= {"steps": recipe.steps, "kills": counts.total()}
             row |= {kind: counts[kind] for kind in ("timed", "placed", "torn")} | {"different": " ".join(wrong)}
             tables.append([row], results)
             number += 1
             shutil.rmtree(recipe.runtime.out)
             wrong = f"{len(wrong)} differences {' '.join(wrong)}"
-            print(f"{method}: {dict(counts)}, {wrong}; {recorded(results, processes)} in all")
+            print(f"{method}, {backend}: {dict(counts)}, {wrong}; {recorded(results, processes)} in all")
     return int(any(row["different"] for row in rows(results)))
 
 
@@ -102,19 +116,13 @@ def draw(root: Path) -> None:
     (root / "val.txt").write_text("04\n05\n")
 
 
-def small(method: str, data: Path, out: Path, processes: int = 1) -> Recipe:
-    """A run of two seconds."""
+def small(method: str, data: Path, out: Path, processes: int = 1, backend: str = "host") -> Recipe:
+    """A run of a few seconds."""
+    network = "unimatch" if method.startswith("unimatch") else "cac"
     return load_recipe(f"{method}_folder").replace(
-        **{
-            "backbone": "thin",
-            "network": "cac",
-            "head_width": 8,
-            "weights": "none",
-            "crop": 32,
-            "batch": 2 * processes,
-        },
-        **{"steps": 60, "eval_every": 20, "save_every": "2", "log_every": 3, "data": data, "out": out},
-        **{"device": "cpu", "precision": "fp32", "backend": "host", "threads": 1},
+        **{"backbone": "thin", "network": network, "head_width": 8, "weights": "none", "crop": 32},
+        **{"batch": 2 * processes, "steps": 60, "eval_every": 20, "save_every": "2", "log_every": 3},
+        **{"data": data, "out": out, "device": "cpu", "precision": "fp32", "backend": backend, "threads": 1},
     )
 
 

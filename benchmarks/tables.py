@@ -154,6 +154,7 @@ def kills() -> str:
     lines = [
         [
             name,
+            ", ".join(dict.fromkeys(row["backend"] for row in rows)),
             f"{len(rows)}",
             *(f"{sum(int(row[kind]) for row in rows)}" for kind in counted),
             f"{sum(bool(row['different']) for row in rows)}",
@@ -162,6 +163,7 @@ def kills() -> str:
     ]
     columns = [
         "method",
+        "input",
         "runs",
         "kills",
         "at a random time",
@@ -190,13 +192,23 @@ def save() -> str:
 def growth() -> str:
     lines = [
         [
-            row["method"],
-            *(row[name] for name in ("steps", "memory_mib", "bytes_a_step", "more_descriptors", "more_threads")),
+            *(
+                row[name]
+                for name in (
+                    "method",
+                    "backend",
+                    "steps",
+                    "memory_mib",
+                    "bytes_a_step",
+                    "more_descriptors",
+                    "more_threads",
+                )
+            ),
         ]
-        for row in newest("growth", "method", "steps", "machine")
+        for row in newest("growth", "method", "backend", "steps", "machine")
     ]
     return markdown(
-        ["method", "steps", "memory, MiB", "growth, bytes a step", "descriptors more", "threads more"], lines
+        ["method", "input", "steps", "memory, MiB", "growth, bytes a step", "descriptors more", "threads more"], lines
     )
 
 

@@ -38,6 +38,31 @@ def test_killed_runs_end_bit_for_bit_like_others(folder_root, tmp_path, method):
     assert differences(*(outcome(recipe.runtime.out) for recipe in (straight, killed))) == []
 
 
+KINDS = [pytest.param(method, kills.BACKENDS[turn % 3], id=method) for turn, method in enumerate(kills.METHODS)]
+
+
+@pytest.mark.parametrize(("method", "backend"), KINDS)
+def test_every_method_goes_on_where_it_was_killed(folder_root, tmp_path, method, backend):
+    """Each with one of the backends, at a call and at a time."""
+    data = folder_root()
+    straight, killed = (
+        kills.small(method, data, tmp_path / name, backend=backend).replace(steps=12, eval_every=6, save_every="1")
+        for name in ("straight", "killed")
+    )
+    kills.start(kills.train_thin, straight).join()
+    kills.start(kills.train_and_die, killed, 21, True).join()
+    process = kills.start(kills.train_thin, killed.replace(resume=True))
+    while not (tmp_path / "killed/checkpoints/state-5.json").exists():
+        process.join(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    process = kills.start(kills.train_thin, killed.replace(resume=True))
+    process.join()
+    assert process.exitcode == 0
+    assert differences(*(outcome(recipe.runtime.out) for recipe in (straight, killed))) == []
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_killed_runs_of_two_processes_end_bit_for_bit_like_others(folder_root, tmp_path):
     """At calls of the one that writes, and at a time when the one that does not, or both, are killed."""
