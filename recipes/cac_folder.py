@@ -10,7 +10,8 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
-    return replace(supervised(), name="cac_folder", method=CacConfig(), unlabeled=voc().unlabeled)
+    pairs = replace(voc().unlabeled, scale="own", range=(0.8, 1.5))
+    return replace(supervised(), name="cac_folder", method=CacConfig(), unlabeled=pairs)
 
 
 if __name__ == "__main__":

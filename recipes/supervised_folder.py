@@ -1,9 +1,13 @@
-"""Supervised baseline on your own images: folders of images and masks, crop 320, weights that pip brings."""
+"""Supervised baseline on your own images: folders of images and masks, crop 320, weights that pip brings.
+
+Windows are cut at 0.5 to 1.5 times the images' own size, whatever the crop, and images are evaluated at their size.
+"""
 
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Evaluation, Recipe
+from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.supervised_voc import recipe as voc
 
 
@@ -16,9 +20,12 @@ def recipe() -> Recipe:
         split="all",
         backbone="efficientnet_lite0",
         steps=20_000,
-        lr=0.05,
-        backbone_lr=0.2,
-        evaluation=Evaluation(long_side=1.25),
+        optimizer="adamw",
+        lr=3e-3,
+        backbone_lr=0.3,
+        weight_decay=0.01,
+        labeled=Augmentation(scale="own", range=(0.5, 1.5)),
+        evaluation=Evaluation(),
     )
 
 

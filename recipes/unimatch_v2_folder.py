@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from semiseg.engine.commands.main import main
-from semiseg.engine.recipe import Evaluation, Recipe
+from semiseg.engine.recipe import Recipe
 from semiseg.recipes import own
 from semiseg.recipes.supervised_folder import recipe as supervised
 from semiseg.recipes.unimatch_v2_voc import recipe as voc
@@ -23,7 +23,7 @@ def recipe() -> Recipe:
         steps=folder.steps,
         labeled=folder.labeled,
         unlabeled=replace(folder.labeled, **COLOURS),
-        evaluation=Evaluation(long_side=1.25),
+        evaluation=folder.evaluation,
     )
 
 
