@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +31,8 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed"
 Value = TypeVar("Value")
 
 _watchdog: Watchdog | None = None
+_runs = count()
+"""All processes take part in each, so that they count alike."""
 
 
 def launched() -> int:
@@ -79,7 +83,7 @@ def restarts() -> bool:
 @contextmanager
 def joined(minutes: float) -> Iterator[None]:
     """Inside, the processes of the run are one group: gloo for tensors on the CPU, NCCL for those on GPUs. One process
-    alone stays as it is.
+    alone stays as it is. They may be joined again, for another run, also when one has failed that all got out of.
 
     minutes: how long a process may get no further once `going_on` was called. Of those that fail the first raises what
     it raised; the others raise SystemExit, as there is nothing to add.
@@ -88,20 +92,17 @@ def joined(minutes: float) -> Iterator[None]:
     if launched() == 1:
         yield
         return
+    if several():  # of a run that failed, which did not wait for others to end the group
+        dist.destroy_process_group()
     # Ours is the first to speak where one hangs: torch's own limit comes later.
     limit = timedelta(minutes=minutes + 1)
-    try:
-        store, number, count = next(rendezvous("env://", timeout=limit))
-    except ValueError as error:
-        raise UsageError(
-            f"torchrun: WORLD_SIZE is {launched()}, but this process cannot find the others ({error}); start it by "
-            "torchrun, or unset WORLD_SIZE"
-        ) from None
-    # torchrun's own store outlives its processes, and knows the addresses of those before.
-    store = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {count}", store)
+    store, number, processes = met(limit)
+    # It outlives the run, and torchrun's own the processes: it knows the addresses of those before.
+    run = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {processes} {next(_runs)}"
+    store = dist.PrefixStore(run, store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=limit)
-    _watchdog = Watchdog(dist.PrefixStore("run", store), 60 * minutes)
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=limit)
+    _watchdog = Watchdog(dist.PrefixStore("watchdog", store), 60 * minutes)
     _watchdog.start()
     try:
         yield
@@ -110,7 +111,7 @@ def joined(minutes: float) -> Iterator[None]:
             raise SystemExit(1) from None
         if any(words in str(error) for words in LOST):
             raise UsageError(
-                f"process {number} of {count}: another one has ended without a word; torchrun says with which exit "
+                f"process {number} of {processes}: another one has ended without a word; torchrun says with which exit "
                 "code, and what the system killed is in its log (memory, for one)"
             ) from error
         raise
@@ -119,6 +120,19 @@ def joined(minutes: float) -> Iterator[None]:
         _watchdog.join(GRACE)  # where Python ends while a thread is inside of torch, the process aborts
     _watchdog = None
     dist.destroy_process_group()
+
+
+@cache
+def met(limit: timedelta) -> tuple[dist.Store, int, int]:
+    """The store that the processes share, for as long as they live, which of them this one is, and how many they are.
+    Raises UsageError where there is nothing to meet by."""
+    try:
+        return next(rendezvous("env://", timeout=limit))
+    except ValueError as error:
+        raise UsageError(
+            f"torchrun: WORLD_SIZE is {launched()}, but this process cannot find the others ({error}); start it by "
+            "torchrun, or unset WORLD_SIZE"
+        ) from None
 
 
 class Watchdog(threading.Thread):
@@ -132,6 +146,7 @@ class Watchdog(threading.Thread):
         self.store, self.limit = store.clone(), limit
         """The store is this thread's own: a call of another one may wait in it."""
         self.turns = store
+        """The main thread's."""
         self.turn = 0
         self.ended = threading.Event()
         self.main = threading.get_ident()
@@ -146,17 +161,18 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(EVERY):
-            if self._failed():
+            if self.failed(self.store):
                 # Whoever waits for the other is told so by torch, mostly; not on a GPU.
                 self.ended.wait(GRACE)
                 os._exit(1)
             if time.monotonic() - self.since > self.limit:
                 self._halt()
 
-    def _failed(self) -> bool:
-        """Whether another process has; this one, where it is the first, has yet to say why."""
+    def failed(self, store: dist.Store) -> bool:
+        """Whether another process has, by the calling thread's store; this one, where it is the first, has yet to say
+        why."""
         try:
-            return self.store.check(["failed"]) and self.store.get("failed") != str(rank()).encode()
+            return store.check(["failed"]) and store.get("failed") != str(rank()).encode()
         except RuntimeError:
             return True
 
@@ -201,7 +217,7 @@ def at_rest() -> None:
 @contextmanager
 def in_turn() -> Iterator[None]:
     """What follows is done by the first process, then by the first one of each other machine, then by the rest: what
-    one leaves in files is found by those that come later."""
+    one leaves in files is found by those that come later. Raises SystemExit where one of those before has failed."""
     if not _watchdog:
         yield
         return
@@ -209,6 +225,8 @@ def in_turn() -> Iterator[None]:
     done, machine = f"turn {_watchdog.turn} of machine", os.environ.get("GROUP_RANK", "0")
     before = None if leads() else f"{done} 0" if local_rank() == 0 else f"{done} {machine}"
     while before and not _watchdog.turns.check([before]):  # however long it takes
+        if _watchdog.failed(_watchdog.turns):  # its turn never ends
+            raise SystemExit(1)
         time.sleep(0.1)
     yield
     if local_rank() == 0:

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shares import ENCODER
 
 PROGRAM = Path(__file__).with_name("together.py")
+AGAIN = Path(__file__).with_name("again.py")
 STEPS = 4
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 
@@ -53,6 +54,12 @@ def recipe(out: Path, **changes) -> Recipe:
     return built.replace(method=replace(built.method, threshold=0.2))
 
 
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Two processes of a program."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
 def together(
     recipe: Recipe, *options: str, trouble: str | None = None, ranks: Sequence[Sequence[int]] = ((1,),)
 ) -> tuple[int, list[str], float]:
@@ -61,8 +68,7 @@ def together(
     task = {"recipe": recipe.to_dict(), "trouble": trouble, "step": 2, "ranks": ranks}
     file = recipe.runtime.out.with_suffix(".json")
     file.write_text(json.dumps(task))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
-    done = subprocess.run([*torchrun, PROGRAM, file], capture_output=True, text=True, timeout=300)
+    done = torchrun(*options, PROGRAM, file)
     began = re.search(r"trouble at ([\d.]+)", done.stderr)
     return done.returncode, done.stderr.splitlines(), time.time() - float(began[1]) if began else 0.0
 
@@ -147,6 +153,28 @@ def test_a_run_whose_processes_are_killed_starts_anew_and_ends_bit_for_bit_like_
     assert sum(line.count("trouble at ") for line in lines) in (2, 3)
     assert any(line.startswith("semiseg: process 0 of 2: another one has ended without a word") for line in lines)
     assert differences(*(outcome(one.runtime.out) for one in (straight, killed))) == []
+
+
+def test_processes_train_again_also_after_runs_that_failed(place, whole):
+    """One that each refuses, and one that the first refuses while the other one waits for its turn: the first to do so
+    says why, the other one has nothing to add."""
+    folder = place / "again"
+    folder.mkdir()
+    runs = {name: recipe(folder / name) for name in ("first", "last")}
+    refused = recipe(folder / "refused", crop=0), recipe(folder / "refused", batch=3, timeout=3.0)
+    tried = [runs["first"], *refused, runs["last"]]
+    (folder / "recipes.json").write_text(json.dumps([one.to_dict() for one in tried]))
+    done = torchrun(AGAIN, folder)
+    assert done.returncode == 0, done.stderr
+    ended = [json.loads((folder / f"ended-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [sorted(of_both) for of_both in zip(*ended, strict=True)] == [
+        ["first", "first"],
+        ["SystemExit", "UsageError"],
+        ["SystemExit", "UsageError"],
+        ["last", "last"],
+    ]
+    for run in runs.values():
+        assert_same_run(run.runtime.out, whole)
 
 
 def test_what_cannot_be_shared_is_refused_in_one_line(place):
