@@ -203,6 +203,8 @@ class Trainer:
                     if judged := done % every == 0 or done == recipe.steps:
                         meters.pause()
                         self._require_sound(done)
+                        # The save comes behind it, so that one of an evaluated step always holds what that found. A
+                        # kill in between costs the steps since the last save, as at any other moment.
                         scores = self._evaluate(done)
                         self._save(done, self._judged(done, scores))
                         meters.resume()

@@ -32,6 +32,7 @@ from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training import trainer as trainer_module
 from semiseg.engine.training import verdict
 from semiseg.engine.training.forecast import forecast
+from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
@@ -121,6 +122,27 @@ def test_a_run_with_a_teacher_goes_on_bit_for_bit(tiny, voc_root):
     one, two = (state_of(out)["method"] for out in (whole.out, halves.out))
     assert any(name.startswith("teacher.") for name in one)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_run_that_is_killed_while_it_evaluates_goes_on_bit_for_bit(tiny, voc_root):
+    """From the save before, with the evaluation that it has not ended."""
+    recipe = tiny("mean_teacher", data=voc_root(), steps=6, eval_every=4, save_every="3")
+    straight, killed = (recipe.replace(out=recipe.runtime.out / name) for name in ("straight", "killed"))
+
+    class Kill(BaseException):
+        pass
+
+    def kill(event):
+        if (event.kind, event.text) == ("progress", "evaluating"):
+            raise Kill
+
+    Trainer(straight).train()
+    with pytest.raises(Kill):
+        Trainer(killed, kill).train()
+    again = Trainer(killed.replace(resume=True))
+    assert again.first == 3
+    again.train()
+    assert differences(*(outcome(one.runtime.out) for one in (straight, killed))) == []
 
 
 def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
