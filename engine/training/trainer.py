@@ -93,13 +93,13 @@ class Trainer:
             torch.manual_seed(recipe.seed + rank())
         self.step = Step(recipe, self.method, self.precision, self._note)
         self.meters = Meters(recipe, self.device)
+        self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds, self.warned = 0.0, False
         if run is not None:
             self._go_on(run, state)
         with in_turn():
             self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
-        self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
         self.run = run or self._created()
         cadence = runtime.cadence()
         self.saver = Saver(self.run.checkpoints, self.device, cadence, saves, runtime.keep, self._note)
@@ -142,6 +142,10 @@ class Trainer:
         self.step.load_state_dict(state["step"])
         self.meters.load_state_dict(state["meters"])
         self.first, self.seconds = state["steps_done"], state["seconds"]
+        # Older saves do not know what was told.
+        self.warned = state.get("warned", False)
+        if self.xray and state.get("xray"):
+            self.xray.load_state_dict(state["xray"])
         self._note(f"going on with {self.folder} at step {self.first}")
         best = run.checkpoints / "best.safetensors"
         if best.exists():  # the file and not the state: where a save was passed over, it may be of a later step
@@ -348,6 +352,8 @@ class Trainer:
             "method": self.method.state_dict(),
             "step": self.step.state_dict(),
             "meters": self.meters.state_dict(),
+            "xray": self.xray and self.xray.state_dict(),
+            "warned": self.warned,
             # Of each process, one behind the other.
             "rng": gathered(torch.get_rng_state()[None]),
             "cuda_rng": gathered(torch.cuda.get_rng_state(self.device)[None]) if self.device.type == "cuda" else None,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,8 @@ class Xray:
         self.cut = open_backend(PLAIN, self.records, precision.device, threads_of(recipe))
         self.known = all(record.mask for record in data.unlabeled)
         self.labels = [pct / 100 for pct in data.class_pct().values()]
-        self.suspect, self.looks = "", 0
+        self.suspect, self.told = "", []
+        """What the last look makes fear, and what was told of. Nothing: the empty text."""
 
     def __call__(self, method: Method, step: int) -> Look | None:
         """What the method takes for true on the windows of a step; None for one that takes nothing for true. Every
@@ -105,26 +107,38 @@ class Xray:
         return self._look(seen, shown, truth, rows_of(batch, seen, truth, ids, self.recipe.encoder))
 
     def suspicion(self, look: Look) -> str | None:
-        """What goes wrong, in one line, at the second of the looks in a row that show it."""
+        """What goes wrong, in one line, at the second of two looks in a row that show it; once a run."""
+        suspect, line = self._fault(look)
+        again, self.suspect = suspect == self.suspect, suspect
+        if not suspect or not again or suspect in self.told:
+            return None
+        self.told.append(suspect)
+        return line
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on must know to say nothing twice."""
+        return {"suspect": self.suspect, "told": self.told}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.suspect, self.told = state["suspect"], list(state["told"])
+
+    def _fault(self, look: Look) -> tuple[str, str]:
+        """By its name, and in one line; two empty texts where there is none."""
         shares = np.array(list(look.classes.values()))
         first = int(np.nanargmax(shares)) if not np.isnan(shares).all() else -1
-        suspect, line = "", None
         if look.kept is not None and look.kept < NOTHING:
-            suspect = "nothing"
-            line = (
+            return "nothing counts", (
                 "nothing is sure enough to count, so that unlabelled images teach nothing; lower --method.threshold, "
                 "or train longer: with more --steps or a larger --lr the network becomes surer"
             )
-        elif shares[first] > COLLAPSED and self.labels[first] < COLLAPSED - MARGIN:
-            suspect = name = list(look.classes)[first]
-            line = (
+        if shares[first] > COLLAPSED and self.labels[first] < COLLAPSED - MARGIN:
+            name = list(look.classes)[first]
+            return f"all is {name}", (
                 f"{100 * shares[first]:.1f} % of what counts is {name!r}, which is {100 * self.labels[first]:.0f} % of "
                 "the labels: the run teaches itself one class; let the unlabelled images come in late (--method.ramp "
                 "0.5), raise --method.threshold where there is one, lower --lr, or start from pretrained --weights"
             )
-        self.looks = self.looks + 1 if suspect == self.suspect else 1
-        self.suspect = suspect
-        return line if self.looks == 2 else None
+        return "", ""
 
     def _batch(self, plan: Plan) -> Batch:
         encoder, channels_last = self.recipe.encoder, self.recipe.runtime.channels_last

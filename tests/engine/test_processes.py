@@ -161,7 +161,7 @@ def test_processes_train_again_also_after_runs_that_failed(place, whole):
     folder = place / "again"
     folder.mkdir()
     runs = {name: recipe(folder / name) for name in ("first", "last")}
-    refused = recipe(folder / "refused", crop=0), recipe(folder / "refused", batch=3, timeout=3.0)
+    refused = recipe(folder / "refused", crop=0), recipe(folder / "refused", split="gone.txt", timeout=3.0)
     tried = [runs["first"], *refused, runs["last"]]
     (folder / "recipes.json").write_text(json.dumps([one.to_dict() for one in tried]))
     done = torchrun(AGAIN, folder)

@@ -517,6 +517,29 @@ def test_crops_without_labels_are_told_once(tiny, folder_root, labelled):
     assert "larger --crop than 16" in warnings[0]
 
 
+def test_what_was_told_before_a_stop_is_not_told_again(tiny, folder_root):
+    """Here, that crops are without labels, and that no pseudo-label is sure enough."""
+    root = folder_root()
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(path)
+    recipe = tiny("fixmatch", layout="folder", split="draw:1/2@0", data=root, steps=8, eval_every=1, network="cps")
+    recipe = recipe.replace(on_nan="ignore")
+    notes = []
+
+    def listen(event):
+        notes.append(event.text)
+        if event.kind == "log" and event.done == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        Trainer(recipe, listen).train()
+    before = [note for note in notes if note.startswith("warning: ")]
+    Trainer(recipe.replace(resume=True), listen).train()
+    assert sum("hold no labelled pixel" in note for note in before) == 1
+    assert sum("nothing is sure enough" in note for note in before) == 1
+    assert [note for note in notes if note.startswith("warning: ")] == before
+
+
 def test_no_two_predictions_have_one_name(tiny, voc_root, tmp_path):
     result = Trainer(tiny("supervised", data=voc_root())).train()
     (tmp_path / "mine").mkdir()
