@@ -79,9 +79,13 @@ class Cac(Method):
             "emulate_processes": program.processes_on(layout),
         }
 
+    @property
+    def start(self) -> float:
+        return self.config.start
+
     def phase(self, progress: float) -> bool:
         """Whether the contrastive term counts."""
-        return progress >= self.config.start
+        return progress >= self.start
 
     def losses(self, batch: Batch[Pair], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled

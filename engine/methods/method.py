@@ -59,8 +59,8 @@ class MethodConfig:
     ohem_threshold: float = 0.7
     """Pixels whose true class has at most this probability count as hard."""
     ramp: float = 0.0
-    """Share of the schedule over which the terms of unlabelled images gain their weight, as exp(-5 (1 - t)^2), t from 0
-    to 1 (Laine and Aila, ICLR 2017); 0: they have it from the first step on, as published."""
+    """Share of the schedule over which the terms of unlabelled images gain their weight, from when they begin to count
+    on, as exp(-5 (1 - t)^2), t from 0 to 1 (Laine and Aila, ICLR 2017); 0: they have it at once, as published."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
@@ -103,6 +103,11 @@ class Method(nn.Module):
         """Whether one mean is over the batches of several processes."""
         self.register_buffer("gain", torch.ones(()), persistent=False)
 
+    @property
+    def start(self) -> float:
+        """Share of the schedule after which the terms of unlabelled images count."""
+        return 0.0
+
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         """What the published program does otherwise than a recipe by default: a recipe's fields, and its values."""
@@ -125,7 +130,8 @@ class Method(nn.Module):
     def before_step(self, progress: float) -> None:
         """Called before each optimizer step, outside of what a graph holds."""
         if self.config.ramp:
-            self.gain.fill_(math.exp(-5 * (1 - min(progress / self.config.ramp, 1)) ** 2))
+            risen = (progress - self.start) / self.config.ramp
+            self.gain.fill_(math.exp(-5 * (1 - min(max(risen, 0), 1)) ** 2))
 
     def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms, and as the loss their sum by `weights`; those of unlabelled images by the ramp, too."""

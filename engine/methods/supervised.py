@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ...pipelines.batch import Batch
+from ...pipelines.errors import require
 from ..models import Network
 from .method import Method, MethodConfig, Setting
 from .programs import PROGRAMS
@@ -16,6 +18,12 @@ from .programs import PROGRAMS
 @dataclass(kw_only=True, slots=True)
 class SupervisedConfig(MethodConfig):
     """The supervised baseline."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from MethodConfig.faults(self)
+        rule = "must be 0, as the supervised baseline has no terms of unlabelled images"
+        yield from require(not self.ramp, "--method.ramp", rule, self.ramp)
 
 
 class Supervised(Method):

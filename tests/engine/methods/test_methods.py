@@ -16,6 +16,7 @@ from semiseg.engine.methods.consistency import Consistency
 from semiseg.engine.training.build import build_method
 from semiseg.kernels import reference
 from semiseg.pipelines.batch import Pair
+from semiseg.pipelines.errors import UsageError
 
 CLASSES = 3
 
@@ -71,18 +72,33 @@ def test_loss_is_the_weighted_sum_of_its_terms(tiny, random_batch, name):
     assert all(losses[term] > 0 for term in terms)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].terms])
-@pytest.mark.parametrize(("progress", "gain"), [(0.0, np.exp(-5)), (0.2, np.exp(-1.25)), (0.4, 1.0), (0.9, 1.0)])
-def test_a_ramp_brings_unlabelled_terms_in_slowly(tiny, random_batch, name, progress, gain):
-    """exp(-5 (1 - t)^2) with t = progress / ramp, 1 from the ramp's end on; the supervised term has its weight."""
-    method = sure_of_noise(made(tiny, name))
-    method.config.ramp = 0.4
+UNLABELED = [name for name in METHODS if METHODS[name].terms]
+LATE = ((0.0, np.exp(-5)), (0.3, np.exp(-5)), (0.5, np.exp(-1.25)), (0.7, 1.0), (0.9, 1.0))
+"""Progress and gain of a ramp over 0.4 of the schedule, of a term that begins to count at 0.3."""
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "progress", "gain"),
+    [(name, 0.0, at, gain) for name in UNLABELED for at, gain in ((0.0, np.exp(-5)), (0.2, np.exp(-1.25)), (0.4, 1.0))]
+    + [("cac", 0.3, *late) for late in LATE],
+)
+def test_a_ramp_brings_unlabelled_terms_in_slowly(tiny, random_batch, name, start, progress, gain):
+    """exp(-5 (1 - t)^2) with t = (progress - start) / ramp, 1 from the ramp's end on; the supervised term has its
+    weight."""
+    method = sure_of_noise(made(tiny, name, {"ramp": 0.4} | ({"start": start} if name == "cac" else {})))
     method.before_step(progress)
     losses = method.losses(random_batch(method.views.unlabeled), 0.5)
     weights = method.weights()
     unlabeled = sum(weights[term] * losses[term] for term in losses if term not in ("loss", "supervised"))
     supervised = weights["supervised"] * losses["supervised"]
     torch.testing.assert_close(losses["loss"], (supervised + gain * unlabeled).to(losses["loss"].dtype))
+
+
+def test_a_ramp_of_no_term_is_refused(tiny, voc_root):
+    recipe = tiny("supervised", data=voc_root())
+    recipe.check()
+    with pytest.raises(UsageError, match=r"^--method.ramp: must be 0, as .* no terms of unlabelled images, is 0.5$"):
+        recipe.replace(method=dataclasses.replace(recipe.method, ramp=0.5)).check()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].views.windows])
