@@ -24,6 +24,8 @@ from .protocol import Evaluation, Protocol, side_faults
 from .serial import plain, typed
 
 LayoutName = Literal[tuple(LAYOUTS)]
+EVALUATIONS, APART = 20, 50
+"""How many a run has, and how many steps they are apart at least, where nobody says it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,7 +65,7 @@ class Runtime:
     lists: Path | None = None
     """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
     eval_every: int | None = None
-    """Steps between evaluations (default: a twentieth of the run)."""
+    """Steps between evaluations (default: a twentieth of the run, at least 50); the last step is evaluated anyway."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -336,6 +338,10 @@ class Recipe:
             epochs, epoch_steps = 80, 1157
             done = (epochs * step // self.steps + step % epoch_steps / epoch_steps) / epochs
         return max(1 - done, 0) ** self.power
+
+    def steps_between_evaluations(self) -> int:
+        """After the last step the network is evaluated anyway."""
+        return self.runtime.eval_every or max(self.steps // EVALUATIONS, APART)
 
     def drawing(self) -> Drawing:
         """What decides the draws of the input pipeline."""

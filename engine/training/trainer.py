@@ -184,7 +184,7 @@ class Trainer:
     def train(self) -> Result:
         """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved."""
         recipe, runtime, meters = self.recipe, self.recipe.runtime, self.meters
-        every = runtime.eval_every or max(recipe.steps // 20, 1)
+        every = recipe.steps_between_evaluations()
         scores: dict[str, Scores] = {}
         self.began = time.perf_counter() - self.seconds
         going_on("before the first step")

@@ -206,6 +206,13 @@ def test_what_a_resume_may_change_decides_nothing(tmp_path):
         assert recipe.replace(**change).decisive() != recipe.decisive()
 
 
+@pytest.mark.parametrize(
+    ("steps", "said", "every"), [(30, None, 50), (1000, None, 50), (92_560, None, 4628), (30, 1, 1), (92_560, 10, 10)]
+)
+def test_short_runs_are_not_evaluated_at_every_step(steps, said, every):
+    assert load_recipe("cac_voc").replace(steps=steps, eval_every=said).steps_between_evaluations() == every
+
+
 def test_what_a_save_is_due_after():
     recipe = load_recipe("cac_voc")
     cadences = [recipe.replace(save_every=said).runtime.cadence() for said in ("5m", ".5m", "500", "5m")]

@@ -66,6 +66,12 @@ def test_a_run_leaves_log_checkpoints_and_result(tiny, voc_root, method):
     assert not [*result.out.rglob("*.part"), *result.out.rglob("*.new")]
 
 
+def test_a_run_is_evaluated_at_its_end_however_short(tiny, voc_root):
+    result = Trainer(tiny("supervised", data=voc_root(), eval_every=None)).train()
+    assert [line["step"] for line in Run.open(result.out).log if "val/miou" in line] == [3]
+    assert result.best_step == 3
+
+
 def test_best_and_last_are_scores_of_the_log_and_have_checkpoints_of_their_own(tiny, voc_root):
     root = voc_root()
     (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(4)))  # few: scores are not all 0
