@@ -21,7 +21,7 @@ from .device import PrecisionName
 from .methods import Method, MethodConfig, method_of
 from .models import DECODERS, ENCODERS, Encoder, check_pair, encoder_of
 from .protocol import Evaluation, Protocol, side_faults
-from .serial import plain, typed
+from .serial import plain, require_types, typed
 
 LayoutName = Literal[tuple(LAYOUTS)]
 EVALUATIONS, APART = 20, 50
@@ -269,7 +269,12 @@ class Recipe:
         return self.batch * self.unlabeled_ratio
 
     def check(self) -> None:
-        """Raises UsageError with every fault: values that make no sense or do not go together, naming field and fix."""
+        """Raises UsageError for a value that is not of its field's type, or else with every fault: values that make no
+        sense or do not go together, naming field and fix."""
+        try:
+            require_types(self, "recipe")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         refuse(self.faults())
 
     def faults(self) -> Iterator[str]:

@@ -62,6 +62,21 @@ def typed(kind: Any, value: Any, name: str = "") -> Any:
     return _required(origin or kind, value, name)
 
 
+def require_types(settings: Any, name: str) -> None:
+    """Raises ValueError, with the name of the field, where one of a dataclass, or of those that it holds, is not of its
+    type, which Python does not look at. Texts may stand for paths, lists for tuples."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        kind, value, inside = hints[field.name], getattr(settings, field.name), f"{name}.{field.name}"
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        if not dataclasses.is_dataclass(kind):
+            typed(kind, value, inside)
+        elif isinstance(value, kind):
+            require_types(value, inside)
+        else:
+            raise ValueError(f"{inside}: must be of type {kind.__name__}, is {reprlib.repr(value)}")
+
+
 def _fields(kind: type, values: dict[str, Any], name: str) -> Any:
     hints = typing.get_type_hints(kind, include_extras=True)
     inside = {field: f"{name}.{field}" if name else field for field in values}

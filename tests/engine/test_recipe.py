@@ -130,6 +130,36 @@ def test_from_dict_looks_at_every_type(path, value, said):
         Recipe.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"crop": "abc"}, "recipe.crop: must be a whole number, is 'abc'"),
+        ({"batch": True}, "recipe.batch: must be a whole number, is True"),
+        ({"lr": math.nan}, "recipe.lr: must be a number, is nan"),
+        ({"betas": (0.9,)}, r"recipe.betas: must be a list of 2, is \(0.9,\)"),
+        ({"network": None}, "recipe.network: must be one of cac, "),
+        ({"keep": "2"}, "recipe.runtime.keep: must be a whole number, is '2'"),
+        ({"runtime": Runtime(data=3)}, "recipe.runtime.data: must be a path, is 3"),
+        ({"labeled": {"flip": 0.5}}, "recipe.labeled: must be of type Augmentation, is {'flip': 0.5}"),
+        ({"labeled": Augmentation(flip="half")}, "recipe.labeled.flip: must be a number, is 'half'"),
+        ({"method": "cac"}, "recipe.method: must be of type MethodConfig, is 'cac'"),
+        ({"method": CacConfig(threshold=None)}, "recipe.method.threshold: must be a number, is None"),
+    ],
+)
+def test_check_looks_at_every_type(tmp_path, changes, said):
+    with pytest.raises(UsageError, match=f"^{said}"):
+        load_recipe("cac_voc").replace(data=tmp_path).replace(**changes).check()
+
+
+def test_from_python_texts_are_paths_and_lists_are_tuples(tmp_path):
+    load_recipe("cac_voc").replace(data=str(tmp_path), betas=[0.9, 0.95], lr=1).check()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_hold_what_their_types_say(tmp_path, name):
+    load_recipe(name).replace(data=tmp_path).check()
+
+
 @pytest.mark.parametrize("values", [None, 3, "x", [], {}, {"name": "x"}])
 def test_from_dict_takes_nothing_but_a_whole_recipe(values):
     with pytest.raises(UsageError, match="not one of this version"):
