@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,6 +37,14 @@ def use(*, stderr: bool) -> None:
 def say(text: str) -> None:
     """A line, or several."""
     _console.print(text, markup=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, what others print is lost."""
+    nowhere = io.StringIO()
+    with redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -57,7 +57,8 @@ def rank() -> int:
     """Which of those that torchrun has started this one is, from 0."""
     if several():
         return dist.get_rank()
-    return int(os.environ.get("RANK") or 0) if launched() > 1 else 0
+    alone = (os.environ.get("WORLD_SIZE") or "1") == "1"
+    return 0 if alone else int(os.environ.get("RANK") or 0)
 
 
 def local_rank() -> int:
@@ -73,6 +74,12 @@ def local_world() -> int:
 def leads() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0
+
+
+def speaks() -> bool:
+    """Whether this process says why it ends: once it has joined the others any does, as all but one of them end without
+    a word, and before, where each ends for the same reason, the first."""
+    return several() or leads()
 
 
 def restarts() -> bool:

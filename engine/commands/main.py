@@ -13,6 +13,7 @@ from ...pipelines.errors import UsageError
 from .. import console
 from ..api import Stopped
 from ..catalogue import find_recipe, recipes
+from ..processes import speaks
 from ..recipe import Recipe
 from . import splits
 from .bench import bench
@@ -113,7 +114,8 @@ def with_flags(message: str) -> str:
 
 
 def _end(message: str, code: int) -> None:
-    print(f"semiseg: {' '.join(message.split())}", file=sys.stderr)
+    if speaks():
+        print(f"semiseg: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 

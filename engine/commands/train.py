@@ -6,6 +6,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import tyro
 
@@ -17,7 +18,7 @@ from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
 from ..events import Event, Listener
 from ..hyperparameters import hyperparameters
-from ..processes import leads
+from ..processes import leads, speaks
 from ..recipe import Recipe
 from ..training.forecast import forecast
 from ..training.interruption import verify_resume
@@ -112,7 +113,8 @@ def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, R
 
     def read(default: Recipe) -> Recipe:
         program = f"semiseg train {default.name}"
-        return tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name)
+        with nullcontext() if speaks() else console.quiet():
+            return tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name)
 
     said = read(build())
     check_spec(said.split, said.layout)

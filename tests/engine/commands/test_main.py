@@ -148,6 +148,35 @@ def test_unknown_names(refused):
     assert "doctor" in refused("doktor")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cac_vok"], "cac_voc"),
+        (["cac_voc", "--crop", "abc"], "--crop"),
+        (["cac_voc", "--split", "1/8"], "draw:1/8@SEED"),
+        (["cac_voc", "--dry-run", "--crop", "321"], "--crop"),
+    ],
+)
+@pytest.mark.parametrize("size", ["2", "two"])
+def test_of_several_processes_the_first_says_what_is_wrong_with_the_command_line(
+    semiseg, monkeypatch, arguments, says, size
+):
+    """All end with the same exit code. What is no number of processes silences none."""
+    monkeypatch.setenv("WORLD_SIZE", size)
+    code, _, err = semiseg("train", *arguments)
+    assert code == 2
+    assert says in err
+    monkeypatch.setenv("RANK", "1")
+    assert semiseg("train", *arguments) == (2, "", "")
+
+
+def test_of_several_processes_the_first_shows_the_help(semiseg, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--crop" in semiseg("train", "cac_voc", "--help")[1]
+    monkeypatch.setenv("RANK", "1")
+    assert semiseg("train", "cac_voc", "--help") == (0, "", "")
+
+
 def test_missing_root(refused, tmp_path):
     assert "nowhere" in refused(*train(tmp_path / "nowhere"))
     assert "--data" in refused("train", "cac_voc", *SMALL)
