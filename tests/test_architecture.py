@@ -79,7 +79,7 @@ ORDERS = {
         methods/method
         methods/*
         methods/__init__
-        protocol | serial
+        protocol | serial | runtime
         recipe
         run | data | checkpoint
         evaluation/protocols

@@ -33,7 +33,8 @@ from ...pipelines.errors import UsageError
 from ..device import Precision, resolve_device, resolve_precision
 from ..methods import METHODS, Method
 from ..models import encoder_of
-from ..recipe import Recipe, Runtime
+from ..recipe import Recipe
+from ..runtime import Runtime
 from .build import build_method
 from .graph import WARM_UP
 from .step import Step

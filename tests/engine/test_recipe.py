@@ -11,7 +11,8 @@ from semiseg.engine.catalogue import load_recipe, recipes
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.protocol import Evaluation
-from semiseg.engine.recipe import Recipe, Runtime
+from semiseg.engine.recipe import Recipe
+from semiseg.engine.runtime import Runtime
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation
 

@@ -1,0 +1,120 @@
+"""Where and how a run is executed: the part of a recipe that changes no result."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..pipelines.backends import BACKENDS
+from ..pipelines.errors import UsageError, require
+from .device import PrecisionName
+
+
+@dataclass(kw_only=True, slots=True)
+class Runtime:
+    """Where things are, how the run is executed and what it shows: nothing that changes a result beyond rounding, so a
+    run that goes on may say it anew."""
+
+    data: Path | None = None
+    """Root of the data set. shapes is drawn into the cache by itself."""
+    lists: Path | None = None
+    """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
+    eval_every: int | None = None
+    """Steps between evaluations (default: a twentieth of the run, at least 50); the last step is evaluated anyway."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    backend: Literal["auto", *BACKENDS] = "auto"
+    """Input pipeline; auto: dali with a GPU (or what its check leaves: dali_whole, which decodes whole images to cut
+    windows from, or host); without one resident (files are decoded once, into the cache) where the data set is packed
+    already or small, else host."""
+    threads: int = 0
+    """Threads of the input pipeline (0: one a core)."""
+    precision: PrecisionName = "auto"
+    """Of matrix products and convolutions; auto: bf16 on a GPU or processor that has it (AVX-512 BF16, AMX),
+    else fp32."""
+    channels_last: bool = True
+    """Memory format of networks and images."""
+    compile: bool = False
+    """Compile the networks (minutes at the start, faster steps), where that comes to the same: it is checked once on a
+    device, which takes minutes more."""
+    grouped: bool = False
+    """Labelled and unlabelled images go through a network in one call, with batch statistics of their own. Fewer,
+    larger products; other random numbers of dropout."""
+    graph: Literal["auto", "on", "off"] = "auto"
+    """Launch each step on a GPU as one CUDA graph. auto: where it can be, and comes to the same; on: or stop."""
+    recompute: Literal["auto", "on", "off"] = "auto"
+    """Compute what the backbones' blocks hold a second time for the gradients, instead of keeping it: less memory, up
+    to a third more arithmetic. auto: where a step would not fit otherwise."""
+    memory_budget: float | None = None
+    """GiB that training and evaluation may take, as forecast before the first step; a run that needs more stops with
+    what would fit (default: what is free decides about --recompute, and stops nothing)."""
+
+    deterministic: bool = False
+    """The same bits in every run on one GPU, at more arithmetic; on a CPU they are anyway."""
+
+    out: Path | None = None
+    """The run's folder (default: runs/<recipe>-<time>)."""
+    resume: bool = False
+    """Go on with the run in --out (default: the newest unfinished one of the recipe in runs/)."""
+    save_every: str = "5m"
+    """Minutes (5m) or steps (500) after which the state is saved that a run goes on from; with each evaluation and at a
+    signal it is, too."""
+    requeue: bool = False
+    """A job of SLURM that a signal has ended, all saved, asks to be started again, and goes on in --out when it is."""
+    keep: int = 2
+    """Saves that stay, each as large as networks and optimizer; where the newest is damaged, the one before takes its
+    place."""
+    log_every: int = 10
+    """Steps between log lines."""
+    on_nan: Literal["stop", "ignore"] = "stop"
+    """What a loss, a weight or a validation mIoU that is not finite does; they are looked at with each log line and
+    before each checkpoint, because to look takes time. stop: ends the run, the checkpoints before it stay; ignore:
+    nothing."""
+    timeout: float = 10.0
+    """Minutes after which a run of several processes ends in which one does not go on, saying where each is."""
+    profile: bool = False
+    """Write a trace of steps 6 to 10 into the run's folder, and print what took longest in them."""
+    verify_resume: int | None = None
+    """Train nothing, but see whether a run of so many steps that is interrupted three times ends bit for bit like one
+    that is not. In temporary folders; exits with 1 where it does not. On a GPU with --deterministic alone."""
+    dry_run: bool = False
+    """Print what would be trained, and stop."""
+    json: bool = False
+    """Print one JSON document on standard output; everything else goes to standard error."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from require(self.log_every >= 1, "--log-every", "must be at least 1", self.log_every)
+        yield from require(self.keep >= 1, "--keep", "must be at least 1", self.keep)
+        yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
+        every = self.eval_every
+        yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
+        yield from require(self.timeout > 0, "--timeout", "must be more than 0 minutes", self.timeout)
+        few = self.verify_resume is not None and self.verify_resume < 4
+        yield from require(not few, "--verify-resume", "must be at least 4 steps", self.verify_resume)
+        budget = self.memory_budget
+        yield from require(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
+        if self.grouped and self.recompute == "on":
+            yield "--recompute on: not with --grouped, whose groups the second pass does not see; leave out one of them"
+        if self.compile and self.recompute == "on":
+            yield "--recompute on: not with --compile, which chooses itself what it keeps; leave out one of them"
+        try:
+            self.cadence()
+        except UsageError as error:
+            yield str(error)
+
+    def cadence(self) -> tuple[float, float]:
+        """Seconds and steps after either of which the state is saved. Raises UsageError for what is neither."""
+        said = re.fullmatch(r"(\d*\.?\d+)m|(\d+)", str(self.save_every))
+        if said is None or not float(said[1] or said[2]):
+            raise UsageError(f"--save-every: must be minutes (5m) or steps (500), is {self.save_every}")
+        return (60 * float(said[1]), math.inf) if said[1] else (math.inf, int(said[2]))
+
+
+RUNTIME = frozenset(field.name for field in dataclasses.fields(Runtime))
