@@ -83,7 +83,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     """Of a step late in the recipe's schedule, when all its terms count, and of an evaluation of images up to `largest`
     (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
     precision = Precision(precision.name, torch.device("cpu"))
-    batch, largest = _example(recipe), largest or (recipe.crop, recipe.crop)
+    batch, largest = example(recipe), largest or (recipe.crop, recipe.crop)
     flops = FlopCounterMode(display=False)
     # Some backbones read values as they are made, which fake tensors do not have.
     with torch.device("meta"):
@@ -137,8 +137,8 @@ def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, ro
     return "lower --crop, or pass a smaller --backbone"
 
 
-def _example(recipe: Recipe) -> Batch:
-    """A batch of the recipe's shapes, of black images."""
+def example(recipe: Recipe) -> Batch:
+    """A batch of the recipe's shapes, of black images, on the CPU."""
     crop = recipe.crop
     plan = Planner(np.full((4, 2), 2 * crop), range(2), range(2, 4), recipe.drawing())(0)
 

@@ -29,7 +29,7 @@ import torch
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.device import Precision
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import _example, forecast
+from semiseg.engine.training.forecast import example, forecast
 from semiseg.engine.training.step import Step
 
 def status(field):
@@ -41,9 +41,9 @@ changes = {"backbone": "resnet18", "crop": 128, "batch": 6, "weights": "none"}
 recipe = load_recipe("supervised_voc").replace(**changes)
 precision = Precision("fp32", torch.device("cpu"))
 told = forecast(recipe, 21, precision)
-batch = _example(recipe)
+batch = example(recipe)
 small = load_recipe("supervised_voc").replace(**changes | {"crop": 32, "batch": 2})
-Step(small, build_method(small, 21).train(), precision)(_example(small), 0)  # what libraries keep
+Step(small, build_method(small, 21).train(), precision)(example(small), 0)  # what libraries keep
 gc.collect()
 ctypes.CDLL(None).malloc_trim(0)
 Path("/proc/self/clear_refs").write_text("5")
