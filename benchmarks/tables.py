@@ -212,6 +212,64 @@ def growth() -> str:
     )
 
 
+def exchanged() -> str:
+    """What each process of several hands over in a step, on GPUs."""
+    rows = newest("scaling", "method", "links", "kind")
+    lines = [
+        [
+            f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}",
+            row["kind"],
+            row["calls"],
+            f"{float(row['bytes']) / 1e6:.6g}",
+        ]
+        for row in rows
+        if row["links"] == "NVLink" and int(row["calls"])
+    ]
+    return markdown(["a GPU's share", "kind", "calls", "MB"], lines)
+
+
+LINKS = ("NVLink", "PCIe")
+
+
+def scaling() -> str:
+    """Milliseconds of so many GPUs by kind, with either of the links."""
+    found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    for row in newest("scaling", "method", "processes", "links", "kind"):
+        if row["links"] in LINKS:
+            times = found.setdefault((row["method"], row["processes"]), {})
+            times[row["links"], row["kind"]] = float(row["predicted_ms"])
+    named = ("gradients", "batch statistics", "negatives")
+    lines = []
+    for (method, processes), times in found.items():
+        kinds = [{kind: ms for (other, kind), ms in times.items() if other == links} for links in LINKS]
+        computing = [(one.pop("step"), one.pop("contrast")) for one in kinds]
+        exchanging = [sum(one.values()) for one in kinds]
+        others = [sum(ms for kind, ms in one.items() if kind not in named) for one in kinds]
+        whole = [sum(own) + ms for own, ms in zip(computing, exchanging)]
+        cells = [(*(one.get(kind, 0.0) for one in kinds),) for kind in named]
+        cells += [others, [100 * ms / every for ms, every in zip(exchanging, whole)]]
+        cells += [[int(processes) * own[0] / every for own, every in zip(computing, whole)]]
+        step, contrast = computing[0]
+        texts = [" / ".join(f"{value:.1f}" for value in cell) for cell in cells]
+        lines.append([method, processes, f"{step:.1f}", f"{contrast:.1f}", *texts])
+    columns = ["method", "GPUs", "step of one", "contrast", *named, "others", "exchange, % of the step"]
+    return markdown([*columns, "times one GPU"], lines)
+
+
+def gloo() -> str:
+    lines = [
+        [
+            f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}",
+            *(row[name] for name in ("kind", "calls", "bytes")),
+            *(f"{float(row[name]):.2f}" for name in ("predicted_ms", "quickest_ms", "median_ms")),
+        ]
+        for row in newest("scaling", "method", "links", "kind")
+        if row["links"] == "gloo"
+    ]
+    columns = ["a process's share", "kind", "calls", "bytes", "predicted, ms", "quickest, ms", "median, ms"]
+    return markdown(columns, lines)
+
+
 def comparison(name: str, classes: Sequence[str] = ()) -> str:
     """The results.csv of `semiseg compare`, committed as results/NAME.csv: its first method is the baseline. classes:
     those that the mean of the last evaluation is of, all by default."""
@@ -277,6 +335,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "kills": kills,
     "save": save,
     "growth": growth,
+    "exchanged": exchanged,
+    "scaling": scaling,
+    "gloo": gloo,
 }
 
 
