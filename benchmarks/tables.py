@@ -214,18 +214,17 @@ def growth() -> str:
 
 def exchanged() -> str:
     """What each process of several hands over in a step, on GPUs."""
-    rows = newest("scaling", "method", "links", "kind")
     lines = [
         [
             f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}",
             row["kind"],
             row["calls"],
-            f"{float(row['bytes']) / 1e6:.6g}",
+            f"{int(row['bytes']):,}",
         ]
-        for row in rows
+        for row in newest("scaling", "method", "links", "kind")
         if row["links"] == "NVLink" and int(row["calls"])
     ]
-    return markdown(["a GPU's share", "kind", "calls", "MB"], lines)
+    return markdown(["a GPU's share", "kind", "calls", "bytes"], lines)
 
 
 LINKS = ("NVLink", "PCIe")
@@ -246,7 +245,7 @@ def scaling() -> str:
         exchanging = [sum(one.values()) for one in kinds]
         others = [sum(ms for kind, ms in one.items() if kind not in named) for one in kinds]
         whole = [sum(own) + ms for own, ms in zip(computing, exchanging)]
-        cells = [(*(one.get(kind, 0.0) for one in kinds),) for kind in named]
+        cells = [[one.get(kind, 0.0) for one in kinds] for kind in named]
         cells += [others, [100 * ms / every for ms, every in zip(exchanging, whole)]]
         cells += [[int(processes) * own[0] / every for own, every in zip(computing, whole)]]
         step, contrast = computing[0]
@@ -260,7 +259,7 @@ def gloo() -> str:
     lines = [
         [
             f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}",
-            *(row[name] for name in ("kind", "calls", "bytes")),
+            *(row["kind"], row["calls"], f"{int(row['bytes']):,}"),
             *(f"{float(row[name]):.2f}" for name in ("predicted_ms", "quickest_ms", "median_ms")),
         ]
         for row in newest("scaling", "method", "links", "kind")

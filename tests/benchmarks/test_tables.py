@@ -44,6 +44,20 @@ def test_a_waterfall_compares_with_the_first_row_of_the_same_machine(tmp_path, m
     assert tables.waterfall().count("| published way |") == 2
 
 
+def test_what_several_gpus_add_is_set_beside_the_step_of_one(tmp_path, monkeypatch):
+    """By hand: 2 GPUs take 10 + 2 ms to compute and 4 + 1 + 3 to exchange with the first link, 38 with the second."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    times = {"step": 10, "contrast": 2, "signals": 1, "others": 3}
+    rows = [
+        {"method": "cac", "processes": 2, "links": links, "kind": kind, "predicted_ms": ms}
+        for links, gradients in (("NVLink", 4), ("PCIe", 34), ("gloo", 99))
+        for kind, ms in (times | {"gradients": gradients}).items()
+    ]
+    tables.append(rows, tmp_path / "scaling.csv")
+    cells = "2 | 10.0 | 2.0 | 4.0 / 34.0 | 0.0 / 0.0 | 0.0 / 0.0 | 4.0 / 4.0 | 40.0 / 76.0 | 1.0 / 0.4"
+    assert tables.scaling().splitlines()[2:] == [f"| cac | {cells} |"]
+
+
 def test_rows_go_below_the_columns_of_their_names(tmp_path):
     path = tmp_path / "some.csv"
     tables.append([{"a": 1, "b": 2}], path)
