@@ -82,7 +82,8 @@ def windows(augmentation: Augmentation, crop: int) -> str:
         base = round(augmentation.base * crop)
         words = [f"long side {'-'.join(str(int(bound * base)) for bound in augmentation.range)}"]
     elif augmentation.scale == "own":
-        words = [f"own long side x {'-'.join(f'{bound:g}' for bound in augmentation.range)}"]
+        most = f", at most {round(augmentation.longest * crop)}," if augmentation.longest else ""
+        words = [f"own long side{most} x {'-'.join(f'{bound:g}' for bound in augmentation.range)}"]
     else:
         factor = crop / (augmentation.native_crop or crop)
         words = [f"scales {' '.join(f'{factor * scale:g}' for scale in augmentation.factors)}"]

@@ -65,6 +65,8 @@ class Protocol:
     """Resizes images before they are evaluated."""
     long_side: float | None = None
     """Images are resized to this long side instead."""
+    longest: float | None = None
+    """Images with a longer side are resized to this one."""
     scales: tuple[float, ...] = (1.0,)
     """Scales, on top of the above, whose logits are added."""
     flip: bool = False
@@ -119,6 +121,8 @@ class Protocol:
     def scales_of(self, height: int, width: int) -> tuple[float, ...]:
         """The factors by which an image of this size is resized, one after the other."""
         base = self.scale if self.long_side is None else self.long_side / max(height, width)
+        if self.longest is not None:
+            base = min(base, self.longest / max(height, width))
         return tuple(base * scale for scale in self.scales)
 
     def __str__(self) -> str:
@@ -128,6 +132,8 @@ class Protocol:
             words.append(f"long side {round(self.long_side)}")
         elif self.scale != 1:
             words.append(f"scale {self.scale:g}")
+        if self.longest is not None:
+            words.append(f"long side at most {round(self.longest)}")
         if self.scales != (1.0,):
             words.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
         words += ["flip"] * self.flip
@@ -149,11 +155,13 @@ class Evaluation:
     window: int | None = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
     scale: float | None = None
-    """Resizes images before they are evaluated (default: so that they look as in training, see the two below)."""
+    """Resizes images before they are evaluated (default: so that they look as in training, see the three below)."""
     native_crop: int | None = None
     """The crop with which training sees images at about their own size: they are resized by crop / native_crop."""
     long_side: float | None = None
     """Images are resized to this long side, in sides of the crop."""
+    longest: float | None = None
+    """Images with a longer side than this, in sides of the crop, are resized to it."""
     scales: tuple[float, ...] = (1.0,)
     """Scales, on top of the above, whose logits are added."""
     flip: bool = False
@@ -169,7 +177,8 @@ class Evaluation:
     def resolve(self, crop: int, multiple: int = 1) -> Protocol:
         """The protocol for a network that was trained on windows of `crop` pixels, and takes images whose sides are
         multiples of `multiple`."""
-        long_side = None if self.scale is not None or self.long_side is None else self.long_side * crop
+        sides = (None, None) if self.scale is not None else (self.long_side, self.longest)
+        long_side, longest = (None if side is None else side * crop for side in sides)
         scale = self.scale
         if scale is None:
             native = self.native_crop or 0
@@ -180,13 +189,14 @@ class Evaluation:
             window=crop if self.window is None else self.window,
             scale=scale,
             long_side=long_side,
+            longest=longest,
             multiple=multiple if MULTIPLE % multiple else MULTIPLE,
             **same,
         )
 
     def faults(self, prefix: str = "--evaluation.", least: int = 1, multiple: int = 1) -> Iterator[str]:
         """What makes no sense, a line each; `least` and `multiple` as in `Protocol.faults`."""
-        for name in ("native_crop", "long_side"):
+        for name in ("native_crop", "long_side", "longest"):
             value = getattr(self, name)
             field = f"{prefix}{name.replace('_', '-')}"
             yield from require(value is None or value > 0, field, "must be more than 0", value)

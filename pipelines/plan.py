@@ -350,6 +350,8 @@ class Planner:
         if augmentation.scale != "factors":
             own = augmentation.scale == "own"
             base = size.max(1) if own else np.full(len(record), round(augmentation.base * crop))
+            if own and augmentation.longest:
+                base = np.minimum(base, round(augmentation.longest * crop))
             low, high = (np.maximum(bound * base, own).astype(np.int64) for bound in augmentation.range)
             exact = size.max(1) / uniform_int(draw, low, high)
         else:

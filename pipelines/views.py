@@ -73,6 +73,8 @@ class Augmentation:
     """Bounds of the long side, in units of `base` or of the image's own."""
     factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """The scale factors, drawn with equal probability."""
+    longest: float | None = None
+    """What the own long side of an image counts as at most, in sides of the crop (default: any counts)."""
     native_crop: int | None = None
     """The crop that the factors are meant for; with another one they change in proportion (none: never)."""
     filter: Literal["cubic", "antialiased", "linear"] = "cubic"
@@ -119,6 +121,8 @@ class Augmentation:
         positive = bool(self.factors) and min(self.factors) > 0
         yield from require(positive, f"{prefix}factors", "must be numbers above 0", self.factors)
         yield from require(self.base > 0, f"{prefix}base", "must be more than 0", self.base)
+        most = self.longest
+        yield from require(most is None or most > 0, f"{prefix}longest", "must be more than 0", most)
         for name in ("flip", "jitter", "gray", "blur"):
             value = getattr(self, name)
             yield from require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)

@@ -10,7 +10,7 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
-    pairs = replace(voc().unlabeled, scale="own", range=(0.8, 1.5))
+    pairs = replace(voc().unlabeled, scale="own", range=(0.8, 1.5), longest=supervised().labeled.longest)
     return replace(supervised(), name="cac_folder", method=CacConfig(), unlabeled=pairs)
 
 

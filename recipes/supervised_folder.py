@@ -1,6 +1,7 @@
 """Supervised baseline on your own images: folders of images and masks, crop 320, weights that pip brings.
 
-Windows are cut at 0.5 to 1.5 times the images' own size, whatever the crop, and images are evaluated at their size.
+Windows are cut at 0.5 to 1.5 times the images' own size, and images are evaluated at it; of large images three crops
+count as their long side, so that a window shows more than a texture.
 """
 
 from dataclasses import replace
@@ -9,6 +10,8 @@ from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.supervised_voc import recipe as voc
+
+LONGEST = 3.0
 
 
 def recipe() -> Recipe:
@@ -24,8 +27,8 @@ def recipe() -> Recipe:
         lr=3e-3,
         backbone_lr=0.3,
         weight_decay=0.01,
-        labeled=Augmentation(scale="own", range=(0.5, 1.5)),
-        evaluation=Evaluation(),
+        labeled=Augmentation(scale="own", range=(0.5, 1.5), longest=LONGEST),
+        evaluation=Evaluation(longest=LONGEST),
     )
 
 

@@ -197,7 +197,7 @@ def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     """The protocol of the training, but for the settings that are given. Raises UsageError for those without sense."""
     given = {name: value for name, value in settings.items() if value is not None}
     if "scale" in given:  # whoever asks for a scale wants it instead of the training's long side
-        given = {"long_side": None} | given
+        given = {"long_side": None, "longest": None} | given
     protocol = replace(checkpoint.header.evaluation, **given)
     encoder = encoder_of(checkpoint.header.backbone)
     refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))

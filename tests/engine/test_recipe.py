@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,8 @@ from semiseg.pipelines.views import Augmentation
         ({"evaluation": Evaluation(window=0)}, "--evaluation.window.*at least 16"),
         ({"evaluation": Evaluation(native_crop=0)}, "--evaluation.native-crop"),
         ({"evaluation": Evaluation(long_side=-1.0)}, "--evaluation.long-side"),
+        ({"evaluation": Evaluation(longest=0.0)}, "--evaluation.longest"),
+        ({"labeled": Augmentation(scale="own", longest=-1.0)}, "--labeled.longest"),
         ({"method": CacConfig(bank_steps=0)}, "--method.bank-steps"),
         ({"method": CpsConfig(ohem=-1.0)}, "--method.ohem"),
         ({"steps": 0}, "--steps"),
@@ -181,7 +184,10 @@ def test_images_are_evaluated_at_the_scale_of_training():
     voc, own, cps = (load_recipe(name).evaluation for name in ("cac_voc", "cac_folder", "cps_voc"))
     assert voc.resolve(320).scales_of(375, 500) == (1.0,)
     assert voc.resolve(128).scales_of(375, 500) == (pytest.approx(0.4),)
-    assert own.resolve(320).scales_of(3000, 4000) == (pytest.approx(0.1),)
+    assert own.resolve(320).scales_of(3000, 4000) == (pytest.approx(0.24),)
+    assert own.resolve(320).scales_of(960, 540) == (1.0,)
+    assert own.resolve(160).scales_of(960, 540) == (0.5,)
+    assert replace(own, scale=2.0).resolve(160).scales_of(960, 540) == (2.0,)
     assert cps.resolve(512).scales_of(375, 500) == (1.0,)
     assert cps.resolve(128).scales_of(375, 500) == (0.25,)
     assert Evaluation(scale=0.5, native_crop=320, scales=(1.0, 2.0)).resolve(320).scales_of(375, 500) == (0.5, 1.0)
@@ -195,6 +201,7 @@ def test_images_are_evaluated_at_the_scale_of_training():
         (Evaluation(protocol="slide", window=64, flip=True), "slide 64, flip"),
         (Evaluation(native_crop=192), "whole, scale 0.5"),
         (Evaluation(long_side=1.25, scales=(0.5, 1.0)), "whole, long side 120, scales 0.5 1"),
+        (Evaluation(longest=3), "whole, long side at most 288"),
         (
             Evaluation(protocol="cac-whole", absent="skip", background=False),
             "cac-whole, absent classes skip, without background",

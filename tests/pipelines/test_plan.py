@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -341,6 +343,16 @@ def test_own_long_sides_are_uniform_between_bounds_of_each_image(make_planner) -
         assert sides.min() == pytest.approx(low, abs=0.5)
         assert sides.max() == pytest.approx(high, abs=0.5)
         assert np.quantile(sides, [0.25, 0.5, 0.75]) == pytest.approx(np.linspace(low, high, 5)[1:4], rel=0.03)
+
+
+def test_the_own_long_side_of_large_images_counts_as_so_many_crops(make_planner) -> None:
+    sizes = np.array([(100, 300), (60, 40)])
+    capped = replace(UNIMATCH, longest=2.5)
+    stream = make_planner(sizes, "plain", crop=32, unlabeled_batch=DRAWS, unlabeled=capped)(0).unlabeled[0]
+    for number, longest in enumerate((80, 60)):
+        sides = sizes[number].max() * DENOMINATOR / stream.step[stream.record == number]
+        assert sides.min() == pytest.approx(0.5 * longest, abs=0.5)
+        assert sides.max() == pytest.approx(2.0 * longest, abs=0.5)
 
 
 def test_padding_is_black_or_has_the_mean_colour(make_planner) -> None:
