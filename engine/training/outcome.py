@@ -17,13 +17,15 @@ MEASURED = (
     *("gpu_pct", "gpu_watt", "gpu_mhz"),
 )
 """What of a log line no two runs have in common."""
+PASSING = ("seconds", "param_groups")
+"""What of a save's state a run that goes on finds anew: its time, and options that are the recipe's and the step's."""
 RESULT = ("best", "best_step", "last", "iou", "steps")
 """What of a result does not tell of times and folders."""
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run which has ended has come to, by names, but for times: networks with their scores, the state of its
-    newest save, the log, the result where it has one. Raises UsageError where no save is whole."""
+    """All that a run which has ended has come to, by names, but for times: networks with their scores, what its newest
+    save holds, the log, the result where it has one. Raises UsageError where no save is whole."""
     found: dict[str, Any] = {}
     for path in sorted((folder / "checkpoints").glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -33,7 +35,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     warnings: list[str] = []
     saves, state = load_save(folder / "checkpoints", warnings.append)
     found |= {"saves": [save.step for save in saves], "warnings": warnings}
-    found |= _state(state) if state else {}
+    found |= _flat(state) if state else {}
     for line in Run.open(folder).log:
         kind = "loss" if "loss" in line else "val"
         found[f"log/{kind}/{line['step']}"] = {key: value for key, value in line.items() if key not in MEASURED}
@@ -43,12 +45,14 @@ def outcome(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _state(state: dict[str, Any]) -> dict[str, Any]:
-    """Of a save: weights, what the optimizer keeps of each parameter, random numbers."""
-    found = {"rng": state["rng"], "cuda_rng": state["cuda_rng"]}
-    found |= {f"state/{key}": value for key, value in state["method"].items()}
-    for parameter, values in state["step"]["optimizer"]["state"].items():
-        found |= {f"optimizer/{parameter}/{key}": value for key, value in values.items()}
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """What nested dictionaries hold, by paths; of empty ones themselves."""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if key not in PASSING:
+            found |= _flat(inner, f"{name}/{key}" if name else str(key))
     return found
 
 

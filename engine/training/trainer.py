@@ -303,7 +303,7 @@ class Trainer:
         beside = "".join(f", of the {name} {percent(finite(scores[name].miou))} %" for name in others)
         self._note(f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}")
         if look:
-            self._tell(look)
+            self._tell(look, done)
         if math.isnan(first.miou) and self.recipe.runtime.on_nan == "stop":
             raise UsageError(
                 "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
@@ -311,10 +311,10 @@ class Trainer:
             )
         return scores
 
-    def _tell(self, look: Look) -> None:
+    def _tell(self, look: Look, done: int) -> None:
         """What the unlabelled images teach, and a word where it goes wrong."""
         self._note(f"pseudo-labels: {look}")
-        if suspicion := self.xray.suspicion(look):
+        if suspicion := self.xray.suspicion(look, done):
             self._note(f"warning: pseudo-labels: {suspicion}")
         if leads():
             dataset = self.data.dataset

@@ -85,8 +85,8 @@ class Xray:
         self.cut = open_backend(PLAIN, self.records, precision.device, threads_of(recipe))
         self.known = all(record.mask for record in data.unlabeled)
         self.labels = [pct / 100 for pct in data.class_pct().values()]
-        self.suspect, self.told = "", []
-        """What the last look makes fear, and what was told of. Nothing: the empty text."""
+        self.step, self.suspect, self.told = -1, "", []
+        """Of the last look: when it was, and what it makes fear, nothing where it is empty; and what was told of."""
 
     def __call__(self, method: Method, step: int) -> Look | None:
         """What the method takes for true on the windows of a step; None for one that takes nothing for true. Every
@@ -106,10 +106,12 @@ class Xray:
         ids = [self.records[number].id for stream in (plan.labeled, *views) for number in stream.record]
         return self._look(seen, shown, truth, rows_of(batch, seen, truth, ids, self.recipe.encoder))
 
-    def suspicion(self, look: Look) -> str | None:
-        """What goes wrong, in one line, at the second of two looks in a row that show it; once a run."""
+    def suspicion(self, look: Look, step: int) -> str | None:
+        """What goes wrong, in one line, at the second of two looks in a row that show it; once a run. The look at a
+        step may be repeated."""
         suspect, line = self._fault(look)
-        again, self.suspect = suspect == self.suspect, suspect
+        again = suspect == self.suspect and step > self.step
+        self.step, self.suspect = step, suspect
         if not suspect or not again or suspect in self.told:
             return None
         self.told.append(suspect)
@@ -117,10 +119,10 @@ class Xray:
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that goes on must know to say nothing twice."""
-        return {"suspect": self.suspect, "told": self.told}
+        return {"step": self.step, "suspect": self.suspect, "told": self.told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.suspect, self.told = state["suspect"], list(state["told"])
+        self.step, self.suspect, self.told = state["step"], state["suspect"], list(state["told"])
 
     def _fault(self, look: Look) -> tuple[str, str]:
         """By its name, and in one line; two empty texts where there is none."""

@@ -44,7 +44,7 @@ def test_what_is_forgotten_is_named(tiny, voc_root, places, monkeypatch):
     monkeypatch.setattr(Step, "load_state_dict", lambda self, state: None)
     verdict = verify_resume(tiny("supervised", data=voc_root()), 4)
     assert not verdict.equal
-    assert "optimizer/0/momentum_buffer" in verdict.different
+    assert "step/optimizer/state/0/momentum_buffer" in verdict.different
     assert "last/classifier.weight" in verdict.different
     assert "rng" not in verdict.different
     assert "values differ: " in str(verdict)

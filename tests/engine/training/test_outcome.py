@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from semiseg.engine.training.outcome import differences, outcome
+from semiseg.engine.training.state import load_save, write_save
 from semiseg.engine.training.trainer import Trainer
 
 
@@ -32,6 +34,22 @@ def test_an_outcome_holds_weights_optimizer_random_numbers_and_log_but_no_times(
     )
     assert differences(first, same) == []
     different = differences(first, other)
-    wanted = ("best/classifier.weight", "best-student/classifier.weight", "state/student.classifier.weight")
-    assert {*wanted, "optimizer/0/momentum_buffer", "rng", "log/loss/1", "log/val/3"} <= {*first}
-    assert {*wanted, "optimizer/0/momentum_buffer", "rng", "log/loss/1"} <= {*different}
+    wanted = ("best/classifier.weight", "best-student/classifier.weight", "method/student.classifier.weight")
+    assert {*wanted, "step/optimizer/state/0/momentum_buffer", "rng", "log/loss/1", "log/val/3"} <= {*first}
+    assert {*wanted, "step/optimizer/state/0/momentum_buffer", "rng", "log/loss/1"} <= {*different}
+
+
+def test_whatever_a_save_holds_is_compared_but_for_times_and_options(tiny, voc_root):
+    folder = Trainer(tiny("fixmatch", data=voc_root())).train().out
+    end, (_, state) = outcome(folder), load_save(folder / "checkpoints", pytest.fail)
+    state["step"]["scaler"] = {"scale": 512.0, "growth_tracker": 3}
+    state["meters"]["sums"]["loss"] = torch.tensor([0.5])
+    state["xray"]["told"] = ["something"]
+    state["warned"] = not state["warned"]
+    state["seconds"] += 1
+    state["step"]["optimizer"]["param_groups"][0]["lr"] = 1.0
+    write_save(folder / "checkpoints", state["steps_done"], state, {}, None)
+    assert {*differences(end, outcome(folder))} == {
+        *("step/scaler", "step/scaler/scale", "step/scaler/growth_tracker"),
+        *("meters/sums", "meters/sums/loss", "xray/told", "warned"),
+    }

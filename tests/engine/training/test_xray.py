@@ -135,15 +135,16 @@ def test_each_fault_is_told_once_a_run_at_its_second_look(tiny, painted):
     data = prepare_data(recipe)
     xray = Xray(recipe, data, FP32)
     sound, collapsed = look(kept=0.5, ground=0.6, car=0.4), look(kept=0.5, ground=0.995, car=0.005)
-    said = [xray.suspicion(one) for one in (sound, collapsed, collapsed, collapsed, sound, collapsed, collapsed)]
+    looks = (sound, collapsed, collapsed, collapsed, sound, collapsed, collapsed)
+    said = [xray.suspicion(one, step) for step, one in enumerate(looks)]
     assert [bool(line) for line in said] == [False, False, True, False, False, False, False]
     assert "99.5 % of what counts is 'ground'" in said[2]
     nothing = look(kept=0.0, **dict.fromkeys(CLASSES, math.nan))
-    assert xray.suspicion(nothing) is None
+    assert xray.suspicion(nothing, 7) is None
     gone_on = Xray(recipe, data, FP32)
     gone_on.load_state_dict(xray.state_dict())
-    looks = (nothing, nothing, collapsed, collapsed)
-    assert [bool(gone_on.suspicion(one)) for one in looks] == [True, False, False, False]
+    looks = {7: nothing, 8: nothing, 9: nothing, 10: collapsed, 11: collapsed}
+    assert [bool(gone_on.suspicion(one, step)) for step, one in looks.items()] == [False, True, False, False, False]
 
 
 def test_a_class_that_fills_the_labels_is_no_collapse(tiny, painted):
@@ -154,7 +155,7 @@ def test_a_class_that_fills_the_labels_is_no_collapse(tiny, painted):
         empty.save(path)
     recipe = tiny("fixmatch", data=painted)
     xray = Xray(recipe, prepare_data(recipe), FP32)
-    assert not any(xray.suspicion(look(kept=1.0, ground=1.0)) for _ in range(3))
+    assert not any(xray.suspicion(look(kept=1.0, ground=1.0), step) for step in range(3))
 
 
 @pytest.mark.parametrize("name", ["cac", "fixmatch", "supervised"])
