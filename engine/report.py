@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from .pictures import coloured
 from .protocol import Protocol
 from .recipe import Recipe
 from .run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SAMPLES, GAP = 6, 6
 """How many there are, and the pixels between the panels of one."""
@@ -93,12 +97,12 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "at step": f"{best['step']}",
         "mIoU last": f"{percent(scored[-1]['val/miou'])} %",
         **{f"of the {name}": f"{percent(scored[-1][key])} %" for key, name in beside(scored[-1]).items()},
-        "images/s": f"{np.median([line['images_per_s'] for line in trained]):.1f}" if trained else "",
-        "data wait": f"{np.median([line['data_wait_pct'] for line in trained]):.0f} %" if trained else "",
-        "peak memory": f"{max(line['memory_gib'] for line in trained):.2f} GiB" if trained else "",
+        "images/s": f"{np.median(rates):.1f}" if (rates := _values(trained, "images_per_s")) else "",
+        "data wait": f"{np.median(waits):.0f} %" if (waits := _values(trained, "data_wait_pct")) else "",
+        "peak memory": f"{max(memory):.2f} GiB" if (memory := _values(trained, "memory_gib")) else "",
     }
     shown = (f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in tiles.items())
-    split = run.read_json("split.json")
+    split = run.split
     counts = f"{len(split['labeled'])} labelled and {len(split['unlabeled'])} unlabelled images"
     about = (
         f"{recipe.runtime.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, "
@@ -141,22 +145,32 @@ def beside(line: dict[str, Any]) -> dict[str, str]:
     return {key: part[1] for key, part in parts.items() if len(part) == 3 and part[2] == "miou" and part[1] != "iou"}
 
 
+def _values(lines: list[dict], name: str) -> list[float]:
+    """Of the lines that know it."""
+    return [line[name] for line in lines if line.get(name) is not None]
+
+
+def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
+    """A value by its steps, where any line knows it."""
+    if values := _values(lines, name):
+        axes.plot([line["step"] for line in lines if line.get(name) is not None], values, **style)
+
+
 def _curves(trained: list[dict], scored: list[dict]) -> str:
     figure = figure_of(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name in sorted({name for line in trained for name in line if name.startswith("loss")}):
-        points = [(line["step"], line[name]) for line in trained if line.get(name) is not None]
-        left.plot(*zip(*points, strict=True), label=name.removeprefix("loss/"), linewidth=1)
+        _curve(left, trained, name, label=name.removeprefix("loss/"), linewidth=1)
     left.set(title="losses", xlabel="step", ylim=(0, None))
     if left.lines:
         left.legend(frameon=False)
     steps = [line["step"] for line in scored]
     for name, label in ({"val/miou": "the saved one"} | beside(scored[-1])).items():
-        middle.plot(steps, [100 * (line[name] or 0) for line in scored], marker="o", markersize=3, label=label)
+        middle.plot(steps, [100 * (line.get(name) or 0) for line in scored], marker="o", markersize=3, label=label)
     if len(middle.lines) > 1:
         middle.legend(frameon=False)
     middle.set(title="validation mIoU, %", xlabel="step", ylim=(0, None))
-    right.plot([line["step"] for line in trained], [line["lr"] for line in trained])
+    _curve(right, trained, "lr")
     right.set(title="learning rate", xlabel="step", ylim=(0, None))
     return svg(figure)
 
@@ -164,15 +178,14 @@ def _curves(trained: list[dict], scored: list[dict]) -> str:
 def _speed(trained: list[dict]) -> str:
     figure = figure_of(figsize=(11, 2.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    steps = [line["step"] for line in trained]
-    left.plot(steps, [line["images_per_s"] for line in trained], label="total", linewidth=1)
-    left.plot(steps, [line["compute_images_per_s"] for line in trained], label="without data wait", linewidth=1)
+    _curve(left, trained, "images_per_s", label="total", linewidth=1)
+    _curve(left, trained, "compute_images_per_s", label="without data wait", linewidth=1)
     left.set(title="images/s", xlabel="step", ylim=(0, None))
-    if steps:
+    if left.lines:
         left.legend(frameon=False)
-    middle.plot(steps, [line["data_wait_pct"] for line in trained], linewidth=1)
+    _curve(middle, trained, "data_wait_pct", linewidth=1)
     middle.set(title="data wait, %", xlabel="step", ylim=(0, 100))
-    right.plot(steps, [line["memory_gib"] for line in trained], linewidth=1)
+    _curve(right, trained, "memory_gib", linewidth=1)
     right.set(title="peak memory, GiB", xlabel="step", ylim=(0, None))
     return svg(figure)
 
@@ -198,13 +211,11 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     figure = figure_of(figsize=(11, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 2])
     for name, label in PSEUDO_LABELS.items():
-        points = [(line["step"], line[name]) for line in looks if line.get(name) is not None]
-        if points:
-            left.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        _curve(left, looks, name, label=label, marker="o", markersize=3)
     left.set(title="pseudo-labels, % of pixels", xlabel="step", ylim=(0, 100))
     if left.lines:
         left.legend(frameon=False)
-    labels = run.read_json("split.json").get("class_pct", {})
+    labels = run.split.get("class_pct", {})
     taught = [looks[-1].get(f"pseudo/class_pct/{name}") or 0 for name in header.classes]
     places = np.arange(len(taught))
     right.bar(places - 0.2, [labels.get(name, 0) for name in header.classes], 0.4, label="labels", color="#bbbbbb")
@@ -232,5 +243,4 @@ def _table(values: dict[str, float]) -> str:
 
 
 def _file(run: Run, name: str) -> str:
-    path = run.folder / name
-    return html.escape(path.read_text()) if path.exists() else ""
+    return html.escape(json.dumps(run.read_json(name), indent=1)) if (run.folder / name).exists() else ""

@@ -20,15 +20,23 @@ from PIL import Image
 from torch.utils import collect_env
 
 from ..pipelines.cores import cores
+from ..pipelines.documents import opened, read_object
 from ..pipelines.errors import UsageError, refuse
 from ..pipelines.memory import whole_memory
 from .curves import Curves
 from .disk import locked, sync, whole, writing
+from .serial import typed
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
     *("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
 )
+
+SPLIT = {
+    **{"name": str, "checksum": str, "labeled": tuple[str, ...], "unlabeled": tuple[str, ...]},
+    **{"val": tuple[str, ...] | None, "classes": tuple[str, ...] | None, "class_pct": dict | None},
+}
+"""What is read of a split.json; older ones have less of it."""
 
 
 class Run:
@@ -97,16 +105,32 @@ class Run:
         return self.read_json("recipe.json")
 
     @property
+    def split(self) -> dict[str, Any]:
+        """What of SPLIT there is in split.json. Raises UsageError where the file is damaged."""
+        values = self.read_json("split.json")
+        try:
+            read = {name: typed(kind, values.get(name), name) for name, kind in SPLIT.items()}
+        except ValueError as error:
+            raise self._damaged("split.json", error) from None
+        return {name: value for name, value in read.items() if value is not None}
+
+    @property
     def log(self) -> list[dict[str, Any]]:
-        """All log lines; of steps that were run again after an interruption, the later ones."""
+        """All log lines that are whole; of steps that were run again after an interruption, the later ones. Raises
+        UsageError where the file cannot be read."""
         path = self.folder / "log.jsonl"
+        try:
+            with opened(path) as file:
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            lines = []
+        except OSError as error:
+            raise self._damaged(path.name, error.strerror) from None
         kept: list[dict[str, Any]] = []
-        for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        for text in lines:
             try:
-                line = json.loads(text)
+                line = log_line(text)
             except (ValueError, RecursionError):  # a kill cut it short
-                continue
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):  # what is left of it may be JSON
                 continue
             while kept and _order(kept[-1]) >= _order(line):
                 kept.pop()
@@ -154,14 +178,13 @@ class Run:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """An object. Raises UsageError where the file is not what was written."""
-        path = self.folder / name
         try:
-            value = json.loads(path.read_text())
-            if not isinstance(value, dict):
-                raise ValueError("no object")
-            return value
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: missing or damaged ({error}); restore it, or start a new run") from None
+            return read_object(self.folder / name)
+        except ValueError as error:
+            raise self._damaged(name, error) from None
+
+    def _damaged(self, name: str, why: Any) -> UsageError:
+        return UsageError(f"{self.folder / name}: missing or damaged ({why}); restore it, or start a new run")
 
     def write_json(self, name: str, value: Any) -> None:
         with whole(self.folder / name, durable=True) as draft:
@@ -207,6 +230,13 @@ def require_packages() -> None:
     except ImportError as error:
         faults.append(f"matplotlib: the report needs it ({error}); run `pip install matplotlib`")
     refuse(faults)
+
+
+def log_line(text: bytes) -> dict[str, Any]:
+    """A step and numbers, None for one that is not finite. Raises ValueError or RecursionError for anything else."""
+    line = typed(dict, json.loads(text), "line")
+    typed(int, line.get("step"), "step")
+    return {name: typed(float | None, value, name) for name, value in line.items()}
 
 
 def _order(line: dict[str, Any]) -> tuple[int, bool]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .decode import unreadable
+from .documents import opened
 from .errors import UsageError
 
 Stamp = tuple[int, int, int]
@@ -41,7 +42,7 @@ class Watch:
         A converted file that is damaged is removed, so that preparing makes it anew.
         """
         try:
-            with open(path, "rb") as file:
+            with opened(path) as file:
                 before = stamp_of(os.fstat(file.fileno()))
                 data = file.read()
                 after = stamp_of(os.fstat(file.fileno()))

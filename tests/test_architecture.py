@@ -27,7 +27,7 @@ ROOMS = ("kernels", "pipelines", "engine", "recipes")
 """The lowest first."""
 ORDERS = {
     "pipelines": """
-        errors | cores | memory | lane
+        errors | cores | memory | lane | documents
         cache
         decode
         watch

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ...pipelines.cores import cores
+from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
 from ..events import Event, Listener, silent
+from ..run import log_line
 from ..training.signals import ENDING, Stopped, ending
 from .entries import Entry
 
@@ -158,15 +160,13 @@ def _progress(entries: Sequence[Entry]) -> Event:
 
 def _steps_done(entry: Entry) -> int:
     """By the last line of a run's log that is whole."""
-    path = entry.folder / "log.jsonl"
-    if not path.exists():
+    try:
+        with opened(entry.folder / "log.jsonl") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - TAIL, 0))
+            lines = file.read().splitlines()
+    except OSError:
         return 0
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL, 0))
-        lines = file.read().splitlines()
     for line in reversed(lines):
-        try:
-            return json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError):
-            continue
+        with suppress(ValueError, RecursionError):
+            return log_line(line)["step"]
     return 0

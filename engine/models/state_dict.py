@@ -30,6 +30,8 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     Only tensors and plain values are read, never objects. Raises UsageError for any other file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no file")  # a pipe would never end
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 

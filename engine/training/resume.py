@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ...pipelines.errors import UsageError
 from ..data import Data, anchored, portable
@@ -67,9 +66,9 @@ def identity(data: Data) -> dict[str, list[str]]:
 
 def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
     """Raises UsageError where the data is not that with which the run began."""
-    before: dict[str, Any] = run.read_json("split.json")
+    before = run.split
     for name, now in identity(data).items():
-        was = before.get(name, now)  # older runs wrote neither validation images nor classes
+        was = list(before.get(name, now))  # older runs wrote neither validation images nor classes
         unused = name == "unlabeled" and not recipe.views.windows
         if was == now or unused:
             continue

@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 
+from ...pipelines.documents import opened, read_object
 from ...pipelines.errors import UsageError
 from ..disk import sync, whole, writing
+from ..serial import typed
 
 Writer = Callable[[Path], None]
 NEW = ".new"
@@ -36,8 +38,8 @@ class Contents:
     @classmethod
     def of(cls, path: Path) -> Contents:
         """Raises OSError."""
-        with path.open("rb") as file:
-            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        with opened(path) as file:
+            return cls(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,12 @@ class Save:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Save:
-        """The inverse of `asdict`. Raises KeyError, TypeError or AttributeError where it is no record."""
-        return cls(values["step"], {name: Contents(**said) for name, said in values["files"].items()})
+        """The inverse of `asdict`. Raises ValueError or TypeError where it is no record."""
+        save = typed(cls, values)
+        save = cls(save.step, {name: typed(Contents, said, name) for name, said in save.files.items()})
+        if save.state not in save.files or any(os.path.basename(name) != name for name in save.files):
+            raise ValueError(f"it must name {save.state}, and files of this folder alone")
+        return save
 
 
 def write_save(folder: Path, step: int, state: Any, networks: Mapping[str, Writer], before: Save | None) -> Save:
@@ -146,9 +152,13 @@ def _records(folder: Path, say: Callable[[str], None]) -> Iterator[Save]:
     """By their steps."""
     for path in sorted(folder.glob("state-*.json"), key=lambda path: (len(path.name), path.name)):
         try:
-            yield Save.from_dict(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            save = Save.from_dict(read_object(path))
+            if save.record != path.name:
+                raise ValueError(f"it is {save.record}")
+        except (ValueError, TypeError) as error:
             say(f"warning: {path} is passed over: damaged ({error})")
+        else:
+            yield save
 
 
 def _state(folder: Path, save: Save) -> dict[str, Any]:

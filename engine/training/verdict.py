@@ -23,6 +23,7 @@ from ...kernels import __all__ as OPERATORS
 from ...kernels.check import Result, has_kernels, refuse
 from ...pipelines.backends import PLAIN, unproven
 from ...pipelines.cache import cache_root, write_atomically
+from ...pipelines.documents import read_sealed, sealed
 from ...pipelines.errors import UsageError
 from ..device import LOW, Precision
 from ..recipe import Recipe
@@ -101,9 +102,9 @@ def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
         return known
     say(f"checking {part.name} on {facts['device']}; the verdict is kept")
     results = examine(part)
-    document = {"facts": facts, "results": [asdict(result) for result in results]}
+    document = sealed({"facts": facts, "results": [asdict(result) for result in results]})
     try:
-        write_atomically(path, lambda file: file.write(json.dumps(document, indent=1).encode()))
+        write_atomically(path, lambda file: file.write(document))
     except UsageError as error:  # the next run checks again
         say(f"the verdict is not kept: {error}")
     return results
@@ -112,9 +113,9 @@ def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
 def _known(path: Path, facts: dict[str, str | None]) -> list[Result] | None:
     """A verdict; None where there is none, or one that is damaged or about something else."""
     try:
-        document = json.loads(path.read_text())
+        document = read_sealed(path)
         return _results(document) if document["facts"] == facts else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 

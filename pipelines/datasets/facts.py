@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import asdict, dataclass, field
@@ -12,9 +11,10 @@ from typing import Any
 
 from ..cache import write_atomically
 from ..decode import UPRIGHT
+from ..documents import read_sealed, sealed
 from ..watch import Mark, Stamp, hash_of
 
-VERSION = 3
+VERSION = 4
 IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
 """What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
 theirs is named by the `Remap`."""
@@ -109,11 +109,11 @@ def load_facts(path: Path) -> dict[Key, Facts]:
     """The facts of the last manifest: none where it is missing, broken or of another version, and none of a file about
     which it says what cannot be."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_sealed(path)
         if content["version"] != VERSION:
             return {}
         files = [(role, name, one) for role in ROLES for name, one in content["files"].get(role, {}).items()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, KeyError, AttributeError):
         return {}
     known = {}
     for role, name, one in files:
@@ -163,5 +163,5 @@ def save_facts(path: Path, facts: dict[Key, Facts]) -> None:
     files: dict[str, dict[str, dict]] = {}
     for (role, name), fact in facts.items():
         files.setdefault(role, {})[name] = asdict(fact)
-    content = json.dumps({"version": VERSION, "files": files}, separators=(",", ":"))
-    write_atomically(path, lambda file: file.write(content.encode()))
+    content = sealed({"version": VERSION, "files": files})
+    write_atomically(path, lambda file: file.write(content))

@@ -9,7 +9,6 @@ the index left it is checked against its checksums before it is used.
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import os
 import shutil
@@ -27,11 +26,12 @@ import numpy as np
 from ..cache import cache_root, write_atomically
 from ..cores import cores
 from ..decode import COLOUR, LABEL, read, unreadable
+from ..documents import read_sealed, sealed
 from ..errors import UsageError
 from ..watch import Stamp, Watch, stamp_of
 from .manifest import Record, watch_of
 
-VERSION = 1
+VERSION = 2
 INDEX, LOCK, PIXELS = "index.json", "lock", "pixels-"
 SPARE = 64 << 20
 """Bytes of the disk that packing leaves to others."""
@@ -184,7 +184,7 @@ def _missing(index: Index, wanted: Iterable[Wanted]) -> list[Wanted]:
 def _load(home: Path) -> Index | None:
     """The index; None where it is missing, broken or of another version."""
     try:
-        content = json.loads((home / INDEX).read_text(encoding="utf-8"))
+        content = read_sealed(home / INDEX)
         if content["version"] != VERSION or not str(content["pixels"]).startswith(PIXELS):
             return None
         entries = {
@@ -193,7 +193,7 @@ def _load(home: Path) -> Index | None:
         }
         size, mtime_ns, ctime_ns = map(int, content["stamp"])
         return Index(content["pixels"], (size, mtime_ns, ctime_ns), entries)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -206,8 +206,7 @@ def _save(home: Path, pixels: str, entries: dict[str, Entry]) -> Index:
         "stamp": index.stamp,
         "entries": {key: astuple(entry) for key, entry in entries.items()},
     }
-    text = json.dumps(content, separators=(",", ":")).encode()
-    write_atomically(home / INDEX, lambda file: file.write(text))
+    write_atomically(home / INDEX, lambda file: file.write(sealed(content)))
     return index
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from ..documents import opened
 from ..errors import UsageError
 from .lists import plain_ids
 
@@ -254,7 +255,9 @@ def _lists(files: Iterable[Path], least: int, most: int) -> Iterator[tuple[Path,
     """The lists of `least` to `most` ids; lines are counted first, which is much faster than reading ids."""
     for path in files:
         try:
-            if path.stat().st_size > LARGEST_LIST or not least <= path.read_bytes().count(b"\n") + 1 <= 2 * most + 1:
+            with opened(path) as file:
+                data = file.read(LARGEST_LIST + 1)
+            if len(data) > LARGEST_LIST or not least <= data.count(b"\n") + 1 <= 2 * most + 1:
                 continue
             ids = plain_ids(path)
         except (UsageError, OSError):  # some other text

@@ -20,6 +20,7 @@ from PIL import Image
 from ..cache import write_atomically
 from ..cores import cores
 from ..decode import LARGE, UPRIGHT, Reading, Refusal, decode_picture, refusal
+from ..documents import opened
 from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
@@ -189,7 +190,7 @@ def _decode(
 
 
 def _read(path: Path) -> tuple[Facts, bytes]:
-    with open(path, "rb") as file:
+    with opened(path) as file:
         stat = os.fstat(file.fileno())
         data = file.read()
     return Facts(stamp_of(stat), hash_of(data)), data

@@ -18,7 +18,7 @@ METHODS = ["supervised_folder", "cps_folder"]
 def begin(entry):
     """A run as `train` begins it."""
     data = prepare_data(entry.recipe)
-    Run.create(entry.folder, entry.recipe.to_dict(), {"name": data.split.name} | identity(data)).close()
+    Run.create(entry.folder, entry.recipe.to_dict(), dataclasses.asdict(data.split) | identity(data)).close()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from semiseg.engine.training.verdict import Part, trusted
 from semiseg.kernels import check as kernels_check
 from semiseg.kernels.check import Result, has_kernels, refuse
 from semiseg.pipelines import check as backends_check
+from semiseg.pipelines.documents import read_sealed, sealed
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
@@ -288,8 +289,9 @@ def test_a_verdict_is_kept_until_it_is_wanted_anew(judged):
         lambda path: path.write_text("[1, 2]"),
         lambda path: path.write_text(path.read_text()[:-40]),
         lambda path: path.write_text(path.read_text().replace('"problem"', '"trouble"')),
-        lambda path: path.write_text(path.read_text().replace('"sources": "', '"sources": "0')),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"results": []})),
+        lambda path: path.write_text(path.read_text().replace('"is 3"', "null")),
+        lambda path: path.write_bytes(sealed(read_sealed(path) | {"facts": {"sources": "0"}})),
+        lambda path: path.write_bytes(sealed(read_sealed(path) | {"results": []})),
         lambda path: path.unlink(),
     ],
 )

@@ -12,6 +12,7 @@ from semiseg.pipelines.cache import cache_root
 from semiseg.pipelines.datasets import survey
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import prepare, seen
+from semiseg.pipelines.documents import read_sealed, sealed
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.watch import hash_of
 
@@ -99,10 +100,10 @@ def test_lost_copies_and_broken_manifests_are_made_anew(voc_root):
     assert again == manifest
     assert again.records["2007_000001"].mask.is_file()
     file = manifest.folder / "manifest.json"
-    version = json.loads(file.read_text()) | {"version": 0}
-    strange = json.dumps({"version": 2, "files": {"masks": {"a": {"b": 1}}}})
-    for content in ("", "{", "[]", '{"version": 2}', strange, json.dumps(version)):
-        file.write_text(content)
+    content = read_sealed(file)
+    others = content | {"version": 0}, content | {"files": {"masks": {"a": {"b": 1}}}}, content | {"files": []}, {}
+    for data in (b"", b"{", b"[]", json.dumps(content).encode(), *map(sealed, others)):
+        file.write_bytes(data)
         steps = []
         assert prepare(dataset, on_progress=lambda *step: steps.append(step)) == manifest  # noqa: B023
         assert len(steps) == 18
@@ -424,20 +425,14 @@ def test_what_a_manifest_says_that_cannot_be_is_not_believed(own, change, own_ca
     first = own()
     (own_cache / "other.png").write_bytes(OTHER_FILE.getbuffer())
     file = first.folder / "manifest.json"
-    content = json.loads(file.read_text())
+    content = read_sealed(file)
     for files in content["files"].values():
         for name, facts in files.items():
             files[name] = facts | change if isinstance(change, dict) else change
-    file.write_text(json.dumps(content).replace("{cache}", str(own_cache)))
+    file.write_bytes(sealed(json.loads(json.dumps(content).replace("{cache}", str(own_cache)))))
     steps = []
     assert own(on_progress=lambda *step: steps.append(step)) == first
     assert len(steps) == 22
-
-
-def test_a_manifest_nested_without_end_is_not_believed(own):
-    first = own()
-    (first.folder / "manifest.json").write_text("[" * 100_000)
-    assert own() == first
 
 
 @pytest.mark.parametrize("name", ["x" * 240, "é" * 125, "day/" + "y" * 251])

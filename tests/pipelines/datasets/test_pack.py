@@ -1,5 +1,4 @@
 import errno
-import json
 import multiprocessing
 import os
 from collections import namedtuple
@@ -13,6 +12,7 @@ from PIL import Image
 from semiseg.pipelines.datasets import find_dataset, pack, prepare
 from semiseg.pipelines.datasets.manifest import Manifest, Record, seen
 from semiseg.pipelines.datasets.pack import is_packed, open_pack, packed_bytes
+from semiseg.pipelines.documents import read_sealed, sealed
 from semiseg.pipelines.errors import UsageError
 
 
@@ -167,11 +167,11 @@ def test_a_foreign_index_is_replaced(manifest, records, text) -> None:
 def test_an_entry_beyond_the_file_is_made_anew(manifest, records) -> None:
     open_pack(records, manifest.folder)
     index = manifest.folder / "pack" / "index.json"
-    content = json.loads(index.read_text())
+    content = read_sealed(index)
     for entry in content["entries"].values():
         entry[2] += 10**9
     content["stamp"][1] += 1
-    index.write_text(json.dumps(content))
+    index.write_bytes(sealed(content))
     check(manifest, open_pack(records, manifest.folder))
 
 
