@@ -77,7 +77,7 @@ def read_samples(run: Run) -> dict[str, list[np.ndarray]]:
 def write_report(folder: Path) -> Path:
     """Writes report.html from what the run's folder holds; returns its path."""
     run = Run.open(folder)
-    recipe = Recipe.from_dict(run.recipe)
+    recipe = run.recipe
     header = load_network(folder).header
     path = folder / "report.html"
     page = _page(run, recipe, header, run.log)

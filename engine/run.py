@@ -25,6 +25,7 @@ from ..pipelines.errors import UsageError, refuse
 from ..pipelines.memory import whole_memory
 from .curves import Curves
 from .disk import locked, sync, whole, writing
+from .recipe import Recipe
 from .serial import typed
 
 PACKAGES = (
@@ -82,7 +83,7 @@ class Run:
         for path in sorted(folder.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime, reverse=True):
             run = cls(path.parent)
             with suppress(UsageError):  # one with a damaged recipe is none of anybody's
-                if not run.finished and run.recipe.get("name") == name:
+                if not run.finished and run.read_json("recipe.json").get("name") == name:
                     return run
         raise UsageError(
             f"--resume: no unfinished run of {name} is in {folder}; say which with --out FOLDER, or start one without "
@@ -101,8 +102,13 @@ class Run:
         return (self.folder / "result.json").exists()
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        return self.read_json("recipe.json")
+    def recipe(self) -> Recipe:
+        """Raises UsageError where recipe.json is damaged, or of another version."""
+        values = self.read_json("recipe.json")
+        try:
+            return Recipe.from_dict(values)
+        except UsageError as error:
+            raise UsageError(f"{self.folder}: {error}") from None
 
     @property
     def split(self) -> dict[str, Any]:

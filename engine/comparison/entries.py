@@ -179,7 +179,7 @@ def _require_same(entry: Entry, data: Data) -> None:
     if not entry.begun:
         return
     run = entry.run
-    before, now = (_settings(recipe) for recipe in (Recipe.from_dict(run.recipe), entry.recipe))
+    before, now = (_settings(recipe) for recipe in (run.recipe, entry.recipe))
     for name, was in before.items():
         if was != now[name]:
             raise UsageError(f"--out: {name} was {was} in {run.folder} and is {now[name]} now; choose another folder")

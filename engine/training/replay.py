@@ -93,7 +93,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
         on_event(Event("note", text))
 
     run = Run.open(folder)
-    recipe = Recipe.from_dict(run.recipe)
+    recipe = run.recipe
     recipe = recipe.replace(data=data or recipe.runtime.data, device=device or recipe.runtime.device)
     recipe = anchored(recipe.replace(graph="off", compile=False))
     recipe.check()

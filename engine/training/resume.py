@@ -47,7 +47,7 @@ def _restarted(recipe: Recipe) -> bool:
 
 def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
     """Raises UsageError where the run began with another recipe; fresh: or with other weights."""
-    recipes = (portable(anchored(of)) for of in (Recipe.from_dict(run.recipe), recipe))
+    recipes = (portable(anchored(of)) for of in (run.recipe, recipe))
     before, now = (of.decisive(fresh=fresh) for of in recipes)
     for name, value in before.items():
         if value != now[name]:

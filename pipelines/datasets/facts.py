@@ -43,9 +43,10 @@ class Copy:
         return Mark(None, self.hash)
 
     def lies_in(self, folder: Path) -> bool:
-        """Whether it is there and, as far as its size tells, whole."""
+        """Whether it is there to be read and, as far as its size tells, whole."""
+        path = f"{folder}/{self.name}"
         try:
-            return os.stat(f"{folder}/{self.name}").st_size == self.size
+            return os.stat(path).st_size == self.size and os.access(path, os.R_OK)
         except OSError:
             return False
 

@@ -48,6 +48,27 @@ def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path):
+    """As after a bit of a key was flipped; an environment.json that is damaged is told."""
+    recipe = tiny("supervised", data=tmp_path)
+    run = Run.create(tmp_path / "run", recipe.to_dict(), {"name": "x", "checksum": "", "labeled": [], "unlabeled": []})
+    run.close()
+    network = build_network("cac", "resnet18", 2, head_width=16)
+    header = header_of(recipe, network, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
+    lines = [{"step": step, "loss": 2.0, "images_per_s": 3.0, "data_wait_pct": 5.0} for step in (1, 2, 3)]
+    del lines[1]["images_per_s"], lines[2]["data_wait_pct"]
+    lines += [{"step": 3, "val/miou": 0.25, "val/teacher/miou": 0.5}, {"step": 4, "val/miou": 0.5}]
+    (run.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(run.folder).read_text()
+    for tile in ("images/s<b>3.0</b>", "data wait<b>5 %</b>", "peak memory<b></b>", "mIoU best<b>50.00 %</b>"):
+        assert tile in page
+    (run.folder / "environment.json").write_text("{")
+    with pytest.raises(UsageError, match=r"environment\.json: missing or damaged"):
+        write_report(run.folder)
+    assert (run.folder / "report.html").read_text() == page
+
+
 def test_samples_are_read_as_they_were_written(tiny, voc_root, tmp_path):
     recipe = tiny("supervised", data=voc_root())
     data = prepare_data(recipe)

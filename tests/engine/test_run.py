@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.utils import collect_env
 
+from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.disk import DiskFull, whole, writing
 from semiseg.engine.run import Run, commit_of, create_new, environment
 from semiseg.engine.training.trainer import Trainer
@@ -106,11 +107,12 @@ def test_the_newest_unfinished_run_of_a_recipe(tmp_path):
 
 
 def test_a_folder_with_a_run_is_refused_and_left_alone(tmp_path):
-    run = Run.create(tmp_path / "run", {"name": "first"}, {})
+    recipe = load_recipe("cac_voc")
+    run = Run.create(tmp_path / "run", recipe.to_dict(), {})
     (run.checkpoints / "last.safetensors").write_text("")
     with pytest.raises(UsageError, match="already holds a run"):
         Run.create(tmp_path / "run", {"name": "second"}, {})
-    assert Run.open(tmp_path / "run").recipe == {"name": "first"}
+    assert Run.open(tmp_path / "run").recipe == recipe
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

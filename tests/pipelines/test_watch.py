@@ -45,6 +45,16 @@ def test_the_same_bytes_are_the_same_file_whatever_its_date_and_place(tmp_path):
     assert watch.read(tmp_path / "unknown") == b""
 
 
+def test_nobody_waits_for_a_pipe_in_the_place_of_a_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    watch = watched(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match=r"a: cannot be read \(is no file\); restore it"):
+        watch.read(path)
+
+
 def test_a_known_file_is_not_hashed(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"abc")

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -134,6 +135,13 @@ def test_the_users_copy_is_found_by_its_checksum_beside_its_unlabelled_list(publ
     write(tmp_path / "y/rest.txt", IDS[3:])
     beside = write(tmp_path / "z/deep/rest.txt", IDS[3:])
     assert find_lists(split, tmp_path) == (mine, beside)
+
+
+def test_a_pipe_among_lists_is_none(publish, tmp_path):
+    split = publish("voc-test-1/4", IDS[:3])
+    mine = write(tmp_path / "labeled.txt", IDS[:3])
+    os.mkfifo(tmp_path / "a.txt")
+    assert find_lists(split, tmp_path) == (mine, None)
 
 
 def test_the_pool_decides_between_unlabelled_lists(publish, tmp_path):
