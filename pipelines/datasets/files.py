@@ -66,12 +66,11 @@ def read_lines(path: Path, what: str) -> list[str]:
     """
     path = Path(path)
     try:
-        # A pipe would never end.
-        if path.exists() and not path.is_file():
+        if not path.exists():  # nor can it under a name with a zero byte
+            raise UsageError(f"the {what} {path} does not exist: check the path")
+        if not path.is_file():  # a pipe would never end
             raise UsageError(f"the {what} {path} is no file: pass a text file")
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"the {what} {path} does not exist: check the path") from None
     except OSError as error:
         raise UsageError(f"the {what} {path} cannot be read ({error.strerror}): make it readable") from None
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -262,6 +262,13 @@ def test_check_without_a_data_set_wants_file_names_that_stand_for_one_image(tmp_
         check_lists(file)
 
 
+@pytest.mark.parametrize("name", ["\0", "a\0b.txt", "\ud800", "none.txt"])
+def test_a_second_list_under_a_name_that_no_file_can_have_is_not_there(folder, tmp_path, name):
+    first = listed(tmp_path, "labeled.txt", folder.train[0].id)
+    with pytest.raises(UsageError, match=r"^the list .* does not exist: check the path$"):
+        resolve_split(f"{first},{name}", folder)
+
+
 @pytest.mark.parametrize("spec", ["draw:1/{}@0", "draw:{}@0", "draw:0.{}@0", "draw:1/2@{}"])
 def test_numbers_of_thousands_of_digits_are_refused(folder, spec):
     with pytest.raises(UsageError, match="cannot read the split 'draw:") as error:
