@@ -307,13 +307,13 @@ def comparison(name: str, classes: Sequence[str] = ()) -> str:
 
 def tuning() -> str:
     """Single runs that led to the settings of `recipes/own.py`; see docs/results.md."""
-    columns = ["data", "method", "labelled", "steps", "batch", "lr, backbone", "settings", "strong views"]
-    columns += ["pixels that count %", "of them right %", "last mIoU %"]
+    columns = ["data", "method", "labelled", "steps", "batch", "long sides, pixels", "optimizer, lr, backbone"]
+    columns += ["settings", "strong views", "pixels that count %", "of them right %", "last mIoU %"]
     with (RESULTS / "tuning.csv").open(newline="") as file:
         lines = [
             [
-                *(row[name] for name in ("data", "method", "labeled", "steps", "batch")),
-                f"{row['lr']}, {row['backbone_lr']}",
+                *(row[name] for name in ("data", "method", "labeled", "steps", "batch", "long_side")),
+                f"{row['optimizer']} {row['lr']}, {row['backbone_lr']}",
                 *(row[name] for name in ("settings", "strong_views", "kept_pct", "right_pct")),
                 f"{100 * float(row['last']):.1f}",
             ]
