@@ -1,9 +1,10 @@
-"""The plot of the documentation, from the rows that are committed: `python benchmarks/plot.py` draws it anew."""
+"""The plots of the documentation, from the rows that are committed: `python benchmarks/plot.py` draws them anew."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 import tables
 
 COLUMNS = {"images_per_s": "training images/s", "processor_s_an_image": "processor seconds an image"}
-PLOT = tables.ROOT / "docs" / "waterfall.svg"
+WATERFALL, CAMVID = (tables.ROOT / "docs" / f"{name}.svg" for name in ("waterfall", "camvid"))
+BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
 
 
 def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
@@ -26,10 +28,35 @@ def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
             axes.spines[["top", "right"]].set_visible(False)
         pair[0].set_title(tables.settings(rows[0]), fontsize=9, loc="left")
         pair[0].invert_yaxis()
-    # The same file from the same rows, with its words as words.
+    drawn(figure, path)
+
+
+def comparison(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
+    """Mean mIoU of the last evaluation as bars, one a method and share, with a dot for each run; the first group is the
+    baseline."""
+    figure = Figure(figsize=(8, 0.9 + 0.42 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    baseline, share = (groups[0][0][name] for name in ("method", "share"))
+    for place, runs in enumerate(groups):
+        scores = [100 * float(run["last"]) for run in runs]
+        colour = RIVAL if runs[0]["method"] != baseline else BASELINE if runs[0]["share"] == share else ALL
+        bar = axes.barh(place, fmean(scores), color=colour, alpha=0.5, height=0.7)
+        axes.bar_label(bar, [f"{fmean(scores):.1f}"], padding=26)
+        axes.plot(scores, [place] * len(scores), "o", color=colour, markersize=4)
+    labels = [f"{runs[0]['method']}, {runs[0]['labeled']} labelled" for runs in groups]
+    axes.set_yticks(range(len(groups)), labels)
+    axes.set(xlabel="mIoU of the last evaluation, %; a dot is a run")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    drawn(figure, path)
+
+
+def drawn(figure: Figure, path: Path) -> None:
+    """The same file from the same rows, with its words as words."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "semiseg"}):
         figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
 
 if __name__ == "__main__":
-    waterfall(tables.waterfalls(), PLOT)
+    waterfall(tables.waterfalls(), WATERFALL)
+    comparison(list(tables.compared("camvid").values()), CAMVID)

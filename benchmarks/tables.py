@@ -269,15 +269,20 @@ def gloo() -> str:
     return markdown(columns, lines)
 
 
+def compared(name: str) -> dict[tuple[str, str], list[Row]]:
+    """The runs of a comparison, results/NAME.csv, by share and method."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            groups.setdefault((row["share"], row["method"]), []).append(row)
+    return groups
+
+
 def comparison(name: str, classes: Sequence[str] = ()) -> str:
     """The results.csv of `semiseg compare`, committed as results/NAME.csv: its first method is the baseline. classes:
     those that the mean of the last evaluation is of, all by default."""
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    baseline = rows[0]["method"]
-    groups: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        groups.setdefault((row["share"], row["method"]), {})[row["seed"]] = row
+    groups = {key: {row["seed"]: row for row in rows} for key, rows in compared(name).items()}
+    baseline = next(iter(groups))[1]
 
     def last(row: Row) -> float:
         return statistics.fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
@@ -330,6 +335,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernels": kernels,
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
+    "camvid": partial(comparison, "camvid"),
     "tuning": tuning,
     "kills": kills,
     "save": save,

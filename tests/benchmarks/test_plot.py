@@ -1,19 +1,29 @@
-"""The plot shows the rows that are committed."""
+"""The plots show the rows that are committed."""
 
 from __future__ import annotations
+
+import statistics
 
 import plot
 import tables
 
 
-def test_the_plot_is_that_of_the_rows():
-    words = plot.PLOT.read_text()
+def test_the_waterfall_is_that_of_the_rows():
+    words = plot.WATERFALL.read_text()
     for rows in tables.waterfalls():
         for row in rows:
             assert f">{row['row']}<" in words, "run `python benchmarks/plot.py`"
             for column in plot.COLUMNS:
                 value, first = float(row[column]), float(rows[0][column])
                 assert f">{value:.2f}  ({value / first:.2f}x)<" in words, "run `python benchmarks/plot.py`"
+
+
+def test_the_comparison_is_that_of_the_rows():
+    words = plot.CAMVID.read_text()
+    for rows in tables.compared("camvid").values():
+        assert f">{rows[0]['method']}, {rows[0]['labeled']} labelled<" in words, "run `python benchmarks/plot.py`"
+        mean = statistics.fmean(100 * float(row["last"]) for row in rows)
+        assert f">{mean:.1f}<" in words, "run `python benchmarks/plot.py`"
 
 
 def test_the_same_rows_give_the_same_file(tmp_path):

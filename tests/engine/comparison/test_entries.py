@@ -106,10 +106,10 @@ def test_methods_that_are_judged_differently_are_named(planned, folder_root):
     other = dataclasses.replace(other, recipe=other.recipe.replace(evaluation=judged))
     told = []
     comparison, _ = prepared(dataclasses.replace(comparison, entries=(comparison.entries[0], other)), told.append)
-    said = "supervised_folder by whole, long side 400; cps_folder by slide 64, long side 400"
+    said = "supervised_folder by whole, long side at most 960; cps_folder by slide 64, long side at most 960"
     assert comparison.judged == said
     assert f"warning: the methods are not judged alike: {said}" in [event.text for event in told]
-    assert planned(METHODS).judged == "whole, long side 400"
+    assert planned(METHODS).judged == "whole, long side at most 960"
 
 
 @pytest.mark.parametrize(
