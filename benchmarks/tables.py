@@ -278,6 +278,20 @@ def compared(name: str) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
+def fuzz() -> str:
+    """Of each kind of input, over all rows of the newest commit that it was tried at."""
+    found: dict[str, list[Row]] = {}
+    with (RESULTS / "fuzz.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            rows = found.setdefault(row["input"], [])
+            rows[:] = [one for one in rows if one["commit"] == row["commit"]] + [row]
+    lines = [
+        [name.replace("_", " "), *(f"{sum(int(row[of]) for row in rows)}" for of in ("tried", "read", "found"))]
+        for name, rows in found.items()
+    ]
+    return markdown(["kind of input", "tried", "made an input", "neither taken nor refused"], lines)
+
+
 def comparison(name: str, classes: Sequence[str] = ()) -> str:
     """The results.csv of `semiseg compare`, committed as results/NAME.csv: its first method is the baseline. classes:
     those that the mean of the last evaluation is of, all by default."""
@@ -343,6 +357,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exchanged": exchanged,
     "scaling": scaling,
     "gloo": gloo,
+    "fuzz": fuzz,
 }
 
 
