@@ -31,9 +31,9 @@ from rich.table import Table
 
 import command
 import measurement
-import published_way
 import tables
-from published_way import FILL, MEAN, STD, LabeledImages, Pairs
+from published_way import images
+from published_way.images import FILL, MEAN, STD, LabeledImages, Pairs
 from semiseg.engine.run import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
@@ -51,8 +51,8 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def plain(records: Sequence[Record], kind: str) -> Iterator[Iterator]:
-    images, augmentation = (Pairs, PAIRS) if kind == "pairs" else (LabeledImages, LABELED)
-    yield published_way.loader(images(records, augmentation, CROP), BATCH, THREADS)
+    dataset, augmentation = (Pairs, PAIRS) if kind == "pairs" else (LabeledImages, LABELED)
+    yield images.loader(dataset(records, augmentation, CROP), BATCH, THREADS)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ AHEAD = 4
 
 def main(
     data: Path,
-    method: Literal[METHODS] = "cac",
+    method: Literal[tuple(METHODS)] = "cac",
     backbone: str = "resnet18",
     crop: int = 320,
     batch: int = 2,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from published_way import PublishedWay, as_published, published
+from published_way import METHODS, as_published, published
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import Data
 from semiseg.engine.device import resolve_precision
@@ -23,6 +23,8 @@ from semiseg.engine.training.step import Step
 PILLOW = "pillow"
 STEPS = 100_000
 """Of the schedule, so that the learning rate hardly falls while it is measured."""
+OF_A_STEP = ("method.labels", "method.perturbed_statistics", "sampling.cutmix_partner")
+"""The switches of a recipe that decide what a step computes, and of how many windows."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,19 @@ def waterfall(device: torch.device, low: str, compiled: bool) -> dict[str, Way]:
 
 
 def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: str, crop: int, batch: int) -> Recipe:
-    """A method's recipe on half of VOC's labels, with random weights and all terms of the loss from the first step.
-    Raises UsageError where it makes no sense."""
+    """A method's recipe on half of VOC's labels, with random weights and all terms of the loss from the first step, of
+    which each computes what the published one does. Raises UsageError where it makes no sense."""
     recipe = load_recipe(f"{method}_voc").replace(
         **{"backbone": backbone, "weights": "none", "crop": crop, "batch": batch, "split": "draw:1/2@0"},
         **{"data": data, "device": device, "threads": threads, "steps": STEPS},
     )
+    for path, value in recipe.switches().items():
+        part, _, field = path.partition(".")
+        if path in OF_A_STEP:
+            setattr(getattr(recipe, part), field, value)
     if method == "cac":
         recipe.method.start = 0.0
+    if hasattr(recipe.method, "threshold"):
         recipe.method.threshold = 0.0  # a network that has not learnt is sure of nothing
     recipe.check()
     return recipe
@@ -101,7 +108,7 @@ class Training:
         if way.losses == "published":
             torch.set_float32_matmul_precision("highest")  # torch's defaults, on a GPU TF32 in convolutions
             torch.backends.cudnn.allow_tf32 = True
-            self.method = PublishedWay(recipe, classes).to(device)
+            self.method = METHODS[recipe.method_class.name](recipe, classes).to(device)
         else:
             self.method = build_method(recipe, classes).to(device).train()
             for network in self.method.modules():
