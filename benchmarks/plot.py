@@ -40,12 +40,13 @@ def comparison(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
     for place, runs in enumerate(groups):
         scores = [100 * float(run["last"]) for run in runs]
         colour = RIVAL if runs[0]["method"] != baseline else BASELINE if runs[0]["share"] == share else ALL
-        bar = axes.barh(place, fmean(scores), color=colour, alpha=0.5, height=0.7)
-        axes.bar_label(bar, [f"{fmean(scores):.1f}"], padding=26)
+        axes.barh(place, fmean(scores), color=colour, alpha=0.5, height=0.7)
+        axes.text(max(*scores, fmean(scores)) + 1, place, f"{fmean(scores):.1f}", va="center")
         axes.plot(scores, [place] * len(scores), "o", color=colour, markersize=4)
     labels = [f"{runs[0]['method']}, {runs[0]['labeled']} labelled" for runs in groups]
     axes.set_yticks(range(len(groups)), labels)
     axes.set(xlabel="mIoU of the last evaluation, %; a dot is a run")
+    axes.set_xmargin(0.1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
     drawn(figure, path)
