@@ -341,6 +341,7 @@ def tuning() -> str:
     return markdown(columns, lines)
 
 
+ANIMALS = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
@@ -350,6 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
+    "animals": partial(comparison, "animals", ANIMALS),
     "tuning": tuning,
     "kills": kills,
     "save": save,
