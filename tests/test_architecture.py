@@ -432,6 +432,15 @@ def undocumented(tree: Tree) -> Iterator[str]:
                 yield f"{source.where(node)} {node.name} has no docstring"
 
 
+def lost_files(tree: Tree) -> Iterator[str]:
+    """Rule 12: files that the docs name are there."""
+    rooms = "|".join((*ROOMS, "tests", "benchmarks", "docs"))
+    for page in sorted([*tree.root.glob("*.md"), *tree.root.glob("*/*.md")]):
+        for path in re.findall(rf"(?<![\w/])(?:{rooms})/[\w/-]+\.(?:py|md|csv)\b", page.read_text()):
+            if not (tree.root / path).exists():
+                yield f"{page.relative_to(tree.root)} names {path}"
+
+
 @pytest.fixture(scope="module")
 def tree() -> Tree:
     """This project."""
@@ -440,7 +449,7 @@ def tree() -> Tree:
 
 RULES = (
     imports_between_rooms, imports_within_rooms, circles, imports_by_string, command_lines, limited_imports,
-    private_names, paths_in_strings, undocumented,
+    private_names, paths_in_strings, undocumented, lost_files,
 )  # fmt: skip
 
 
@@ -573,6 +582,7 @@ BROKEN = [
     (long_ones, "engine/recipe.py", "def f():\n    'Long.'" + "\n    pass" * 59, "f has 61 lines"),
     (long_ones, "engine/recipe.py", "\n" * 401, "recipe.py has 40"),
     (undocumented, "engine/recipe.py", "def load():\n    pass", "recipe.py:1 load"),
+    (lost_files, "docs/adding.md", "`engine/recipe.py`, `tests/test_gone.py`", "docs/adding.md names tests/test_"),
 ]
 
 
