@@ -66,7 +66,7 @@ class Protocol:
     long_side: float | None = None
     """Images are resized to this long side instead."""
     longest: float | None = None
-    """Images with a longer side are resized to this one."""
+    """Where no long side is given, images with a longer one are resized to this."""
     scales: tuple[float, ...] = (1.0,)
     """Scales, on top of the above, whose logits are added."""
     flip: bool = False
@@ -120,9 +120,11 @@ class Protocol:
 
     def scales_of(self, height: int, width: int) -> tuple[float, ...]:
         """The factors by which an image of this size is resized, one after the other."""
-        base = self.scale if self.long_side is None else self.long_side / max(height, width)
-        if self.longest is not None:
-            base = min(base, self.longest / max(height, width))
+        longer = max(height, width)
+        if self.long_side is not None:
+            base = self.long_side / longer
+        else:
+            base = self.scale if self.longest is None else min(self.scale, self.longest / longer)
         return tuple(base * scale for scale in self.scales)
 
     def __str__(self) -> str:
@@ -132,7 +134,7 @@ class Protocol:
             words.append(f"long side {round(self.long_side)}")
         elif self.scale != 1:
             words.append(f"scale {self.scale:g}")
-        if self.longest is not None:
+        if self.longest is not None and self.long_side is None:
             words.append(f"long side at most {round(self.longest)}")
         if self.scales != (1.0,):
             words.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
@@ -161,7 +163,7 @@ class Evaluation:
     long_side: float | None = None
     """Images are resized to this long side, in sides of the crop."""
     longest: float | None = None
-    """Images with a longer side than this, in sides of the crop, are resized to it."""
+    """Where no long side is given, images with a longer one than this, in sides of the crop, are resized to it."""
     scales: tuple[float, ...] = (1.0,)
     """Scales, on top of the above, whose logits are added."""
     flip: bool = False

@@ -188,6 +188,7 @@ def test_images_are_evaluated_at_the_scale_of_training():
     assert own.resolve(320).scales_of(960, 540) == (1.0,)
     assert own.resolve(160).scales_of(960, 540) == (0.5,)
     assert replace(own, scale=2.0).resolve(160).scales_of(960, 540) == (2.0,)
+    assert replace(own, long_side=4.0).resolve(160).scales_of(960, 540) == (pytest.approx(2 / 3),)
     assert cps.resolve(512).scales_of(375, 500) == (1.0,)
     assert cps.resolve(128).scales_of(375, 500) == (0.25,)
     assert Evaluation(scale=0.5, native_crop=320, scales=(1.0, 2.0)).resolve(320).scales_of(375, 500) == (0.5, 1.0)
@@ -202,6 +203,7 @@ def test_images_are_evaluated_at_the_scale_of_training():
         (Evaluation(native_crop=192), "whole, scale 0.5"),
         (Evaluation(long_side=1.25, scales=(0.5, 1.0)), "whole, long side 120, scales 0.5 1"),
         (Evaluation(longest=3), "whole, long side at most 288"),
+        (Evaluation(longest=3, long_side=4), "whole, long side 384"),
         (
             Evaluation(protocol="cac-whole", absent="skip", background=False),
             "cac-whole, absent classes skip, without background",
