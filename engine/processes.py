@@ -55,15 +55,18 @@ def world() -> int:
 
 def rank() -> int:
     """Which of those that torchrun has started this one is, from 0."""
-    if several():
-        return dist.get_rank()
-    alone = (os.environ.get("WORLD_SIZE") or "1") == "1"
-    return 0 if alone else int(os.environ.get("RANK") or 0)
+    return dist.get_rank() if several() else _told("RANK")
 
 
 def local_rank() -> int:
     """Which of those on this machine."""
-    return int(os.environ.get("LOCAL_RANK") or 0) if launched() > 1 else 0
+    return _told("LOCAL_RANK")
+
+
+def _told(name: str) -> int:
+    """A number of this process among others, by the environment; 0 where it is alone."""
+    alone = (os.environ.get("WORLD_SIZE") or "1") == "1"
+    return 0 if alone else int(os.environ.get(name) or 0)
 
 
 def local_world() -> int:
@@ -78,8 +81,8 @@ def leads() -> bool:
 
 def speaks() -> bool:
     """Whether this process says why it ends: once it has joined the others any does, as all but one of them end without
-    a word, and before, where each ends for the same reason, the first."""
-    return several() or leads()
+    a word, and before, where all of a machine end for the same reason, the first of each machine."""
+    return several() or local_rank() == 0
 
 
 def restarts() -> bool:
