@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,16 @@ from semiseg.engine.training.outcome import differences, outcome
 MOMENTS = [(4, False), (7, False), (2, True), (4, False), (9, True), (13, False), (24, True), (18, False)]
 """Calls that the disk sees from the start of a process, and whether a file is half there: before the run has a recipe,
 before its first save, and in the middle of saves with networks and without."""
+
+
+def until_saved(started: kills.Started, run: Path, step: int) -> None:
+    """Waits for a save of this step or a later one, as this process may be late, or for the end of the run."""
+
+    def newest() -> int:
+        return max((int(path.stem.removeprefix("state-")) for path in run.glob("checkpoints/state-*.json")), default=0)
+
+    while newest() < step and any(member.is_alive() for member in started.members):
+        started.join(0.01)
 
 
 @pytest.mark.parametrize("method", ["cac", "mean_teacher"])
@@ -52,8 +63,7 @@ def test_every_method_goes_on_where_it_was_killed(folder_root, tmp_path, method,
     kills.start(kills.train_thin, straight).join()
     kills.start(kills.train_and_die, killed, 21, True).join()
     process = kills.start(kills.train_thin, killed.replace(resume=True))
-    while not (tmp_path / "killed/checkpoints/state-5.json").exists():
-        process.join(0.01)
+    until_saved(process, tmp_path / "killed", 5)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -81,8 +91,7 @@ def test_killed_runs_of_two_processes_end_bit_for_bit_like_others(folder_root, t
         assert started.exitcode == -signal.SIGKILL
     for which, save in ((1, 2), (None, 5)):
         started = kills.start(kills.train_thin, killed.replace(resume=True), count=2)
-        while not (tmp_path / f"killed/checkpoints/state-{save}.json").exists():
-            started.join(0.01)
+        until_saved(started, tmp_path / "killed", save)
         started.kill(which)
         started.join()
         assert started.exitcode == -signal.SIGKILL
