@@ -31,7 +31,7 @@ from .serial import plain, typed
 FORMAT = "semiseg 2"
 # How published networks are shown images of data that was never published.
 OWN_LAYOUT = next(name for name, layout in LAYOUTS.items() if layout.classes is None)
-OWN_CROP, OWN_LONG_SIDE = 320, 1.25
+OWN_CROP, OWN_LONGEST = 320, 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
     crop = program.crops.get(layout)
     if crop is None:
         crop = -(-OWN_CROP // network.multiple) * network.multiple
-        evaluation = Evaluation(protocol=program.protocol_on(layout), long_side=OWN_LONG_SIDE)
+        evaluation = Evaluation(protocol=program.protocol_on(layout), longest=OWN_LONGEST)
     else:
         evaluation = Evaluation(protocol=program.protocol_on(layout), native_crop=crop)
     known = LAYOUTS[layout].classes
