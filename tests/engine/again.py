@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from shares import ENCODER
 
+from semiseg.engine import processes
 from semiseg.engine.api import train
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.recipe import Recipe
@@ -29,6 +30,7 @@ def ended(recipe: Recipe) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ENCODERS["few"] = ENCODER
+    processes.GRACE = 120.0  # a busy machine takes its time, and a process that is ended cannot train again
     folder = Path(sys.argv[1])
     recipes = json.loads((folder / "recipes.json").read_text())
     all_ended = [ended(Recipe.from_dict(values)) for values in recipes]
