@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
@@ -18,6 +19,9 @@ from ..pipelines.errors import refuse
 from .events import Event, Listener, progress_of, silent
 from .recipe import Files, Recipe
 from .serial import plain, typed
+
+SIDE = 32
+"""Pixels; crops are best multiples of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,19 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     data = Data(prepare_manifest(dataset, on_event), split)
     for note in unseen_classes(data):
         on_event(Event("note", f"classes: {note}"))
+    if note := padded_windows(data, recipe):
+        on_event(Event("note", f"warning: --crop: {note}"))
     return data
+
+
+def padded_windows(data: Data, recipe: Recipe) -> str:
+    """What is to be said where most images, seen at their own size, are smaller than the windows."""
+    long_side = median(max(record.height, record.width) for record in data.labeled)
+    if recipe.labeled.scale != "own" or long_side >= recipe.crop:
+        return ""
+    side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
+    fits = max(int(long_side) // side, 1) * side
+    return f"most images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
 
 
 def unseen_classes(data: Data) -> Iterator[str]:

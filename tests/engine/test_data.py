@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import anchored, portable, prepare_data
 from semiseg.engine.recipe import Files, Recipe
+from semiseg.pipelines.views import Augmentation
 
 
 def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):
@@ -29,3 +32,12 @@ def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):
     assert portable(recipe).files == files
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert len(prepare_data(recipe).labeled) == 2
+
+
+@pytest.mark.parametrize(("crop", "scale", "said"), [(96, "own", [64]), (64, "own", []), (96, "long_side", [])])
+def test_a_crop_that_most_images_are_smaller_than_is_told(folder_root, crop, scale, said):
+    recipe = load_recipe("supervised_folder").replace(data=folder_root(height=60, width=70), crop=crop, split="all")
+    notes = []
+    prepare_data(recipe.replace(labeled=Augmentation(scale=scale)), notes.append)
+    warning = "warning: --crop: most images are smaller than windows of 96, which are padded; use --crop "
+    assert [note.text for note in notes if "--crop" in note.text] == [f"{warning}{fits}" for fits in said]

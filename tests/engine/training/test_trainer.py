@@ -24,7 +24,7 @@ from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
 from semiseg.engine.protocol import Evaluation
-from semiseg.engine.recipe import Files, Recipe
+from semiseg.engine.recipe import Files
 from semiseg.engine.report import write_report
 from semiseg.engine.run import Run
 from semiseg.engine.training import forecast as forecast_module
@@ -580,7 +580,7 @@ def test_a_run_finds_its_data_from_any_folder(tiny, folder_root, tmp_path, monke
     files = Files(val_list=Path("lists/val.txt"))
     recipe = tiny("supervised", layout="folder", data=Path("own"), files=files, split="labelled.txt", out=Path("run"))
     Trainer(recipe).train()
-    kept = Recipe.from_dict(Run.open(tmp_path / "run").recipe)
+    kept = Run.open(tmp_path / "run").recipe
     assert kept.runtime.data == root
     assert (kept.files.val_list, kept.split) == (root / "lists/val.txt", str(tmp_path / "labelled.txt"))
     (tmp_path / "elsewhere").mkdir()
@@ -606,7 +606,7 @@ def test_a_run_that_needs_it_computes_blocks_twice_says_so_and_ends_with_the_sam
     trainer = Trainer(recipe.replace(memory_budget=budget, out=tmp_path / "twice"), events.append)
     trainer.train()
     assert any(event.text.startswith("recompute: on, as a step would not fit otherwise") for event in events)
-    assert trainer.run.recipe["recompute"] == "on"
+    assert trainer.run.recipe.runtime.recompute == "on"
     assert twice.flops > plain.flops
     one, other = (load_network(tmp_path / name / "checkpoints/last.safetensors") for name in ("run", "twice"))
     for name, value in one.network.state_dict().items():
