@@ -90,8 +90,10 @@ class Consistency(Mixing):
         """Logits (B, C, h, w) that label the windows, and those that label their partners, without gradient: of the
         pass in training mode `weak` (B, C, h, w), or of `judged`."""
         weak = weak.detach()
-        own = judged[: len(weak)] if labels == "evaluation" else weak
-        return own, self.partners(weak if judged is None else judged, u)
+        if judged is None:
+            return weak, self.partners(weak, u)
+        everything = judged if len(judged) == len(u.weak) else torch.cat([weak, judged])
+        return judged[: len(weak)] if labels == "evaluation" else weak, self.partners(everything, u)
 
     def looked_at(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
         """What logits (B, C, h, w) teach the strong views of the weak ones."""
@@ -113,8 +115,10 @@ def shown_in_mixed(valid: Tensor, partners: Tensor, boxes: Tensor, size: tuple[i
 
 
 def judged(network: Network, u: WeakStrong, labels: Labels) -> Tensor | None:
-    """Logits (N, C, h, w) of all weak windows in evaluation mode; None where labels are of the training pass alone."""
-    if labels == "training" and len(u.weak) == len(u.partner):
+    """Logits in evaluation mode of all weak windows, (N, C, h, w), or of those that serve as partners alone where these
+    are the only ones that labels are asked of; None where labels are of the training pass alone."""
+    others = u.weak[len(u.partner) :]
+    if labels == "training" and not len(others):
         return None
     with evaluating(network):
-        return network(u.weak)
+        return network(others if labels != "evaluation" and len(others) else u.weak)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+import mmap
 import multiprocessing
 import os
 import subprocess
@@ -224,7 +225,8 @@ def test_peak_memory_is_that_of_the_call() -> None:
     kept = []
 
     def touch(mebibytes: int) -> torch.Tensor:
-        return torch.ones(mebibytes << 20, dtype=torch.uint8)
+        """Pages of its own, as an allocator may have some left."""
+        return torch.frombuffer(mmap.mmap(-1, mebibytes << 20), dtype=torch.uint8).fill_(1)
 
     def call() -> None:
         temporary = touch(64)

@@ -111,7 +111,7 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_in_a_table_csv_and_a_page(
         1,
         *SMALL,
     ]
-    words = [*map(str, words), "--steps", "12", "--eval-every", "12", "--out", str(out), "--jobs", "1"]
+    words = [*map(str, words), "--steps", "40", "--eval-every", "40", "--out", str(out), "--jobs", "1"]
     command = [sys.executable, "-m", "semiseg.engine.commands.main", "compare", *words]
     log = out / "supervised_folder-1of2-seed0/log.jsonl"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -127,7 +127,7 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_in_a_table_csv_and_a_page(
     while "stopped after step" not in printed.read_text() and time.monotonic() < end:
         time.sleep(0.05)
     stopped = int(re.search(r"stopped after step (\d+)", printed.read_text())[1])
-    assert stopped < 12
+    assert stopped < 40
 
     code, text, err = semiseg("compare", *words, "--json")
     while "another comparison is at work" in err and time.monotonic() < end:  # until it is gone
@@ -147,6 +147,6 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_in_a_table_csv_and_a_page(
 
     code, _, err = semiseg("compare", *words)  # finished: nothing is trained
     assert code == 0
-    code, _, err = semiseg("compare", *words, "--steps", "13")
+    code, _, err = semiseg("compare", *words, "--steps", "41")
     assert code == 2
-    assert "--out: steps was 12 in" in err
+    assert "--out: steps was 40 in" in err
