@@ -127,13 +127,13 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
 
 
 def padded_windows(data: Data, recipe: Recipe) -> str:
-    """What is to be said where most images, seen at their own size, are smaller than the windows."""
+    """What is to be said where most labelled images, seen at their own size, are smaller than the windows."""
     long_side = median(max(record.height, record.width) for record in data.labeled)
     if recipe.labeled.scale != "own" or long_side >= recipe.crop:
         return ""
     side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
     fits = max(int(long_side) // side, 1) * side
-    return f"most images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
+    return f"most labelled images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
 
 
 def unseen_classes(data: Data) -> Iterator[str]:

@@ -152,8 +152,9 @@ def _values(lines: list[dict], name: str) -> list[float]:
 
 def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
     """A value by its steps, where any line knows it."""
-    if values := _values(lines, name):
-        axes.plot([line["step"] for line in lines if line.get(name) is not None], values, **style)
+    known = [line for line in lines if line.get(name) is not None]
+    if known:
+        axes.plot(_values(known, "step"), _values(known, name), **style)
 
 
 def _curves(trained: list[dict], scored: list[dict]) -> str:

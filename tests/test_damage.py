@@ -96,6 +96,11 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "closed": lambda path: path.chmod(0),
 }
 JSON_STAYS = {"a-bit", "a-zero-byte"}
+EDITED = {
+    "bom": lambda whole: b"\xef\xbb\xbf" + whole,
+    "windows": lambda whole: whole.replace(b"\n", b"\r\n"),
+}
+"""What editors make of a text, which stays what it was."""
 """Damages after which a document may say something else, and be one."""
 
 
@@ -287,11 +292,10 @@ FILES = {
             "another-version": lambda whole: whole.replace(b'"crop"', b'"window"'),
             "text-for-a-number": lambda whole: whole.replace(b'"crop": 320', b'"crop": "320"'),
             "infinite": lambda whole: whole.replace(b'"crop": 320', b'"crop": Infinity'),
-            "bom": lambda whole: b"\xef\xbb\xbf" + whole,
-            "windows": lambda whole: whole.replace(b"\n", b"\r\n"),
+            **EDITED,
             "utf-16": lambda whole: whole.decode().encode("utf-16"),
         },
-        but={"bom": "sound", "windows": "sound", "utf-16": "sound"},
+        but={**dict.fromkeys(EDITED, "sound"), "utf-16": "sound"},
     ),
     "split": File(
         make=split,
@@ -304,10 +308,9 @@ FILES = {
             "labelled-numbers": lambda whole: whole.replace(b'"a"', b"1"),
             "name-null": lambda whole: whole.replace(b'"all"', b"null"),
             "classes-an-object": lambda whole: whole.replace(b'[\n  "x",\n  "y"\n ]', b'{"x": 0, "y": 1}'),
-            "bom": lambda whole: b"\xef\xbb\xbf" + whole,
-            "windows": lambda whole: whole.replace(b"\n", b"\r\n"),
+            **EDITED,
         },
-        but={"bom": "sound", "windows": "sound"},
+        but={**dict.fromkeys(EDITED, "sound")},
     ),
     "list": File(
         make=list_file,
@@ -315,24 +318,22 @@ FILES = {
         says="write|save|correct|pass|use|make",
         without={"half", "a-byte-less", "twice", "last-byte"},
         more={
-            "bom": lambda whole: b"\xef\xbb\xbf" + whole,
-            "windows": lambda whole: whole.replace(b"\n", b"\r\n"),
+            **EDITED,
             "old-mac": lambda whole: whole.replace(b"\n", b"\r"),
             "utf-16": lambda whole: whole.decode().encode("utf-16"),
             "latin-1": lambda whole: whole + b"\xe9\n",
             "a-long-line": lambda whole: whole + b"a" * 10_000_000,
         },
-        but={"bom": "sound", "windows": "sound", "old-mac": "sound", "a-byte-more": "refused"},
+        but={**dict.fromkeys(EDITED, "sound"), "old-mac": "sound", "a-byte-more": "refused"},
     ),
     "log": File(
         make=log,
         result="whole lines",
         says="restore it",
         but={"a-folder": "refused", "a-pipe": "refused", "a-loop": "refused", "closed": "refused"}
-        | {"bom": "sound", "windows": "sound", "blank-lines": "sound"},
+        | {**dict.fromkeys(EDITED, "sound"), "blank-lines": "sound"},
         more={
-            "bom": lambda whole: b"\xef\xbb\xbf" + whole,
-            "windows": lambda whole: whole.replace(b"\n", b"\r\n"),
+            **EDITED,
             "blank-lines": lambda whole: whole.replace(b"\n", b"\n\n"),
             "utf-16": lambda whole: whole.decode().encode("utf-16"),
             "text-for-numbers": lambda whole: whole.replace(b'"loss": 0.5', b'"loss": "0.5"'),

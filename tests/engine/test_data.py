@@ -35,9 +35,9 @@ def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):
 
 
 @pytest.mark.parametrize(("crop", "scale", "said"), [(96, "own", [64]), (64, "own", []), (96, "long_side", [])])
-def test_a_crop_that_most_images_are_smaller_than_is_told(folder_root, crop, scale, said):
+def test_a_crop_that_most_labelled_images_are_smaller_than_is_told(folder_root, crop, scale, said):
     recipe = load_recipe("supervised_folder").replace(data=folder_root(height=60, width=70), crop=crop, split="all")
     notes = []
     prepare_data(recipe.replace(labeled=Augmentation(scale=scale)), notes.append)
-    warning = "warning: --crop: most images are smaller than windows of 96, which are padded; use --crop "
+    warning = "warning: --crop: most labelled images are smaller than windows of 96, which are padded; use --crop "
     assert [note.text for note in notes if "--crop" in note.text] == [f"{warning}{fits}" for fits in said]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.data import prepare_data
 from semiseg.engine.models import build_network
 from semiseg.engine.pictures import coloured
+from semiseg.engine.recipe import Recipe
 from semiseg.engine.report import read_samples, write_report, write_samples
 from semiseg.engine.run import Run
 from semiseg.pipelines.decode import COLOUR, LABEL, read
@@ -20,53 +22,48 @@ from semiseg.pipelines.errors import UsageError
 MARKUP = "<script>alert(1)</script>"
 
 
-def test_a_log_without_an_evaluation_is_told(tiny, tmp_path):
-    recipe = tiny("supervised", data=tmp_path)
-    run = Run.create(tmp_path / "run", recipe.to_dict(), {"name": "x", "checksum": "", "labeled": [], "unlabeled": []})
+def begun(recipe: Recipe, folder: Path, log: str, name: str = "x", first: str = "a") -> Path:
+    """The folder of a run with a best network and a log; named so, as is its split and its first class."""
+    run = Run.create(folder, recipe.to_dict(), {"name": name, "checksum": name, "labeled": [], "unlabeled": []})
     run.close()
     network = build_network("cac", "resnet18", 2, head_width=16)
-    header = header_of(recipe, network, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    header = header_of(recipe, network, (first, "b"), ((0, 0, 0), (1, 1, 1)))
     save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
-    (run.folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "val/mi')
+    (folder / "log.jsonl").write_text(log)
+    return folder
+
+
+def test_a_log_without_an_evaluation_is_told(tiny, tmp_path):
+    log = '{"step": 1, "loss": 2.0}\n{"step": 2, "val/mi'
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)
     with pytest.raises(UsageError, match=r"log\.jsonl holds no evaluation"):
-        write_report(run.folder)
+        write_report(folder)
 
 
 def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     """Of a run from elsewhere, in whose files anything may stand."""
-    recipe = tiny("supervised", data=tmp_path, name=MARKUP)
-    split = {"name": MARKUP, "checksum": MARKUP, "labeled": [], "unlabeled": []}
-    run = Run.create(tmp_path / "run", recipe.to_dict(), split)
-    run.close()
-    network = build_network("cac", "resnet18", 2, head_width=16)
-    header = header_of(recipe, network, (MARKUP, "b"), ((0, 0, 0), (1, 1, 1)))
-    save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
     line = {"step": 1, "val/miou": 0.5, f"val/{MARKUP[:8]}/miou": 0.5, f"pseudo/class_pct/{MARKUP}": 100}
-    (run.folder / "log.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"step": MARKUP}) + "\n")
-    page = write_report(run.folder).read_text()
+    log = json.dumps(line) + "\n" + json.dumps(line | {"step": MARKUP}) + "\n"
+    recipe = tiny("supervised", data=tmp_path, name=MARKUP)
+    page = write_report(begun(recipe, tmp_path / "run", log, MARKUP, MARKUP)).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
 def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path):
     """As after a bit of a key was flipped; an environment.json that is damaged is told."""
-    recipe = tiny("supervised", data=tmp_path)
-    run = Run.create(tmp_path / "run", recipe.to_dict(), {"name": "x", "checksum": "", "labeled": [], "unlabeled": []})
-    run.close()
-    network = build_network("cac", "resnet18", 2, head_width=16)
-    header = header_of(recipe, network, ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
     lines = [{"step": step, "loss": 2.0, "images_per_s": 3.0, "data_wait_pct": 5.0} for step in (1, 2, 3)]
     del lines[1]["images_per_s"], lines[2]["data_wait_pct"]
     lines += [{"step": 3, "val/miou": 0.25, "val/teacher/miou": 0.5}, {"step": 4, "val/miou": 0.5}]
-    (run.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    page = write_report(run.folder).read_text()
+    log = "".join(json.dumps(line) + "\n" for line in lines)
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)
+    page = write_report(folder).read_text()
     for tile in ("images/s<b>3.0</b>", "data wait<b>5 %</b>", "peak memory<b></b>", "mIoU best<b>50.00 %</b>"):
         assert tile in page
-    (run.folder / "environment.json").write_text("{")
+    (folder / "environment.json").write_text("{")
     with pytest.raises(UsageError, match=r"environment\.json: missing or damaged"):
-        write_report(run.folder)
-    assert (run.folder / "report.html").read_text() == page
+        write_report(folder)
+    assert (folder / "report.html").read_text() == page
 
 
 def test_samples_are_read_as_they_were_written(tiny, voc_root, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +14,13 @@ from PIL import Image
 
 from semiseg.engine import api
 from semiseg.engine.evaluation import inference, scores
-from semiseg.engine.training import trainer, verdict
-from semiseg.kernels.check import Result
+from semiseg.engine.training import trainer
 from semiseg.pipelines import loader
-from semiseg.pipelines.backends import PLAIN, available
 
 SMALL = [
     *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
     *("--steps", "2", "--threads", "1", "--device", "cpu", "--backend", "host"),
 ]
-
-
-@pytest.fixture
-def refused(semiseg, tmp_path):
-    """`refused("train", ...)` -> the one line of an exit with code 2 that leaves no run behind."""
-
-    def run(*arguments) -> str:
-        before = sorted(tmp_path.rglob("*"))
-        code, _, err = semiseg(*arguments)
-        assert code == 2, err
-        lines = [line for line in err.splitlines() if line.strip()]
-        assert len(lines) == 1
-        assert lines[0].startswith("semiseg: ")
-        assert "Traceback" not in err
-        left = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
-        assert not [path for path in left if "cache" not in path.parts], left
-        return lines[0]
-
-    return run
 
 
 def train(data, *more, recipe="supervised_voc", split="draw:1/2@0"):
@@ -318,91 +296,6 @@ def test_init_from_other_classes_than_the_checkpoints(refused, semiseg, folder_r
     assert semiseg(*command)[0] == 0
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """Arguments of the programs that `bench` starts, instead of starting them."""
-    commands = []
-
-    def run(command):
-        commands.append(command[1:])
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    return commands
-
-
-def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
-    assert semiseg("bench", "--data", tmp_path, "--rounds", "2")[0] == 0
-    loader, step, kernels = started
-    assert step[0].endswith("bench_step.py")
-    assert loader[0].endswith("bench_loader.py")
-    assert loader[1:] == ["--data", str(tmp_path), "--rounds", "2"]
-    assert kernels[:2] == ["-m", "pytest"]
-    assert kernels[-4:] == ["--sizes", "default", "--rounds", "2"]
-    names = [Path(argument).stem for argument in kernels if argument.endswith(".py")]
-    assert "bench_cutmix" in names
-    assert "bench_directional_contrast" in names
-    assert not {"bench_loader", "bench_step"} & set(names)
-
-
-def test_bench_quick_takes_a_recipe_and_its_data(semiseg, started, tmp_path):
-    assert semiseg("bench", "--quick", "--recipe", "cac_voc", "--data", tmp_path)[0] == 0
-    assert started[0][1:] == ["--recipe", "cac_voc", "--data", str(tmp_path)]
-    assert semiseg("bench", "--quick", "--json")[0] == 0
-    assert started[1][1:] == ["--recipe", "cac_shapes", "--json"]
-
-
-def test_bench_compare_takes_two_results(refused, semiseg, started):
-    assert "BASE and NEW" in refused("bench", "compare", "one.json")
-    assert semiseg("bench", "compare", "one.json", "two.json")[0] == 0
-    assert started[0][1:] == ["one.json", "two.json"]
-
-
-def test_bench_of_the_step_wants_data(refused):
-    assert "--data" in refused("bench", "step")
-
-
-@pytest.mark.parametrize("what", ["step", "waterfall"])
-def test_bench_hands_on_what_is_trained_and_where_rows_go(semiseg, started, tmp_path, what):
-    words = ["--method", "cps", "--crop", "160", "--steps", "10", "--json", "--results", tmp_path / "rows.csv"]
-    assert semiseg("bench", what, "--data", tmp_path, *words)[0] == 0
-    (command,) = started
-    assert command[0].endswith(f"bench_{what}.py")
-    assert command[1:] == ["--data", str(tmp_path), *map(str, words)]
-
-
-def test_bench_refuses_what_the_benchmark_would_not_heed(refused, semiseg, started):
-    assert "--crop is of step and waterfall" in refused("bench", "loader", "--crop", "0")
-    assert "--json is of --quick, loader, step and waterfall" in refused("bench", "cutmix", "--json")
-    assert "--results is one file" in refused("bench", "--results", "rows.csv")
-    assert "--data" in refused("bench", "waterfall")
-    assert not started
-
-
-def test_bench_ends_as_a_program_that_has_said_what_to_mend(semiseg, monkeypatch, tmp_path):
-    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
-    code, _, told = semiseg("bench", "step", "--data", tmp_path)
-    assert (code, told) == (2, "")
-
-
-def test_bench_of_one_kernel(semiseg, started):
-    assert semiseg("bench", "cutmix", "--sizes", "tiny", "--compiled")[0] == 0
-    (kernels,) = started
-    assert [Path(argument).name for argument in kernels if argument.endswith(".py")] == ["bench_cutmix.py"]
-    assert kernels[-3:] == ["--sizes", "tiny", "--compiled"]
-
-
-def test_bench_of_tiny_sizes_measures_no_time(semiseg, started):
-    assert semiseg("bench", "--sizes", "tiny")[0] == 0
-    (kernels,) = started
-    assert kernels[:2] == ["-m", "pytest"]
-    assert kernels[-2:] == ["--sizes", "tiny"]
-
-
-def test_bench_of_something_unknown(refused):
-    assert "cutmix" in refused("bench", "cutmux")
-
-
 def test_a_file_that_changes_in_mid_run_ends_it_in_one_line(semiseg, folder_root, tmp_path, monkeypatch):
     root, steps = folder_root(), []
 
@@ -518,58 +411,6 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
     if error is None:
         code, _, err = semiseg("predict", out, new, "--device", "cpu", "--protocol", "slide", "--window", "32")
         assert code == 0, err
-
-
-def test_selfcheck_judges_every_kernel_and_backend(semiseg, own_cache):
-    code, text, progress = semiseg("selfcheck", "--device", "cpu", "--json")
-    document = json.loads(text)
-    assert code == 0
-    assert document["ok"]
-    assert set(document) == {"ok", "kernels", "backends", "steps"}
-    assert {row["operator"].split()[0] for row in document["kernels"]} >= {"cutmix", "upsample_cross_entropy"}
-    assert {row["operator"].split()[0] for row in document["backends"]} == set(available()) - {PLAIN}
-    assert all(row["error"] <= row["allowed"] for row in document["kernels"] + document["backends"])
-    assert document["steps"] == []
-    assert "checking kernels in fp32" in progress
-    assert len(list((own_cache / "verdicts").iterdir())) == len(available())
-
-
-@pytest.fixture
-def examined(monkeypatch, own_cache):
-    """What selfcheck has examined; each part gives a row, with a problem where its name begins with `wrong`."""
-    names = []
-
-    def examine(part):
-        names.append(part.name)
-        broken = part.name.startswith(examine.wrong)
-        row = Result(part.name, str(part.device), "fp32", "x", problem="died by signal 11" if broken else None)
-        return [row]
-
-    examine.wrong = "nothing"
-    examine.names = names
-    monkeypatch.setattr(verdict, "examine", examine)
-    return examine
-
-
-@pytest.mark.parametrize("wrong", ["kernels", "backend resident", "compiled"])
-def test_selfcheck_exits_with_1_where_something_is_wrong_and_goes_on(semiseg, examined, wrong):
-    examined.wrong = wrong
-    code, text, _ = semiseg("selfcheck", "--device", "cpu", "--compile")
-    assert code == 1
-    rows = [line for line in text.splitlines() if line.endswith("died by signal 11")]
-    assert rows
-    assert all(row.startswith(wrong) for row in rows)
-    assert examined.names[-1].startswith("compiled steps of cac resnet18 in ")
-    assert "checking compiled steps" in text
-
-
-def test_selfcheck_checks_again_what_it_knows(semiseg, examined):
-    assert semiseg("selfcheck", "--device", "cpu")[0] == 0
-    once = list(examined.names)
-    code, text, _ = semiseg("selfcheck", "--device", "cpu")
-    assert code == 0
-    assert examined.names == 2 * once
-    assert text.rstrip().endswith("steps: compiled ones are checked on a CPU with --compile, which takes minutes")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,6 @@ from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training import trainer as trainer_module
 from semiseg.engine.training import verdict
 from semiseg.engine.training.forecast import forecast
-from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
@@ -112,45 +110,6 @@ def test_teacher_and_student_are_both_judged_and_saved(tiny, voc_root, best, bes
     assert f"of the {beside}<b>{100 * result.beside[beside]:.2f} %" in page
 
 
-def test_a_run_with_a_teacher_goes_on_bit_for_bit(tiny, voc_root):
-    root = voc_root()
-    recipe = {"data": root, "steps": 4, "eval_every": 2}
-    stopping = [signal.SIGTERM]
-
-    def stop(event):
-        if (event.kind, event.text) == ("progress", "evaluating") and stopping:  # there are two evaluations
-            signal.raise_signal(stopping.pop())
-
-    whole = Trainer(tiny("unimatch_v2", **recipe, out=root / "whole")).train()
-    with pytest.raises(Stopped):
-        Trainer(tiny("unimatch_v2", **recipe, out=root / "halves"), stop).train()
-    halves = Trainer(tiny("unimatch_v2", **recipe, out=root / "halves", resume=True)).train()
-    one, two = (state_of(out)["method"] for out in (whole.out, halves.out))
-    assert any(name.startswith("teacher.") for name in one)
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
-
-
-def test_a_run_that_is_killed_while_it_evaluates_goes_on_bit_for_bit(tiny, voc_root):
-    """From the save before, with the evaluation that it has not ended."""
-    recipe = tiny("mean_teacher", data=voc_root(), steps=6, eval_every=4, save_every="3")
-    straight, killed = (recipe.replace(out=recipe.runtime.out / name) for name in ("straight", "killed"))
-
-    class Kill(BaseException):
-        pass
-
-    def kill(event):
-        if (event.kind, event.text) == ("progress", "evaluating"):
-            raise Kill
-
-    Trainer(straight).train()
-    with pytest.raises(Kill):
-        Trainer(killed, kill).train()
-    again = Trainer(killed.replace(resume=True))
-    assert again.first == 3
-    again.train()
-    assert differences(*(outcome(one.runtime.out) for one in (straight, killed))) == []
-
-
 def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
     root = voc_root()
     result = Trainer(tiny("cps", data=root)).train()
@@ -170,45 +129,6 @@ def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
 
         picture = Image.open(folder / kind / "2007_000001.png")
         assert (picture.mode, picture.size) == (mode, (56, 40))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
-def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, number):
-    """Stopped after step 2 of 4, it ends with the weights of a run that was never stopped."""
-    root = voc_root()
-    recipe = {"data": root, "steps": 4, "eval_every": 2}
-    whole = Trainer(tiny("cac", **recipe, out=root / "whole")).train()
-
-    def stop(event):
-        if (event.kind, event.text) == ("progress", "evaluating"):
-            signal.raise_signal(number)
-
-    with pytest.raises(Stopped, match=r"after step 2; .*--resume") as stopped:
-        Trainer(tiny("cac", **recipe, out=root / "halves"), stop).train()
-    assert stopped.value.signal == number
-    second = Trainer(tiny("cac", **recipe, out=root / "halves", resume=True))
-    assert second.first == 2
-    halves = second.train()
-    one, two = (load_network(out / "checkpoints/last.safetensors").network for out in (whole.out, halves.out))
-    for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
-    steps = [json.loads(line)["step"] for line in (halves.out / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps)
-
-
-def test_a_run_that_was_killed_before_its_first_save_starts_again(tiny, voc_root):
-    root = voc_root()
-    recipe = tiny("supervised", data=root)
-    straight = Trainer(recipe.replace(out=root / "straight")).train()
-    Trainer(recipe).run.close()
-    with pytest.raises(UsageError, match="weights was none"):
-        Trainer(recipe.replace(resume=True, weights="imagenet"))
-    notes = []
-    again = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text))
-    assert [note for note in notes if "from the start" in note]
-    assert again.first == 0
-    one, two = (state_of(out)["method"] for out in (straight.out, again.train().out))
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_a_run_keeps_as_many_saves_as_are_asked_for(tiny, voc_root):
@@ -289,26 +209,6 @@ def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):
     result = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text)).train()
     assert [note for note in notes if note.startswith("warning: ") and "best.safetensors: damaged" in note]
     assert result.best_step == load_network(result.out).header.step == 4
-
-
-def test_only_a_run_that_is_begun_and_not_finished_is_gone_on_with(tiny, voc_root):
-    recipe = tiny("supervised", data=voc_root(), steps=2, eval_every=2)
-    with pytest.raises(UsageError, match=r"no run has begun in .*start it without --resume"):
-        Trainer(recipe.replace(resume=True))
-    train(recipe)
-    with pytest.raises(UsageError, match="is finished"):
-        Trainer(recipe.replace(resume=True))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [({"crop": 48}, "crop was 32"), ({"lr": 0.5}, "lr was"), ({"decay": "weights"}, "decay was all")],
-)
-def test_resume_refuses_another_recipe(tiny, voc_root, changes, said):
-    root = voc_root()
-    Trainer(tiny("supervised", data=root)).train()
-    with pytest.raises(UsageError, match=said):
-        Trainer(tiny("supervised", data=root, resume=True, **changes))
 
 
 def test_a_folder_where_a_run_has_begun_is_refused(tiny, voc_root):
@@ -453,34 +353,6 @@ def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
     assert write_report(result.out).is_file()
 
 
-@pytest.mark.parametrize(
-    ("method", "change", "said"),
-    [
-        ("cps", "classes.txt", r"the classes are not those .*their order is another"),
-        ("cps", "unlabelled", r"the unlabelled images are not those .*1 are new, b000 for one"),
-        ("cps", "val.txt", r"the validation images are not those .*1 are gone, a006 for one"),
-        ("supervised", "unlabelled", None),
-    ],
-)
-def test_resume_refuses_data_that_changed(tiny, folder_root, method, change, said):
-    root = folder_root()
-    recipe = tiny(method, layout="folder", split="all", data=root)
-    Trainer(recipe).train()
-    if change == "classes.txt":
-        (root / change).write_text("ground\ntree\ncar\n")
-    elif change == "val.txt":
-        (root / change).write_text("a007\n")
-        (root / "masks/a006.png").unlink()
-        (root / "images/a006.jpg").unlink()
-    else:
-        shutil.copy(root / "images/a000.jpg", root / "images/b000.jpg")
-    if said is None:
-        Trainer(recipe.replace(resume=True))
-        return
-    with pytest.raises(UsageError, match=rf"^--resume: {said}.*start a new run"):
-        Trainer(recipe.replace(resume=True))
-
-
 def test_classes_that_nothing_teaches_or_judges_are_told_at_the_start(tiny, folder_root):
     root = folder_root()
     for number in (6, 7):  # the validation images
@@ -521,29 +393,6 @@ def test_crops_without_labels_are_told_once(tiny, folder_root, labelled):
     assert len(warnings) == 1
     assert warnings[0].startswith(f"warning: {shares[first - 1]:.0f} % of the labelled crops up to step {first} hold")
     assert "larger --crop than 16" in warnings[0]
-
-
-def test_what_was_told_before_a_stop_is_not_told_again(tiny, folder_root):
-    """Here, that crops are without labels, and that no pseudo-label is sure enough."""
-    root = folder_root()
-    for path in (root / "masks").iterdir():
-        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(path)
-    recipe = tiny("fixmatch", layout="folder", split="draw:1/2@0", data=root, steps=8, eval_every=1, network="cps")
-    recipe = recipe.replace(on_nan="ignore")
-    notes = []
-
-    def listen(event):
-        notes.append(event.text)
-        if event.kind == "log" and event.done == 4:
-            signal.raise_signal(signal.SIGTERM)
-
-    with pytest.raises(Stopped):
-        Trainer(recipe, listen).train()
-    before = [note for note in notes if note.startswith("warning: ")]
-    Trainer(recipe.replace(resume=True), listen).train()
-    assert sum("hold no labelled pixel" in note for note in before) == 1
-    assert sum("nothing is sure enough" in note for note in before) == 1
-    assert [note for note in notes if note.startswith("warning: ")] == before
 
 
 def test_no_two_predictions_have_one_name(tiny, voc_root, tmp_path):

@@ -1,0 +1,179 @@
+"""Runs that go on after a signal or a kill, and what they refuse to go on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semiseg.engine.api import train
+from semiseg.engine.checkpoint import load_network
+from semiseg.engine.device import Precision
+from semiseg.engine.training.outcome import differences, outcome
+from semiseg.engine.training.signals import Stopped
+from semiseg.engine.training.state import load_save
+from semiseg.engine.training.trainer import Trainer
+from semiseg.pipelines.errors import UsageError
+
+FP32 = Precision("fp32", torch.device("cpu"))
+
+
+def weights_of(out: Path) -> dict[str, torch.Tensor]:
+    """Parameters and buffers that a run goes on from."""
+    _, state = load_save(out / "checkpoints", pytest.fail)
+    return state["method"]
+
+
+def test_a_run_with_a_teacher_goes_on_bit_for_bit(tiny, voc_root):
+    root = voc_root()
+    recipe = {"data": root, "steps": 4, "eval_every": 2}
+    stopping = [signal.SIGTERM]
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating") and stopping:  # there are two evaluations
+            signal.raise_signal(stopping.pop())
+
+    whole = Trainer(tiny("unimatch_v2", **recipe, out=root / "whole")).train()
+    with pytest.raises(Stopped):
+        Trainer(tiny("unimatch_v2", **recipe, out=root / "halves"), stop).train()
+    halves = Trainer(tiny("unimatch_v2", **recipe, out=root / "halves", resume=True)).train()
+    one, two = (weights_of(out) for out in (whole.out, halves.out))
+    assert any(name.startswith("teacher.") for name in one)
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_run_that_is_killed_while_it_evaluates_goes_on_bit_for_bit(tiny, voc_root):
+    """From the save before, with the evaluation that it has not ended."""
+    recipe = tiny("mean_teacher", data=voc_root(), steps=6, eval_every=4, save_every="3")
+    straight, killed = (recipe.replace(out=recipe.runtime.out / name) for name in ("straight", "killed"))
+
+    class Kill(BaseException):
+        pass
+
+    def kill(event):
+        if (event.kind, event.text) == ("progress", "evaluating"):
+            raise Kill
+
+    Trainer(straight).train()
+    with pytest.raises(Kill):
+        Trainer(killed, kill).train()
+    again = Trainer(killed.replace(resume=True))
+    assert again.first == 3
+    again.train()
+    assert differences(*(outcome(one.runtime.out) for one in (straight, killed))) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, number):
+    """Stopped after step 2 of 4, it ends with the weights of a run that was never stopped."""
+    root = voc_root()
+    recipe = {"data": root, "steps": 4, "eval_every": 2}
+    whole = Trainer(tiny("cac", **recipe, out=root / "whole")).train()
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating"):
+            signal.raise_signal(number)
+
+    with pytest.raises(Stopped, match=r"after step 2; .*--resume") as stopped:
+        Trainer(tiny("cac", **recipe, out=root / "halves"), stop).train()
+    assert stopped.value.signal == number
+    second = Trainer(tiny("cac", **recipe, out=root / "halves", resume=True))
+    assert second.first == 2
+    halves = second.train()
+    one, two = (load_network(out / "checkpoints/last.safetensors").network for out in (whole.out, halves.out))
+    for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    steps = [json.loads(line)["step"] for line in (halves.out / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_run_that_was_killed_before_its_first_save_starts_again(tiny, voc_root):
+    root = voc_root()
+    recipe = tiny("supervised", data=root)
+    straight = Trainer(recipe.replace(out=root / "straight")).train()
+    Trainer(recipe).run.close()
+    with pytest.raises(UsageError, match="weights was none"):
+        Trainer(recipe.replace(resume=True, weights="imagenet"))
+    notes = []
+    again = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text))
+    assert [note for note in notes if "from the start" in note]
+    assert again.first == 0
+    one, two = (weights_of(out) for out in (straight.out, again.train().out))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_only_a_run_that_is_begun_and_not_finished_is_gone_on_with(tiny, voc_root):
+    recipe = tiny("supervised", data=voc_root(), steps=2, eval_every=2)
+    with pytest.raises(UsageError, match=r"no run has begun in .*start it without --resume"):
+        Trainer(recipe.replace(resume=True))
+    train(recipe)
+    with pytest.raises(UsageError, match="is finished"):
+        Trainer(recipe.replace(resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"crop": 48}, "crop was 32"), ({"lr": 0.5}, "lr was"), ({"decay": "weights"}, "decay was all")],
+)
+def test_resume_refuses_another_recipe(tiny, voc_root, changes, said):
+    root = voc_root()
+    Trainer(tiny("supervised", data=root)).train()
+    with pytest.raises(UsageError, match=said):
+        Trainer(tiny("supervised", data=root, resume=True, **changes))
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        ("cps", "classes.txt", r"the classes are not those .*their order is another"),
+        ("cps", "unlabelled", r"the unlabelled images are not those .*1 are new, b000 for one"),
+        ("cps", "val.txt", r"the validation images are not those .*1 are gone, a006 for one"),
+        ("supervised", "unlabelled", None),
+    ],
+)
+def test_resume_refuses_data_that_changed(tiny, folder_root, method, change, said):
+    root = folder_root()
+    recipe = tiny(method, layout="folder", split="all", data=root)
+    Trainer(recipe).train()
+    if change == "classes.txt":
+        (root / change).write_text("ground\ntree\ncar\n")
+    elif change == "val.txt":
+        (root / change).write_text("a007\n")
+        (root / "masks/a006.png").unlink()
+        (root / "images/a006.jpg").unlink()
+    else:
+        shutil.copy(root / "images/a000.jpg", root / "images/b000.jpg")
+    if said is None:
+        Trainer(recipe.replace(resume=True))
+        return
+    with pytest.raises(UsageError, match=rf"^--resume: {said}.*start a new run"):
+        Trainer(recipe.replace(resume=True))
+
+
+def test_what_was_told_before_a_stop_is_not_told_again(tiny, folder_root):
+    """Here, that crops are without labels, and that no pseudo-label is sure enough."""
+    root = folder_root()
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(path)
+    recipe = tiny("fixmatch", layout="folder", split="draw:1/2@0", data=root, steps=8, eval_every=1, network="cps")
+    recipe = recipe.replace(on_nan="ignore")
+    notes = []
+
+    def listen(event):
+        notes.append(event.text)
+        if event.kind == "log" and event.done == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        Trainer(recipe, listen).train()
+    before = [note for note in notes if note.startswith("warning: ")]
+    Trainer(recipe.replace(resume=True), listen).train()
+    assert sum("hold no labelled pixel" in note for note in before) == 1
+    assert sum("nothing is sure enough" in note for note in before) == 1
+    assert [note for note in notes if note.startswith("warning: ")] == before
