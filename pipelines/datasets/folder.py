@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Set
 from pathlib import Path
 
 from ..errors import UsageError
@@ -62,50 +63,30 @@ def find(
     names, palette = read_classes(class_list)
 
     samples = _Samples(root, image_folder, mask_folder)
-    val = samples.from_list(val_list, "validation") if val_list else {}
+    val = _listed_for_validation(samples, val_list) if val_list else {}
     listed = samples.from_list(train_list, "training") if train_list else None
-    for id, sample in val.items():
-        if sample.mask is None:
-            reason = f"the validation image {id} of {val_list} has no mask: add it or take the line out"
-            raise UsageError(samples.unread_masks() or reason)
     notes = samples.settled()
-    parts = {id: PARTS.get(id.partition("/")[0].lower()) for id in samples.in_folder() if "/" in id}
     if not val_list:
-        val = {id: samples.all[id] for id, part in parts.items() if part == "val" and samples.all[id].mask}
+        val = {id: samples.all[id] for id, part in samples.parts().items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
-    if listed is not None:
-        pool = listed
-        if both := pool.keys() & val.keys():
-            other = val_list or f"the validation folder of {image_folder}"
-            raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
-    else:
-        pool = {id: sample for id, sample in samples.all.items() if id not in val}
-    orphans = samples.orphans()
     if by_folder:
         notes.append(f"{len(val)} images of {image_folder}/val are for validation")
+    if listed is not None and (both := listed.keys() & val.keys()):
+        other = val_list or f"the validation folder of {image_folder}"
+        raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
+    orphans = samples.orphans()
     # Images of the validation folder without a mask are no training data either.
     apart = ("test", "val") if by_folder else ("test",)
-    aside = {id for id, part in parts.items() if part in apart} - val.keys()
-    if left := len(aside - pool.keys() if train_list else aside):
-        notes.append(f"{left} images of folders for testing or validation are left alone")
-    if test_list := _existing(root / "test.txt"):
-        named, lost = read_ids_present(test_list, samples.names)
-        notes += lost
-        aside |= (named & samples.all.keys()) - val.keys()
-    for id in aside - pool.keys() if train_list else aside:
-        pool.pop(id, None)
-        samples.all.pop(id)
+    aside, about = _left_alone(root, samples, apart, val.keys() | (listed or {}).keys())
+    notes += about
+    rest = {id: sample for id, sample in samples.all.items() if id not in aside}
+    pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
-    masked = sorted(id for id, sample in pool.items() if sample.mask)
-    if not masked:
-        raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples))
-    if not val:
-        count = max(2, len(masked) // HELD_OUT)
-        if len(masked) <= count:
-            raise UsageError(f"{root} has {len(masked)} images with masks and no val.txt: add masks, or write val.txt")
-        # The smallest hashes, not a shuffle: adding or deleting masks elsewhere leaves the choice nearly as it was.
-        val = {id: pool.pop(id) for id in sorted(masked, key=_hash)[:count]}
-        notes.append(f"no val.txt in {root}: {count} of {len(masked)} images with masks are held out for validation")
+    if not any(sample.mask for sample in pool.values()):
+        raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
+    if held_out := not val:
+        val, note = _hold_out(root, pool)
+        notes.append(note)
     if orphans:
         notes.append(f"{len(orphans)} masks belong to no image, {min(orphans)} for one: they are not used")
     return Dataset(
@@ -115,12 +96,46 @@ def find(
         palette=palette,
         train=tuple(pool[id] for id in sorted(pool)),
         val=tuple(val[id] for id in sorted(val)),
-        extra=tuple(samples.all[id] for id in sorted(samples.all.keys() - pool.keys() - val.keys())),
+        extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
         stated=stated_colours(class_list),
         pool_listed=train_list is not None,
-        held_out=not val_list and not by_folder,
+        held_out=held_out,
         notes=tuple(notes),
     )
+
+
+def _listed_for_validation(samples: _Samples, val_list: Path) -> dict[str, Sample]:
+    """Raises UsageError where one has no mask."""
+    val = samples.from_list(val_list, "validation")
+    for id, sample in val.items():
+        if sample.mask is None:
+            reason = f"the validation image {id} of {val_list} has no mask: add it or take the line out"
+            raise UsageError(samples.unread_masks() or reason)
+    return val
+
+
+def _left_alone(root: Path, samples: _Samples, apart: tuple[str, ...], named: Set[str]) -> tuple[set[str], list[str]]:
+    """Images that are neither trained nor validated on, with notes about them: those of folders that are apart and
+    those of `test.txt`, unless lists name them as well."""
+    aside = {id for id, part in samples.parts().items() if part in apart} - named
+    notes = [f"{len(aside)} images of folders for testing or validation are left alone"] if aside else []
+    if test_list := _existing(root / "test.txt"):
+        test, lost = read_ids_present(test_list, samples.names)
+        notes += lost
+        aside |= (test & samples.all.keys()) - named
+    return aside, notes
+
+
+def _hold_out(root: Path, pool: dict[str, Sample]) -> tuple[dict[str, Sample], str]:
+    """Takes a tenth of the masked images out of the pool, for validation; with a note. Raises UsageError where too few
+    have masks."""
+    masked = sorted(id for id, sample in pool.items() if sample.mask)
+    count = max(2, len(masked) // HELD_OUT)
+    if len(masked) <= count:
+        raise UsageError(f"{root} has {len(masked)} images with masks and no val.txt: add masks, or write val.txt")
+    # The smallest hashes, not a shuffle: adding or deleting masks elsewhere leaves the choice nearly as it was.
+    val = {id: pool.pop(id) for id in sorted(masked, key=_hash)[:count]}
+    return val, f"no val.txt in {root}: {count} of {len(masked)} images with masks are held out for validation"
 
 
 LAYOUT = Layout(find=find)
@@ -208,9 +223,10 @@ class _Samples:
             notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
         return notes
 
-    def in_folder(self) -> list[str]:
-        """The ids of the images that lie in the folder for images."""
-        return [id for id in self.ids.values() if id in self.all]
+    def parts(self) -> dict[str, str | None]:
+        """Of images in folders below the one for images, by id: which of PARTS they belong to."""
+        inside = (id for id in self.ids.values() if id in self.all and "/" in id)
+        return {id: PARTS.get(id.partition("/")[0].lower()) for id in inside}
 
     def orphans(self) -> set[str]:
         """The masks that belong to no image, by their relative path without extension."""
@@ -295,14 +311,16 @@ def _hash(id: str) -> bytes:
     return hashlib.blake2b(id.encode(), digest_size=8).digest()
 
 
-def _no_masks(root: Path, images: Path | None, masks: Path | None, orphans: set[str], samples: _Samples) -> str:
+def _no_masks(
+    root: Path, images: Path | None, masks: Path | None, orphans: set[str], samples: _Samples, rest: dict[str, Sample]
+) -> str:
     if masks is None:
         return f"{root} has no masks: put them in {root / MASK_FOLDERS[0]} or pass --files.masks FOLDER"
     if unread := samples.unread_masks() or samples.unread_images():
         return unread
-    if orphans and samples.all:
+    if orphans and rest:
         return (
-            f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(samples.all)}): "
+            f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(rest)}): "
             "name each mask like its image, or write train.txt with lines 'image mask'"
         )
     return f"no training image in {images or root} has a mask in {masks}: add masks named like their images"

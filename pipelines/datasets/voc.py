@@ -17,6 +17,7 @@ CLASSES = (
 PALETTE = voc_colours(len(CLASSES))
 LEVELS = ("", "VOCdevkit/VOC2012", "VOC2012", "VOCtrainval_11-May-2012/VOCdevkit/VOC2012")
 """Where the folder with `JPEGImages` may lie under the root that a user passes."""
+WITH_SBD, OFFICIAL = "SegmentationClassAug", "SegmentationClass"
 
 
 def find(
@@ -40,16 +41,11 @@ def find(
     images = found.by_stem()
     if not images:
         raise UsageError(f"{home / 'JPEGImages'} holds no images: unpack VOCtrainval_11-May-2012.tar there")
-    if masks and not (home / masks).is_dir():
-        raise UsageError(f"the mask folder {home / masks} does not exist: leave out --files.masks or correct it")
-    with_sbd = (home / "SegmentationClassAug").is_dir()
-    mask_folder = home / (masks or ("SegmentationClassAug" if with_sbd else "SegmentationClass"))
-    if not mask_folder.is_dir():
-        raise UsageError(f"{home} has neither SegmentationClassAug nor SegmentationClass: add the masks")
+    mask_folder = _mask_folder(home, masks)
     masks_found = find_pictures(mask_folder)
     train_masks = masks_found.by_stem()
     # SBD's masks may cover the training images alone: then the official masks serve for validation.
-    official = home / "SegmentationClass"
+    official = home / OFFICIAL
     val_masks = {**(find_pictures(official).by_stem() if not masks and official.is_dir() else {}), **train_masks}
 
     known, where = Names(images), f"the images in {home / 'JPEGImages'}"
@@ -67,19 +63,17 @@ def find(
         if both := pool.intersection(val):
             raise UsageError(f"{min(both)} is in {train_list} and in {val_file}: take it out of one of them")
     else:
-        pool = {id for id in train_masks if id in images}
-        for name in ("train.txt", "trainaug.txt", "train_aug.txt"):
-            if (lists / name).is_file():
-                pool.update(read_ids(lists / name, known, where))
-        pool.difference_update(val)
+        usual = (lists / name for name in ("train.txt", "trainaug.txt", "train_aug.txt"))
+        named = (id for path in usual if path.is_file() for id in read_ids(path, known, where))
+        pool = {*(train_masks.keys() & images.keys()), *named}.difference(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
     notes = [*found.notes(), *masks_found.notes("PNG")]
     reserved = pool.union(val)
     if (lists / "test.txt").is_file():
-        named, lost = read_ids_present(lists / "test.txt", known)
-        reserved |= named
-        notes += lost if named else ()  # the images for testing are an archive of their own
+        test, lost = read_ids_present(lists / "test.txt", known)
+        reserved |= test
+        notes += lost if test else ()  # the images for testing are an archive of their own
 
     own_classes = classes or next((f for f in (home / "classes.txt", root / "classes.txt") if f.is_file()), None)
     names, palette = read_classes(own_classes) if own_classes else (CLASSES, PALETTE)
@@ -94,6 +88,15 @@ def find(
         stated=stated_colours(own_classes) if own_classes else (),
         notes=tuple(notes),
     )
+
+
+def _mask_folder(home: Path, chosen: str | None) -> Path:
+    if chosen and not (home / chosen).is_dir():
+        raise UsageError(f"the mask folder {home / chosen} does not exist: leave out --files.masks or correct it")
+    folder = next((home / name for name in (chosen, WITH_SBD, OFFICIAL) if name and (home / name).is_dir()), None)
+    if folder is None:
+        raise UsageError(f"{home} has neither {WITH_SBD} nor {OFFICIAL}: add the masks")
+    return folder
 
 
 LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
