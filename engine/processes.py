@@ -30,17 +30,21 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed"
 
 Value = TypeVar("Value")
 
+NUMBERS = {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "TORCHELASTIC_MAX_RESTARTS": 0}
+"""What torchrun tells a process by its environment, and what each is without it."""
+
 _watchdog: Watchdog | None = None
 _runs = count()
 """All processes take part in each, so that they count alike."""
 
 
 def launched() -> int:
-    """How many processes torchrun has started for the run; 1 without it. Raises UsageError where that is no number."""
-    said = os.environ.get("WORLD_SIZE") or "1"
-    if not said.isdecimal():
-        raise UsageError(f"torchrun: WORLD_SIZE is {said!r}, which is no number of processes; unset it")
-    return int(said)
+    """How many processes torchrun has started for the run; 1 without it. Raises UsageError where one of NUMBERS is no
+    number."""
+    for name in NUMBERS:
+        if (said := os.environ.get(name)) and not said.isdecimal():
+            raise UsageError(f"torchrun: {name} is {said!r}, which is no number; start it by torchrun, or unset {name}")
+    return _told("WORLD_SIZE")
 
 
 def several() -> bool:
@@ -55,23 +59,28 @@ def world() -> int:
 
 def rank() -> int:
     """Which of those that torchrun has started this one is, from 0."""
-    return dist.get_rank() if several() else _told("RANK")
+    return dist.get_rank() if several() else _among("RANK")
 
 
 def local_rank() -> int:
     """Which of those on this machine."""
-    return _told("LOCAL_RANK")
+    return _among("LOCAL_RANK")
+
+
+def _among(name: str) -> int:
+    """A number of this process among others; 0 where it is alone."""
+    return 0 if (os.environ.get("WORLD_SIZE") or "1") == "1" else _told(name)
 
 
 def _told(name: str) -> int:
-    """A number of this process among others, by the environment; 0 where it is alone."""
-    alone = (os.environ.get("WORLD_SIZE") or "1") == "1"
-    return 0 if alone else int(os.environ.get(name) or 0)
+    """One of NUMBERS. What is no number is refused by `launched`; here it silences none."""
+    said = os.environ.get(name) or ""
+    return int(said) if said.isdecimal() else NUMBERS[name]
 
 
 def local_world() -> int:
     """How many of them are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if launched() > 1 else 1
+    return _told("LOCAL_WORLD_SIZE") if launched() > 1 else 1
 
 
 def leads() -> bool:
@@ -87,7 +96,7 @@ def speaks() -> bool:
 
 def restarts() -> bool:
     """Whether torchrun starts the run anew, with the same arguments, where a process fails or machines come and go."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0) > 0
+    return _told("TORCHELASTIC_MAX_RESTARTS") > 0
 
 
 @contextmanager

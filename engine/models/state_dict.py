@@ -1,6 +1,7 @@
 """State dicts: read from files without running what is in them, freed of wrapping, compared with what is wanted."""
 
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -37,6 +38,7 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
             state = load_file(path)
         else:
+            _require_whole(path)
             with torch.serialization.safe_globals(NUMPY_NUMBER), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,6 +51,15 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         return plain(state)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _require_whole(path: Path) -> None:
+    """Raises BadZipFile where bytes of a torch file are not those that were written: torch itself does not look at the
+    checksums of the archive, and would read other weights."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"bad checksum of {damaged}: damaged, or saved without checksums")
 
 
 def plain(state: Any) -> dict[str, Any]:

@@ -31,6 +31,21 @@ def test_only_plain_state_dicts_are_read(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
+def test_a_torch_file_of_other_bytes_is_refused(tmp_path):
+    """Torch would read it: it does not look at the archive's checksums."""
+    path = tmp_path / "file.pth"
+    weights = torch.linspace(1, 2, 64)
+    torch.save({"a": weights}, path)
+    whole = path.read_bytes()
+    place = whole.index(weights.numpy().tobytes())
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert not torch.equal(torch.load(path)["a"], weights)
+    with pytest.raises(UsageError, match=r"file\.pth: .*bad checksum of .*damaged"):
+        read_state_dict(path)
+    path.write_bytes(whole)
+    assert torch.equal(read_state_dict(path)["a"], weights)
+
+
 def test_safetensors_are_read(tmp_path):
     save_file({"module.a": torch.ones(2)}, tmp_path / "file.safetensors")
     assert torch.equal(read_state_dict(tmp_path / "file.safetensors")["a"], torch.ones(2))

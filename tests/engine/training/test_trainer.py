@@ -229,6 +229,14 @@ def test_a_world_without_torchrun_is_refused_in_one_line(tiny, tmp_path, monkeyp
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"])
+def test_a_place_among_processes_that_is_no_number_is_refused(tiny, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, "first")
+    with pytest.raises(UsageError, match=f"{name} is 'first', which is no number"):
+        train(tiny("supervised", data=tmp_path / "missing"))
+
+
 def test_a_trainer_that_has_not_joined_the_others_is_refused(tiny, tmp_path, monkeypatch):
     """Each process would train on the whole batch."""
     monkeypatch.setenv("WORLD_SIZE", "2")
