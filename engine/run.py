@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -182,10 +183,14 @@ class Run:
             if path.exists():
                 sync(path)
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """An object. Raises UsageError where the file is not what was written."""
+    def read_json(self, name: str, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """An object. Raises UsageError where the file is not what was written, or lacks fields that are wanted, of
+        these types."""
         try:
-            return read_object(self.folder / name)
+            values = read_object(self.folder / name)
+            for field, kind in (wanted or {}).items():
+                typed(kind, values.get(field), field)
+            return values
         except ValueError as error:
             raise self._damaged(name, error) from None
 

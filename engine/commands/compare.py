@@ -18,7 +18,7 @@ import tyro
 from ...pipelines.errors import UsageError
 from .. import console
 from ..catalogue import find_recipe, recipes
-from ..comparison.entries import Comparison, Entry, folder_of, prepared, split_of
+from ..comparison.entries import OWN_FLAGS, Comparison, Entry, folder_of, prepared, split_of
 from ..comparison.page import write_page
 from ..comparison.results import Finished, finished_of, lines_of, markdown, plain_lines, table, write_csv
 from ..comparison.workers import RunFailed, places, train_all
@@ -171,12 +171,12 @@ def _read(method: str, flags: Sequence[str], share: str) -> tuple[Recipe, list[s
             raise UsageError(f"{flag}: a comparison sets it; {OURS[flag]}")
     build = find_recipe(name)
     said = [*words, "--split", split_of(share, 0)]
-    recipe, _ = _one_line(lambda: parse(build, said), f"semiseg train {name} --help")
+    recipe, _ = _one_line(lambda: parse(build, said), f"semiseg train {name} --help", OWN_FLAGS)
     return recipe, ["train", name, *words]
 
 
-def _one_line(read: Callable[[], T], help_command: str) -> T:
-    """What tyro reads, with its complaint as one line. Raises UsageError."""
+def _one_line(read: Callable[[], T], help_command: str, *hints: str) -> T:
+    """What tyro reads, with its complaint and hints as one line. Raises UsageError."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
@@ -184,7 +184,7 @@ def _one_line(read: Callable[[], T], help_command: str) -> T:
     except SystemExit as end:
         if not end.code:  # after --help
             raise
-    raise UsageError(f"{_complaint(said.getvalue())}; `{help_command}` lists the flags")
+    raise UsageError("; ".join((_complaint(said.getvalue()), f"`{help_command}` lists the flags", *hints)))
 
 
 def _complaint(framed: str) -> str:

@@ -16,10 +16,11 @@ from ..disk import locked
 from ..events import Event, Listener, silent
 from ..recipe import Recipe
 from ..run import Run, create_folder
-from ..training.resume import require_same_data
+from ..training.resume import require_same_data, require_same_settings
 
 ALIKE = ("precision", "eval_every", "device", "deterministic")
 """Settings of the runtime that must be the same in all calls for one comparison."""
+OWN_FLAGS = "flags of one recipe alone stand behind its name, in quotes with it"
 LONGEST, SHOWN = 200, 40
 """Bytes of a folder's name, beside which files of longer names lie; characters of a longer one that it keeps."""
 
@@ -158,7 +159,8 @@ def _require_sense(entries: tuple[Entry, ...]) -> None:
         try:
             entry.recipe.check()
         except UsageError as error:
-            raise UsageError(f"{entry.method}: {error}") from None
+            own = f"; {OWN_FLAGS}" if str(error).startswith("--method.") else ""
+            raise UsageError(f"{entry.method}: {error}{own}") from None
     first = entries[0]
     for entry in entries:
         for name, one in _source(first.recipe).items():
@@ -179,10 +181,7 @@ def _require_same(entry: Entry, data: Data) -> None:
     if not entry.begun:
         return
     run = entry.run
-    before, now = (_settings(recipe) for recipe in (run.recipe, entry.recipe))
-    for name, was in before.items():
-        if was != now[name]:
-            raise UsageError(f"--out: {name} was {was} in {run.folder} and is {now[name]} now; choose another folder")
+    require_same_settings(run, *(_settings(recipe) for recipe in (run.recipe, entry.recipe)), "--out")
     try:
         require_same_data(run, entry.recipe, data)
     except UsageError as error:

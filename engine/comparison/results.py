@@ -14,6 +14,14 @@ from typing import Any
 from ..disk import whole
 from .entries import Comparison, Entry
 
+RESULT = {
+    **{"split": str, "checksum": str, "labeled": int, "unlabeled": int, "steps": int, "best_step": int, "iou": dict},
+    **dict.fromkeys(("best", "last", "pixel_accuracy"), float | None),
+    **dict.fromkeys(("images_per_s", "data_wait_pct", "memory_gib", "seconds"), float),
+}
+ENVIRONMENT = {"gpu": str | None, "processor": str, "threads": int, "packages": dict, "commit": str | None}
+"""What of the files of a run is read here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -28,7 +36,8 @@ class Finished:
     @classmethod
     def read(cls, entry: Entry) -> Finished:
         """Raises UsageError where its files are damaged."""
-        return cls(entry, entry.run.read_json("result.json"), entry.run.read_json("environment.json"))
+        run = entry.run
+        return cls(entry, run.read_json("result.json", RESULT), run.read_json("environment.json", ENVIRONMENT))
 
     @property
     def on_gpu(self) -> bool:

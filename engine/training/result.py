@@ -39,6 +39,6 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which knows neither paths nor NaN."""
         plain = asdict(self) | {"out": str(self.out)}
-        plain |= {name: finite(getattr(self, name)) for name in ("best", "last")}
+        plain |= {name: finite(getattr(self, name)) for name in ("best", "last", "pixel_accuracy")}
         plain |= {name: {key: finite(v) for key, v in getattr(self, name).items()} for name in ("iou", "beside")}
         return plain

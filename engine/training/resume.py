@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ...pipelines.errors import UsageError
 from ..data import Data, anchored, portable
@@ -12,6 +13,8 @@ from ..run import Run
 
 RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
+NAMED = 4
+"""Settings that a complaint names."""
 WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
 
 
@@ -49,9 +52,32 @@ def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
     """Raises UsageError where the run began with another recipe; fresh: or with other weights."""
     recipes = (portable(anchored(of)) for of in (run.recipe, recipe))
     before, now = (of.decisive(fresh=fresh) for of in recipes)
-    for name, value in before.items():
-        if value != now[name]:
-            raise UsageError(f"--resume: {name} was {value} in {run.folder} and is {now[name]} now")
+    require_same_settings(run, before, now, "--resume")
+
+
+def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any], flag: str) -> None:
+    """Raises UsageError, which begins with `flag` and names the first few, where settings are not those with which the
+    run began."""
+    was, wanted = _leaves(before), _leaves(now)
+    changed = [
+        f"{name} was {was.get(name)} and is {wanted.get(name)} now"
+        for name in {**was, **wanted}
+        if was.get(name) != wanted.get(name)
+    ]
+    if changed:
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        raise UsageError(
+            f"{flag}: {run.folder} began with other settings: {', '.join(changed[:NAMED])}{more}; ask for the same, or "
+            "choose another folder"
+        )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of settings by their flags, as in `method.weight`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def identity(data: Data) -> dict[str, list[str]]:

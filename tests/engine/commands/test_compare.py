@@ -48,6 +48,8 @@ def refused(semiseg, tmp_path):
         (["cac_folder", "--steps", "few"], "--steps"),
         (["cac_folder", "--seeds", "few"], "--seeds: invalid literal for int() with base 10: 'few'; `semiseg compare"),
         (["supervised_folder", "cac_folder --method.weigth 1"], "--method.weigth"),
+        (["supervised_shapes", "fixmatch_shapes", "--method.threshold", "1"], "flags of one recipe alone stand behind"),
+        (["supervised_shapes", "fixmatch_shapes", "--method.ramp", "0.2"], "flags of one recipe alone stand behind"),
         (["supervised_folder", "cac_folder '"], "no name of a recipe"),
         (["cac_folder", "--seeds", "0"], "--seeds must be at least 1"),
         (["cac_folder", "--seed", "3"], "--seed: a comparison sets it; pass --seeds"),
@@ -149,4 +151,4 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_in_a_table_csv_and_a_page(
     assert code == 0
     code, _, err = semiseg("compare", *words, "--steps", "41")
     assert code == 2
-    assert "--out: steps was 40 in" in err
+    assert "began with other settings: steps was 40 and is 41 now; ask for the same" in err

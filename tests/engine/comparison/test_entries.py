@@ -114,7 +114,11 @@ def test_methods_that_are_judged_differently_are_named(planned, folder_root):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"steps": 30}, "steps was 20 in"), ({"eval_every": 5}, "eval_every was None in"), ({"lr": 0.5}, "lr was")],
+    [
+        ({"steps": 30}, "steps was 20 and is"),
+        ({"eval_every": 5}, "eval_every was None and is"),
+        ({"lr": 0.5}, "lr was"),
+    ],
 )
 def test_a_folder_with_runs_of_other_settings_is_refused(planned, folder_root, changes, said):
     data = folder_root()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 
 import pytest
@@ -16,6 +17,7 @@ from semiseg.engine.comparison.results import (
     table,
     write_csv,
 )
+from semiseg.pipelines.errors import UsageError
 
 METHODS = ["supervised_folder", "cps_folder"]
 LAST = {("supervised_folder", 0): 0.5, ("supervised_folder", 1): 0.6, ("cps_folder", 0): 0.53, ("cps_folder", 1): 0.69}
@@ -39,6 +41,17 @@ def test_a_line_has_the_mean_and_the_spread_and_the_gain_is_that_of_pairs(compar
     assert rival.last_gain.deviation == pytest.approx(0.06 / math.sqrt(2))  # of 0.03 and 0.09, not of the scores
     assert rival.mean("images_per_s") == 10.5
     assert rival.hours == 4  # two runs of an hour on two threads each
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("result.json", "seconds", None), ("result.json", "iou", 0.5), ("environment.json", "threads", "two")],
+)
+def test_a_file_of_a_run_without_what_a_row_needs_is_named(comparison, name, field, value):
+    path = comparison.entries[1].folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UsageError, match=rf"{name}: missing or damaged \({field}: must be "):
+        finished_of(comparison)
 
 
 def test_gains_are_of_the_seeds_that_both_have(planned, finish):

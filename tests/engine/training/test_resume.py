@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,11 @@ def test_a_run_that_was_killed_before_its_first_save_starts_again(tiny, voc_root
     Trainer(recipe).run.close()
     with pytest.raises(UsageError, match="weights was none"):
         Trainer(recipe.replace(resume=True, weights="imagenet"))
+    changes = {"lr": 0.5, "momentum": 0.5, "seed": 3, "power": 0.5, "labeled": replace(recipe.labeled, flip=0.0)}
+    with pytest.raises(UsageError, match=r"other settings: [^,]* now(, [^,]* now){3} and 1 more; ask for the same"):
+        Trainer(recipe.replace(resume=True, **changes))
+    with pytest.raises(UsageError, match=r"settings: labeled\.flip was 0\.5 and is 0\.0 now; ask"):
+        Trainer(recipe.replace(resume=True, labeled=changes["labeled"]))
     notes = []
     again = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text))
     assert [note for note in notes if "from the start" in note]
