@@ -11,7 +11,9 @@ from semiseg.recipes.supervised_shapes import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **COLOURS)
-    return replace(supervised(), name="cutmix_seg_shapes", method=replace(own.cutmix_seg(), weight=30.0), unlabeled=strong)
+    return replace(
+        supervised(), name="cutmix_seg_shapes", method=replace(own.cutmix_seg(), weight=30.0), unlabeled=strong
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from .cac import Cac
 from .cps import Cps, CutMixCps
 from .network import published
 from .teachers import CutMixSeg, MeanTeacher
-from .unimatch import FixMatch, UniMatch
+from .unimatch import FixMatch, UniMatch, UniMatchV2
 from .way import PublishedWay, Supervised
 
 METHODS: dict[str, type[PublishedWay]] = {
@@ -25,6 +25,7 @@ METHODS: dict[str, type[PublishedWay]] = {
     "cutmix_seg": CutMixSeg,
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
+    "unimatch_v2": UniMatchV2,
 }
 """By the names of ours."""
 

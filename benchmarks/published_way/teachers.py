@@ -23,12 +23,13 @@ class Taught(PublishedWay):
         super().__init__(recipe, classes)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
 
-    def average(self, own: Iterable[Tensor], its: Iterable[Tensor]) -> None:
-        """The teacher's tensors follow the student's, one by one."""
+    def average(self, own: Iterable[Tensor], its: Iterable[Tensor], kept: float | None = None) -> None:
+        """The teacher's tensors follow the student's, one by one. kept: how much of itself is left."""
+        kept = self.config.ema if kept is None else kept
         with torch.no_grad():
             for mean, value in zip(own, its, strict=True):
                 if mean.is_floating_point():
-                    mean.mul_(self.config.ema).add_(value * (1 - self.config.ema))
+                    mean.mul_(kept).add_(value * (1 - kept))
 
 
 class MeanTeacher(Taught):

@@ -1,5 +1,8 @@
-"""UniMatch's programs: FixMatch and UniMatch itself. Two loaders give two windows of unlabelled images; those of the
-second serve as partners alone, and are labelled in evaluation mode."""
+"""UniMatch's programs: FixMatch, UniMatch itself, and its second version.
+
+In the first two, two loaders give two windows of unlabelled images; those of the second serve as partners alone, and
+are labelled in evaluation mode.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semiseg.engine.recipe import Recipe
+
 from .images import WeakStrong
+from .teachers import Taught
 from .way import PublishedWay, cross_entropy, upsampled
 
 Labels = tuple[Tensor, Tensor, Tensor]
@@ -81,6 +87,53 @@ class UniMatch(FixMatch):
         maps = (torch.cat([clean, nn.Dropout2d(0.5)(clean)]) for clean in self.network.encode(x))
         logits = self.network.classify(self.network.decode(tuple(maps)))
         return upsampled(logits, x.shape[-2:]).chunk(2)
+
+
+class UniMatchV2(Taught, FixMatch):
+    """A teacher in evaluation mode labels; an image's partner is that of the reversed batch."""
+
+    streams = (WeakStrong,)
+
+    def __init__(self, recipe: Recipe, classes: int):
+        super().__init__(recipe, classes)
+        self.teacher.eval()
+        self.steps = 0
+
+    def losses(
+        self, x: Tensor, target: Tensor, images: Sequence[Tensor], *partners: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """`partners`, which batches of ours name, are the reversed images."""
+        weak, strong, shown, boxes = images
+        with torch.no_grad():
+            labels = self.labelled(self.full(self.teacher, weak), shown)
+        reversed_labels = tuple(part.flip(0) for part in labels)
+        mixed = [pasted(strong[:, view], strong[:, view].flip(0), boxes[:, view]) for view in range(2)]
+        supervised = cross_entropy(self.full(self.student, x), target)
+        strong1, strong2 = (
+            self.of_confident(logits, both_labels(labels, reversed_labels, boxes[:, view]))
+            for view, logits in enumerate(self.complementary(torch.cat(mixed)).chunk(2))
+        )
+        strong_loss = (strong1 + strong2) / 2
+        loss = self.config.supervised_weight * supervised + self.config.strong_weight * strong_loss
+        return {"loss": loss, "supervised": supervised, "strong": strong_loss}
+
+    def complementary(self, views: Tensor) -> Tensor:
+        """Logits of first and second views, each with the features that the other lacks, doubled; half of the pairs
+        keep all."""
+        maps = self.student.encode(views)
+        pairs, channels = len(views) // 2, maps[0].shape[1]
+        kept = torch.rand(pairs, device=views.device).argsort() < int(pairs * self.config.kept)
+        mask = 2.0 * torch.randint(2, (pairs, channels), device=views.device)
+        first, second = mask.clone(), 2.0 - mask
+        first[kept], second[kept] = 1.0, 1.0
+        both = torch.cat([first, second])[..., None, None]
+        logits = self.student.classify(self.student.decode(tuple(one * both for one in maps)))
+        return upsampled(logits, views.shape[-2:])
+
+    def after_step(self) -> None:
+        self.steps += 1
+        kept = min(1 - 1 / self.steps, self.config.ema)
+        self.average(self.teacher.state_dict().values(), self.student.state_dict().values(), kept)
 
 
 def pasted(own: Tensor, partners: Tensor, box: Tensor) -> Tensor:
