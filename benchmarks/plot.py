@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 import tables
 
 COLUMNS = {"images_per_s": "training images/s", "processor_s_an_image": "processor seconds an image"}
-WATERFALL, CAMVID = (tables.ROOT / "docs" / f"{name}.svg" for name in ("waterfall", "camvid"))
+WATERFALL, PHOTOGRAPHS = (tables.ROOT / "docs" / f"{name}.svg" for name in ("waterfall", "photographs"))
 BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
+SETS = {"CamVid": ("camvid", ()), "Animals of VOC": ("animals", tables.ANIMALS)}
+"""Photographs by their titles: the rows, and the classes that count, all of none."""
 
 
 def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
@@ -31,24 +33,38 @@ def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
     drawn(figure, path)
 
 
-def comparison(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
-    """Mean mIoU of the last evaluation as bars, one a method and share, with a dot for each run; the first group is the
-    baseline."""
-    figure = Figure(figsize=(8, 0.9 + 0.42 * len(groups)), layout="constrained")
-    axes = figure.subplots()
-    baseline, share = (groups[0][0][name] for name in ("method", "share"))
-    for place, runs in enumerate(groups):
-        scores = [100 * float(run["last"]) for run in runs]
-        colour = RIVAL if runs[0]["method"] != baseline else BASELINE if runs[0]["share"] == share else ALL
-        axes.barh(place, fmean(scores), color=colour, alpha=0.5, height=0.7)
-        axes.text(max(*scores, fmean(scores)) + 1, place, f"{fmean(scores):.1f}", va="center")
-        axes.plot(scores, [place] * len(scores), "o", color=colour, markersize=4)
-    labels = [f"{runs[0]['method']}, {runs[0]['labeled']} labelled" for runs in groups]
-    axes.set_yticks(range(len(groups)), labels)
-    axes.set(xlabel="mIoU of the last evaluation, %; a dot is a run")
-    axes.set_xmargin(0.1)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.invert_yaxis()
+def scores() -> dict[str, dict[str, list[float]]]:
+    """Of each of SETS by recipe and labels the mIoU of the last evaluation of each run, in per cent."""
+    return {
+        title: {
+            f"{rows[0]['method']}, {rows[0]['labeled']} labelled": [100 * tables.last(row, classes) for row in rows]
+            for rows in tables.compared(name).values()
+        }
+        for title, (name, classes) in SETS.items()
+    }
+
+
+def comparison(sets: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """The `scores` as bars of their means, with a dot for each run; the first of a set is the baseline, and others of
+    its recipe are of other labels."""
+    heights = [len(groups) for groups in sets.values()]
+    figure = Figure(figsize=(8, 0.9 * len(sets) + 0.36 * sum(heights)), layout="constrained")
+    for axes, (title, groups) in zip(
+        figure.subplots(len(sets), squeeze=False, height_ratios=heights)[:, 0], sets.items()
+    ):
+        baseline = next(iter(groups))
+        for place, (name, runs) in enumerate(groups.items()):
+            same = name.partition(",")[0] == baseline.partition(",")[0]
+            colour = BASELINE if name == baseline else ALL if same else RIVAL
+            axes.barh(place, fmean(runs), color=colour, alpha=0.5, height=0.7)
+            axes.text(max(*runs, fmean(runs)) + 1, place, f"{fmean(runs):.1f}", va="center")
+            axes.plot(runs, [place] * len(runs), "o", color=colour, markersize=4)
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xmargin(0.1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.invert_yaxis()
+    axes.set_xlabel("mIoU of the last evaluation, %; a dot is a run")
     drawn(figure, path)
 
 
@@ -60,4 +76,4 @@ def drawn(figure: Figure, path: Path) -> None:
 
 if __name__ == "__main__":
     waterfall(tables.waterfalls(), WATERFALL)
-    comparison(list(tables.compared("camvid").values()), CAMVID)
+    comparison(scores(), PHOTOGRAPHS)

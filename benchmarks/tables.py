@@ -278,6 +278,11 @@ def compared(name: str) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
+def last(row: Row, classes: Sequence[str] = ()) -> float:
+    """The mIoU of a run's last evaluation, over some of the classes or as it was reported."""
+    return statistics.fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
+
+
 def fuzz() -> str:
     """Of each kind of input, over all rows of the newest commit that it was tried at."""
     found: dict[str, list[Row]] = {}
@@ -297,15 +302,13 @@ def comparison(name: str, classes: Sequence[str] = ()) -> str:
     those that the mean of the last evaluation is of, all by default."""
     groups = {key: {row["seed"]: row for row in rows} for key, rows in compared(name).items()}
     baseline = next(iter(groups))[1]
-
-    def last(row: Row) -> float:
-        return statistics.fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
-
     lines = []
     for (share, method), runs in groups.items():
         beside = groups.get((share, baseline), {})
         gains = [
-            last(row) - last(beside[seed]) for seed, row in runs.items() if seed in beside and row is not beside[seed]
+            last(row, classes) - last(beside[seed], classes)
+            for seed, row in runs.items()
+            if seed in beside and row is not beside[seed]
         ]
         first = next(iter(runs.values()))
         lines.append(
@@ -314,7 +317,7 @@ def comparison(name: str, classes: Sequence[str] = ()) -> str:
                 f"{first['labeled']} ({share})",
                 first["steps"],
                 f"{len(runs)}",
-                Spread.of([last(row) for row in runs.values()]).text(),
+                Spread.of([last(row, classes) for row in runs.values()]).text(),
                 Spread.of(gains).text(signed=True) if gains else "",
                 *([Spread.of([float(row["best"]) for row in runs.values()]).text()] if not classes else []),
             ]

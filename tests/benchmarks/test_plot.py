@@ -19,11 +19,18 @@ def test_the_waterfall_is_that_of_the_rows():
 
 
 def test_the_comparison_is_that_of_the_rows():
-    words = plot.CAMVID.read_text()
-    for rows in tables.compared("camvid").values():
-        assert f">{rows[0]['method']}, {rows[0]['labeled']} labelled<" in words, "run `python benchmarks/plot.py`"
-        mean = statistics.fmean(100 * float(row["last"]) for row in rows)
-        assert f">{mean:.1f}<" in words, "run `python benchmarks/plot.py`"
+    words = plot.PHOTOGRAPHS.read_text()
+    for title, groups in plot.scores().items():
+        assert f">{title}<" in words
+        for name, runs in groups.items():
+            assert f">{name}<" in words, "run `python benchmarks/plot.py`"
+            assert f">{statistics.fmean(runs):.1f}<" in words, "run `python benchmarks/plot.py`"
+
+
+def test_scores_are_means_over_the_classes_that_count():
+    row = tables.compared("animals")["1/8", "fixmatch_folder"][0]
+    seven = [float(row[f"iou/{name}"]) for name in tables.ANIMALS]
+    assert plot.scores()["Animals of VOC"]["fixmatch_folder, 54 labelled"][0] == 100 * statistics.fmean(seven)
 
 
 def test_the_same_rows_give_the_same_file(tmp_path):
