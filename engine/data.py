@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset
-from ..pipelines.datasets.layouts import absolute
+from ..pipelines.datasets.layouts import PLACES, absolute
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split, absolute_spec
-from ..pipelines.errors import refuse
+from ..pipelines.errors import UsageError, refuse
 from .events import Event, Listener, progress_of, silent
 from .recipe import Files, Recipe
 from .serial import plain, typed
@@ -65,13 +66,35 @@ def anchored(recipe: Recipe) -> Recipe:
 def portable(recipe: Recipe) -> Recipe:
     """An anchored recipe with paths that stay the same where its data is moved: those of files from the root, and list
     files by name; what is in them is compared by itself."""
-    data = str(recipe.runtime.data)
-    files = plain(recipe.files)
-    for name, value in files.items():
-        if isinstance(value, str) and os.path.isabs(value) and Path(value).is_relative_to(data):
-            files[name] = os.path.relpath(value, data)
+    files = from_root(plain(recipe.files), recipe.runtime.data)
     split = ",".join(os.path.basename(part) if os.path.isabs(part) else part for part in recipe.split.split(","))
     return recipe.replace(split=split, files=typed(Files, files))
+
+
+def from_root(files: Mapping[str, Any], root: Path | str | None) -> dict[str, Any]:
+    """Options of `find_dataset`, in which what lies below a root is named from there."""
+    return {
+        name: os.path.relpath(value, root) if root and _below(value, root) else value for name, value in files.items()
+    }
+
+
+def moved(files: Mapping[str, Any], before: Path | str | None, now: Path | str | None) -> dict[str, Any]:
+    """Options of `find_dataset` for data that lies elsewhere now, or for other data of the same kind: places below the
+    root are below the new one. Raises UsageError for one that lay outside, of which nobody knows whether it still
+    holds."""
+    if not now or not before or Path(now).absolute() == Path(before).absolute():
+        return dict(files)
+    found = from_root(files, before)
+    for name in PLACES:
+        if (place := found.get(name)) and os.path.isabs(place):
+            raise UsageError(
+                f"--files.{name.replace('_', '-')}: was {place}, outside of {before}; say what it is for {now}"
+            )
+    return found
+
+
+def _below(place: Any, root: Path | str) -> bool:
+    return isinstance(place, (str, Path)) and os.path.isabs(place) and Path(place).is_relative_to(root)
 
 
 def locate(recipe: Recipe) -> Dataset:

@@ -20,7 +20,7 @@ from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, ma
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
-from ..data import prepare_manifest
+from ..data import moved, prepare_manifest
 from ..device import Precision, free_memory_of, out_of_memory, resolve_device, resolve_precision
 from ..disk import whole
 from ..events import Event, Listener, progress_of, silent
@@ -62,15 +62,18 @@ def evaluate(
     [0, 1], None where nothing was judged.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
-    training). protocol: names of PROTOCOLS; of several, all from one pass over the data, the document is the first
-    one's and has all under "protocols", by name. settings: other fields of `Protocol`; what is None is as in training.
+    training, each by itself; of other data, what lay below the root of the training's lies below its own). protocol:
+    names of PROTOCOLS; of several, all from one pass over the data, the document is the first one's and has all under
+    "protocols", by name. settings: other fields of `Protocol`; what is None is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     header = loaded.header
-    if not any((files or {}).values()) and layout in (None, header.layout):
-        files = header.files
-    dataset = find_dataset(layout or header.layout, data or header.data, **(files or {}))
+    said = _said(files)
+    if layout in (None, header.layout):
+        trained = {name: value for name, value in header.files.items() if name not in said}
+        said |= moved(trained, header.data, data)
+    dataset = find_dataset(layout or header.layout, data or header.data, **said)
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [_protocol(loaded, name=name, **settings) for name in names]
@@ -126,8 +129,7 @@ def predict(
         out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
     out = Path(out)
     chosen = _protocol(loaded, name=protocol, **settings)
-    said = {name: value for name, value in (files or {}).items() if value is not None}
-    reading = Reading.of(loaded.header.files | said)
+    reading = Reading.of(loaded.header.files | _said(files))
     sources = _images(images, out, on_event)
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])
@@ -154,6 +156,11 @@ def predict(
                     Image.fromarray(picture).save(draft, "PNG")
         on_event(Event("progress", "predicting", done, len(sources)))
     return Predictions(out, len(sources) - len(failed), failed)
+
+
+def _said(files: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a data set that are given."""
+    return {name: value for name, value in (files or {}).items() if value is not None}
 
 
 def _segmented(

@@ -18,12 +18,13 @@ from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import Loader
-from ..data import Data, anchored, prepare_data
+from ..data import Data, anchored, moved, prepare_data
 from ..device import Precision, out_of_memory, repeatable, resolve_device, resolve_precision
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
-from ..recipe import Recipe
+from ..recipe import Files, Recipe
 from ..run import Run
+from ..serial import plain, typed
 from .build import open_loader, open_method
 from .resume import require_same_data
 from .state import load_save
@@ -94,7 +95,8 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
 
     run = Run.open(folder)
     recipe = run.recipe
-    recipe = recipe.replace(data=data or recipe.runtime.data, device=device or recipe.runtime.device)
+    files = typed(Files, moved(plain(recipe.files), recipe.runtime.data, data))
+    recipe = recipe.replace(data=data or recipe.runtime.data, files=files, device=device or recipe.runtime.device)
     recipe = anchored(recipe.replace(graph="off", compile=False))
     recipe.check()
     precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))

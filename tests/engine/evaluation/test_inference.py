@@ -1,4 +1,5 @@
-"""Prediction over folders as people have them: which pictures it finds, and where it writes."""
+"""Scores on data as it is said or as in the training; prediction over folders as people have them: which pictures it
+finds, and where it writes."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from semiseg.engine import predict
+from semiseg.engine import evaluate, predict
 from semiseg.engine.checkpoint import header_of, save_network
+from semiseg.engine.data import anchored
 from semiseg.engine.models import build_network
+from semiseg.engine.recipe import Files
 from semiseg.pipelines.errors import UsageError
 
 CLASSES, PALETTE = ("ground", "car"), ((0, 0, 0), (255, 0, 0))
@@ -57,6 +61,60 @@ def new(tmp_path):
         return tmp_path / "new"
 
     return make
+
+
+@pytest.fixture
+def judged(tiny, tmp_path, own_cache):
+    """`judged(**files)` is a checkpoint that was trained on tmp_path/a, found with these options, and calls all
+    ground, which is all that masks of a show; b has the same names, and its masks show cars alone."""
+
+    def make(**files):
+        for value, name in enumerate("ab"):
+            for id in ("x", "y", "z"):
+                for folder, picture in (
+                    ("images", np.full((32, 40, 3), 40 * value, np.uint8)),
+                    ("labels", np.full((32, 40), value, np.uint8)),
+                ):
+                    path = tmp_path / name / folder / f"{id}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(picture).save(path)
+            (tmp_path / name / "classes.txt").write_text("ground\ncar\n")
+            (tmp_path / name / "train.txt").write_text("x\n")
+            (tmp_path / name / "one.txt").write_text("z\n")
+            (tmp_path / name / "val.txt").write_text("y\nz\n")
+        recipe = tiny("supervised", layout="folder", data=tmp_path / "a", files=Files(masks="labels", **files))
+        network = build_network("cac", "resnet18", 2, head_width=16)
+        with torch.no_grad():
+            network.classifier.bias.copy_(torch.tensor([1e6, 0.0]))
+        path = tmp_path / "best.safetensors"
+        save_network(path, network.state_dict(), header_of(anchored(recipe), network, CLASSES, PALETTE), recipe)
+        return path
+
+    return make
+
+
+def test_other_data_is_judged_by_its_own_masks(judged, tmp_path):
+    checkpoint = judged()
+    assert evaluate(checkpoint, device="cpu")["pixel_accuracy"] == 1
+    assert evaluate(checkpoint, tmp_path / "b", device="cpu")["pixel_accuracy"] == 0
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert evaluate(checkpoint, tmp_path / "moved", device="cpu")["pixel_accuracy"] == 1
+
+
+def test_an_option_leaves_those_of_the_training_as_they_are(judged):
+    checkpoint = judged(val_list="one.txt")
+    assert evaluate(checkpoint, device="cpu")["images"] == 1
+    assert evaluate(checkpoint, device="cpu", files={"orientation": "ignore", "masks": None})["images"] == 1
+    assert evaluate(checkpoint, device="cpu", files={"val_list": "val.txt"})["images"] == 2
+
+
+def test_a_list_beside_the_training_s_data_is_not_taken_for_other_data(judged, tmp_path):
+    (tmp_path / "mine.txt").write_text("z\n")
+    checkpoint = judged(val_list=tmp_path / "mine.txt")
+    assert evaluate(checkpoint, device="cpu")["images"] == 1
+    with pytest.raises(UsageError, match=r"--files\.val-list: was .*mine\.txt, outside of .*; say what it is for .*b"):
+        evaluate(checkpoint, tmp_path / "b", device="cpu")
+    assert evaluate(checkpoint, tmp_path / "b", device="cpu", files={"val_list": "one.txt"})["images"] == 1
 
 
 def test_pictures_are_found_as_in_training(new, run, tmp_path):
