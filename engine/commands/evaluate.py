@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from .. import api, console
 from ..evaluation.scores import percent
 from ..protocol import Absent, ProtocolName
-from .options import Flat, Judging, Positional, Running, Source, emit
+from .options import Flag, Flat, Judging, Positional, Running, Source, emit, said
+
+FIRST = tyro.conf.create_mutex_group(required=False, title="class 0")
 
 
 def evaluate(
@@ -19,21 +24,22 @@ def evaluate(
     protocol: tuple[ProtocolName, ...] | None = None,
     judging: Flat[Judging] = Judging(),
     absent: Absent | None = None,
-    background: bool = True,
+    background: Annotated[Flag, FIRST] = False,
+    no_background: Annotated[Flag, FIRST] = False,
     batch: int | None = None,
     running: Flat[Running] = Running(),
 ) -> None:
     """Score a checkpoint on a validation set.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
-            also as --init FILE.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
+            or UniMatch V2; also as --init FILE.
         source: Which data set.
-        protocol: One or several, from one pass over the data: whole, slide, cac-whole, cps-slide (default: the
-            recipe's).
+        protocol: One or several, from one pass over the data (default: the recipe's).
         judging: How the network looks at images.
         absent: IoU of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
-        background: Whether class 0 counts in the mean.
+        background: Class 0 counts in the mean (default: as the recipe has it).
+        no_background: It does not.
         batch: Images or windows evaluated together.
         running: Where the network computes, and what is printed.
     """
@@ -48,7 +54,7 @@ def evaluate(
             precision=running.precision,
             on_event=listener,
             absent=absent,
-            background=None if background else False,
+            background=said(background, no_background),
             batch=batch,
             **judging.settings(),
         )

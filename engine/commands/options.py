@@ -22,6 +22,16 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 """Options whose flags stand beside a command's own."""
 
 
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""One of two that contradict each other; neither leaves it to the recipe, so that tyro's own pair will not do."""
+MIRRORED = tyro.conf.create_mutex_group(required=False, title="mirrored images")
+
+
+def said(yes: bool, no: bool) -> bool | None:
+    """What two such flags come to; None where it is left to the recipe."""
+    return True if yes else False if no else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Which data set."""
@@ -53,14 +63,23 @@ class Judging:
 
     window: int | None = None
     """Side of the sliding windows (default: the recipe's)."""
+    scale: float | None = None
+    """Resize images by this, in place of what the recipe says of their size."""
     scales: tuple[float, ...] | None = None
-    """Scales whose logits are added, e.g. 0.5 1 1.5 (default: the recipe's)."""
-    flip: bool = False
-    """Add the logits of mirrored images."""
+    """Scales, on top of that, whose logits are added, e.g. 0.5 1 1.5 (default: the recipe's)."""
+    flip: Annotated[Flag, MIRRORED] = False
+    """Add the logits of mirrored images (default: the recipe's)."""
+    no_flip: Annotated[Flag, MIRRORED] = False
+    """Leave them out."""
 
     def settings(self) -> dict[str, Any]:
         """As fields of a protocol; None where the recipe's hold."""
-        return {"window": self.window, "scales": self.scales, "flip": self.flip or None}
+        return {
+            "window": self.window,
+            "scale": self.scale,
+            "scales": self.scales,
+            "flip": said(self.flip, self.no_flip),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,13 +29,13 @@ def predict(
     Exits with 3 where some of the files cannot be read; they are listed, and all others are done.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC or CPS;
-            also as --init FILE.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
+            or UniMatch V2; also as --init FILE.
         images: A folder of images, or one image.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).
         out: Folder for masks/, colours/ and overlays/ (default: predictions/ beside the checkpoint's run).
-        protocol: whole, slide, cac-whole or cps-slide (default: the recipe's).
+        protocol: How images are put before the network (default: the recipe's).
         files: How pictures are read (default: as in the training).
         judging: How the network looks at images.
         running: Where the network computes, and what is printed.

@@ -1,0 +1,38 @@
+"""`semiseg evaluate`: what flags change of the training's way to judge, and what they undo."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from semiseg.engine.checkpoint import header_of, save_network
+from semiseg.engine.data import anchored
+from semiseg.engine.models import build_network
+from semiseg.engine.recipe import Evaluation
+
+
+@pytest.fixture
+def checkpoint(tiny, folder_root, tmp_path):
+    evaluation = Evaluation(flip=True, background=False, longest=3.0)
+    recipe = anchored(tiny("supervised", layout="folder", data=folder_root(), evaluation=evaluation))
+    network = build_network("cac", "resnet18", 3, head_width=16)
+    palette = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+    path = tmp_path / "best.safetensors"
+    save_network(path, network.state_dict(), header_of(recipe, network, ("ground", "car", "tree"), palette), recipe)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flags", "protocol"),
+    [
+        ([], "whole, long side at most 96, flip, without background"),
+        (["--no-flip", "--background"], "whole, long side at most 96"),
+        (["--flip", "--no-background"], "whole, long side at most 96, flip, without background"),
+        (["--scale", "0.5"], "whole, scale 0.5, flip, without background"),
+    ],
+)
+def test_flags_stand_over_what_the_training_had(semiseg, checkpoint, flags, protocol):
+    code, out, err = semiseg("evaluate", checkpoint, *flags, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["protocol"] == protocol
