@@ -2,7 +2,7 @@
 
 from semiseg.engine import evaluate, load_recipe, predict, train
 
-recipe = load_recipe("cac_voc").replace(data="VOCdevkit", steps=1000)
+recipe = load_recipe("cac_voc", data="VOCdevkit", steps=1000)
 result = train(recipe, on_event=lambda event: print(event.text))
 scores = evaluate(result.out)
 """

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
+from ..pipelines.datasets.splits import check_spec
 from ..pipelines.errors import UsageError
 from .recipe import Recipe
 
@@ -23,6 +26,21 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
     return importlib.import_module(f"semiseg.recipes.{name}").recipe
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe as its file states it. Raises UsageError for an unknown name."""
-    return find_recipe(name)()
+def load_recipe(name: str, **settings: Any) -> Recipe:
+    """The recipe as its file states it, with settings over it as flags on the command line: what it leaves open hangs
+    on them as there (see `adapted`), and only here, not in `Recipe.replace`. Raises UsageError for an unknown name."""
+    build = find_recipe(name)
+    return adapted(build, build().replace(**settings))[0].replace(**settings)
+
+
+def adapted(build: Callable[..., Recipe], chosen: Recipe) -> tuple[Recipe, Recipe]:
+    """The recipe that goes with a choice, and the one that it departs from. Published steps and weights hang on the
+    split and on the backbone, lr on the batch (where `scale_lr` says so), switches on the fidelity. Raises UsageError
+    for a split that cannot be."""
+    check_spec(chosen.split, chosen.layout)
+    known = inspect.signature(build).parameters
+    original = build(**{name: getattr(chosen, name) for name in ("split", "backbone") if name in known})
+    recipe = original.as_published() if chosen.fidelity == "published" else original
+    if chosen.scale_lr == "linear" and chosen.batch != recipe.batch:
+        recipe = recipe.replace(lr=recipe.lr * chosen.batch / recipe.batch)
+    return recipe, original

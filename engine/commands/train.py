@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from contextlib import nullcontext
 import tyro
 
 from ...pipelines.datasets.layouts import LAYOUTS
-from ...pipelines.datasets.splits import check_spec
 from .. import api, console
+from ..catalogue import adapted
 from ..data import locate
 from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
@@ -99,7 +98,7 @@ def dry_run(recipe: Recipe, default: Recipe) -> None:
             precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
             console.say(str(forecast(recipe, known, precision)))
         return
-    published = default.replace(network=recipe.network)
+    published = default.as_published().replace(network=recipe.network)
     published = hyperparameters(published, classes) if default.published else None
     emit({"effective": hyperparameters(recipe, classes), "published": published})
 
@@ -107,8 +106,8 @@ def dry_run(recipe: Recipe, default: Recipe) -> None:
 def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, Recipe]:
     """The recipe that a command line asks for, and the one that it departs from.
 
-    What it leaves open may hang on what it says: the steps on --split, lr on --batch, the switches on --fidelity. So
-    it is read once for those, and then over defaults that go with them.
+    What it leaves open may hang on what it says (see `adapted`). So it is read once for that, and then over defaults
+    that go with it.
     """
 
     def read(default: Recipe) -> Recipe:
@@ -117,10 +116,5 @@ def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, R
             return tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name)
 
     said = read(build())
-    check_spec(said.split, said.layout)
-    known = inspect.signature(build).parameters
-    original = build(**{name: getattr(said, name) for name in ("split", "backbone") if name in known})
-    default = original.as_published() if said.fidelity == "published" else original
-    if said.scale_lr == "linear" and said.batch != default.batch:
-        default = default.replace(lr=default.lr * said.batch / default.batch)
+    default, original = adapted(build, said)
     return (said if default == build() else read(default)), original
