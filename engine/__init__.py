@@ -8,7 +8,7 @@ from importlib.util import find_spec
 NEEDED = ("torchvision", "cv2", "PIL", "tyro", "rich", "safetensors", "matplotlib", "tensorboard")
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
-    raise ImportError(f"semiseg.engine needs {', '.join(missing)}: run  pip install 'semiseg[train]'")
+    raise ImportError(f"semiseg.engine needs {', '.join(missing)}: run  pip install -e '.[train]'  in its clone")
 
 __all__ = ["evaluate", "load_network", "load_recipe", "predict", "train"]
 

@@ -10,6 +10,7 @@ import torch
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.views import Augmentation
 from .recipe import Recipe
+from .serial import leaves
 from .training.build import build_method, parameter_groups
 
 
@@ -54,7 +55,7 @@ def _optimizer_settings(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in names}
 
 
-def flatten(values: dict[str, Any]) -> dict[str, float]:
+def _flatten(values: dict[str, Any]) -> dict[str, float]:
     """The same as one level: "batch labeled", "network.head lr", …"""
     flat: dict[str, float] = {"steps": values["steps"], "crop": values["crop"]}
     flat |= {f"batch {name}": value for name, value in values["batch"].items()}
@@ -64,9 +65,32 @@ def flatten(values: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
+ELSEWHERE = (
+    "name",
+    "layout",
+    "files",
+    "split",
+    "seed",
+    "batch",
+    "lr",
+    "backbone_lr",
+    "weight_decay",
+    "unlabeled_ratio",
+)
+"""Fields that a summary has under other names, or that say which data it is."""
+
+
 def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
-    """All that decides the result, by name: `hyperparameters`, the views, the method's settings and the switches."""
-    flat: dict[str, Any] = flatten(hyperparameters(recipe, classes))
+    """All that decides the result on given data, by name: the `summary`, then every other field by its flag."""
+    unused = () if recipe.views.windows else ("unlabeled",)
+    fields = {name: value for name, value in recipe.decisive(fresh=True).items() if name not in (*ELSEWHERE, *unused)}
+    listed = summary(recipe, classes)
+    return listed | {name: value for name, value in leaves(fields).items() if name not in listed}
+
+
+def summary(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
+    """What people look for, by name: `hyperparameters`, the views, the method's settings and the switches."""
+    flat: dict[str, Any] = _flatten(hyperparameters(recipe, classes))
     flat |= {"optimizer": recipe.optimizer} | _optimizer_settings(recipe)
     flat |= {name: getattr(recipe, name) for name in ("schedule", "power", "backbone", "network", "freeze_backbone")}
     flat["labelled windows"] = windows(recipe.labeled, recipe.crop)

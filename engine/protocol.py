@@ -98,6 +98,10 @@ class Protocol:
                 f"{multiple}; use {instead}"
             )
         yield from require(self.scale > 0, f"{prefix}scale", "must be more than 0", self.scale)
+        for name in ("long_side", "longest"):
+            side = getattr(self, name)
+            field = f"{prefix}{name.replace('_', '-')}"
+            yield from require(side is None or side > 0, field, "must be more than 0", side)
         positive = bool(self.scales) and min(self.scales) > 0
         yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
 
@@ -169,8 +173,8 @@ class Evaluation:
     flip: bool = False
     """Whether the logits of mirrored images are added."""
     absent: Absent | None = None
-    """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing (default: zero for
-    cac-whole, skip for the others)."""
+    """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing (default: as the
+    protocol has it, docs/methods.md)."""
     background: bool = True
     """Whether class 0 counts in the mean."""
     batch: int = 8
@@ -198,10 +202,8 @@ class Evaluation:
 
     def faults(self, prefix: str = "--evaluation.", least: int = 1, multiple: int = 1) -> Iterator[str]:
         """What makes no sense, a line each; `least` and `multiple` as in `Protocol.faults`."""
-        for name in ("native_crop", "long_side", "longest"):
-            value = getattr(self, name)
-            field = f"{prefix}{name.replace('_', '-')}"
-            yield from require(value is None or value > 0, field, "must be more than 0", value)
+        native = self.native_crop
+        yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
         # The default window is the crop, which is checked by itself; a scale that follows from it is above 0.
         yield from self.resolve(least, multiple).faults(prefix, least, multiple)
 

@@ -76,7 +76,7 @@ class Recipe:
     """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout) or UniMatch (deep stem, no
     multi-grid, no dropout); dpt: the decoder of UniMatch V2, for the maps of vision transformers."""
     backbone: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ENCODERS)}}}|timm:NAME")] = "resnet50"
-    """The backbone; timm:NAME is any model of timm that gives maps at several strides (pip install semiseg[timm])."""
+    """The backbone; timm:NAME is any model of timm that gives maps at several strides (pip install -e '.[timm]')."""
     head_width: int = 256
     """Channels of the head; of dpt's, which has other widths, 256 is the published size and less is a share of it."""
     weights: str = "imagenet"
@@ -195,6 +195,8 @@ class Recipe:
             rule = f"must be at least 1 and divide the batch of {self.batch}; pass one that does"
             yield from require(fits, name, rule, parts)
         yield from self.method.faults()
+        for weight in self.method_class.terms.values():
+            yield from self.method.bounded(weight, 0)
         yield from self.network_faults()
         if self.fidelity == "published" and all(self.get(path) != value for path, value in self.switches().items()):
             yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"

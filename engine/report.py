@@ -21,7 +21,7 @@ from .device import Precision
 from .disk import whole, writing
 from .evaluation.inference import segment
 from .evaluation.scores import percent
-from .hyperparameters import flatten, hyperparameters
+from .hyperparameters import shown, summary
 from .page import STYLE, embedded, figure_of, label_of, legend, svg
 from .pictures import coloured
 from .protocol import Protocol
@@ -101,7 +101,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "data wait": f"{np.median(waits):.0f} %" if (waits := _values(trained, "data_wait_pct")) else "",
         "peak memory": f"{max(memory):.2f} GiB" if (memory := _values(trained, "memory_gib")) else "",
     }
-    shown = (f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in tiles.items())
+    numbers = (f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in tiles.items())
     split = run.split
     counts = f"{len(split['labeled'])} labelled and {len(split['unlabeled'])} unlabelled images"
     about = (
@@ -112,7 +112,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(recipe.name)}</title>",
         f"<style>{STYLE}</style><h1>{html.escape(recipe.name)}</h1>",
         f"<p>{html.escape(about)}</p>",
-        f"<div class='tiles'>{''.join(shown)}</div>",
+        f"<div class='tiles'>{''.join(numbers)}</div>",
         "<h2>Curves</h2>",
         _curves(trained, scored),
         *_pseudo_labels(run, scored, header),
@@ -123,7 +123,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "<h2>Speed and memory</h2>",
         _speed(trained),
         "<h2>Effective hyper-parameters</h2>",
-        _table(flatten(hyperparameters(recipe, len(header.classes)))),
+        _table(summary(recipe, len(header.classes))),
         f"<details><summary>recipe.json</summary><pre>{_file(run, 'recipe.json')}</pre></details>",
         f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
     ]
@@ -195,10 +195,10 @@ def _classes(header: Header, best: dict, last: dict) -> str:
     rows = ["<table><tr><th>class<th class='n'>best %<th class='n'>last %<th style='width:26em'></tr>"]
     for name, colour in zip(header.classes, header.palette, strict=True):
         values = [line.get(f"val/iou/{name}") for line in (best, last)]
-        shown = ["absent" if value is None else f"{100 * value:.1f}" for value in values]
+        texts = ["absent" if value is None else f"{100 * value:.1f}" for value in values]
         width = 100 * (values[0] or 0)
         rows.append(
-            f"<tr><td>{html.escape(name)}<td class='n'>{shown[0]}<td class='n'>{shown[1]}"
+            f"<tr><td>{html.escape(name)}<td class='n'>{texts[0]}<td class='n'>{texts[1]}"
             f"<td><div class='bar' style='width:{width:.1f}%;background:rgb{tuple(colour)}'></div></tr>"
         )
     return "".join(rows) + "</table>"
@@ -238,8 +238,9 @@ def _samples(run: Run, header: Header) -> str:
     return f"{legend(header.classes, header.palette)}<div class='samples'>{''.join(pictures)}</div>"
 
 
-def _table(values: dict[str, float]) -> str:
-    rows = "".join(f"<tr><td>{html.escape(name)}<td class='n'>{value:,}</tr>" for name, value in values.items())
+def _table(values: dict[str, Any]) -> str:
+    cells = ((html.escape(name), html.escape(shown(value))) for name, value in values.items())
+    rows = "".join(f"<tr><td>{name}<td class='n'>{value}</tr>" for name, value in cells)
     return f"<table>{rows}</table>"
 
 

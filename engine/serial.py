@@ -34,6 +34,14 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain values of settings within settings by their paths, as in `method.weight`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
 def typed(kind: Any, value: Any, name: str = "") -> Any:
     """The value of type `kind` that `plain` made into `value`; a number stays as it is. Raises ValueError, with the
     name of the field, for what is of another type, TypeError for a field that is missing."""

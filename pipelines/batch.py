@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from .datasets.dataset import IGNORE as IGNORE  # for methods, which know batches and no data sets
 from .plan import Plan
 
 HELD = 2

@@ -126,6 +126,11 @@ class Augmentation:
         for name in ("flip", "jitter", "gray", "blur"):
             value = getattr(self, name)
             yield from require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
+        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
+            value = getattr(self, name)
+            yield from require(0 <= value <= most, f"{prefix}{name}", f"must be in [0, {most}]", value)
+        native = self.native_crop
+        yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
         low, high = self.sigma
         yield from require(0 < low <= high, f"{prefix}sigma", "must be two rising numbers above 0", self.sigma)
         radius = self.blur_radius

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .. import console
-from ..hyperparameters import settings, shown
+from ..hyperparameters import settings, shown, summary
 from ..recipe import Recipe
 
 
 def show_settings(recipe: Recipe, default: Recipe, classes: int | None) -> None:
-    """The effective values beside those of the published program; a star marks where they differ."""
-    ours, theirs = settings(recipe, classes), {}
+    """The effective values beside those of the published program, a star where they differ; of what is no part of the
+    summary those that differ from it or from the recipe's own."""
+    ours, usual, theirs = settings(recipe, classes), settings(default, classes), {}
     columns = ["", "effective"]
     if default.published:
         # Parameters are counted on the run's network: that it is another one is said once.
@@ -17,7 +18,11 @@ def show_settings(recipe: Recipe, default: Recipe, classes: int | None) -> None:
         theirs |= {"network": default.as_published().network}
         columns.append(f"published ({default.published})")
     rows = []
-    for name, value in ours.items():
+    listed = summary(recipe, classes)
+    for name in (*listed, *(name for name in ours if name not in listed)):
+        value = ours[name]
+        if name not in listed and value == usual.get(name) == theirs.get(name, value):
+            continue
         mark = " *" if theirs and theirs.get(name) != value else ""
         rows.append([name, f"{shown(value)}{mark}", shown(theirs[name]) if name in theirs else ""])
     console.table(f"{default.name}", columns, [row[: len(columns)] for row in rows])

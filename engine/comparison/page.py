@@ -18,7 +18,7 @@ from ..evaluation.scores import percent
 from ..hyperparameters import settings, shown
 from ..page import STYLE, embedded, legend
 from ..report import read_samples
-from .entries import Comparison
+from .entries import Comparison, split_of
 from .figures import bars, class_gains, colours_of, curves
 from .results import Finished, Line, lines_of, table
 
@@ -49,10 +49,12 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
     header = load_network(finished[0].entry.folder).header
     recipe = finished[0].entry.recipe
     title = f"{len(comparison.methods)} methods on {recipe.runtime.data or recipe.layout}"
+    anew = [share for share in comparison.shares if split_of(share, 0) != share]
+    drawn = f", which are drawn anew for each seed at {', '.join(anew)}" if anew else ""
     about = (
         f"{len(finished)} of {len(comparison.entries)} runs, seeds {', '.join(map(str, comparison.seeds))}; baseline "
-        f"{comparison.baseline}; evaluated {comparison.judged}. All have the same labelled images; a share's are "
-        "drawn anew for each seed."
+        f"{comparison.baseline}; evaluated {comparison.judged}. Runs of one share and seed have the same "
+        f"labelled images{drawn}."
     )
     named = "".join(
         f"<span><i style='background:{colours[method]}'></i>{html.escape(method)}</span>" for method in colours
@@ -127,7 +129,7 @@ def _panel(caption: str, picture: np.ndarray, colour: str = "transparent") -> st
 
 
 def _settings(lines: Sequence[Line], classes: int) -> str:
-    """Those in which the methods differ, and below those that they share. Of the first share."""
+    """Those in which the methods differ, and below those that they share; of the first share that each has."""
     known = {line.method: line.runs[0] for line in reversed(lines)}
     known = {line.method: known[line.method] for line in lines}
     values = {method: settings(run.entry.recipe, classes) for method, run in known.items()}

@@ -14,10 +14,13 @@ from typing import Any
 from ..disk import whole
 from .entries import Comparison, Entry
 
+MEASURED = {"images_per_s": 1, "data_wait_pct": 1, "memory_gib": 2}
+"""Numbers of the results that the table has means of, and their digits."""
 RESULT = {
-    **{"split": str, "checksum": str, "labeled": int, "unlabeled": int, "steps": int, "best_step": int, "iou": dict},
-    **dict.fromkeys(("best", "last", "pixel_accuracy"), float | None),
-    **dict.fromkeys(("images_per_s", "data_wait_pct", "memory_gib", "seconds"), float),
+    **{"split": str, "checksum": str, "labeled": int, "unlabeled": int, "steps": int, "best": float | None},
+    **{"best_step": int, "last": float | None, "pixel_accuracy": float | None},
+    **dict.fromkeys((*MEASURED, "seconds"), float),
+    "iou": dict,
 }
 ENVIRONMENT = {"gpu": str | None, "processor": str, "threads": int, "packages": dict, "commit": str | None}
 """What of the files of a run is read here."""
@@ -51,13 +54,11 @@ class Finished:
     def row(self) -> dict[str, Any]:
         """For results.csv: shares in [0, 1], times in seconds, the IoU of each class at the last step."""
         entry, result, environment = self.entry, self.result, self.environment
-        names = ("split", "checksum", "labeled", "unlabeled", "steps", "best", "best_step", "last", "pixel_accuracy")
-        measured = ("images_per_s", "data_wait_pct", "memory_gib", "seconds")
         return {
             "method": entry.method,
             "share": entry.share,
             "seed": entry.seed,
-            **{name: result[name] for name in (*names, *measured)},
+            **{name: result[name] for name in RESULT if name != "iou"},
             "machine": environment["gpu"] if self.on_gpu else environment["processor"],
             "threads": environment["threads"],
             "torch": environment["packages"].get("torch"),
@@ -171,10 +172,6 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         counts = [f"{result['labeled']} ({line.share})", f"{result['steps']}"]
         rows.append([line.method, *counts, *scores, *measured, f"{line.hours:.2f}"])
     return columns, rows
-
-
-MEASURED = {"images_per_s": 1, "data_wait_pct": 1, "memory_gib": 2}
-"""Numbers of the results that the table has means of, and their digits."""
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

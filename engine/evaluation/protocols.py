@@ -183,10 +183,8 @@ def tiling(protocol: Protocol, height: int, width: int) -> Tiling:
     )
 
 
-def starts(size: int, window: int, stride: int | None = None) -> list[int]:
-    """First pixels of windows that cover `size`, the last one flush with the end: `stride` apart, or two thirds of a
-    window."""
-    stride = stride or -(-window * 2 // 3)
+def starts(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of windows that cover `size`, `stride` apart, the last one flush with the end."""
     count = -(-(size - window) // stride) + 1
     return [min(i * stride, size - window) for i in range(count)]
 

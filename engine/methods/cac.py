@@ -43,7 +43,6 @@ class CacConfig(MethodConfig):
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from MethodConfig.faults(self)
-        yield from self.bounded("weight", 0)
         yield from self.bounded("start", 0, 1)
         yield from self.bounded("temperature", 0.001)
         yield from self.bounded("threshold", 0, 1)

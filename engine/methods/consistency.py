@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsample_cross_entropy
-from ...pipelines.batch import WeakStrong
+from ...pipelines.batch import IGNORE, WeakStrong
 from ..models import Network, evaluating
-from .method import IGNORE, Method, MethodConfig, PseudoLabels
+from .method import Method, MethodConfig, PseudoLabels
 
 Labels = Literal["training", "evaluation", "mixed"]
 """Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
@@ -34,8 +34,6 @@ class ConsistencyConfig(MethodConfig):
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from MethodConfig.faults(self)
-        yield from self.bounded("supervised_weight", 0)
-        yield from self.bounded("strong_weight", 0)
         yield from self.bounded("threshold", 0, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -42,11 +41,6 @@ class CpsConfig(MethodConfig):
     mean: Literal["joint", "separate"] = "joint"
     """joint: one mean over labelled and unlabelled pixels, as the published program; separate: the sum of the mean of
     either, as the paper writes it, twice as much for batches of equal size."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from MethodConfig.faults(self)
-        yield from self.bounded("weight", 0)
 
 
 class Cps(Method):

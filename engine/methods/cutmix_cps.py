@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,11 +22,6 @@ class CutMixCpsConfig(MethodConfig):
 
     weight: float = 1.0
     """Weight of the cross pseudo supervision."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from MethodConfig.faults(self)
-        yield from self.bounded("weight", 0)
 
 
 class CutMixCps(Method):

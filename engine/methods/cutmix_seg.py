@@ -34,7 +34,6 @@ class CutMixSegConfig(TeacherConfig):
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from TeacherConfig.faults(self)
-        yield from self.bounded("weight", 0)
         yield from self.bounded("threshold", 0, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -29,11 +28,6 @@ class MeanTeacherConfig(TeacherConfig):
     ema_buffers: Literal["averaged", "copied", "own"] = "own"
     """Of batch statistics. averaged: as the parameters; copied: the network's; own: those of the teacher's own passes,
     which are in training mode then. Buffers of integers are always copied."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from TeacherConfig.faults(self)
-        yield from self.bounded("weight", 0)
 
 
 class MeanTeacher(TeacherMethod):

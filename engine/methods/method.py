@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels import pseudo_label, upsample_cross_entropy, upsample_ohem_cross_entropy
-from ...pipelines.batch import Batch
+from ...pipelines.batch import IGNORE, Batch
 from ...pipelines.errors import require
 from ...pipelines.views import ViewSpec
 from ..distributed import average, gathered, own_rows, total
 from ..models import Network
-
-IGNORE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

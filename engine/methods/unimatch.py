@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -48,11 +47,6 @@ class UniMatchConfig(ConsistencyConfig):
     perturbed_statistics: Literal["own", "shared"] = "own"
     """Batch statistics of the decoder on perturbed features. own: theirs; shared: one batch of them and the clean
     ones, for which the labelled windows' are perturbed too (published)."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from ConsistencyConfig.faults(self)
-        yield from self.bounded("perturbed_weight", 0)
 
 
 class UniMatch(Consistency):

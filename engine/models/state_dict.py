@@ -17,6 +17,9 @@ WRAPPERS = ("model_ema", "state_dict", "model")
 """Where programs keep the state dict beside epoch, optimizer and the like. CAC: `state_dict`; CPS, UniMatch: `model`;
 UniMatch V2: `model_ema`, its teacher, which it evaluates, and the student as `model` beside it."""
 
+NAMED = 6
+"""Keys that a complaint names."""
+
 # CAC's files keep their best score as a numpy number. These rebuild numbers and run nothing.
 NUMPY_NUMBER = [
     (np.float64().__reduce__()[0], "numpy.core.multiarray.scalar"),
@@ -99,10 +102,10 @@ def _alike(given: Any, wanted: Tensor) -> bool:
     return torch.is_tensor(given) and given.shape == wanted.shape and given.is_floating_point()
 
 
-def _listed(names: Iterable[str], limit: int = 6) -> str:
+def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _reason(error: Exception) -> str:

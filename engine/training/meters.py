@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from ...pipelines.batch import Batch
+from ...pipelines.datasets.dataset import IGNORE
 from ..distributed import average, gathered
-from ..methods.method import IGNORE
 from ..processes import rank, world
 from ..recipe import Recipe
 from .nvml import Gpu

@@ -10,6 +10,7 @@ from ..data import Data, anchored, portable
 from ..processes import leads, of_first, restarts
 from ..recipe import Recipe
 from ..run import Run
+from ..serial import leaves
 
 RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
@@ -58,7 +59,7 @@ def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
 def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any], flag: str) -> None:
     """Raises UsageError, which begins with `flag` and names the first few, where settings are not those with which the
     run began."""
-    was, wanted = _leaves(before), _leaves(now)
+    was, wanted = leaves(before), leaves(now)
     changed = [
         f"{name} was {was.get(name)} and is {wanted.get(name)} now"
         for name in {**was, **wanted}
@@ -70,14 +71,6 @@ def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any],
             f"{flag}: {run.folder} began with other settings: {', '.join(changed[:NAMED])}{more}; ask for the same, or "
             "choose another folder"
         )
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings of settings by their flags, as in `method.weight`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def identity(data: Data) -> dict[str, list[str]]:

@@ -197,7 +197,7 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
         cure = "label fewer of them or add images without masks"
         yield Finding("warning", f"split {split.name} leaves no unlabelled images", cure)
     chosen = set(split.labeled)
-    labeled = [sample for sample in dataset.train if sample.id in chosen]
+    labeled = [sample for sample in (*dataset.train, *dataset.extra) if sample.id in chosen]
     if (sample := marked_by_ignore(labeled, survey)) and not marked_by_ignore(dataset.train, survey):
         text = f"the labelled masks of {split.name} hold nothing but 0 and 255, {sample.mask} for one"
         yield Finding("error", text, "255 means ignore: write the index of the class where it marks objects")
@@ -259,9 +259,9 @@ def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
     validation = {images[sample.id].hash: sample.id for sample in dataset.val if sample.id in images}
     leaks = tuple(
         f"{sample.id} is {validation[images[sample.id].hash]}"
-        for sample in dataset.train
+        for sample in (*dataset.train, *dataset.extra)  # lists may label what is beside the pool
         if sample.id in images and images[sample.id].hash in validation
     )
     if leaks:
-        text = f"{len(leaks)} training images are also validation images under another name"
+        text = f"{len(leaks)} images are also validation images under another name"
         yield Finding("warning", text, "keep each in one of the two", leaks)

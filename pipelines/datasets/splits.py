@@ -196,7 +196,7 @@ def check_lists(
     chosen = read(labeled)
     rest = read(unlabeled) if unlabeled else Counter()
     found("labelled and unlabelled", unlabeled, chosen.keys() & rest.keys())
-    judged = {plain_id(entry.image) for entry in read_list(val)} if val else set()
+    judged = set(read(val)) if val else set()
     if dataset:
         judged |= {sample.id for sample in dataset.val}
         unmasked = {s.id for s in (*dataset.train, *dataset.extra) if s.mask is None}

@@ -23,9 +23,14 @@ def test_kinds_are_what_methods_ask_for() -> None:
         ({"sigma": (2.0, 1.0)}, "--unlabeled.sigma"),
         ({"blur_radius": 0}, "--unlabeled.blur-radius"),
         ({"blur_radius": 31}, "--unlabeled.blur-radius"),
+        ({"brightness": 1.8}, "--unlabeled.brightness"),
+        ({"contrast": -0.1}, "--unlabeled.contrast"),
+        ({"saturation": 2.0}, "--unlabeled.saturation"),
+        ({"hue": 0.6}, "--unlabeled.hue"),
+        ({"native_crop": 0}, "--unlabeled.native-crop"),
     ],
 )
-def test_a_blur_that_makes_no_sense_is_named(changes, field) -> None:
+def test_what_makes_no_sense_of_views_is_named(changes, field) -> None:
     (fault,) = Augmentation(**changes).faults("--unlabeled.")
     assert fault.startswith(field)
 

@@ -17,12 +17,12 @@ from ..state_dict import read_state_dict
 Weights = tuple[dict[str, Tensor], str]
 
 
-def torchvision_weights(name: str, version: str = "IMAGENET1K_V1") -> Weights:
-    """The state dict of torchvision's network `name` and its file's name, as `hub_weights` finds it."""
+def torchvision_weights(name: str) -> Weights:
+    """The first state dict of torchvision's network `name` and its file's name, as `hub_weights` finds it."""
     # Imported here: slow, and needed for nothing else.
     from torchvision.models import get_model_weights
 
-    return hub_weights(get_model_weights(name)[version].url, check_hash=True)
+    return hub_weights(get_model_weights(name)["IMAGENET1K_V1"].url, check_hash=True)
 
 
 def hub_weights(url: str, *, check_hash: bool = False) -> Weights:

@@ -72,7 +72,7 @@ def _timm(name: str) -> ModuleType:
         logging.getLogger("timm").setLevel(logging.ERROR)
         import timm
     except ImportError as error:
-        raise UsageError(f"{PREFIX}{name}: timm is not installed; pip install 'semiseg[timm]'") from error
+        raise UsageError(f"{PREFIX}{name}: timm is not installed; pip install -e '.[timm]' in the clone") from error
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         near = get_close_matches(model, timm.list_models(), 3)

@@ -59,6 +59,17 @@ def test_dry_run_needs_no_data(semiseg):
     assert plan["effective"]["loss_weights"] == {"supervised": 1.0, "cps": 6.0}
     _, text, _ = semiseg("train", "cps_cityscapes", "--dry-run", "--lr", "0.01")
     assert "0.01 *" in text
+    _, text, _ = semiseg("train", "unimatch_voc", "--dry-run", "--json")
+    plan = json.loads(text)
+    assert (plan["effective"]["schedule"], plan["published"]["schedule"]) == ("poly", "poly_late")
+
+
+def test_settings_that_are_changed_are_told_whatever_they_are(semiseg):
+    flags = ("--unlabeled.hue", "0.5", "--labeled.filter", "linear", "--weights", "none")
+    _, text, _ = semiseg("train", "cps_cityscapes", "--dry-run", *flags)
+    assert {"unlabeled.hue", "labeled.filter", "weights"} <= set(text.split())
+    _, text, _ = semiseg("train", "cps_cityscapes", "--dry-run")
+    assert not {"unlabeled.hue", "labeled.filter", "weights"} & set(text.split())
 
 
 def test_prepare_doctor_and_draw(semiseg, folder_root, tmp_path):

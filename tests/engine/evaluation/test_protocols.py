@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,12 @@ def test_predictions_are_what_is_counted(records, name):
             assert counts[truth].tolist() == predicted[targets == truth].bincount(minlength=len(CLASSES)).tolist()
 
 
+@pytest.mark.parametrize("change", [{"longest": -1.0}, {"long_side": 0.0}, {"scale": 0.0}, {"scales": ()}])
+def test_a_protocol_that_shows_nothing_is_named(change):
+    (fault,) = replace(protocol_of("whole", 64), **change).faults()
+    assert fault.startswith(f"--{next(iter(change)).replace('_', '-')}: must be ")
+
+
 def test_windows_of_the_published_programs():
     def corners(height, width, crop):
         return tiling(protocol_of("cps-slide", crop), height, width).corners
@@ -316,7 +323,7 @@ def test_windows_of_the_published_programs():
     assert corners(1024, 2048, 800) == tuple((y, x) for y in (0, 224) for x in (0, 534, 1068, 1248))
     assert corners(375, 500, 512) == ((0, 0),)
     assert tiling(protocol_of("cps-slide", 512), 375, 500).padding == (6, 6, 68, 69)
-    assert starts(1024, 512) == [0, 342, 512]
+    assert starts(1024, 512, 342) == [0, 342, 512]
     cut, moved = (tiling(protocol_of(f"{name}-slide", 801), 1024, 2048) for name in ("unimatch", "unimatch2"))
     assert cut.corners == tuple((y, x) for y in (0, 534) for x in (0, 534, 1068, 1602))
     assert {*cut.windows(1024, 2048)} == {(801, 801), (490, 801), (801, 446), (490, 446)}

@@ -77,7 +77,7 @@ def test_what_is_no_fault_but_worth_knowing(folder_root):
     for part in (
         "1 images carry an EXIF orientation",
         "have a side below 64 pixels",
-        "1 training images are also validation images",
+        "1 images are also validation images",
         "1 masks belong to no image",
         "1 classes occur in no training mask",
         "79% of the training pixels are ignored",
@@ -120,6 +120,17 @@ def test_splits_are_checked(folder_root, monkeypatch, split, level, part):
     report = diagnose(find_dataset("folder", root), split=split)
     assert has(report, level, part)
     assert report.ok == (level != "error")
+
+
+def test_images_beside_the_pool_are_looked_at_too(folder_root, tmp_path):
+    """A list may label them."""
+    root = folder_root(bare=0)
+    (root / "train.txt").write_text("a000\na001\n")
+    (tmp_path / "labeled.txt").write_text("a002\na003\n")
+    shutil.copy(root / "images/a006.jpg", root / "images/a005.jpg")  # a006 is for validation
+    report = diagnose(find_dataset("folder", root), split=str(tmp_path / "labeled.txt"))
+    assert not has(report, "warning", "occur in none of the labelled images")
+    assert has(report, "warning", "1 images are also validation images")
 
 
 def test_missing_data_is_a_finding(tmp_path):

@@ -251,9 +251,26 @@ def test_check_names_every_kind_of_fault(folder, tmp_path):
     seen = [(fault.kind, fault.file, fault.ids) for fault in check_lists(labeled, unlabeled, dataset=folder)]
     in_val = [("in val", labeled, ("a007",)), ("in val", unlabeled, ("a006",))]
     assert seen == [twice, ("unknown", unlabeled, ("b",)), both, *in_val]
+    seen = [(fault.kind, fault.file, fault.ids) for fault in check_lists(unlabeled, val=labeled, dataset=folder)]
+    assert ("in val", unlabeled, ("a002", "a006")) in seen
     bare = write(tmp_path / "bare.txt", ["a009"])
     assert [(fault.kind, fault.ids) for fault in check_lists(bare, dataset=folder)] == [("without mask", ("a009",))]
     assert check_lists(write(tmp_path / "good.txt", ["a001", "a002"]), bare, dataset=folder) == []
+
+
+def test_check_knows_images_of_folders_again(folder_root, tmp_path):
+    root = folder_root(val=2)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (root / kind / "day").mkdir()
+        for id in ("a000", "a001"):
+            (root / kind / f"{id}.{suffix}").rename(root / kind / "day" / f"{id}.{suffix}")
+    labeled = write(tmp_path / "labeled.txt", ["day/a000", "a002"])
+    val = write(tmp_path / "val.txt", ["images/day/a000.jpg", "night/a000"])
+    faults = check_lists(labeled, val=val, dataset=find_dataset("folder", root))
+    assert [(one.kind, one.file, one.ids) for one in faults] == [
+        ("unknown", val, ("night/a000",)),
+        ("in val", labeled, ("day/a000",)),
+    ]
 
 
 def test_check_without_a_data_set_wants_file_names_that_stand_for_one_image(tmp_path):

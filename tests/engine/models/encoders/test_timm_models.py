@@ -18,7 +18,7 @@ def refusal(call, *args):
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert "pip install 'semiseg[timm]'" in refusal(encoder_of, "timm:resnet14t")
+    assert "pip install -e '.[timm]'" in refusal(encoder_of, "timm:resnet14t")
 
 
 @pytest.fixture
