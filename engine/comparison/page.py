@@ -141,7 +141,10 @@ def _settings(lines: Sequence[Line], classes: int) -> str:
     columns = ["", *values]
     numbers = range(1, len(columns))
     same = _table(["", "all methods"], [row[:2] for row in alike], numbers=[1])
-    return f"{_table(columns, different, numbers)}<details><summary>the same for all</summary>{same}</details>"
+    shares = dict.fromkeys(line.share for line in lines)
+    said = ", ".join(dict.fromkeys(run.entry.share for run in known.values()))
+    note = f"<p class='note'>Of the runs with labels {html.escape(said)}.</p>" if len(shares) > 1 else ""
+    return f"{note}{_table(columns, different, numbers)}<details><summary>the same for all</summary>{same}</details>"
 
 
 def _runs(finished: Sequence[Finished], out: Path) -> str:
