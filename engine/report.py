@@ -52,7 +52,7 @@ def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> 
         record = records[number]
         size = record.height, record.width
         image, truth = read(record.image, COLOUR, size), read(record.mask, LABEL, size)
-        predicted = segment(checkpoint.network, image, checkpoint.header.evaluation, Precision("fp32", device))
+        predicted, _ = segment(checkpoint.network, image, checkpoint.header.evaluation, Precision("fp32", device))
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
         gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])

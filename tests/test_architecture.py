@@ -83,7 +83,7 @@ ORDERS = {
         recipe
         run | data | checkpoint
         evaluation/protocols
-        evaluation/scores
+        evaluation/scores | evaluation/confidence
         evaluation/inference
         evaluation/__init__
         training/nvml | training/signals | training/result

@@ -11,6 +11,11 @@ from ..protocol import ProtocolName
 from ..recipe import LayoutName, Pictures
 from .options import Flat, Judging, Positional, Running, emit
 
+HANDFUL = 5
+"""Images among which nobody needs a hint."""
+NAMED = 3
+"""Images that are worth labelling next and named at the end."""
+
 
 def predict(
     checkpoint: Positional[Path],
@@ -24,9 +29,10 @@ def predict(
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),
 ) -> None:
-    """Segment a folder of images: index masks, coloured masks and overlays.
+    """Segment a folder of images: index masks, coloured masks and overlays, and confidence.csv, the least sure first.
 
-    Exits with 3 where some of the files cannot be read; they are listed, and all others are done.
+    These are worth labelling next, by a heuristic: a network can be sure and wrong. Exits with 3 where some of the
+    files cannot be read; they are listed, and all others are done.
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
@@ -34,7 +40,8 @@ def predict(
         images: A folder of images, or one image.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).
-        out: Folder for masks/, colours/ and overlays/ (default: predictions/ beside the checkpoint's run).
+        out: Folder for masks/, colours/, overlays/ and confidence.csv (default: predictions/ beside the
+            checkpoint's run).
         protocol: How images are put before the network (default: the recipe's).
         files: How pictures are read (default: as in the training).
         judging: How the network looks at images.
@@ -55,9 +62,13 @@ def predict(
         )
     folder = done.out
     console.say(f"{done.images} images: {folder}/masks, {folder}/colours, {folder}/overlays")
+    if done.images > HANDFUL:
+        least = ", ".join(one.image for one in done.confidences[:NAMED])
+        console.say(f"worth labelling next: {least}; all in {done.table}")
     for reason in done.failed.values():
         print(f"semiseg: {reason}", file=sys.stderr)
     if running.json:
-        emit({"out": str(folder), "images": done.images, "failed": [str(path) for path in done.failed]})
+        failed = [str(path) for path in done.failed]
+        emit({"out": str(folder), "images": done.images, "failed": failed, "confidence": str(done.table)})
     if done.failed:
         sys.exit(3)

@@ -28,7 +28,8 @@ from ..models import Network, encoder_of, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
 from ..run import create_folder
-from .protocols import full_logits, memory_of
+from .confidence import FILE, Confidence, check_csv, write_csv
+from .protocols import confidence, full_logits, memory_of
 from .scores import evaluate_each, finite, normalised
 
 LONGEST_NAME = 255
@@ -39,11 +40,18 @@ class Predictions(NamedTuple):
     """What `predict` has done."""
 
     out: Path
-    """The folder of masks/, colours/ and overlays/."""
+    """The folder of masks/, colours/, overlays/ and confidence.csv."""
     images: int
     """Those that were predicted."""
     failed: dict[Path, str]
     """Files that could not be read, and why."""
+    confidences: Sequence[Confidence] = ()
+    """Of all others, the least sure first, as in confidence.csv."""
+
+    @property
+    def table(self) -> Path:
+        """confidence.csv."""
+        return self.out / FILE
 
 
 def evaluate(
@@ -117,8 +125,9 @@ def predict(
     **settings: Any,
 ) -> Predictions:
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
-    (default: predictions/ beside the checkpoint's run). A file that cannot be read does not stop the others. Pictures
-    are found as for training; masks among them, and what was predicted into `out` before, are passed over.
+    (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least
+    sure image first. A file that cannot be read does not stop the others. Pictures are found as for training; masks
+    among them, and what was predicted into `out` before, are passed over.
 
     checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
     `max_megapixels` of `find_dataset` where they are not to be as in training.
@@ -134,13 +143,15 @@ def predict(
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])
     _check_out(out, names)
+    check_csv(out / FILE)
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
     failed: dict[Path, str] = {}
+    rows = []
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
             image = read(source, COLOUR, reading=reading)
-            mask = _segmented(source, loaded, image, chosen, computing)
+            mask, sure = _segmented(source, loaded, image, chosen, computing)
         except UsageError as error:
             failed[source] = str(error)
         else:
@@ -154,8 +165,10 @@ def predict(
                 create_folder(path.parent)
                 with whole(path) as draft:
                     Image.fromarray(picture).save(draft, "PNG")
+            shown = source.relative_to(home).as_posix()
+            rows.append(Confidence.of(shown, mask, sure, loaded.header.classes))
         on_event(Event("progress", "predicting", done, len(sources)))
-    return Predictions(out, len(sources) - len(failed), failed)
+    return Predictions(out, len(sources) - len(failed), failed, write_csv(out / FILE, rows))
 
 
 def _said(files: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def _said(files: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _segmented(
     source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
     (height, width), classes = image.shape[:2], len(loaded.header.classes)
     needed, free = memory_of(protocol, height, width, classes), free_memory_of(precision.device)
@@ -185,11 +198,15 @@ def _segmented(
     )
 
 
-def segment(network: Network, image: np.ndarray, protocol: Protocol, precision: Precision) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices."""
+def segment(
+    network: Network, image: np.ndarray, protocol: Protocol, precision: Precision
+) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices, and (H, W) the probability of each, as `confidence` has it."""
     with evaluating(network), precision.autocast():
-        logits = full_logits(network, normalised(network, image[None], precision.device), protocol)
-        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        images = normalised(network, image[None], precision.device)
+        said = full_logits(network, images, protocol)
+        mask = said[0].argmax(0).to(torch.uint8).cpu()
+        return mask.numpy(), confidence(said, images, protocol)[0].cpu().numpy()
 
 
 def _ready(path: Path | str, layout: str | None, device: str, precision: str) -> tuple[Checkpoint, Precision]:

@@ -73,9 +73,35 @@ def full_logits(network: Network, images: Tensor, protocol: Protocol) -> Tensor:
     return total
 
 
+def confidence(said: Tensor, images: Tensor, protocol: Protocol) -> Tensor:
+    """What `full_logits` said of images, (B, C, H, W), which this uses up -> (B, H, W): the largest probability of
+    each pixel, in [0, 1], and 0 where the network says what is no number.
+
+    Of logits it is that of their mean over all that came together, which no number of scales, mirror images or windows
+    makes surer; of probabilities, of theirs. (Where these are mirrored, their softmax is of the sum of two logits, as
+    it is for the labels.)
+    """
+    if not protocol.convention.probabilities:
+        said -= said.amax(1, keepdim=True)
+        said /= full_logits(Ones(), images[:, :1], protocol)
+        said.exp_()
+    sure = said.amax(1)
+    sure /= said.sum(1)
+    return sure.nan_to_num_(0)
+
+
+class Ones:
+    """Stands for a network that says 1 of each pixel: its sums are how many logits come together there."""
+
+    mean, std = (0.0,), (1.0,)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.new_ones(len(images), 1, 1, 1)
+
+
 def memory_of(protocol: Protocol, height: int, width: int, classes: int) -> int:
-    """Bytes that segmenting an image of this size needs at the least: the image, full-size logits and their argmax in
-    float32 and int64, and what the network makes of all that it sees at once."""
+    """Bytes that segmenting an image of this size needs at the least: the image, full-size logits, their argmax in
+    uint8 and two maps in float32 (or it in int64, before), and what the network makes of all that it sees at once."""
     pixels = height * width
     seen = 0
     for scale in protocol.scales_of(height, width):
@@ -84,7 +110,7 @@ def memory_of(protocol: Protocol, height: int, width: int, classes: int) -> int:
             seen = max(seen, scaled * ACTIVATIONS)
         else:
             seen = max(seen, scaled * (12 + 4 * classes))
-    return pixels * 12 + max(pixels * (4 * classes + 8), seen)
+    return pixels * 12 + max(pixels * (4 * classes + 9), seen)
 
 
 def windowed_logits(network: Network, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:

@@ -42,9 +42,9 @@ def test_a_run_is_scored_and_used_by_its_path(tiny, voc_root, capfd):
     assert evaluate(out, device="cpu")["miou"] == pytest.approx(checkpoint.header.miou, abs=1e-6)
     with pytest.raises(UsageError, match="--scale: must be more than 0"):
         evaluate(out, device="cpu", scale=0)
-    folder, count, _ = predict(out, str(root / "JPEGImages"), str(root / "seen"), device="cpu")
-    assert (folder, count) == (root / "seen", 9)
-    assert np.asarray(Image.open(folder / "masks/2007_000001.png")).shape == (40, 56)
+    done = predict(out, str(root / "JPEGImages"), str(root / "seen"), device="cpu")
+    assert (done.out, done.images) == (root / "seen", 9)
+    assert np.asarray(Image.open(done.out / "masks/2007_000001.png")).shape == (40, 56)
     assert capfd.readouterr() == ("", "")
 
 

@@ -43,7 +43,8 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path):
     code, text, _ = semiseg(
         "predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--json", "--device", "cpu"
     )
-    assert json.loads(text) == {"out": str(tmp_path / "seen"), "images": 9, "failed": []}
+    seen = {"out": str(tmp_path / "seen"), "confidence": str(tmp_path / "seen/confidence.csv")}
+    assert json.loads(text) == seen | {"images": 9, "failed": []}
     assert len(list((tmp_path / "seen/overlays").iterdir())) == 9
 
     (out / "report.html").unlink()

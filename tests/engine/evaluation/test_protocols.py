@@ -424,7 +424,7 @@ def test_on_real_photographs_one_pixel_in_100_000_may_differ(tmp_path, monkeypat
         for record in records:
             wanted = predicted_by_hand(reference, record, protocol)
             expected = expected + counted_by_hand(wanted, record, len(dataset.classes))
-            found = segment(network, read(record.image, COLOUR), protocol, FP32)
+            found, _ = segment(network, read(record.image, COLOUR), protocol, FP32)
             differing, pixels = differing + (found != wanted).sum(), pixels + wanted.size
         moved = np.abs(score.confusion - expected).sum() / 2
         classes = np.count_nonzero(score.confusion.sum(0))

@@ -122,7 +122,7 @@ def test_the_checkpoint_alone_evaluates_to_the_same_score(tiny, voc_root):
 def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
     root = voc_root()
     result = Trainer(tiny("supervised", data=root)).train()
-    folder, count, _ = predict(result.out, root / "JPEGImages", device="cpu")
+    folder, count, *_ = predict(result.out, root / "JPEGImages", device="cpu")
     assert (folder, count) == (result.out / "predictions", 9)
     for kind, mode in (("masks", "L"), ("colours", "RGB"), ("overlays", "RGB")):
         from PIL import Image
@@ -292,7 +292,7 @@ def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path)
     (tmp_path / "mine").mkdir()
     for name in ("a.jpg", "a.png", "b.jpg"):
         Image.new("RGB", (40, 30)).save(tmp_path / "mine" / name)
-    folder, count, _ = predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")
+    folder, count, *_ = predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")
     assert count == 3
     assert sorted(path.name for path in (folder / "masks").iterdir()) == ["a.jpg.png", "a.png.png", "b.png"]
     assert predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")[1] == 3

@@ -1,0 +1,70 @@
+"""Which images are worth labelling next: those of whose pixels a network is least sure.
+
+That is least-confidence sampling, the plainest heuristic of active learning (Settles, 2009). A network can be sure and
+wrong, and like images come together in the list: it is a place to begin, no measurement of what a mask would bring.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ...pipelines.errors import UsageError
+from ..disk import whole
+
+FILE = "confidence.csv"
+UNSURE = 0.8
+"""Pixels whose label is less probable are unsure. Below it the recipes for own images take no pseudo-label, so that
+unlabelled these pixels teach nothing; at 0.5 none of two classes would ever count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure a network is of an image: a row of confidence.csv."""
+
+    image: str
+    """Its path below the folder that was predicted."""
+    confidence: float
+    """Mean over the pixels of the label's probability, in [0, 1], to six digits."""
+    unsure_pct: float
+    """Share of the unsure pixels, in per cent."""
+    unsure_class: str
+    """The label of most of the unsure pixels, the first of several; empty where there are none."""
+
+    @classmethod
+    def of(cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str]) -> Confidence:
+        """mask: (H, W) uint8 class indices. sure: (H, W) the probability of each, in [0, 1]."""
+        labels = np.bincount(mask[sure < UNSURE], minlength=len(classes))
+        share, most = 100 * labels.sum() / mask.size, classes[labels.argmax()] if labels.any() else ""
+        return cls(image, round(float(sure.mean(dtype=np.float64)), 6), round(float(share), 4), most)
+
+
+COLUMNS = tuple(field.name for field in fields(Confidence))
+
+
+def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]:
+    """One row an image, the least sure first, then by name: these are returned. The file is there whole, or as it was
+    before."""
+    ranked = sorted(confidences, key=lambda one: (one.confidence, one.image))
+    with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for one in ranked:
+            writer.writerow([one.image, f"{one.confidence:.6f}", f"{one.unsure_pct:.4f}", one.unsure_class])
+    return ranked
+
+
+def check_csv(path: Path) -> None:
+    """Raises UsageError where something else than such a table would be overwritten."""
+    header = ",".join(COLUMNS).encode()
+    if not path.is_symlink() and not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(header)) == header:
+                return
+    raise UsageError(f"--out: {path} is there and not of a prediction: choose another folder")
