@@ -23,7 +23,7 @@ from semiseg.engine.data import prepare_manifest
 from semiseg.engine.device import Precision
 from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling
-from semiseg.engine.evaluation.scores import batches, evaluate, evaluate_each, own_share
+from semiseg.engine.evaluation.scores import batches, evaluate, evaluate_each, normalised, own_share
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation, Protocol
 from semiseg.pipelines.datasets.layouts import find_dataset
@@ -168,8 +168,8 @@ BY_HAND = {
 }
 
 
-def predicted_by_hand(network, record: Record, protocol: Protocol) -> np.ndarray:
-    """Class indices of one image, from its file on."""
+def said_by_hand(network, record: Record, protocol: Protocol) -> np.ndarray:
+    """Logits or probabilities of one image, added, from its file on."""
     image = ((np.asarray(Image.open(record.image)) / 255 - MEAN) / STD).transpose(2, 0, 1)
     size = image.shape[1:]
     logits = 0
@@ -186,7 +186,20 @@ def predicted_by_hand(network, record: Record, protocol: Protocol) -> np.ndarray
         else:
             published = protocol.name == "cps-slide"
             logits = logits + slide_by_hand(network, scaled, size, protocol.window, protocol.flip, published)
-    return logits.argmax(0)
+    return logits
+
+
+def predicted_by_hand(network, record: Record, protocol: Protocol) -> np.ndarray:
+    """Class indices of one image, from its file on."""
+    return said_by_hand(network, record, protocol).argmax(0)
+
+
+def sure_by_hand(network, record: Record, protocol: Protocol) -> np.ndarray:
+    """The largest probability of each pixel: of the mean of logits, or of probabilities."""
+    said = said_by_hand(network, record, protocol)
+    if "unimatch" in protocol.name and "slide" in protocol.name:
+        return (said / said.sum(0)).max(0)
+    return softmax(said / said_by_hand(lambda image: np.ones((1, 1, 1)), record, protocol)).max(0)
 
 
 def counted_by_hand(predicted: np.ndarray, record: Record, classes: int) -> np.ndarray:
@@ -308,6 +321,44 @@ def test_predictions_are_what_is_counted(records, name):
         assert predicted.shape == targets.shape
         for truth in range(len(CLASSES)):
             assert counts[truth].tolist() == predicted[targets == truth].bincount(minlength=len(CLASSES)).tolist()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_labels_come_with_their_probabilities(records, name, scales, flip):
+    network = Convolution(torch.float64, size=0.1)
+    protocol = protocol_of(name, scales=scales, flip=flip)
+    for record in records:
+        image = read(record.image, COLOUR)
+        mask, sure = segment(network, image, protocol, FP32)
+        np.testing.assert_allclose(sure, sure_by_hand(network.reference, record, protocol), atol=1e-5)
+        labels = full_logits(network, normalised(network, image[None], CPU), protocol)[0].argmax(0)
+        np.testing.assert_array_equal(mask, labels)
+
+
+@pytest.mark.parametrize("name", ["whole", "slide", "cps-slide", "unimatch-slide"])
+def test_looking_more_often_at_the_same_makes_no_pixel_surer(name):
+    """Three scales and mirror images of one colour all say what the image alone does."""
+
+    class Constant(Convolution):
+        def forward(self, images):
+            return torch.tensor([0.0, 1.0, -2.0])[:, None, None].expand(len(images), 3, 9, 9)
+
+    image = np.zeros((100, 72, 3), np.uint8)
+    protocols = [protocol_of(name), protocol_of(name, scales=(0.5, 1.0, 1.5), flip="unimatch" not in name)]
+    for protocol in protocols:
+        _, sure = segment(Constant(torch.float32), image, protocol, FP32)
+        np.testing.assert_allclose(sure, softmax(np.array([0.0, 1.0, -2.0]))[1], rtol=1e-6)
+
+
+def test_a_network_that_says_no_number_is_not_sure():
+    class Broken(Convolution):
+        def forward(self, images):
+            return super().forward(images) * float("nan")
+
+    _, sure = segment(Broken(torch.float32), np.zeros((32, 32, 3), np.uint8), protocol_of(), FP32)
+    assert (sure == 0).all()
 
 
 @pytest.mark.parametrize("change", [{"longest": -1.0}, {"long_side": 0.0}, {"scale": 0.0}, {"scales": ()}])
