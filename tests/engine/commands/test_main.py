@@ -47,6 +47,14 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path):
     assert json.loads(text) == seen | {"images": 9, "failed": []}
     assert len(list((tmp_path / "seen/overlays").iterdir())) == 9
 
+    code, text, _ = semiseg("predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--device", "cpu")
+    rows = (tmp_path / "seen/confidence.csv").read_text().splitlines()[1:]
+    least = ", ".join(row.partition(",")[0] for row in rows[:3])
+    assert f"worth labelling next: {least}; all in {tmp_path / 'seen/confidence.csv'}" in text.splitlines()
+    image = root / "JPEGImages/2007_000001.jpg"
+    code, text, _ = semiseg("predict", out, image, "--out", tmp_path / "one", "--device", "cpu")
+    assert "worth labelling" not in text
+
     (out / "report.html").unlink()
     assert semiseg("report", out)[0] == 0
     assert (out / "report.html").is_file()

@@ -3,6 +3,7 @@ finds, and where it writes."""
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 
@@ -12,8 +13,9 @@ import torch
 from PIL import Image
 
 from semiseg.engine import evaluate, predict
-from semiseg.engine.checkpoint import header_of, save_network
+from semiseg.engine.checkpoint import header_of, load_network, save_network
 from semiseg.engine.data import anchored
+from semiseg.engine.evaluation.protocols import upsampled
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Files
 from semiseg.pipelines.errors import UsageError
@@ -68,7 +70,7 @@ def judged(tiny, tmp_path, own_cache):
     """`judged(**files)` is a checkpoint that was trained on tmp_path/a, found with these options, and calls all
     ground, which is all that masks of a show; b has the same names, and its masks show cars alone."""
 
-    def make(**files):
+    def make(bias=(1e6, 0.0), **files):
         for value, name in enumerate("ab"):
             for id in ("x", "y", "z"):
                 for folder, picture in (
@@ -85,7 +87,8 @@ def judged(tiny, tmp_path, own_cache):
         recipe = tiny("supervised", layout="folder", data=tmp_path / "a", files=Files(masks="labels", **files))
         network = build_network("cac", "resnet18", 2, head_width=16)
         with torch.no_grad():
-            network.classifier.bias.copy_(torch.tensor([1e6, 0.0]))
+            network.classifier.weight.zero_()
+            network.classifier.bias.copy_(torch.tensor(bias))
         path = tmp_path / "best.safetensors"
         save_network(path, network.state_dict(), header_of(anchored(recipe), network, CLASSES, PALETTE), recipe)
         return path
@@ -212,6 +215,69 @@ def test_names_that_are_not_utf8_are_refused(new, run, tmp_path):
     os.rename(new("a.jpg") / "a.jpg", os.fsencode(tmp_path / "new") + b"/caf\xe9.jpg")
     with pytest.raises(UsageError, match=r"caf\\xe9.jpg"):
         run()
+
+
+def listed(out):
+    with (out / "confidence.csv").open(newline="", encoding="utf-8") as file:
+        return [tuple(row.values()) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("protocol", ["whole", "slide", "cps-slide", "unimatch-slide"])
+def test_how_sure_a_network_is_that_says_the_same_of_each_pixel(judged, new, tmp_path, protocol):
+    checkpoint = judged(bias=(0.0, np.log(3.0)))
+    new("b.jpg", "day/a, ü.jpg", "a.jpg")
+    new("c.jpg").joinpath("c.jpg").write_bytes(b"no picture")
+    scales = (1.0,) if protocol == "whole" else (1.0, 1.5)
+    settings = {"protocol": protocol, "window": 32, "scales": scales, "device": "cpu", "precision": "fp32"}
+    for _ in range(2):  # the second time over the first one's
+        done = predict(checkpoint, tmp_path / "new", tmp_path / "out", **settings)
+        rows = [(name, "0.750000", "100.0000", "car") for name in ("a.jpg", "b.jpg", "day/a, ü.jpg")]
+        assert listed(tmp_path / "out") == rows
+    assert [(one.image, one.confidence, one.unsure_class) for one in done.confidences] == [
+        (name, 0.75, "car") for name, *_ in rows
+    ]
+    assert [*done.failed] == [tmp_path / "new/c.jpg"]
+
+
+def test_the_least_sure_picture_comes_first(checkpoint, tmp_path):
+    (tmp_path / "new").mkdir()
+    means, loaded = {}, load_network(checkpoint)
+    loaded.network.eval()
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (32, 40, 3), np.uint8) // (number + 1)
+        Image.fromarray(noise).save(tmp_path / f"new/{number}.png")
+        image = ((noise / 255 - loaded.network.mean) / loaded.network.std).transpose(2, 0, 1)
+        with torch.no_grad():
+            logits = upsampled(loaded.network(torch.from_numpy(image[None]).float()), (32, 40))[0].double().numpy()
+        odds = np.exp(logits)
+        means[f"{number}.png"] = (odds.max(0) / odds.sum(0)).mean()
+    done = predict(checkpoint, tmp_path / "new", tmp_path / "out", device="cpu", precision="fp32", scale=1)
+    assert [one.image for one in done.confidences] == sorted(means, key=means.get)
+    assert [float(row[1]) for row in listed(done.out)] == pytest.approx(sorted(means.values()), abs=1e-5)
+    assert len({*means.values()}) == 6
+
+
+def test_one_picture_is_listed_by_its_name(checkpoint, new, tmp_path):
+    predict(checkpoint, new("day/a.jpg") / "day/a.jpg", tmp_path / "out", device="cpu")
+    assert [name for name, *_ in listed(tmp_path / "out")] == ["a.jpg"]
+
+
+def test_what_somebody_else_wrote_of_confidences_stays(checkpoint, new, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/confidence.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"--out: .*confidence\.csv is there and not of a prediction"):
+        predict(checkpoint, new("a.jpg"), tmp_path / "out", device="cpu")
+    assert [*(tmp_path / "out").iterdir()] == [tmp_path / "out/confidence.csv"]
+
+
+def test_a_prediction_that_is_interrupted_leaves_no_table(checkpoint, new, tmp_path):
+    def interrupt(event):
+        if event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(checkpoint, new("a.jpg", "b.jpg", "c.jpg"), tmp_path / "out", device="cpu", on_event=interrupt)
+    assert not [*(tmp_path / "out").glob("confidence*")]
 
 
 def test_folders_without_pictures_say_why(new, run, tmp_path):
