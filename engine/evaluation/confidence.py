@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
 from ..disk import whole
 
@@ -58,13 +60,14 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
     return ranked
 
 
-def check_csv(path: Path) -> None:
-    """Raises UsageError where something else than such a table would be overwritten."""
+def clear_csv(path: Path) -> None:
+    """Takes away a table of before, which would stand beside other masks. Raises UsageError where something else than
+    such a table is in its place."""
     header = ",".join(COLUMNS).encode()
     if not path.is_symlink() and not path.exists():
         return
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(header)) == header:
-                return
+    with suppress(OSError), opened(path) as file:
+        if file.read(len(header)) == header:
+            path.unlink()
+            return
     raise UsageError(f"--out: {path} is there and not of a prediction: choose another folder")

@@ -28,7 +28,7 @@ from ..models import Network, encoder_of, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
 from ..run import create_folder
-from .confidence import FILE, Confidence, check_csv, write_csv
+from .confidence import FILE, Confidence, clear_csv, write_csv
 from .protocols import confidence, full_logits, memory_of
 from .scores import evaluate_each, finite, normalised
 
@@ -143,7 +143,7 @@ def predict(
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])
     _check_out(out, names)
-    check_csv(out / FILE)
+    clear_csv(out / FILE)
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
     failed: dict[Path, str] = {}

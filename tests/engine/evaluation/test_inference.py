@@ -275,8 +275,10 @@ def test_a_prediction_that_is_interrupted_leaves_no_table(checkpoint, new, tmp_p
         if event.done == 2:
             raise KeyboardInterrupt
 
+    folder = new("a.jpg", "b.jpg", "c.jpg")
+    assert predict(checkpoint, folder, tmp_path / "out", device="cpu").table.exists()
     with pytest.raises(KeyboardInterrupt):
-        predict(checkpoint, new("a.jpg", "b.jpg", "c.jpg"), tmp_path / "out", device="cpu", on_event=interrupt)
+        predict(checkpoint, folder, tmp_path / "out", device="cpu", on_event=interrupt)
     assert not [*(tmp_path / "out").glob("confidence*")]
 
 
