@@ -74,7 +74,7 @@ def test_dry_run_needs_no_data(semiseg):
 
 
 def test_settings_that_are_changed_are_told_whatever_they_are(semiseg):
-    flags = ("--unlabeled.hue", "0.5", "--labeled.filter", "linear", "--weights", "none")
+    flags = ("--unlabeled.hue", "0.5", "--labeled.filter", "antialiased", "--weights", "none")
     _, text, _ = semiseg("train", "cps_cityscapes", "--dry-run", *flags)
     assert {"unlabeled.hue", "labeled.filter", "weights"} <= set(text.split())
     _, text, _ = semiseg("train", "cps_cityscapes", "--dry-run")
