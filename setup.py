@@ -20,6 +20,7 @@ TRAIN = [
     "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'",
 ]
 TIMM = ["timm>=1.0.15"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 DEV = [
     "pytest>=8",
     "pytest-benchmark>=5",
@@ -41,6 +42,6 @@ setup(
     packages=[f"semiseg.{room}{tail}" for room in ROOMS for tail in ("", *("." + p for p in find_packages(room)))],
     package_dir={f"semiseg.{room}": room for room in ROOMS},
     install_requires=["torch>=2.11", "numpy>=1.26"],
-    extras_require={"train": TRAIN, "timm": TIMM, "dev": DEV},
+    extras_require={"train": TRAIN, "timm": TIMM, "onnx": ONNX, "dev": DEV},
     entry_points={"console_scripts": ["semiseg = semiseg.engine.commands.main:main"]},
 )

@@ -1,6 +1,6 @@
 """Networks, methods, the training step, evaluation, checkpoints, reports and the command line.
 
-`from semiseg.engine import load_recipe, train, evaluate, predict, load_network`: see `semiseg.engine.api`.
+`from semiseg.engine import load_recipe, train, evaluate, predict, export, load_network`: see `semiseg.engine.api`.
 """
 
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ NEEDED = ("torchvision", "cv2", "PIL", "tyro", "rich", "safetensors", "matplotli
 if missing := [name for name in NEEDED if find_spec(name) is None]:
     raise ImportError(f"semiseg.engine needs {', '.join(missing)}: run  pip install -e '.[train]'  in its clone")
 
-__all__ = ["evaluate", "load_network", "load_recipe", "predict", "train"]
+__all__ = ["evaluate", "export", "load_network", "load_recipe", "predict", "train"]
 
 
 def __getattr__(name: str):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .catalogue import load_recipe
 from .checkpoint import load_network
+from .evaluation.export import Export, ExportError, export
 from .evaluation.inference import evaluate, predict
 from .events import Event, Listener, silent
 from .processes import joined, leads
@@ -20,7 +21,20 @@ from .training.result import Result
 from .training.signals import Stopped
 from .training.trainer import Trainer
 
-__all__ = ["Event", "Recipe", "Result", "Stopped", "evaluate", "load_network", "load_recipe", "predict", "train"]
+__all__ = [
+    "Event",
+    "Export",
+    "ExportError",
+    "Recipe",
+    "Result",
+    "Stopped",
+    "evaluate",
+    "export",
+    "load_network",
+    "load_recipe",
+    "predict",
+    "train",
+]
 
 
 def train(recipe: Recipe, on_event: Listener = silent) -> Result:

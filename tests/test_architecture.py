@@ -85,6 +85,8 @@ ORDERS = {
         evaluation/protocols
         evaluation/scores | evaluation/confidence
         evaluation/inference
+        evaluation/formats
+        evaluation/export
         evaluation/__init__
         training/nvml | training/signals | training/result
         training/build | training/graph

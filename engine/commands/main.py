@@ -11,7 +11,7 @@ import tyro
 
 from ...pipelines.errors import UsageError
 from .. import console
-from ..api import Stopped
+from ..api import ExportError, Stopped
 from ..catalogue import find_recipe, recipes
 from ..processes import speaks
 from ..recipe import Recipe
@@ -20,6 +20,7 @@ from .bench import bench
 from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
+from .export import export
 from .predict import predict
 from .prepare import prepare
 from .replay import replay
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable] = {
     "show": show,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "report": report,
     "replay": replay,
     "bench": bench,
@@ -46,8 +48,8 @@ COMMANDS: dict[str, Callable] = {
 def main(recipe: Callable[[], Recipe] | None = None) -> None:
     """Entry point of `semiseg`, and of the recipe scripts, which pass their recipe.
 
-    Exits with 2 where a user can mend something, with 75 where a signal ended a run that is to be started again with
-    --resume, and with 130 after Ctrl-C.
+    Exits with 2 where a user can mend something, with 1 where a network cannot be exported, with 75 where a signal
+    ended a run that is to be started again with --resume, and with 130 after Ctrl-C.
     """
     arguments = sys.argv[1:]
     console.use(stderr="--json" in arguments)
@@ -58,6 +60,8 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
             run_command(arguments)
     except UsageError as error:
         _end(with_flags(str(error)), 2)
+    except ExportError as error:
+        _end(str(error), 1)
     except Stopped as stopped:
         _end(str(stopped), INTERRUPTED if stopped.signal == signal.SIGINT else AGAIN)
     except KeyboardInterrupt:
@@ -81,7 +85,7 @@ def run_command(arguments: list[str]) -> None:
     elif command == "splits":
         splits.run(rest)
     elif command in COMMANDS:
-        if command in ("evaluate", "predict"):
+        if command in ("evaluate", "predict", "export"):
             rest = checkpoint_first(rest)
         tyro.cli(COMMANDS[command], args=rest, prog=f"semiseg {command}")
     else:

@@ -84,7 +84,7 @@ def evaluate(
     dataset = find_dataset(layout or header.layout, data or header.data, **said)
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
-    protocols = [_protocol(loaded, name=name, **settings) for name in names]
+    protocols = [protocol_of(loaded, name=name, **settings) for name in names]
     manifest = prepare_manifest(dataset, on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
     scores = evaluate_each(
@@ -134,10 +134,8 @@ def predict(
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     images, file = Path(images), find(checkpoint)
-    if out is None:
-        out = (file.parent.parent if file.parent.name == "checkpoints" else file.parent) / "predictions"
-    out = Path(out)
-    chosen = _protocol(loaded, name=protocol, **settings)
+    out = home_of(file) / "predictions" if out is None else Path(out)
+    chosen = protocol_of(loaded, name=protocol, **settings)
     reading = Reading.of(loaded.header.files | _said(files))
     sources = _images(images, out, on_event)
     home = images if images.is_dir() else images.parent
@@ -209,6 +207,11 @@ def segment(
         return mask.numpy(), confidence(said, images, protocol)[0].cpu().numpy()
 
 
+def home_of(checkpoint: Path) -> Path:
+    """Where what is made of a checkpoint's file goes: the folder of its run, else its own."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def _ready(path: Path | str, layout: str | None, device: str, precision: str) -> tuple[Checkpoint, Precision]:
     computing = resolve_precision(precision, resolve_device(device))
     computing.allow_tf32()
@@ -217,7 +220,7 @@ def _ready(path: Path | str, layout: str | None, device: str, precision: str) ->
     return checkpoint, computing
 
 
-def _protocol(checkpoint: Checkpoint, **settings: Any) -> Protocol:
+def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     """The protocol of the training, but for the settings that are given. Raises UsageError for those without sense."""
     given = {name: value for name, value in settings.items() if value is not None}
     if "scale" in given:  # whoever asks for a scale wants it instead of the training's long side

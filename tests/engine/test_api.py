@@ -73,6 +73,13 @@ def test_samples_of_nested_folders_keep_their_names(folder_root):
 
 def test_what_is_exported_is_what_is_there():
     assert isinstance(load_recipe("cac_voc"), Recipe)
-    assert sorted(semiseg.engine.__all__) == ["evaluate", "load_network", "load_recipe", "predict", "train"]
+    assert sorted(semiseg.engine.__all__) == [
+        "evaluate",
+        "export",
+        "load_network",
+        "load_recipe",
+        "predict",
+        "train",
+    ]
     with pytest.raises(AttributeError, match="no attribute 'tune'"):
         semiseg.engine.tune  # noqa: B018

@@ -1,0 +1,181 @@
+"""From a checkpoint a program that needs neither it nor this library: what `predict` says of images of one size, as one
+graph in one file, which has been read again and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from ...pipelines.errors import UsageError
+from ..checkpoint import Checkpoint, find, load_network
+from ..device import free_memory_of, resolve_device, resolve_precision
+from ..disk import whole
+from ..events import Event, Listener, silent
+from ..models import Network, encoder_of, evaluating
+from ..protocol import Protocol
+from ..run import create_folder
+from .formats import FORMATS, FormatName
+from .inference import home_of, protocol_of, segment
+from .protocols import full_logits, memory_of
+
+TOLERATED = 0.001
+"""Share of pixels that rounding may give to another class."""
+BRIGHTNESS = (0.25, 0.5, 1.0)
+
+
+class ExportError(Exception):
+    """There is no program that says what the network says. The message is one line."""
+
+
+class Export(NamedTuple):
+    """What `export` has made."""
+
+    path: Path
+    size: tuple[int, int]
+    """Height and width of the images that the program takes."""
+    classes: tuple[str, ...]
+    protocol: str
+    """How the program puts them before the network."""
+    differing: float
+    """Share of the pixels of the check, in [0, 1], to which the file gives another class than `segment`."""
+    seen: int
+    """Classes that occurred among them."""
+
+
+class Program(nn.Module):
+    """What `segment` does with a network by a protocol, in functions of torch alone."""
+
+    def __init__(self, network: Network, protocol: Protocol):
+        super().__init__()
+        self.network, self.protocol = network, protocol
+        mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (network.mean, network.std))
+        self.register_buffer("factor", (1 / (255 * std)).float())
+        self.register_buffer("offset", (-mean / std).float())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(1, H, W, 3) uint8 RGB -> (1, H, W) uint8 class indices."""
+        normalised = image.permute(0, 3, 1, 2).float() * self.factor + self.offset
+        return full_logits(self.network, normalised, self.protocol).argmax(1).to(torch.uint8)
+
+
+def export(
+    checkpoint: Path | str,
+    out: Path | str | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    format: FormatName = "pt2",
+    layout: str | None = None,
+    protocol: str | None = None,
+    on_event: Listener = silent,
+    **settings: Any,
+) -> Export:
+    """Writes a program that takes an image (1, H, W, 3) uint8 RGB and gives its class indices (1, H, W) uint8, those
+    that `predict` writes for an image of this size, in float32 on a CPU. The file holds the texts "classes" (names),
+    "palette" (RGB colours), "size" (H, W), all JSON, and "protocol".
+
+    checkpoint, layout: as `load_network` takes them. out: default: beside the checkpoint's run, with the checkpoint's
+    name. size: H and W in pixels (default: the side of the protocol's windows, which is the crop unless the recipe
+    says otherwise). format: of FORMATS. protocol, settings: as in `evaluate`.
+
+    Before the file gets its name, it is read again, and run on noise and on gradients. Raises UsageError for what a
+    user can mend; ExportError where the network cannot be exported, or more than TOLERATED of the pixels differ. Then
+    there is no file, or the one before.
+    """
+    form = FORMATS[format]
+    if missing := [name for name in form.packages if find_spec(name) is None]:
+        raise UsageError(f"--format {format}: needs {', '.join(missing)}; run pip install -e '.[onnx]' in the clone")
+    file = find(checkpoint)
+    out = home_of(file) / f"{file.stem}.{format}" if out is None else Path(out)
+    _check_out(out, file, format)
+    loaded = load_network(file, layout)
+    network, header = loaded.network.requires_grad_(False), loaded.header
+    chosen = protocol_of(loaded, name=protocol, **settings)
+    height, width = size = (chosen.window, chosen.window) if size is None else (size[0], size[1])
+    _check_size(size, loaded, chosen)
+    with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
+        texts = {name: json.dumps(value) for name, value in _said(loaded, size).items()} | {"protocol": str(chosen)}
+        data = form.pack(traced(network, chosen, size), texts)
+    images = probes(size)
+    expected = [segment(network, image, chosen, resolve_precision("fp32", resolve_device("cpu"))) for image in images]
+    create_folder(out.parent)
+    with whole(out) as draft:
+        draft.write_bytes(data)
+        with _exporting(f"{checkpoint}: what was exported as {format} cannot be run"):
+            run = form.open(draft)
+            labels = [run(image[None])[0] for image in images]
+        differing = float(np.mean([one != other for one, other in zip(labels, expected, strict=True)]))
+        if differing > TOLERATED:
+            raise ExportError(
+                f"{checkpoint}: exported as {format} it gives {100 * differing:.3g} % of the pixels of the check to "
+                f"another class, which is more than {100 * TOLERATED:g} %; nothing was written"
+            )
+    seen = len(np.unique(expected))
+    if seen == 1 < len(header.classes):
+        on_event(Event("note", "the check met one class alone: compare some photographs with those of `predict`"))
+    return Export(out, (height, width), header.classes, str(chosen), differing, seen)
+
+
+def traced(network: Network, protocol: Protocol, size: tuple[int, int]) -> ExportedProgram:
+    """The graph of `Program` for images of this height and width, with all weights."""
+    with evaluating(network):
+        image = torch.zeros(1, *size, 3, dtype=torch.uint8)
+        return torch.export.export(Program(network, protocol).eval(), (image,))
+
+
+def probes(size: tuple[int, int]) -> list[np.ndarray]:
+    """Images (H, W, 3) uint8 for a check: noise, and smooth gradients, each of several brightness."""
+    height, width = size
+    noise = np.random.default_rng(0).random((height, width, 3))
+    down, right = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None]
+    smooth = np.stack(np.broadcast_arrays(down, right, (2 - down - right) / 2), -1)
+    return [(255 * share * image).astype(np.uint8) for image in (noise, smooth) for share in BRIGHTNESS]
+
+
+def _said(checkpoint: Checkpoint, size: tuple[int, int]) -> dict[str, Any]:
+    """What the user of a program needs to know of it."""
+    return {"classes": checkpoint.header.classes, "palette": checkpoint.header.palette, "size": size}
+
+
+def _check_out(out: Path, checkpoint: Path, format: str) -> None:
+    """Raises UsageError where the name is not that of an export, or that of something else."""
+    if out.suffix != f".{format}":
+        raise UsageError(f"--out: {out} does not end in .{format}; use {out.with_suffix(f'.{format}')}")
+    if out.is_dir():
+        raise UsageError(f"--out: {out} is a folder; name a file")
+    if out.exists() and out.samefile(checkpoint):
+        raise UsageError(f"--out: {out} is the checkpoint; name another file")
+
+
+def _check_size(size: tuple[int, int], checkpoint: Checkpoint, protocol: Protocol) -> None:
+    """Raises UsageError for images that are smaller than what the network takes, or for which memory does not do."""
+    least, (height, width) = encoder_of(checkpoint.header.backbone).least, size
+    if min(size) < least:
+        raise UsageError(
+            f"--size: the network takes sides of at least {least} pixels, not {height} {width}; use "
+            f"--size {max(height, least)} {max(width, least)}"
+        )
+    needed = memory_of(protocol, height, width, len(checkpoint.header.classes))
+    free = free_memory_of(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise UsageError(
+            f"--size: for {height} {width} {protocol} needs more than {needed / 2**30:.1f} GiB of memory, where "
+            f"{free / 2**30:.1f} are free; use --size {protocol.window} {protocol.window}, and cut images into tiles"
+        )
+
+
+@contextmanager
+def _exporting(fault: str) -> Iterator[None]:
+    """What fails inside, whatever torch or another package raises, becomes an ExportError that begins so."""
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(f"{fault} ({type(error).__name__}: {' '.join(str(error).split())[:120]})") from error
