@@ -20,7 +20,7 @@ TRAIN = [
     "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'",
 ]
 TIMM = ["timm>=1.0.15"]
-ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+ONNX = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.32"]
 DEV = [
     "pytest>=8",
     "pytest-benchmark>=5",

@@ -57,5 +57,13 @@ def export(
         f"{made.seen} of {len(made.classes)} classes met"
     )
     if json:
-        document = made._asdict()
-        emit({"out": str(document.pop("path"))} | document)
+        emit(
+            {
+                "out": str(made.path),
+                "size": made.size,
+                "classes": made.classes,
+                "protocol": made.protocol,
+                "differing": made.differing,
+                "seen": made.seen,
+            }
+        )

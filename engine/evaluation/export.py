@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import Checkpoint, find, load_network
-from ..device import free_memory_of, resolve_device, resolve_precision
+from ..device import free_memory_of, out_of_memory, resolve_precision
 from ..disk import whole
 from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
@@ -29,6 +29,7 @@ from .protocols import full_logits, memory_of
 
 TOLERATED = 0.001
 """Share of pixels that rounding may give to another class."""
+CPU = torch.device("cpu")
 BRIGHTNESS = (0.25, 0.5, 1.0)
 
 
@@ -90,7 +91,8 @@ def export(
     user can mend; ExportError where the network cannot be exported, or more than TOLERATED of the pixels differ. Then
     there is no file, or the one before.
     """
-    form = FORMATS[format]
+    if (form := FORMATS.get(format)) is None:
+        raise UsageError(f"--format: must be one of {', '.join(FORMATS)}, is {format}")
     if missing := [name for name in form.packages if find_spec(name) is None]:
         raise UsageError(f"--format {format}: needs {', '.join(missing)}; run pip install -e '.[onnx]' in the clone")
     file = find(checkpoint)
@@ -99,13 +101,14 @@ def export(
     loaded = load_network(file, layout)
     network, header = loaded.network.requires_grad_(False), loaded.header
     chosen = protocol_of(loaded, name=protocol, **settings)
-    height, width = size = (chosen.window, chosen.window) if size is None else (size[0], size[1])
+    size = (chosen.window, chosen.window) if size is None else (size[0], size[1])
     _check_size(size, loaded, chosen)
-    with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
-        texts = {name: json.dumps(value) for name, value in _said(loaded, size).items()} | {"protocol": str(chosen)}
-        data = form.pack(traced(network, chosen, size), texts)
     images = probes(size)
-    expected = [segment(network, image, chosen, resolve_precision("fp32", resolve_device("cpu"))) for image in images]
+    expected = _segmented(loaded, images, chosen)
+    with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
+        said = {"classes": header.classes, "palette": header.palette, "size": size}
+        texts = {name: json.dumps(value) for name, value in said.items()} | {"protocol": str(chosen)}
+        data = form.pack(traced(network, chosen, size), texts)
     create_folder(out.parent)
     with whole(out) as draft:
         draft.write_bytes(data)
@@ -120,15 +123,18 @@ def export(
             )
     seen = len(np.unique(expected))
     if seen == 1 < len(header.classes):
-        on_event(Event("note", "the check met one class alone: compare some photographs with those of `predict`"))
-    return Export(out, (height, width), header.classes, str(chosen), differing, seen)
+        on_event(Event("note", "the check met one class alone: compare a few photographs with the masks of predict"))
+    return Export(out, size, header.classes, str(chosen), differing, seen)
 
 
 def traced(network: Network, protocol: Protocol, size: tuple[int, int]) -> ExportedProgram:
     """The graph of `Program` for images of this height and width, with all weights."""
     with evaluating(network):
         image = torch.zeros(1, *size, 3, dtype=torch.uint8)
-        return torch.export.export(Program(network, protocol).eval(), (image,))
+        program = torch.export.export(Program(network, protocol).eval(), (image,))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of this machine
+    return program
 
 
 def probes(size: tuple[int, int]) -> list[np.ndarray]:
@@ -138,11 +144,6 @@ def probes(size: tuple[int, int]) -> list[np.ndarray]:
     down, right = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None]
     smooth = np.stack(np.broadcast_arrays(down, right, (2 - down - right) / 2), -1)
     return [(255 * share * image).astype(np.uint8) for image in (noise, smooth) for share in BRIGHTNESS]
-
-
-def _said(checkpoint: Checkpoint, size: tuple[int, int]) -> dict[str, Any]:
-    """What the user of a program needs to know of it."""
-    return {"classes": checkpoint.header.classes, "palette": checkpoint.header.palette, "size": size}
 
 
 def _check_out(out: Path, checkpoint: Path, format: str) -> None:
@@ -163,13 +164,27 @@ def _check_size(size: tuple[int, int], checkpoint: Checkpoint, protocol: Protoco
             f"--size: the network takes sides of at least {least} pixels, not {height} {width}; use "
             f"--size {max(height, least)} {max(width, least)}"
         )
-    needed = memory_of(protocol, height, width, len(checkpoint.header.classes))
-    free = free_memory_of(torch.device("cpu"))
-    if free is not None and needed > free:
-        raise UsageError(
-            f"--size: for {height} {width} {protocol} needs more than {needed / 2**30:.1f} GiB of memory, where "
-            f"{free / 2**30:.1f} are free; use --size {protocol.window} {protocol.window}, and cut images into tiles"
-        )
+    free = free_memory_of(CPU)
+    if free is not None and memory_of(protocol, height, width, len(checkpoint.header.classes)) > free:
+        raise _too_large(size, checkpoint, protocol)
+
+
+def _too_large(size: tuple[int, int], checkpoint: Checkpoint, protocol: Protocol) -> UsageError:
+    needed = memory_of(protocol, *size, len(checkpoint.header.classes))
+    return UsageError(
+        f"--size: for {size[0]} {size[1]} {protocol} needs more than {needed / 2**30:.1f} GiB of memory; use "
+        f"--size {protocol.window} {protocol.window}, and cut images into tiles"
+    )
+
+
+def _segmented(checkpoint: Checkpoint, images: list[np.ndarray], protocol: Protocol) -> list[np.ndarray]:
+    """What `segment` says of images. Raises UsageError where memory does not do."""
+    try:
+        return [segment(checkpoint.network, image, protocol, resolve_precision("fp32", CPU))[0] for image in images]
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise _too_large(images[0].shape[:2], checkpoint, protocol) from None
 
 
 @contextmanager
