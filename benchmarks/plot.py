@@ -68,7 +68,7 @@ def comparison(sets: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
         axes.set_xmargin(0.12)
         axes.spines[["top", "right"]].set_visible(False)
         axes.invert_yaxis()
-    axes.set_xlabel("points of mIoU more, at the last evaluation; a dot is a draw of the labelled images")
+    axes.set_xlabel("points of mIoU more; a dot is a draw of the labelled images")
     drawn(figure, path)
 
 
