@@ -337,7 +337,8 @@ def test_predict_takes_a_published_file(semiseg, cac_file, voc_root, tmp_path):
     image = voc_root() / "JPEGImages/2007_000001.jpg"
     code, text, err = semiseg("predict", "--init", cac_file, image, "--out", tmp_path / "seen", "--json")
     assert code == 0, err
-    assert json.loads(text) == {"out": str(tmp_path / "seen"), "images": 1, "failed": []}
+    seen = tmp_path / "seen"
+    assert json.loads(text) == {"out": str(seen), "images": 1, "failed": [], "confidence": str(seen / "confidence.csv")}
     mask = np.asarray(Image.open(tmp_path / "seen/masks/2007_000001.png"))
     assert mask.shape == (40, 56)
     checkpoint = load_network(cac_file)
