@@ -65,25 +65,17 @@ def _flatten(values: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-ELSEWHERE = (
-    "name",
-    "layout",
-    "files",
-    "split",
-    "seed",
-    "batch",
-    "lr",
-    "backbone_lr",
-    "weight_decay",
-    "unlabeled_ratio",
-)
-"""Fields that a summary has under other names, or that say which data it is."""
+ELSEWHERE = {
+    *("name", "layout", "files", "split", "seed"),
+    *("batch", "unlabeled_ratio", "lr", "backbone_lr", "weight_decay", "fidelity"),
+}
+"""Fields that say which data it is, and those that a summary has under other names."""
 
 
 def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     """All that decides the result on given data, by name: the `summary`, then every other field by its flag."""
     unused = () if recipe.views.windows else ("unlabeled",)
-    fields = {name: value for name, value in recipe.decisive(fresh=True).items() if name not in (*ELSEWHERE, *unused)}
+    fields = {name: value for name, value in recipe.decisive(fresh=True).items() if name not in {*ELSEWHERE, *unused}}
     listed = summary(recipe, classes)
     return listed | {name: value for name, value in leaves(fields).items() if name not in listed}
 

@@ -97,8 +97,9 @@ def test_means_of_processes_differ_from_the_mean_where_void_pixels_do(tiny):
 )
 def test_dry_run_states_the_published_numbers_without_data(dry_run, name, steps, lr, backbone_lr, decay, weights):
     document = dry_run(name, "--json")
-    assert document["published"] == document["effective"]
-    values = document["effective"]
+    values, published = document["effective"], document["published"]
+    assert published | {"schedule": values["schedule"]} == values
+    assert published["schedule"] == load_recipe(name).as_published().schedule
     assert values["steps"] == steps
     assert values["loss_weights"] == {"supervised": 1.0} | weights
     assert values["batch"] == {"labeled": 8, "unlabeled": 8 if weights else 0}
