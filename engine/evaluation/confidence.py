@@ -20,8 +20,8 @@ from ..disk import whole
 
 FILE = "confidence.csv"
 UNSURE = 0.8
-"""Pixels whose label is less probable are unsure. Below it the recipes for own images take no pseudo-label, so that
-unlabelled these pixels teach nothing; at 0.5 none of two classes would ever count."""
+"""Pixels whose label is less probable are unsure. Below it FixMatch and UniMatch on own images take no pseudo-label, so
+that unlabelled these pixels teach them nothing; at 0.5 none of two classes would ever count."""
 
 
 @dataclass(frozen=True, slots=True)
