@@ -151,9 +151,10 @@ def _values(lines: list[dict], name: str) -> list[float]:
 
 
 def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
-    """A value by its steps, where any line knows it."""
+    """A value by its steps, where any line knows it; a single one is a dot, as no line could be seen."""
     known = [line for line in lines if line.get(name) is not None]
     if known:
+        style = {"marker": "o" if len(known) == 1 else ""} | style
         axes.plot(_values(known, "step"), _values(known, name), **style)
 
 

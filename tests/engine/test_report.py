@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     page = write_report(begun(recipe, tmp_path / "run", log, MARKUP, MARKUP)).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+@pytest.mark.parametrize(("steps", "dots"), [((1,), 3), ((1, 2), 1)])
+def test_a_run_of_one_log_line_is_drawn_as_dots(tiny, tmp_path, steps, dots):
+    """Of the loss and of the learning rate, beside the one of the evaluation."""
+    lines = [{"step": step, "loss": 2.0, "lr": 0.1} for step in steps] + [{"step": steps[-1], "val/miou": 0.5}]
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", "".join(json.dumps(x) + "\n" for x in lines))
+    curves = write_report(folder).read_text().partition("<h2>Curves</h2>")[2].partition("<h2>")[0]
+    assert len(re.findall(r'<g clip-path="[^"]+">\s*<use', curves)) == dots
 
 
 def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path):
