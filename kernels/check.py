@@ -15,7 +15,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -173,8 +174,21 @@ def check(device: torch.device | str, dtype: torch.dtype) -> list[Result]:
     Returns a result for each; one that is wrong, or raises, has a `problem`, and the others go on.
     """
     device = torch.device(device)
-    with _dispatch.refusing(()):
+    with _dispatch.refusing(()), _single_precision():
         return [_check(*cases, device, dtype) for cases in zip(_cases(device), _cases(torch.device("cpu")))]
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """float32 means float32, whatever this process allows besides."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def refuse(results: Iterable[Result]) -> dict[str, str]:

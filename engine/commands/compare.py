@@ -91,12 +91,16 @@ def compare(arguments: list[str]) -> None:
             cost = f"{len(where)} at a time, with {where[0].threads} thread(s) each"
             console.say(f"{waiting} of {len(comparison.entries)} runs to go, {cost}, in {options.out}")
         number = itertools.count(len(comparison.entries) - waiting + 1)
+        failed = None
         try:
             train_all(comparison.entries, where, lock, lambda entry: record(comparison, entry, next(number)), listener)
         except RunFailed as error:
-            print(f"semiseg: {error}", file=sys.stderr)
+            failed = error
+        if not failed or any(entry.run.finished for entry in comparison.entries):
+            show(comparison, options)
+        if failed:
+            print(f"semiseg: {failed}", file=sys.stderr)
             sys.exit(1)
-        show(comparison, options)
 
 
 def planned(methods: Sequence[str], options: Options, flags: Sequence[str]) -> Comparison:

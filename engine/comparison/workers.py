@@ -88,11 +88,11 @@ def train_all(
 
     lock: the number of an open file, which is kept until the last process has ended. on_finished: is told of each run
     when it is; progress counts the steps of all.
-    Whatever ends it stops the processes, all saved. Raises UsageError or RunFailed for a run that failed, with the last
-    line that it left, and Stopped after a signal.
+    A run that breaks down is told of, and the others go on; in the end RunFailed is raised. What a user can mend, as
+    UsageError, and a signal, as Stopped, ends it at once. Whatever ends it stops the processes, all saved.
     """
     waiting = [entry for entry in entries if not entry.run.finished]
-    free, working = list(places), []
+    free, working, failed = list(places), [], []
     with ending(lambda text: on_event(Event("note", text))) as signals:
         try:
             while waiting or working:
@@ -102,8 +102,13 @@ def train_all(
                 for worker in [worker for worker in working if worker.process.poll() is not None]:
                     working.remove(worker)
                     free.append(worker.place)
-                    _require_success(worker)
-                    on_finished(worker.entry)
+                    try:
+                        _require_success(worker)
+                    except RunFailed as error:
+                        failed.append(str(error))
+                        on_event(Event("note", failed[-1]))
+                    else:
+                        on_finished(worker.entry)
                 if signals:
                     raise Stopped(signals[0], "stopped, all saved; the same command goes on")
                 on_event(_progress(entries))
@@ -112,6 +117,9 @@ def train_all(
                 worker.process.terminate()
             for worker in working:
                 worker.process.wait()
+    if failed:
+        others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
+        raise RunFailed(f"{failed[0]}{others}; the same command tries again")
 
 
 def log_of(entry: Entry) -> Path:

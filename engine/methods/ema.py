@@ -50,6 +50,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.config = config
         self.network = network.requires_grad_(False)
+        self.register_buffer("share", torch.zeros(()), persistent=False)
         self.train()
 
     def train(self, mode: bool = True) -> Teacher:
@@ -65,16 +66,26 @@ class Teacher(nn.Module):
         for own, its in zip(self.network.state_dict().values(), student.state_dict().values(), strict=True):
             own.copy_(its)
 
+    def expect(self, step: int) -> None:
+        """Sets how far `follow` goes after optimizer step `step`, counted from 0."""
+        self.share.fill_(1 - self.kept(step))
+
     @torch.no_grad()
-    def follow(self, student: Network, step: int) -> None:
-        """One step towards the student, whose optimizer has made step `step`, counted from 0."""
+    def follow(self, student: Network) -> None:
+        """One step towards the student. What a graph of it repeats reads `share` anew."""
         averaged = list(zip(self.network.parameters(), student.parameters(), strict=True))
+        copied = []
         for own, its in zip(self.network.buffers(), student.buffers(), strict=True):
             if self.config.ema_buffers == "averaged" and own.is_floating_point():
                 averaged.append((own, its))
             elif self.config.ema_buffers != "own":
-                own.copy_(its)
-        torch._foreach_lerp_(*map(list, zip(*averaged)), 1 - self.kept(step))
+                copied.append((own, its))
+        own, its = map(list, zip(*averaged))
+        way = torch._foreach_sub(its, own)
+        torch._foreach_mul_(way, self.share)
+        torch._foreach_add_(own, way)
+        if copied:
+            torch._foreach_copy_(*map(list, zip(*copied)))
 
     def kept(self, step: int) -> float:
         """How much of itself is left after step `step`."""
@@ -91,9 +102,14 @@ class TeacherMethod(Method):
         if self.teacher:
             self.teacher.become(self.student)
 
-    def after_step(self, step: int) -> None:
+    def before_step(self, step: int, progress: float) -> None:
+        super().before_step(step, progress)
         if self.teacher:
-            self.teacher.follow(self.student, step)
+            self.teacher.expect(step)
+
+    def after_step(self) -> None:
+        if self.teacher:
+            self.teacher.follow(self.student)
 
     def students_labels(self, windows: Tensor) -> Tensor | None:
         """(N, S, S) uint8: the student's own, in evaluation mode, on windows (N, 3, S, S); None without a teacher."""

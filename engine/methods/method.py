@@ -125,8 +125,8 @@ class Method(nn.Module):
         and no graph."""
         return None if self.steady else progress
 
-    def before_step(self, progress: float) -> None:
-        """Called before each optimizer step, outside of what a graph holds."""
+    def before_step(self, step: int, progress: float) -> None:
+        """Called before optimizer step `step`, counted from 0, outside of what a graph holds."""
         if self.config.ramp:
             risen = (progress - self.start) / self.config.ramp
             self.gain.fill_(math.exp(-5 * (1 - min(max(risen, 0), 1)) ** 2))
@@ -197,8 +197,8 @@ class Method(nn.Module):
     def begin(self) -> None:
         """Called once the networks have the weights that training starts from."""
 
-    def after_step(self, step: int) -> None:
-        """Called after optimizer step `step`, counted from 0. Reads nothing on the host."""
+    def after_step(self) -> None:
+        """Called after each optimizer step, within what a graph holds: depends on tensors alone."""
 
     def predictor(self) -> Network:
         """The network that is saved, and whose score decides which step is the best."""

@@ -58,10 +58,8 @@ class Step:
             for group, lr in zip(self.optimizer.param_groups, self.group_lr.tolist(), strict=True):
                 group["lr"] = lr
         progress = step / self.recipe.steps
-        self.method.before_step(progress)
-        losses = self._make(batch, progress)
-        self.method.after_step(step)
-        return losses
+        self.method.before_step(step, progress)
+        return self._make(batch, progress)
 
     def _make(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """All that one graph can hold."""
@@ -77,6 +75,8 @@ class Step:
             with record_function("optimizer"):
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
+            with record_function("after the step"):
+                self.method.after_step()
             return {name: loss.detach() for name, loss in losses.items()}
 
         if self.graph is None:
@@ -102,13 +102,19 @@ class Step:
         return Graph(self.changed, device, capture) if asked != "off" and not reason else None
 
     def changed(self) -> dict[str, list[Tensor]]:
-        """The tensors that a step changes: buffers one by one, the rest in the optimizer's groups."""
+        """The tensors that a step changes: buffers one by one, the rest in the optimizer's groups, and a teacher's."""
         changed = {name: [buffer] for name, buffer in self.method.named_buffers()}
+        trained = set()
         for group in self.optimizer.param_groups:
             changed[group["name"]] = group["params"]
+            trained.update(group["params"])
+            # A parameter that has had no gradient yet has no state.
             states = [self.optimizer.state.get(parameter, {}) for parameter in group["params"]]
             for key in {key: None for state in states for key in state}:
-                changed[f"{key} of {group['name']}"] = [state[key] for state in states if torch.is_tensor(state[key])]
+                tensors = [state[key] for state in states if torch.is_tensor(state.get(key))]
+                changed[f"{key} of {group['name']}"] = tensors
+        if others := [parameter for parameter in self.method.parameters() if parameter not in trained]:
+            changed["parameters that are not trained"] = others
         return changed
 
     def state_dict(self) -> dict:

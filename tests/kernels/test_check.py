@@ -20,6 +20,19 @@ def test_every_operator_is_right(device, dtype):
         assert result.seconds > 0
 
 
+def test_float32_is_float32_whatever_the_process_allows(device):
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        assert wrong(check.check(device, torch.float32)) == {}
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def wrong(results):
     return {result.operator: result.problem for result in results if result.problem}
 

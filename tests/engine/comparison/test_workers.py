@@ -116,12 +116,10 @@ def test_every_place_has_its_gpu(entries, lock):
     ("kind", "error", "words"),
     [
         ("faulty", UsageError, "seed 0: --lr: the loss is not finite any more (all it said: "),
-        ("broken", RunFailed, "failed: RuntimeError: no such thing; all it said: "),
-        ("killed", RunFailed, "was ended by signal 9 "),
         ("stopped", Stopped, "stopped after step 7; the same command goes on"),
     ],
 )
-def test_a_run_that_fails_ends_the_others_and_says_why_in_one_line(entries, lock, kind, error, words):
+def test_what_a_user_can_mend_ends_the_others_and_is_told_in_one_line(entries, lock, kind, error, words):
     failing, waiting, never = entries(kind, "waits", "fine")
     with pytest.raises(error) as caught:
         # The one that waits starts first, so that it is at work when the other fails.
@@ -131,6 +129,22 @@ def test_a_run_that_fails_ends_the_others_and_says_why_in_one_line(entries, lock
     assert not never.folder.exists()
     assert not waiting.run.finished
     assert log_of(failing).exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("broken", "failed: RuntimeError: no such thing; all it said: "), ("killed", "was ended by signal 9 ")],
+)
+def test_the_others_go_on_where_a_run_breaks_down(entries, lock, kind, words):
+    runs, told, finished = entries(kind, "fine", kind, "fine"), [], []
+    with pytest.raises(RunFailed) as caught:
+        train_all(runs, [Place(1)], lock, finished.append, told.append)
+    assert words in str(caught.value)
+    assert str(caught.value).endswith(" (1 more failed); the same command tries again")
+    assert finished == [runs[1], runs[3]]
+    notes = [event.text for event in told if event.kind == "note"]
+    assert [words in note for note in notes] == [True, True]
+    assert log_of(runs[2]).exists()
 
 
 def test_a_signal_stops_all_and_the_next_call_goes_on(entries, lock):

@@ -86,7 +86,7 @@ def test_a_ramp_brings_unlabelled_terms_in_slowly(tiny, random_batch, name, star
     """exp(-5 (1 - t)^2) with t = (progress - start) / ramp, 1 from the ramp's end on; the supervised term has its
     weight."""
     method = sure_of_noise(made(tiny, name, {"ramp": 0.4} | ({"start": start} if name == "cac" else {})))
-    method.before_step(progress)
+    method.before_step(0, progress)
     losses = method.losses(random_batch(method.views.unlabeled), 0.5)
     weights = method.weights()
     unlabeled = sum(weights[term] * losses[term] for term in losses if term not in ("loss", "supervised"))

@@ -161,6 +161,57 @@ def test_every_small_buffer_is_compared(tiny, random_batch) -> None:
         assert sum(tensor is one for one in held) == 1
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_term_that_starts_late_is_captured_before_and_after(tiny, random_batch, optimizer) -> None:
+    """Of the projector AdamW holds nothing before its first gradient."""
+    recipe = tiny("cac", steps=40, optimizer=optimizer, lr=1e-3)
+    recipe.method.start = 0.25
+    _, step = losses_of(recipe, random_batch)
+    step.graph, phases = graph_of(step, faithful_step), {}
+    for number in range(STEPS):
+        step(random_batch("pair", number), number)
+        phases[step.graph.phase] = step.graph.captured is not None
+    assert list(phases.values()) == [True, True]
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "unimatch_v2"])
+def test_the_teacher_follows_within_the_graph(tiny, random_batch, name) -> None:
+    """By the share of each step, not by that of the one that was captured."""
+    recipe = tiny(name, steps=40)
+    (plain, ours) = (losses_of(recipe, random_batch, capture) for capture in (None, faithful_step))
+    assert ours[1].graph.captured
+    assert ours[0] == plain[0]
+    for own, other in zip(ours[1].method.teacher.parameters(), plain[1].method.teacher.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_a_teacher_that_a_replay_leaves_behind_is_noticed(tiny, random_batch) -> None:
+    says: list[str] = []
+
+    def without_teacher(call):
+        replay, losses = faithful_step(call)
+
+        def replay_without() -> None:
+            kept = [parameter.clone() for parameter in step.method.teacher.parameters()]
+            replay()
+            torch._foreach_copy_(list(step.method.teacher.parameters()), kept)
+
+        return replay_without, losses
+
+    _, step = losses_of(tiny("mean_teacher", steps=40), random_batch, None, says)
+    step.graph = graph_of(step, without_teacher)
+    for number in range(WARM_UP + 1):
+        step(random_batch("weak_strong", number), number)
+    assert len(says) == 1
+    assert "parameters that are not trained otherwise, by 1 of the change" in says[0]
+
+
+def faithful_step(call):
+    """As `faithful`, of a step, whose losses it knows once it has been made."""
+    losses: dict[str, torch.Tensor] = {}
+    return (lambda: losses.update(call())), losses
+
+
 def test_a_batch_of_another_shape_is_no_batch_of_a_captured_step() -> None:
     toy = Toy()
     for _ in range(WARM_UP + 1):

@@ -32,10 +32,13 @@ def broken(tiny, voc_root, monkeypatch):
     by a factor after step `at`."""
 
     def build(at: int, factor: float, **changes) -> Path:
-        def after_step(self, step):
-            if step + 1 == at:
+        steps = []
+
+        def after_step(self):
+            if steps[-1] + 1 == at:
                 self.network.classifier.weight.data.mul_(factor)
 
+        monkeypatch.setattr(Supervised, "before_step", lambda self, step, progress: steps.append(step))
         monkeypatch.setattr(Supervised, "after_step", after_step)
         trainer = Trainer(tiny("supervised", data=voc_root(), eval_every=100, **({"steps": 9} | changes)))
         with pytest.raises(UsageError, match=r"semiseg replay .*run"):
