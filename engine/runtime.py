@@ -30,9 +30,9 @@ class Runtime:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     backend: Literal["auto", *BACKENDS] = "auto"
-    """Input pipeline; auto: dali with a GPU (or what its check leaves: dali_whole, which decodes whole images to cut
-    windows from, or host); without one resident (files are decoded once, into the cache) where the data set is packed
-    already or small, else host."""
+    """Input pipeline; auto: resident (files are decoded once, into the cache, and on a GPU kept in its memory) where
+    the data set is packed already or small; else dali with a GPU (or what its check leaves: dali_whole, which decodes
+    whole images to cut windows from, or host), and host without one."""
     threads: int = 0
     """Threads of the input pipeline (0: one a core)."""
     precision: PrecisionName = "auto"

@@ -1,9 +1,11 @@
 """Fused operations for semi-supervised segmentation. They know torch and nothing of the rest of this project.
 
 Each name is one file with its mathematics, operator and function, beside Triton kernels in `gpu/`, an implementation in
-bounded memory in `cpu/` and a plain definition in `reference/`, which float64 tensors and other devices get.
+bounded memory in `cpu/` and a plain definition in `reference/`, which float64 tensors and other devices get, and CPU
+tensors of `cut_windows`.
 """
 
+from .cut_windows import cut_windows
 from .cutmix import box_mask, cutmix
 from .directional_contrast import directional_contrast
 from .photometric import photometric
@@ -16,6 +18,7 @@ from .upsample_mse import upsample_mse
 
 __all__ = [
     "box_mask",
+    "cut_windows",
     "cutmix",
     "directional_contrast",
     "mixed_pseudo_label",

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from . import _triton
-from .gpu import cutmix, directional_contrast, photometric, pseudo_label, ranking, upsample
+from .gpu import cut_windows, cutmix, directional_contrast, photometric, pseudo_label, ranking, upsample
 from .gpu import upsample_confusion as confusion
 from .gpu import upsample_cross_entropy as cross_entropy
 from .gpu import upsample_mse as squared_error
@@ -149,6 +149,12 @@ def _photometric(dtype: torch.dtype) -> None:
         photometric.photometric(images, _meta(16, 3, 4), deviation, _meta(3), _meta(3), radius, blur_last, dtype)
 
 
+def _windows(channels: int, filter: str) -> None:
+    result = _meta(16, 321, 321, 3, dtype=torch.uint8) if channels == 3 else _meta(16, 321, 321, dtype=torch.uint8)
+    pixels, places = _meta(1 << 30, dtype=torch.uint8), _meta(16, cut_windows.FIELDS, dtype=torch.int64)
+    cut_windows.cut_windows(pixels, places, result, channels, filter, (0, 0, 0))
+
+
 def cases() -> Iterator[Callable[[], Any]]:
     """Calls of all launchers: sizes of the published training runs, and what else selects another kernel."""
     for dtype in FLOATS:
@@ -182,6 +188,9 @@ def cases() -> Iterator[Callable[[], Any]]:
     yield partial(_upsample, torch.float32, torch.contiguous_format)
     yield partial(_upsample, torch.bfloat16, torch.contiguous_format, align_corners=False)
     yield partial(_cutmix, torch.uint8, torch.channels_last)
+    for filter in cut_windows.CODES:
+        yield partial(_windows, 3, filter)
+    yield partial(_windows, 1, "nearest")
 
 
 @dataclass

@@ -95,6 +95,16 @@ def _cases(device: torch.device) -> list[_Case]:
     )
     pictures, size = [random(2, 3, 37, 29) for _ in range(2)], (37, 29)
     contrast = (*labels, *confidence)
+    # Of images of 19 x 23 pixels: larger than they are and padded, and smaller and mirrored; of masks of 37 x 29 alike.
+    places = torch.tensor(
+        [
+            [0, 23, 2, 3, 8, 9, 700, 1, 0, 10, 12, 2, 1, 0],
+            [19 * 23 * 3, 23, 0, 1, 19, 22, 1600, 0, 1, 12, 12, 0, 2, 1],
+        ],
+        device=device,
+    )
+    mask_places = places.clone()
+    mask_places[:, :2] = torch.tensor([[0, 29], [37 * 29, 29]], device=device)
     return [
         _Case("directional_contrast", lambda f, a, b, n: f(a, b, *contrast, n, bank_labels), features, 2),
         _Case(
@@ -131,6 +141,15 @@ def _cases(device: torch.device) -> list[_Case]:
             [*logits, 3 * random(2, 5, 9, 11)],
             1,
         ),
+        *(
+            _Case(
+                f"cut_windows {filter}",
+                lambda f, _, filter=filter: f(images.flatten(), places, 14, filter=filter, fill=(124, 116, 104)),
+                [logits[0]],
+            )
+            for filter in ("cubic", "antialiased", "linear", "nearest")
+        ),
+        _Case("cut_windows of masks", lambda f, _: f(target.flatten(), mask_places, 14, channels=1), [logits[0]]),
         _Case("cutmix", lambda f, a, b: f(a, b, boxes), pictures, 2),
         _Case("photometric", lambda f, m: f(images, m, blur, mean, std, dtype=m.dtype), [matrix]),
         _Case(

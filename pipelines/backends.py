@@ -13,13 +13,16 @@ import torch
 from .batch import Backend
 from .dali import DaliBackend, installed
 from .datasets.manifest import Record, sizes_of, watch_of
-from .datasets.pack import is_packed, open_pack, packed_bytes
+from .datasets.pack import gib, is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
-from .resident import ResidentBackend
+from .memory import free_memory_of_gpu
+from .resident import DeviceResidentBackend, ResidentBackend
 
 SMALL = 256 << 20
 """Decoded bytes of records that `auto` packs without being asked: seconds of work."""
+SHARE = 0.25
+"""Of a GPU's free memory that decoded images may take."""
 
 
 def _files(records: Sequence[Record]) -> tuple[list[Path], list[Path | None], np.ndarray]:
@@ -38,9 +41,18 @@ def _host(records: Sequence[Record], *, device: torch.device, threads: int, **_:
     return HostBackend(*_files(records), threads=threads, pinned=pinned, watch=watch_of(records))
 
 
-def _resident(records: Sequence[Record], *, device: torch.device, threads: int, **packing: Any) -> ResidentBackend:
-    pack = open_pack(records, threads=threads, **packing)
-    return ResidentBackend(pack, *_files(records), threads=threads, pinned=device.type == "cuda")
+def _resident(
+    records: Sequence[Record], *, device: torch.device, threads: int, say: Callable[[str], None], **packing: Any
+) -> ResidentBackend | DeviceResidentBackend:
+    pack = open_pack(records, threads=threads, say=say, **packing)
+    if device.type != "cuda":
+        return ResidentBackend(pack, *_files(records), threads=threads)
+    need, room = packed_bytes(records), SHARE * free_memory_of_gpu(device)
+    if need <= room:
+        say(f"backend resident: {gib(need)} of decoded images in the GPU's memory")
+        return DeviceResidentBackend(pack, *_files(records), device)
+    say(f"backend resident: {gib(need)} of decoded images stay in host memory, as more than {gib(room)} of the GPU's")
+    return ResidentBackend(pack, *_files(records), threads=threads, pinned=True)
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {
@@ -61,11 +73,18 @@ def available() -> list[str]:
     return [name for name in BACKENDS if name not in DECODING or installed()]
 
 
-def unproven(name: str, device: torch.device) -> list[str]:
-    """What may serve a name that `open_backend` takes and has to be checked on the device before, the best first."""
-    if device.type != "cuda" or not installed():
+def small(records: Sequence[Record], folder: Path | None) -> bool:
+    """Whether `auto` keeps these records decoded: they are packed already, or soon."""
+    return folder is not None and (packed_bytes(records) <= SMALL or is_packed(records, folder))
+
+
+def unproven(name: str, device: torch.device, small: bool = False) -> list[str]:
+    """What may serve a name that `open_backend` takes, for records that are `small` or not, and has to be checked on
+    the device before, the best first."""
+    if device.type != "cuda":
         return []
-    return [one for one in DECODING if name in ("auto", one)]
+    kept = ["resident"] if name == "resident" or (name == "auto" and small) else []
+    return kept + ([one for one in DECODING if name in ("auto", one)] if installed() else [])
 
 
 def open_backend(
@@ -80,7 +99,7 @@ def open_backend(
 ) -> Backend:
     """One of BACKENDS, or `auto`. Plans mean the records by their place in the sequence.
 
-    auto: dali with a GPU; without one resident where the records are packed already or small, else host.
+    auto: resident where the records are packed already or small; else dali with a GPU, and host without one.
     device: where batches are wanted. threads: 0 for one a core. folder, say, on_progress: as in `open_pack`; without a
     folder `auto` packs nothing.
     Raises UsageError for another name, where DALI is wanted and not installed, and where a pack is wanted and cannot be
@@ -91,11 +110,10 @@ def open_backend(
         if name not in BACKENDS:
             raise UsageError(f"backend: {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
         return BACKENDS[name](records, **options)
-    if device.type == "cuda":
-        return _dali(records, **options)
-    if folder is not None and (packed_bytes(records) <= SMALL or is_packed(records, folder)):
+    other = "dali" if device.type == "cuda" and installed() else "host"
+    if small(records, folder):
         try:
             return _resident(records, **options)
         except UsageError as error:  # what nobody asked for must not stop a run
-            say(f"backend host: {error}")
-    return _host(records, **options)
+            say(f"backend {other}: {error}")
+    return BACKENDS[other](records, **options)

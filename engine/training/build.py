@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...pipelines.backends import open_backend
+from ...pipelines.backends import open_backend, small
 from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.loader import Loader
@@ -108,6 +108,11 @@ def open_method(
             if isinstance(network, Network):
                 network.compile()
     return method.train()
+
+
+def is_small(data: Data) -> bool:
+    """Whether `--backend auto` keeps the images decoded."""
+    return small([*data.labeled, *data.unlabeled], data.manifest.folder)
 
 
 def open_loader(

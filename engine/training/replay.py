@@ -25,7 +25,7 @@ from ..methods import Method
 from ..recipe import Files, Recipe
 from ..run import Run
 from ..serial import plain, typed
-from .build import open_loader, open_method
+from .build import is_small, open_loader, open_method
 from .resume import require_same_data
 from .state import load_save
 from .step import Step
@@ -103,7 +103,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
     _, state = load_save(run.checkpoints, note, mend=False)
     found = prepare_data(recipe, on_event)
     require_same_data(run, recipe, found)
-    recipe = trusted(recipe, precision, note)
+    recipe = trusted(recipe, precision, note, is_small(found))
     torch.manual_seed(recipe.seed)
     method = open_method(recipe, found, precision.device, fresh=state is None, on_event=on_event)
     step = Step(recipe, method, precision, note)

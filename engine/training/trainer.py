@@ -38,7 +38,7 @@ from ..processes import (
 from ..recipe import Recipe
 from ..run import Run, create_new, require_packages
 from ..sheet import draw
-from .build import open_loader, open_method
+from .build import is_small, open_loader, open_method
 from .forecast import GIB, fitted
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
@@ -84,7 +84,7 @@ class Trainer:
             self.data = prepare_data(recipe, on_event)
             if run is not None:
                 require_same_data(run, recipe, self.data)
-            self.recipe = trusted(recipe, self.precision, self._note)
+            self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data))
         recipe, told = of_first(self._fitted())
         self.recipe = recipe
         torch.manual_seed(recipe.seed)

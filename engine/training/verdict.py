@@ -156,8 +156,9 @@ def problem_of(results: Sequence[Result]) -> str | None:
     return next((result.problem for result in results if result.problem), None)
 
 
-def trusted(recipe: Recipe, precision: Precision, say: Say) -> Recipe:
-    """The recipe with those of its fast paths that are right on this device; what is refused is said, and why.
+def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False) -> Recipe:
+    """The recipe with those of its fast paths that are right on this device; what is refused is said, and why. small:
+    what `pipelines.backends.small` says of its data.
 
     Wrong operators are served by their plain definitions from then on in this process. Raises UsageError for a backend
     that is asked for by name and refused.
@@ -167,7 +168,7 @@ def trusted(recipe: Recipe, precision: Precision, say: Say) -> Recipe:
         for problem in dict.fromkeys(problems.values()):
             names = ", ".join(name for name in problems if problems[name] == problem)
             say(f"kernel {names}: refused ({problem}); the plain definition is used instead")
-    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, say))
+    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, small, say))
     if recipe.runtime.compile:
         problem = problem_of(verdict(steps("compiled", Subject.of(recipe), precision), say))
         if problem:
@@ -176,8 +177,8 @@ def trusted(recipe: Recipe, precision: Precision, say: Say) -> Recipe:
     return recipe
 
 
-def _backend(asked: str, device: torch.device, say: Say) -> str:
-    names = unproven(asked, device)
+def _backend(asked: str, device: torch.device, small: bool, say: Say) -> str:
+    names = unproven(asked, device, small)
     for name, following in zip(names, [*names[1:], PLAIN]):
         problem = problem_of(verdict(backend(name, device), say))
         if problem is None:

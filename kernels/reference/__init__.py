@@ -3,6 +3,7 @@
 They materialise whatever they like. The kernels are tested against them, and they serve float64 tensors.
 """
 
+from .cut_windows import cut_windows
 from .cutmix import box_mask, cutmix
 from .directional_contrast import affordable_rows, directional_contrast
 from .photometric import photometric
@@ -16,6 +17,7 @@ from .upsample_mse import upsample_mse
 __all__ = [
     "affordable_rows",
     "box_mask",
+    "cut_windows",
     "cutmix",
     "directional_contrast",
     "mixed_pseudo_label",

@@ -263,10 +263,10 @@ def _packed(
     images = sum(len(one.shape) == 3 for one in missing)
     if need + SPARE > free:
         raise UsageError(
-            f"packing {images:,} images takes {_gib(need)} and {home} has {_gib(free)} free: free space there, "
+            f"packing {images:,} images takes {gib(need)} and {home} has {gib(free)} free: free space there, "
             "set SEMISEG_CACHE elsewhere, or take --backend host"
         )
-    say(f"packing {images:,} images: {_gib(need)} into {home}")
+    say(f"packing {images:,} images: {gib(need)} into {home}")
 
     # The file of the old index is appended to; readers of it map no more than it tells them.
     pixels = home / index.pixels if alive else _new_file(home)
@@ -357,5 +357,6 @@ def _written(home: Path) -> Iterator[None]:
         ) from None
 
 
-def _gib(count: int) -> str:
+def gib(count: float) -> str:
+    """Bytes in words."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"

@@ -34,8 +34,8 @@ def test_half_precision_contrast_uses_tensor_cores_and_spills_nothing(rows):
 
 def test_every_kernel_compiles_and_hardly_spills(rows):
     assert {row.operator for row in rows} >= {
-        "cutmix", "directional_contrast", "photometric", "pseudo_label", "upsample", "upsample_confusion",
-        "upsample_cross_entropy", "upsample_mse",
+        "cut_windows", "cutmix", "directional_contrast", "photometric", "pseudo_label", "upsample",
+        "upsample_confusion", "upsample_cross_entropy", "upsample_mse",
     }  # fmt: skip
     wrong = []
     for row in rows:

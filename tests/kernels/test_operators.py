@@ -32,6 +32,13 @@ def calls(device, seed=0):
     valid = torch.arange(30, device=device) < 28
     boxes = torch.tensor([[[1, 1, 7, 6]], [[0, 2, 5, 8]]], device=device)
     images, blur = integers(0, 256, (2, 9, 8, 3), torch.uint8), torch.tensor([True, False], device=device)
+    places = torch.tensor(
+        [
+            [0, 8, 1, 2, 5, 4, 700, 1, 0, 4, 5, 2, 0, 0],
+            [216, 8, 0, 0, 9, 8, 1500, 0, 0, 6, 5, 0, 1, 1],
+        ],
+        device=device,
+    )
     unit = [F.normalize(random(count, 8), dim=1) for count in (30, 30, 50)]
     logits, pictures = [random(2, 5, 4, 3) for _ in range(2)], [random(2, 3, 8, 9) for _ in range(2)]
     return {
@@ -93,6 +100,11 @@ def calls(device, seed=0):
             1,
         ),
         "cutmix": (lambda a, b: kernels.cutmix(a, b, boxes), pictures, 2),
+        "cut_windows": (
+            lambda x: kernels.cut_windows(images.flatten(), places, 6, fill=(9, 9, 9)) + 0 * x.sum().byte(),
+            logits[:1],
+            0,
+        ),
         "upsample_confusion": (lambda x: kernels.upsample_confusion(x, target, 5), logits[:1], 0),
         "photometric": (
             lambda m: kernels.photometric(images, m, blur, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), dtype=torch.bfloat16),

@@ -44,22 +44,47 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
 
 
 @pytest.mark.parametrize(
-    ("device", "name", "asked"),
+    ("device", "name", "small", "asked"),
     [
-        ("cpu", "auto", []),
-        ("cpu", "dali", []),
-        ("cuda", "auto", ["dali", "dali_whole"]),
-        ("cuda", "dali", ["dali"]),
-        ("cuda", "dali_whole", ["dali_whole"]),
-        ("cuda", "resident", []),
+        ("cpu", "auto", True, []),
+        ("cpu", "dali", False, []),
+        ("cpu", "resident", True, []),
+        ("cuda", "host", True, []),
+        ("cuda", "auto", False, ["dali", "dali_whole"]),
+        ("cuda", "auto", True, ["resident", "dali", "dali_whole"]),
+        ("cuda", "dali", True, ["dali"]),
+        ("cuda", "dali_whole", False, ["dali_whole"]),
+        ("cuda", "resident", False, ["resident"]),
     ],
 )
-def test_what_decodes_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, asked) -> None:
+def test_what_works_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, small, asked) -> None:
     monkeypatch.setattr(backends, "installed", lambda: True)
-    assert unproven(name, torch.device(device)) == asked
+    assert unproven(name, torch.device(device), small) == asked
     monkeypatch.setattr(backends, "installed", lambda: False)
-    assert unproven(name, torch.device(device)) == []
+    assert unproven(name, torch.device(device), small) == [one for one in asked if one == "resident"]
     assert available() == ["host", "resident"]
+
+
+def test_auto_on_a_gpu_without_dali_is_host(records, monkeypatch) -> None:
+    monkeypatch.setattr(backends, "installed", lambda: False)
+    assert type(open_backend("auto", records, torch.device("cuda"), 1)) is HostBackend
+
+
+@pytest.mark.parametrize("room", [4, 3.99])
+@pytest.mark.parametrize("name", ["auto", "resident"])
+def test_decoded_images_lie_in_the_memory_of_a_gpu_where_they_fit(records, tmp_path, monkeypatch, name, room) -> None:
+    """In a quarter of what is free; `auto` takes them rather than DALI, as the set is small."""
+    opened, said = [], []
+    monkeypatch.setattr(backends, "free_memory_of_gpu", lambda device: room * packed_bytes(records))
+    monkeypatch.setattr(backends, "DeviceResidentBackend", lambda pack, *files: opened.append(files[-1]))
+    backend = open_backend(name, records, torch.device("cuda:1"), 1, folder=tmp_path, say=said.append)
+    if room == 4:
+        assert opened == [torch.device("cuda:1")]
+        assert said[-1] == "backend resident: 1.8 MiB of decoded images in the GPU's memory"
+    else:
+        assert isinstance(backend, ResidentBackend)
+        assert backend.pinned
+        assert said[-1].startswith("backend resident: 1.8 MiB of decoded images stay in host memory, as more than 1.8")
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])

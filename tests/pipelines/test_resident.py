@@ -11,10 +11,14 @@ from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.datasets.pack import open_pack
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader
-from semiseg.pipelines.resident import ResidentBackend
+from semiseg.pipelines.resident import DeviceResidentBackend, ResidentBackend
 from semiseg.pipelines.views import KINDS, Augmentation
 
 FILTERS = ["cubic", "linear"]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]),
+]
 
 
 def tensors(windows) -> list[torch.Tensor]:
@@ -88,6 +92,47 @@ def test_the_pack_stays_as_it_is(photos, resident, run) -> None:
         for tensor in tensors(next(windows)[1]):
             tensor.zero_()  # what a window is made of must not be the pack itself
     assert all(np.array_equal(resident.image(number), image) for number, image in enumerate(before))
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def on_device(request, photos, resident) -> DeviceResidentBackend:
+    """The same photographs in the memory of a device."""
+    files = photos.images, photos.masks, photos.sizes
+    return DeviceResidentBackend(resident.pack, *files, torch.device(request.param))
+
+
+def near(ours, theirs, steps: int) -> float:
+    """The mean difference of the images, in grey levels, where labels are the same."""
+    differences = []
+    for _ in range(steps):
+        (_, one), (_, other) = next(ours), next(theirs)
+        assert torch.equal(one.target.cpu(), other.target)
+        pairs = zip((one.labeled, *one.unlabeled), (other.labeled, *other.unlabeled), strict=True)
+        differences += [(x.cpu().int() - y.int()).abs().flatten() for x, y in pairs]
+    difference = torch.cat(differences).float()
+    assert (difference <= 1).float().mean() > 0.999
+    return float(difference.mean())
+
+
+@pytest.mark.parametrize(("filter", "most"), [("cubic", 0.25), ("antialiased", 0.25), ("linear", 1e-3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_made_on_a_device_are_those_of_host(photos, on_device, run, kind, filter, most) -> None:
+    planner = photos.planner(kind, filter)
+    assert near(run(on_device, planner, 3), run(photos.host(), planner, 3), 4) <= most
+
+
+def test_windows_made_on_a_device_are_padded_as_those_of_host(photos, on_device, run) -> None:
+    published = Augmentation(filter="linear", crop_off_by_one=True, padding="centre", range=(0.3, 1.0))
+    planner = photos.planner("plain", "linear", labeled=published, unlabeled=published)
+    assert near(run(on_device, planner), run(photos.host(), planner), 10) <= 1e-3
+
+
+def test_unlabelled_images_on_a_device_need_no_masks(photos, resident, run) -> None:
+    masks = [photos.masks[0], *[None] * (len(photos.masks) - 1)]
+    backend = DeviceResidentBackend(resident.pack, photos.images, masks, photos.sizes, torch.device("cpu"))
+    planner = photos.planner("plain", "linear", images=([0], range(1, len(masks))))
+    host = photos.host(masks=masks)
+    assert near(run(backend, planner), run(host, planner), 4) <= 1e-3
 
 
 def coordinates(folder: Path, height: int, width: int) -> tuple[Path, Path]:
