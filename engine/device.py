@@ -24,6 +24,11 @@ class Precision:
     name: str
     device: torch.device
 
+    @property
+    def emulated(self) -> bool:
+        """Whether a processor has no instructions for its products, which then take tens of times as long."""
+        return self.name in LOW and self.device.type == "cpu" and not _has(self.name, self.device)
+
     def autocast(self) -> AbstractContextManager:
         """The context in which networks and losses compute."""
         low = LOW.get(self.name)
@@ -84,16 +89,16 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if name == "tf32" and device.type != "cuda":
         raise UsageError("--precision tf32: only GPUs have it; pass fp32 or bf16")
     if name == "auto":
-        name = "bf16" if _has_bf16(device) else "fp32"
+        name = "bf16" if _has("bf16", device) else "fp32"
     return Precision(name, device)
 
 
-def _has_bf16(device: torch.device) -> bool:
-    """Whether there are instructions for products of bf16."""
+def _has(name: str, device: torch.device) -> bool:
+    """Whether there are instructions for products of bf16 or fp16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return name == "fp16" or torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return any(capabilities.get(f"{unit}_{name}", False) for unit in ("avx512", "amx"))
 
 
 def free_memory_of(device: torch.device) -> int | None:

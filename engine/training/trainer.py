@@ -106,6 +106,11 @@ class Trainer:
         on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
         for line in told:
             self._note(line)
+        if self.precision.emulated:
+            self._note(
+                f"warning: --precision {self.precision.name}: this processor has no instructions for it and emulates "
+                "them, tens of times slower; leave it out"
+            )
 
     def _fitted(self) -> tuple[Recipe, list[str]]:
         """The recipe that fits into the memory, and what it will cost, in lines; no line where nobody waits for it."""

@@ -253,6 +253,22 @@ def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chos
     assert resolve_precision("auto", CPU) == Precision(chosen, CPU)
 
 
+@pytest.mark.parametrize(
+    ("instructions", "name", "emulated"),
+    [
+        ({}, "bf16", True),
+        ({"avx512_bf16": True}, "bf16", False),
+        ({"avx512_bf16": True}, "fp16", True),
+        ({"amx_fp16": True}, "fp16", False),
+        ({}, "fp32", False),
+    ],
+)
+def test_a_processor_emulates_what_it_has_no_instructions_for(monkeypatch, instructions, name, emulated):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert Precision(name, CPU).emulated is emulated
+    assert not Precision(name, torch.device("cuda")).emulated
+
+
 def test_wrong_devices_and_precisions_are_refused():
     with pytest.raises(UsageError, match="tf32"):
         resolve_precision("tf32", CPU)

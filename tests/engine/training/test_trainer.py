@@ -261,6 +261,15 @@ def losses_of(recipe) -> list[float]:
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_run_that_emulates_its_precision_says_so(tiny, voc_root, monkeypatch, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has}, raising=False)
+    told = []
+    Trainer(tiny("supervised", data=voc_root(), precision="bf16"), told.append)
+    warnings = [event.text for event in told if event.text.startswith("warning: --precision bf16")]
+    assert len(warnings) == (0 if has else 1)
+
+
 def test_memory_formats_agree(tiny, voc_root):
     root = voc_root()
     recipe = tiny("supervised", data=root, network="cps", steps=1)
