@@ -22,3 +22,22 @@ def refused(semiseg, tmp_path):
         return lines[0]
 
     return run
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """Flags of a run of seconds."""
+    return [
+        *("--backbone", "resnet18", "--head-width", "16", "--weights", "none", "--crop", "32", "--batch", "2"),
+        *("--steps", "2", "--threads", "1", "--device", "cpu", "--backend", "host"),
+    ]
+
+
+@pytest.fixture
+def train(small):
+    """`train(root, *more)`: the words of such a run."""
+
+    def words(data, *more, recipe="supervised_voc", split="draw:1/2@0"):
+        return ["train", recipe, "--data", data, "--split", split, *small, *more]
+
+    return words

@@ -1,0 +1,91 @@
+"""`semiseg predict`: what it reads, and what it does with pictures that it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.engine.evaluation import inference
+
+
+def test_predict_on_an_empty_folder(refused, semiseg, voc_root, tmp_path, train):
+    assert semiseg(*train(voc_root(), "--out", tmp_path / "run"))[0] == 0
+    (tmp_path / "empty").mkdir()
+    assert "no images" in refused("predict", tmp_path / "run", tmp_path / "empty", "--device", "cpu")
+
+
+def test_a_bad_file_stops_no_other(semiseg, voc_root, tmp_path, train):
+    root = voc_root()
+    assert semiseg(*train(root, "--out", tmp_path / "run"))[0] == 0
+    images = root / "JPEGImages"
+    (images / "2007_000002.jpg").write_bytes(b"no picture")
+    (images / "._2007_000003.jpg").write_bytes(b"a file manager's")
+    for _ in range(2):
+        command = ["predict", tmp_path / "run", images, "--out", images / "../JPEGImages/out", "--device", "cpu"]
+        code, text, err = semiseg(*command, "--json")
+        assert code == 3
+        assert "2007_000002.jpg cannot be decoded" in err
+        done = json.loads(text)
+        assert (done["images"], done["failed"]) == (8, [str(images / "2007_000002.jpg")])
+        assert len(list((images / "out/masks").iterdir())) == 8
+
+
+def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tmp_path, train):
+    root, out = folder_root(), tmp_path / "run"
+    new, exif = tmp_path / "new", Image.Exif()
+    exif[0x0112] = 6
+    new.mkdir()
+    Image.fromarray(np.zeros((48, 40, 3), np.uint8)).save(new / "phone.jpg", exif=exif)
+    shutil.copy(new / "phone.jpg", root / "images")
+    code, text, err = semiseg(
+        *train(root, "--out", out, "--files.orientation", "ignore", recipe="supervised_folder", split="all")
+    )
+    assert code == 0, err
+    assert "all are used as they are stored" in text + err
+    assert json.loads((out / "recipe.json").read_text())["files"]["orientation"] == "ignore"
+
+    def predicted(*more):
+        semiseg("predict", out, new, "--out", tmp_path / "seen", "--device", "cpu", *more)
+        return Image.open(tmp_path / "seen/masks/phone.png").size
+
+    assert predicted() == (40, 48)
+    assert predicted("--files.orientation", "upright") == (48, 40)
+    code, _, err = semiseg("predict", out, new, "--device", "cpu", "--files.max-megapixels", "0.001")
+    assert code == 3
+    assert "phone.jpg is 40x48, 0.00192 megapixels where 0.001 are the limit" in err
+
+
+@pytest.mark.parametrize("error", [None, MemoryError(), RuntimeError("[enforce fail] not enough memory: you tried")])
+def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
+    semiseg, folder_root, tmp_path, monkeypatch, error, train
+):
+    root, out, new = folder_root(), tmp_path / "run", tmp_path / "new"
+    semiseg(*train(root, "--out", out, "--evaluation.scale", "1", recipe="supervised_folder", split="all"))
+    new.mkdir()
+    Image.new("RGB", (320, 320)).save(new / "large.png")
+    Image.new("RGB", (32, 32)).save(new / "small.png")
+
+    def segment(network, image, *rest):
+        if len(image) > 32 and error:
+            raise error
+        return whole(network, image, *rest)
+
+    whole = inference.segment
+    monkeypatch.setattr(inference, "segment", segment)
+    monkeypatch.setattr(inference, "free_memory_of", lambda device: 10_000_000)
+    protocol = ["--protocol", "slide"] if error else []
+    code, text, err = semiseg("predict", out, new, "--device", "cpu", "--json", *protocol)
+    assert code == 3
+    assert json.loads(text)["failed"] == [str(new / "large.png")]
+    assert (out / "predictions/masks/small.png").is_file()
+    (line,) = [line for line in err.splitlines() if "GiB" in line]
+    assert "large.png: is 320x320, for which " in line
+    assert line.endswith("cut it into tiles")
+    assert ("pass --protocol slide --window" in line) == (error is None)
+    if error is None:
+        code, _, err = semiseg("predict", out, new, "--device", "cpu", "--protocol", "slide", "--window", "32")
+        assert code == 0, err
