@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -27,7 +27,8 @@ class Precision:
     @property
     def emulated(self) -> bool:
         """Whether a processor has no instructions for its products, which then take tens of times as long."""
-        return self.name in LOW and self.device.type == "cpu" and not _has(self.name, self.device)
+        known = _capabilities().get("architecture", "x86_64") == "x86_64"
+        return known and self.name in LOW and self.device.type == "cpu" and not _has(self.name, self.device)
 
     def autocast(self) -> AbstractContextManager:
         """The context in which networks and losses compute."""
@@ -97,8 +98,12 @@ def _has(name: str, device: torch.device) -> bool:
     """Whether there are instructions for products of bf16 or fp16."""
     if device.type == "cuda":
         return name == "fp16" or torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(f"{unit}_{name}", False) for unit in ("avx512", "amx"))
+    return any(_capabilities().get(f"{unit}_{name}", False) for unit in ("avx512", "amx"))
+
+
+def _capabilities() -> dict[str, Any]:
+    """What torch knows of the processor."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def free_memory_of(device: torch.device) -> int | None:

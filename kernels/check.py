@@ -229,6 +229,11 @@ def has_kernels(device: torch.device | str) -> bool:
     return _triton.runs_on(torch.device(device))
 
 
+def has_kernel(operator: str, device: torch.device | str) -> bool:
+    """Whether a Triton kernel serves an operator on this device."""
+    return has_kernels(device) and operator not in _dispatch.refused
+
+
 def _check(here: _Case, there: _Case, device: torch.device, dtype: torch.dtype) -> Result:
     """The result of one operator: on `device`, against its definition on the CPU, where no kernel is involved."""
     tensors = [tensor.to(dtype) for tensor in here.tensors]

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..kernels.check import has_kernel
 from .batch import Backend
 from .dali import DaliBackend, installed
 from .datasets.manifest import Record, sizes_of, watch_of
 from .datasets.pack import gib, is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
-from .memory import free_memory_of_gpu
+from .memory import memory_of_gpu
 from .resident import DeviceResidentBackend, ResidentBackend
 
 SMALL = 256 << 20
 """Decoded bytes of records that `auto` packs without being asked: seconds of work."""
 SHARE = 0.25
-"""Of a GPU's free memory that decoded images may take."""
+"""Of a GPU's memory that decoded images may take."""
 
 
 def _files(records: Sequence[Record]) -> tuple[list[Path], list[Path | None], np.ndarray]:
@@ -47,12 +48,19 @@ def _resident(
     pack = open_pack(records, threads=threads, say=say, **packing)
     if device.type != "cuda":
         return ResidentBackend(pack, *_files(records), threads=threads)
-    need, room = packed_bytes(records), SHARE * free_memory_of_gpu(device)
-    if need <= room:
+    if need := bytes_on(device, records):
         say(f"backend resident: {gib(need)} of decoded images in the GPU's memory")
         return DeviceResidentBackend(pack, *_files(records), device)
-    say(f"backend resident: {gib(need)} of decoded images stay in host memory, as more than {gib(room)} of the GPU's")
+    say(f"backend resident: {gib(packed_bytes(records))} of decoded images stay in host memory")
     return ResidentBackend(pack, *_files(records), threads=threads, pinned=True)
+
+
+def bytes_on(device: torch.device, records: Sequence[Record]) -> int:
+    """Of a GPU's memory, what `resident` takes for these records: 0 where it leaves them in host memory. Depends on
+    what the GPU has and not on what is free, so that runs that go on find what they began with."""
+    need = packed_bytes(records)
+    served = device.type == "cuda" and has_kernel("cut_windows", device)
+    return need if served and need <= SHARE * memory_of_gpu(device) else 0
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {
@@ -110,10 +118,14 @@ def open_backend(
         if name not in BACKENDS:
             raise UsageError(f"backend: {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
         return BACKENDS[name](records, **options)
-    other = "dali" if device.type == "cuda" and installed() else "host"
     if small(records, folder):
         try:
             return _resident(records, **options)
         except UsageError as error:  # what nobody asked for must not stop a run
-            say(f"backend {other}: {error}")
-    return BACKENDS[other](records, **options)
+            say(f"backend {PLAIN}: {error}")
+            return _host(records, **options)
+    if device.type == "cuda" and installed():
+        return _dali(records, **options)
+    if device.type == "cuda":
+        say(f"backend {PLAIN}: NVIDIA DALI, which decodes on the GPU, is not installed")
+    return _host(records, **options)

@@ -121,8 +121,10 @@ def resize(source: np.ndarray, step: int, extent: np.ndarray, filter: str) -> np
     height, width = (int(n) for n in extent)
     if filter in ANTIALIASED:
         tensor = torch.from_numpy(source)[None].permute(0, 3, 1, 2)
-        scaled = ANTIALIASED[filter](tensor, [height, width], False, DENOMINATOR / step, DENOMINATOR / step)
-        return scaled[0].permute(1, 2, 0).numpy()
+        # torch takes an axis that keeps its length for one that keeps its scale: it is asked for one pixel more.
+        sizes = [size + (size == length and step != DENOMINATOR) for size, length in zip((height, width), source.shape)]
+        scaled = ANTIALIASED[filter](tensor, sizes, False, DENOMINATOR / step, DENOMINATOR / step)
+        return scaled[0, :, :height, :width].permute(1, 2, 0).numpy()
     scale = step / DENOMINATOR
     affine = np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -32,9 +32,9 @@ def whole_memory(system: Path = SYSTEM, group: Path = GROUP) -> int | None:
     return min(known, default=None)
 
 
-def free_memory_of_gpu(device: torch.device) -> int:
-    """Bytes that this process may still take there; 0 where there is none."""
-    return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else 0
+def memory_of_gpu(device: torch.device) -> int:
+    """Bytes that it has; 0 where there is none."""
+    return torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else 0
 
 
 def _of_the_machine(path: Path, field: str = "MemAvailable") -> int | None:

@@ -98,6 +98,8 @@ def compare(arguments: list[str]) -> None:
             failed = error
         if not failed or any(entry.run.finished for entry in comparison.entries):
             show(comparison, options)
+        elif options.json:
+            emit({"table": [], "out": str(options.out), "missing": missing(comparison)})
         if failed:
             print(f"semiseg: {failed}", file=sys.stderr)
             sys.exit(1)
@@ -143,11 +145,17 @@ def show(comparison: Comparison, options: Options) -> None:
     with whole(comparison.out / "table.md") as draft:
         draft.write_text(markdown(columns, rows), encoding="utf-8")
     page = write_page(comparison, finished)
-    console.table(f"mean ± standard deviation over {len(comparison.seeds)} seed(s)", columns, rows)
+    console.table("mean ± standard deviation over the seeds", columns, rows)
     console.say(f"page: {page}")
     if options.json:
         results = comparison.out / "results.csv"
-        emit({"table": plain_lines(lines), "page": str(page), "results": str(results), "out": str(comparison.out)})
+        where = {"page": str(page), "results": str(results), "out": str(comparison.out)}
+        emit({"table": plain_lines(lines)} | where | {"missing": missing(comparison)})
+
+
+def missing(comparison: Comparison) -> list[str]:
+    """The folders of the runs that are not finished."""
+    return [str(entry.folder) for entry in comparison.entries if not entry.run.finished]
 
 
 def show_plan(comparison: Comparison, options: Options) -> None:

@@ -160,7 +160,7 @@ def difference(result: dict[str, Any], baseline: dict[str, Any], name: str) -> f
 def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows, for a person: mean ± standard deviation over the seeds; gains in points."""
     hours = "GPU h" if any(run.on_gpu for line in lines for run in line.runs) else "core h"
-    columns = ["method", "labelled", "steps", "mIoU best %", "gain", "mIoU last %", "gain"]
+    columns = ["method", "labelled", "steps", "seeds", "mIoU best %", "gain", "mIoU last %", "gain"]
     columns += ["images/s", "data wait %", "GiB", hours]
     rows = []
     for line in lines:
@@ -169,7 +169,8 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         for score, gain in ((line.best, line.best_gain), (line.last, line.last_gain)):
             scores += [score.text(), gain.text(signed=True) if gain else ""]
         measured = [f"{line.mean(name):.{digits}f}" for name, digits in MEASURED.items()]
-        counts = [f"{result['labeled']} ({line.share})", f"{result['steps']}"]
+        seeds = ", ".join(str(run.entry.seed) for run in line.runs)
+        counts = [f"{result['labeled']} ({line.share})", f"{result['steps']}", seeds]
         rows.append([line.method, *counts, *scores, *measured, f"{line.hours:.2f}"])
     return columns, rows
 

@@ -25,6 +25,8 @@ PROGRAM = (sys.executable, "-m", "semiseg.engine.commands.child")
 """Takes the words of `semiseg`, and ends when the process that started it is gone."""
 FAULT, STOPPED = 2, (75, 130)
 """Exit codes of the command line: what a user can mend, and what goes on with --resume."""
+IN_A_ROW = 2
+"""Runs that break down one after the other where others do not: the place is given up."""
 LOOK = 0.2
 """Seconds between two looks at the processes."""
 TAIL = 1 << 16
@@ -47,6 +49,9 @@ class Place:
     def environment(self) -> dict[str, str]:
         own = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         return os.environ | own | {"OMP_NUM_THREADS": str(self.threads)}
+
+    def __str__(self) -> str:
+        return f"{self.threads} cores" if self.gpu is None else f"GPU {self.gpu}"
 
 
 @dataclass(slots=True)
@@ -88,29 +93,42 @@ def train_all(
 
     lock: the number of an open file, which is kept until the last process has ended. on_finished: is told of each run
     when it is; progress counts the steps of all.
-    A run that breaks down is told of, and the others go on; in the end RunFailed is raised. What a user can mend, as
-    UsageError, and a signal, as Stopped, ends it at once. Whatever ends it stops the processes, all saved.
+    A run that breaks down, or ends early by a fault of its own, is told of, and the others go on; in the end RunFailed
+    is raised. What keeps a run from its first step, as UsageError, and a signal, as Stopped, ends it at once. Whatever
+    ends it stops the processes, all saved.
     """
     waiting = [entry for entry in entries if not entry.run.finished]
     free, working, failed = list(places), [], []
+    in_a_row = {id(place): 0 for place in places}
     with ending(lambda text: on_event(Event("note", text))) as signals:
         try:
             while waiting or working:
                 while waiting and free:
                     working.append(_started(waiting.pop(0), free.pop(0), lock))
                 time.sleep(LOOK)
-                for worker in [worker for worker in working if worker.process.poll() is not None]:
+                ended, end = [worker for worker in working if worker.process.poll() is not None], None
+                for worker in ended:
                     working.remove(worker)
-                    free.append(worker.place)
+                    in_a_row[id(worker.place)] += 1
                     try:
                         _require_success(worker)
                     except RunFailed as error:
                         failed.append(str(error))
                         on_event(Event("note", failed[-1]))
+                    except (UsageError, Stopped) as error:
+                        end = error
                     else:
+                        in_a_row[id(worker.place)] = 0
                         on_finished(worker.entry)
+                    if in_a_row[id(worker.place)] < IN_A_ROW or not (free or working):
+                        free.append(worker.place)
+                    else:
+                        said = f"{IN_A_ROW} runs in a row broke down on {worker.place}: it is left out"
+                        on_event(Event("note", said))
                 if signals:
-                    raise Stopped(signals[0], "stopped, all saved; the same command goes on")
+                    end = Stopped(signals[0], "stopped, all saved; the same command goes on")
+                if end:
+                    raise end
                 on_event(_progress(entries))
         finally:
             for worker in working:
@@ -153,7 +171,7 @@ def _require_success(worker: Worker) -> None:
         return
     lines = log_of(entry).read_text(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing").removeprefix("semiseg: ")
-    if code == FAULT:
+    if code == FAULT and not _steps_done(entry):
         raise UsageError(f"{entry}: {last} (all it said: {log_of(entry)})")
     if code in STOPPED:
         raise Stopped(ENDING[0] if code == STOPPED[1] else ENDING[1], f"{entry}: {last}; the same command goes on")

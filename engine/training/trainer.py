@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, save_network
 from ..data import anchored, prepare_data
@@ -84,7 +85,8 @@ class Trainer:
             self.data = prepare_data(recipe, on_event)
             if run is not None:
                 require_same_data(run, recipe, self.data)
-            self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data))
+            before = run.recipe.runtime.backend if run else None
+            self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data), before)
         recipe, told = of_first(self._fitted())
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
@@ -118,6 +120,8 @@ class Trainer:
         if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
             return recipe, []
         classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
+        if room is not None and recipe.runtime.backend == "resident":
+            room -= bytes_on(self.device, [*self.data.labeled, *self.data.unlabeled])
         # Of this process's share; to normalise a batch, one process needs two images.
         batch, parts = max(recipe.batch // world(), 2), max(recipe.emulate_processes // world(), 1)
         share = recipe.replace(batch=batch, emulate_processes=parts) if several() else recipe

@@ -156,9 +156,9 @@ def problem_of(results: Sequence[Result]) -> str | None:
     return next((result.problem for result in results if result.problem), None)
 
 
-def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False) -> Recipe:
+def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False, before: str | None = None) -> Recipe:
     """The recipe with those of its fast paths that are right on this device; what is refused is said, and why. small:
-    what `pipelines.backends.small` says of its data.
+    what `pipelines.backends.small` says of its data; before: the backend that a run which goes on began with.
 
     Wrong operators are served by their plain definitions from then on in this process. Raises UsageError for a backend
     that is asked for by name and refused.
@@ -168,7 +168,7 @@ def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False)
         for problem in dict.fromkeys(problems.values()):
             names = ", ".join(name for name in problems if problems[name] == problem)
             say(f"kernel {names}: refused ({problem}); the plain definition is used instead")
-    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, small, say))
+    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, small, before, say))
     if recipe.runtime.compile:
         problem = problem_of(verdict(steps("compiled", Subject.of(recipe), precision), say))
         if problem:
@@ -177,12 +177,16 @@ def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False)
     return recipe
 
 
-def _backend(asked: str, device: torch.device, small: bool, say: Say) -> str:
+def _backend(asked: str, device: torch.device, small: bool, before: str | None, say: Say) -> str:
     names = unproven(asked, device, small)
+    if asked == "auto" and before == PLAIN:
+        return PLAIN
+    if asked == "auto" and before and before in unproven(before, device):
+        names = [before, *(name for name in names if name != before)]
     for name, following in zip(names, [*names[1:], PLAIN]):
         problem = problem_of(verdict(backend(name, device), say))
         if problem is None:
-            return asked if name == names[0] else name
+            return name
         if name == asked:
             raise UsageError(
                 f"--backend {name}: refused on {device} ({problem}); pass --backend {PLAIN}, or leave it out"

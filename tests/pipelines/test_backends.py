@@ -66,25 +66,42 @@ def test_what_works_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, s
 
 
 def test_auto_on_a_gpu_without_dali_is_host(records, monkeypatch) -> None:
+    said = []
     monkeypatch.setattr(backends, "installed", lambda: False)
-    assert type(open_backend("auto", records, torch.device("cuda"), 1)) is HostBackend
+    assert type(open_backend("auto", records, torch.device("cuda"), 1, say=said.append)) is HostBackend
+    assert said == ["backend host: NVIDIA DALI, which decodes on the GPU, is not installed"]
 
 
-@pytest.mark.parametrize("room", [4, 3.99])
+def test_auto_on_a_gpu_goes_on_with_what_needs_no_check(records, monkeypatch, tmp_path) -> None:
+    """Where the pack cannot be made: of DALI nobody knows whether it can be trusted."""
+    said = []
+    (tmp_path / "pack").write_text("a file where the folder would be")
+    monkeypatch.setattr(backends, "DaliBackend", None)
+    backend = open_backend("auto", records, torch.device("cuda"), 1, folder=tmp_path, say=said.append)
+    assert type(backend) is HostBackend
+    assert said[-1].startswith("backend host: cannot write the pack")
+
+
+@pytest.mark.parametrize(("kernel", "room"), [(True, 4), (True, 3.99), (False, 4)])
 @pytest.mark.parametrize("name", ["auto", "resident"])
-def test_decoded_images_lie_in_the_memory_of_a_gpu_where_they_fit(records, tmp_path, monkeypatch, name, room) -> None:
-    """In a quarter of what is free; `auto` takes them rather than DALI, as the set is small."""
+def test_decoded_images_lie_in_the_memory_of_a_gpu_where_they_fit(
+    records, tmp_path, monkeypatch, name, kernel, room
+) -> None:
+    """In a quarter of it, and where a kernel cuts them; `auto` takes them rather than DALI, as the set is small."""
     opened, said = [], []
-    monkeypatch.setattr(backends, "free_memory_of_gpu", lambda device: room * packed_bytes(records))
+    monkeypatch.setattr(backends, "memory_of_gpu", lambda device: room * packed_bytes(records))
+    monkeypatch.setattr(backends, "has_kernel", lambda operator, device: kernel and operator == "cut_windows")
     monkeypatch.setattr(backends, "DeviceResidentBackend", lambda pack, *files: opened.append(files[-1]))
     backend = open_backend(name, records, torch.device("cuda:1"), 1, folder=tmp_path, say=said.append)
-    if room == 4:
+    if kernel and room == 4:
+        assert backends.bytes_on(torch.device("cuda:1"), records) == packed_bytes(records)
         assert opened == [torch.device("cuda:1")]
         assert said[-1] == "backend resident: 1.8 MiB of decoded images in the GPU's memory"
     else:
         assert isinstance(backend, ResidentBackend)
         assert backend.pinned
-        assert said[-1].startswith("backend resident: 1.8 MiB of decoded images stay in host memory, as more than 1.8")
+        assert backends.bytes_on(torch.device("cuda:1"), records) == 0
+        assert said[-1] == "backend resident: 1.8 MiB of decoded images stay in host memory"
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])

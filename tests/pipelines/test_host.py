@@ -182,3 +182,21 @@ def test_padding_lies_at_the_bottom_and_right_before_the_flip(flip, inside) -> N
         out = np.zeros((5, 6, *source.shape[2:]), np.uint8)
         place(source, np.array([2, 1]), np.array(inside), flip, fill, out)
         assert np.array_equal(out[:, ::-1] if flip else out, wanted)
+
+
+@pytest.mark.parametrize("filter", ["cubic", "antialiased", "linear"])
+@pytest.mark.parametrize("sizes", [(320, 320), (320, 250), (250, 320)])
+def test_a_region_that_nearly_keeps_its_size_is_resampled_all_the_same(filter, sizes) -> None:
+    """With 1022 / 1024 source pixels a pixel, 320 pixels are made of 320, and pixel i shows what lies at
+    (i + 1/2) 1022 / 1024 - 1/2: in an image whose levels are a steep wave, that is far from what lies at i."""
+    height, width = sizes
+    y, x = np.mgrid[:height, :width] / 2.0
+    waves = np.dstack([127 + 100 * np.sin(y), 127 + 100 * np.sin(x), 127 + 100 * np.sin(x + y)])
+    y, x = (((np.arange(size) + 0.5) * 1022 / 1024 - 0.5) / 2 for size in (height, width))
+    y, x = np.meshgrid(y, x, indexing="ij")
+    exact = np.dstack([127 + 100 * np.sin(y), 127 + 100 * np.sin(x), 127 + 100 * np.sin(x + y)])
+    ours = resize(waves.round().astype(np.uint8), 1022, np.array(sizes), filter)
+    assert ours.shape == (height, width, 3)
+    inner = np.abs(ours - exact)[4:-4, 4:-4]
+    assert inner.mean() < 3
+    assert inner.max() < 13

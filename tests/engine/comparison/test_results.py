@@ -59,9 +59,12 @@ def test_gains_are_of_the_seeds_that_both_have(planned, finish):
     for entry in comparison.entries:
         if (entry.method, entry.seed) not in (("supervised_folder", 2), ("cps_folder", 0)):
             finish(entry, 0.5 + 0.1 * entry.seed + 0.02 * (entry.method == "cps_folder"))
-    _, rival = lines_of(comparison, finished_of(comparison))
+    lines = lines_of(comparison, finished_of(comparison))
+    rival = lines[1]
     assert rival.last.mean == pytest.approx(0.67)
     assert (rival.last_gain.mean, rival.last_gain.deviation) == (pytest.approx(0.02), None)
+    _, rows = table(lines)
+    assert [row[3] for row in rows] == ["0, 1", "1, 2"]
 
 
 def test_a_score_that_is_no_number_is_none_of_the_table(planned, finish):
@@ -70,18 +73,22 @@ def test_a_score_that_is_no_number_is_none_of_the_table(planned, finish):
     finish(comparison.entries[1], 0.5)
     lines = lines_of(comparison, finished_of(comparison))
     _, rows = table(lines)
-    assert [row[5] for row in rows] == ["-", "50.00"]
-    assert rows[1][6] == "-"
+    assert [row[6] for row in rows] == ["-", "50.00"]
+    assert rows[1][7] == "-"
     assert plain_lines(lines)[1]["last_gain"] is None
 
 
 def test_the_table_of_a_person_has_gains_in_a_column_of_their_own(comparison):
     columns, rows = table(lines_of(comparison, finished_of(comparison)))
-    assert columns[:7] == ["method", "labelled", "steps", "mIoU best %", "gain", "mIoU last %", "gain"]
-    assert rows[0][:7] == ["supervised_folder", "4 (1/2)", "20", "56.00 ± 7.07", "", "55.00 ± 7.07", ""]
-    assert rows[1][5:] == ["61.00 ± 11.31", "+6.00 ± 4.24", "10.5", "1.0", "0.50", "4.00"]
+    assert columns[:8] == ["method", "labelled", "steps", "seeds", "mIoU best %", "gain", "mIoU last %", "gain"]
+    assert rows[0][:8] == ["supervised_folder", "4 (1/2)", "20", "0, 1", "56.00 ± 7.07", "", "55.00 ± 7.07", ""]
+    assert rows[1][6:] == ["61.00 ± 11.31", "+6.00 ± 4.24", "10.5", "1.0", "0.50", "4.00"]
     assert columns[-1] == "core h"
-    assert markdown(columns, rows).splitlines()[2].startswith("| supervised_folder | 4 (1/2) | 20 | 56.00 ± 7.07 |  |")
+    assert (
+        markdown(columns, rows)
+        .splitlines()[2]
+        .startswith("| supervised_folder | 4 (1/2) | 20 | 0, 1 | 56.00 ± 7.07 |  |")
+    )
 
 
 @pytest.mark.parametrize(

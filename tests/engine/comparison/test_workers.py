@@ -35,6 +35,9 @@ def stop(number, frame):
     (folder / "stopped").touch()
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
+if what == "refused":
+    print("some words\\nsemiseg: --lr: must be above 0")
+    sys.exit(2)
 (folder / "log.jsonl").write_text('{"step": 7}\\n{"st')
 if what == "waits" and "--resume" not in more:
     time.sleep(60)
@@ -43,6 +46,10 @@ elif what == "faulty":
     sys.exit(2)
 elif what == "broken":
     raise RuntimeError("no such thing")
+elif what == "depends":
+    time.sleep(0.3)
+    if os.environ["CUDA_VISIBLE_DEVICES"] == "broken":
+        sys.exit(1)
 elif what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 elif what == "stopped":
@@ -115,7 +122,7 @@ def test_every_place_has_its_gpu(entries, lock):
 @pytest.mark.parametrize(
     ("kind", "error", "words"),
     [
-        ("faulty", UsageError, "seed 0: --lr: the loss is not finite any more (all it said: "),
+        ("refused", UsageError, "seed 0: --lr: must be above 0 (all it said: "),
         ("stopped", Stopped, "stopped after step 7; the same command goes on"),
     ],
 )
@@ -133,7 +140,11 @@ def test_what_a_user_can_mend_ends_the_others_and_is_told_in_one_line(entries, l
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("broken", "failed: RuntimeError: no such thing; all it said: "), ("killed", "was ended by signal 9 ")],
+    [
+        ("broken", "failed: RuntimeError: no such thing; all it said: "),
+        ("killed", "was ended by signal 9 "),
+        ("faulty", "failed: --lr: the loss is not finite any more; all it said: "),
+    ],
 )
 def test_the_others_go_on_where_a_run_breaks_down(entries, lock, kind, words):
     runs, told, finished = entries(kind, "fine", kind, "fine"), [], []
@@ -145,6 +156,27 @@ def test_the_others_go_on_where_a_run_breaks_down(entries, lock, kind, words):
     notes = [event.text for event in told if event.kind == "note"]
     assert [words in note for note in notes] == [True, True]
     assert log_of(runs[2]).exists()
+
+
+def test_a_place_where_all_breaks_down_is_left_out_while_there_are_others(entries, lock):
+    """As a GPU that is broken: it takes no more than two of the runs."""
+    runs, told, finished = entries(*["depends"] * 8), [], []
+    with pytest.raises(RunFailed, match=r"\(1 more failed\)"):
+        train_all(runs, [Place(1, "0"), Place(1, "broken")], lock, finished.append, told.append)
+    assert len(finished) == 6
+    assert "2 runs in a row broke down on GPU broken: it is left out" in [event.text for event in told]
+    again = [run for run in runs if not run.run.finished]
+    with pytest.raises(RunFailed, match=r"\(1 more failed\)"):  # the only one that there is
+        train_all(again, [Place(1, "broken")], lock, finished.append)
+
+
+def test_a_run_that_is_finished_beside_one_that_ends_all_is_told_of(entries, lock, monkeypatch):
+    monkeypatch.setattr(workers, "LOOK", 3.0)  # both have ended by then
+    refused, fine = entries("refused", "fine")
+    finished = []
+    with pytest.raises(UsageError, match="must be above 0"):
+        train_all([refused, fine], [Place(1), Place(1)], lock, finished.append)
+    assert finished == [fine]
 
 
 def test_a_signal_stops_all_and_the_next_call_goes_on(entries, lock):

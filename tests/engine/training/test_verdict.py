@@ -152,7 +152,7 @@ def decoders(monkeypatch, program):
     def build(**codes: str) -> None:
         parts = {name: program(code, f"backend {name}", (name,), 5) for name, code in codes.items()}
         asked = {"auto": list(parts)} | {name: [name] for name in parts}
-        monkeypatch.setattr(verdict, "unproven", lambda name, device, small: asked.get(name, []))
+        monkeypatch.setattr(verdict, "unproven", lambda name, device, small=False: asked.get(name, []))
         monkeypatch.setattr(verdict, "backend", lambda name, device: parts[name])
 
     return build
@@ -180,13 +180,31 @@ def test_a_decoder_that_dies_or_hangs_is_not_trained_with(trained, decoders, mon
 
 @pytest.mark.parametrize(
     ("dali", "whole", "taken", "refused"),
-    [(RIGHT, DIES, "auto", 0), (DIES, RIGHT, "dali_whole", 1), (DIES, DIES, "host", 2)],
+    [(RIGHT, DIES, "dali", 0), (DIES, RIGHT, "dali_whole", 1), (DIES, DIES, "host", 2)],
 )
 def test_the_best_decoder_that_is_right_is_taken(tiny, own_cache, decoders, dali, whole, taken, refused):
     decoders(dali=dali, dali_whole=whole)
     said: list[str] = []
     assert trusted(tiny("supervised", backend="auto"), FP32, said.append).runtime.backend == taken
     assert sum(line.startswith("backend") for line in said) == refused
+
+
+@pytest.mark.parametrize(
+    ("whole", "before", "taken"),
+    [
+        (RIGHT, "dali_whole", "dali_whole"),
+        (RIGHT, "host", "host"),
+        (DIES, "dali_whole", "dali"),
+        (RIGHT, "auto", "dali"),
+    ],
+)
+def test_a_run_that_goes_on_keeps_the_backend_that_it_began_with(tiny, own_cache, decoders, whole, before, taken):
+    """Two decoders differ by grey levels. One that is refused by now is not kept."""
+    decoders(dali=RIGHT, dali_whole=whole)
+    recipe = trusted(tiny("supervised", backend="auto"), FP32, lambda line: None, before=before)
+    assert recipe.runtime.backend == taken
+    asked = trusted(tiny("supervised", backend="host"), FP32, lambda line: None, before=before)
+    assert asked.runtime.backend == "host"
 
 
 def test_who_asks_for_a_decoder_that_is_refused_is_told(semiseg, voc_root, tmp_path, decoders):
