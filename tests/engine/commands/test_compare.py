@@ -152,3 +152,21 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_in_a_table_csv_and_a_page(
     code, _, err = semiseg("compare", *words, "--steps", "41")
     assert code == 2
     assert "began with other settings: steps was 40 and is 41 now; ask for the same" in err
+
+
+def test_a_run_that_diverges_is_missing_and_the_others_are_compared(semiseg, folder_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "compared"
+    methods = ["supervised_folder --lr 1e30 --optimizer sgd", "supervised_folder"]
+    words = [*methods, "--data", folder_root(), "--shares", "1/2", "--seeds", 1, "--steps", 3, "--out", out, *SMALL]
+    code, text, err = semiseg("compare", *words, "--jobs", 1, "--json")
+    assert code == 1
+    document = json.loads(text)
+    assert [line["method"] for line in document["table"]] == ["supervised_folder"]
+    (missing,) = document["missing"]
+    assert "lr_1e30" in missing
+    assert Path(document["page"]).is_file()
+    last = err.strip().splitlines()[-1]
+    assert re.search(
+        r"semiseg: supervised_folder --lr 1e30.* failed: --lr: the loss is .*; the same command tries again$", last
+    )
