@@ -164,11 +164,12 @@ def test_every_small_buffer_is_compared(tiny, random_batch) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_term_that_starts_late_is_captured_before_and_after(tiny, random_batch, optimizer) -> None:
     """Of the projector AdamW holds nothing before its first gradient."""
-    recipe = tiny("cac", steps=40, optimizer=optimizer, lr=1e-3)
-    recipe.method.start = 0.25
-    _, step = losses_of(recipe, random_batch)
+    steps = 2 * (WARM_UP + 1)
+    recipe = tiny("cac", steps=steps, optimizer=optimizer, lr=1e-3)
+    recipe.method.start = 0.5
+    step = Step(recipe, build_method(recipe, 3).train(), Precision("fp32", torch.device("cpu")))
     step.graph, phases = graph_of(step, faithful_step), {}
-    for number in range(STEPS):
+    for number in range(steps):
         step(random_batch("pair", number), number)
         phases[step.graph.phase] = step.graph.captured is not None
     assert list(phases.values()) == [True, True]
