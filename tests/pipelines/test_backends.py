@@ -144,6 +144,14 @@ def test_auto_packs_a_small_set_and_takes_a_pack_that_is_there(auto, records, tm
     assert not said
 
 
+@pytest.mark.parametrize(("asked", "cutting"), [(1, 1), (16, 4)])
+def test_few_threads_cut_what_is_decoded_and_all_pack_it(records, tmp_path, monkeypatch, asked, cutting) -> None:
+    packing, pack = [], backends.open_pack
+    monkeypatch.setattr(backends, "open_pack", lambda *a, threads, **b: packing.append(threads) or pack(*a, **b))
+    assert open_backend("resident", records, CPU, asked, folder=tmp_path).threads == cutting
+    assert packing == [asked]
+
+
 def test_auto_packs_nothing_where_no_folder_is_known(auto, own_cache) -> None:
     assert not isinstance(auto(None)[0], ResidentBackend)
     assert not own_cache.exists()
