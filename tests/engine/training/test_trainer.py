@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from semiseg.engine.disk import DiskFull
 from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
+from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Files
 from semiseg.engine.report import write_report
@@ -36,6 +38,9 @@ from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
 from semiseg.kernels.check import Result
 from semiseg.pipelines.errors import UsageError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shares import ENCODER
 
 FP32 = Precision("fp32", torch.device("cpu"))
 
@@ -283,8 +288,9 @@ def test_memory_formats_agree(tiny, voc_root):
 def test_a_compiled_run_has_the_losses_of_a_plain_one(tiny, voc_root, monkeypatch):
     """With the network that has no dropout: compiled code draws other random numbers."""
     monkeypatch.setattr(verdict, "examine", lambda part: [Result(part.name, "cpu", "fp32", "compiled")])
+    monkeypatch.setitem(ENCODERS, "few", ENCODER)  # to compile another takes minutes
     root = voc_root()
-    recipe = tiny("supervised", data=root, network="cps")
+    recipe = tiny("supervised", data=root, network="cps", backbone="few")
     torch.compiler.reset()
     with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="compil"):
         Trainer(recipe.replace(compile=True, out=root / "refused")).train()  # so it does compile
