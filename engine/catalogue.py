@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from ..pipelines.datasets.splits import check_spec
@@ -22,7 +23,9 @@ def recipes() -> list[str]:
 def find_recipe(name: str) -> Callable[..., Recipe]:
     """The function that builds a recipe. Raises UsageError for an unknown name."""
     if name not in recipes():
-        raise UsageError(f"train: no recipe is called {name!r}; there are {', '.join(recipes())}")
+        near = get_close_matches(name, recipes(), 3)
+        which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
+        raise UsageError(f"no recipe is called {name!r}; {which}")
     return importlib.import_module(f"semiseg.recipes.{name}").recipe
 
 

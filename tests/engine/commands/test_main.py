@@ -92,7 +92,8 @@ def test_doctor_reports_faults_with_exit_code_2(semiseg, folder_root):
 
 
 def test_unknown_names(refused):
-    assert "cac_voc" in refused("train", "cac_vok")
+    assert "no recipe is called 'cac_vok'; did you mean cac_voc" in refused("train", "cac_vok")
+    assert "there are cac_cityscapes, cac_folder, " in refused("train", "deeplab")
     assert "doctor" in refused("doktor")
 
 
