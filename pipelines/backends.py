@@ -53,18 +53,18 @@ def _resident(
     threads = min(threads or cores(), CUTTING)
     if device.type != "cuda":
         return ResidentBackend(pack, *_files(records), threads=threads)
-    if need := bytes_on(device, records):
+    if need := bytes_on(device, "resident", records):
         say(f"backend resident: {gib(need)} of decoded images in the GPU's memory")
         return DeviceResidentBackend(pack, *_files(records), device)
     say(f"backend resident: {gib(packed_bytes(records))} of decoded images stay in host memory")
     return ResidentBackend(pack, *_files(records), threads=threads, pinned=True)
 
 
-def bytes_on(device: torch.device, records: Sequence[Record]) -> int:
-    """Of a GPU's memory, what `resident` takes for these records: 0 where it leaves them in host memory. Depends on
-    what the GPU has and not on what is free, so that runs that go on find what they began with."""
+def bytes_on(device: torch.device, name: str, records: Sequence[Record]) -> int:
+    """Of a GPU's memory, what a backend keeps these records in: 0 of those that keep them in host memory, or nowhere.
+    Depends on what the GPU has and not on what is free, so that runs that go on find what they began with."""
     need = packed_bytes(records)
-    served = device.type == "cuda" and has_kernel("cut_windows", device)
+    served = name == "resident" and device.type == "cuda" and has_kernel("cut_windows", device)
     return need if served and need <= SHARE * memory_of_gpu(device) else 0
 
 

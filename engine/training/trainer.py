@@ -120,8 +120,8 @@ class Trainer:
         if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
             return recipe, []
         classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
-        if room is not None and recipe.runtime.backend == "resident":
-            room -= bytes_on(self.device, [*self.data.labeled, *self.data.unlabeled])
+        if room is not None:
+            room -= bytes_on(self.device, recipe.runtime.backend, [*self.data.labeled, *self.data.unlabeled])
         # Of this process's share; to normalise a batch, one process needs two images.
         batch, parts = max(recipe.batch // world(), 2), max(recipe.emulate_processes // world(), 1)
         share = recipe.replace(batch=batch, emulate_processes=parts) if several() else recipe

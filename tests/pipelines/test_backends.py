@@ -94,13 +94,15 @@ def test_decoded_images_lie_in_the_memory_of_a_gpu_where_they_fit(
     monkeypatch.setattr(backends, "DeviceResidentBackend", lambda pack, *files: opened.append(files[-1]))
     backend = open_backend(name, records, torch.device("cuda:1"), 1, folder=tmp_path, say=said.append)
     if kernel and room == 4:
-        assert backends.bytes_on(torch.device("cuda:1"), records) == packed_bytes(records)
+        assert backends.bytes_on(torch.device("cuda:1"), "resident", records) == packed_bytes(records)
+        assert backends.bytes_on(torch.device("cuda:1"), "dali", records) == 0
+        assert backends.bytes_on(CPU, "resident", records) == 0
         assert opened == [torch.device("cuda:1")]
         assert said[-1] == "backend resident: 1.8 MiB of decoded images in the GPU's memory"
     else:
         assert isinstance(backend, ResidentBackend)
         assert backend.pinned
-        assert backends.bytes_on(torch.device("cuda:1"), records) == 0
+        assert backends.bytes_on(torch.device("cuda:1"), "resident", records) == 0
         assert said[-1] == "backend resident: 1.8 MiB of decoded images stay in host memory"
 
 
