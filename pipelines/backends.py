@@ -24,8 +24,7 @@ from .resident import DeviceResidentBackend, ResidentBackend
 SMALL = 256 << 20
 """Decoded bytes of records that `auto` packs without being asked: seconds of work."""
 CUTTING = 4
-"""Threads that cut windows of decoded images: more wait for the interpreter, and keep a step's launches waiting (with a
-small network on an NVIDIA H200 500 images/s with 16, 820 with 4)."""
+"""Threads that cut windows of decoded images: more wait for the interpreter, and keep a step's launches waiting."""
 SHARE = 0.25
 """Of a GPU's memory that decoded images may take."""
 
