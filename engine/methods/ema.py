@@ -50,7 +50,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.config = config
         self.network = network.requires_grad_(False)
-        self.register_buffer("share", torch.zeros(()), persistent=False)
+        self.register_buffer("keep", torch.zeros(()), persistent=False)
         self.train()
 
     def train(self, mode: bool = True) -> Teacher:
@@ -68,11 +68,11 @@ class Teacher(nn.Module):
 
     def expect(self, step: int) -> None:
         """Sets how far `follow` goes after optimizer step `step`, counted from 0."""
-        self.share.fill_(1 - self.kept(step))
+        self.keep.fill_(self.kept(step))
 
     @torch.no_grad()
     def follow(self, student: Network) -> None:
-        """One step towards the student. What a graph of it repeats reads `share` anew."""
+        """One step towards the student. What a graph of it repeats reads `keep` anew."""
         averaged = list(zip(self.network.parameters(), student.parameters(), strict=True))
         copied = []
         for own, its in zip(self.network.buffers(), student.buffers(), strict=True):
@@ -81,9 +81,10 @@ class Teacher(nn.Module):
             elif self.config.ema_buffers != "own":
                 copied.append((own, its))
         own, its = map(list, zip(*averaged))
-        way = torch._foreach_sub(its, own)
-        torch._foreach_mul_(way, self.share)
-        torch._foreach_add_(own, way)
+        # Measured from the student, which the teacher is exactly where it keeps nothing of itself.
+        behind = torch._foreach_sub(own, its)
+        torch._foreach_mul_(behind, self.keep)
+        torch._foreach_copy_(own, torch._foreach_add(its, behind))
         if copied:
             torch._foreach_copy_(*map(list, zip(*copied)))
 

@@ -177,7 +177,7 @@ def test_a_term_that_starts_late_is_captured_before_and_after(tiny, random_batch
 
 @pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "unimatch_v2"])
 def test_the_teacher_follows_within_the_graph(tiny, random_batch, name) -> None:
-    """By the share of each step, not by that of the one that was captured."""
+    """Once in each step, be it eager, proven or replayed."""
     recipe = tiny(name, steps=40)
     (plain, ours) = (losses_of(recipe, random_batch, capture) for capture in (None, faithful_step))
     assert ours[1].graph.captured
