@@ -151,7 +151,7 @@ def _photometric(dtype: torch.dtype) -> None:
 
 def _windows(channels: int, filter: str) -> None:
     result = _meta(16, 321, 321, 3, dtype=torch.uint8) if channels == 3 else _meta(16, 321, 321, dtype=torch.uint8)
-    pixels, places = _meta(1 << 30, dtype=torch.uint8), _meta(16, cut_windows.FIELDS, dtype=torch.int64)
+    pixels, places = _meta(1 << 30, dtype=torch.uint8), _meta(16, 14, dtype=torch.int64)
     cut_windows.cut_windows(pixels, places, result, channels, filter, (0, 0, 0))
 
 

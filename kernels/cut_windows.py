@@ -25,8 +25,8 @@ from ._arguments import check_tensor
 from .gpu import cut_windows as gpu
 
 COLUMNS = (
-    *("start", "width", "origin_y", "origin_x", "source_height", "source_width", "step"),
-    *("offset_y", "offset_x", "height", "width_inside", "pad_y", "pad_x", "flip"),
+    *("start", "stride", "origin_y", "origin_x", "source_height", "source_width", "step"),
+    *("offset_y", "offset_x", "height", "width", "pad_y", "pad_x", "flip"),
 )
 """Of `places`."""
 FILTERS = ("nearest", "linear", "antialiased", "cubic")
@@ -61,10 +61,10 @@ def cut_windows(
     """Windows of `size` x `size` pixels out of images in one buffer.
 
     pixels: (N,) uint8, images (H, W, channels) anywhere in it, one row after the other. channels: 3, or 1 of masks.
-    places: (B, 14) int64, a row a window: `start`, the index of its image's first byte, and `width`, the pixels of a
+    places: (B, 14) int64, a row a window: `start`, the index of its image's first byte, and `stride`, the pixels of a
     row of the image; `origin_y`, `origin_x`, `source_height`, `source_width`, the region that is resampled, in source
     pixels within the image; `step`, source pixels a pixel of the window in units of 1/1024; `offset_y`, `offset_x`, the
-    pixel of the resampled region that the window's image begins with, and `height`, `width_inside`, how many rows and
+    pixel of the resampled region that the window's image begins with, and `height`, `width`, how many rows and
     columns of it are seen, which must not reach beyond the region; `pad_y`, `pad_x`, rows above and columns left of
     them; `flip`, 1 for a window that is then mirrored left to right. What a row says wrong is read from elsewhere in
     `pixels`, or as 0.

@@ -16,9 +16,7 @@ BAKED = {
     0: Configuration({"ROWS": 32, "COLUMNS": 32}),
     80: Configuration({"ROWS": 8, "COLUMNS": 32}),
 }
-FIELDS = 14
-NEAREST, LINEAR, ANTIALIASED, CUBIC = range(4)
-CODES = {"nearest": NEAREST, "linear": LINEAR, "antialiased": ANTIALIASED, "cubic": CUBIC}
+CODES = {"nearest": 0, "linear": 1, "antialiased": 2, "cubic": 3}
 
 
 @jit
@@ -48,28 +46,28 @@ def _cut(
 ):  # fmt: skip
     window = tl.program_id(2).to(tl.int64)
     place = places + window * FIELDS
-    start, width = tl.load(place), tl.load(place + 1)
+    start, stride = tl.load(place), tl.load(place + 1)
     origin_y, origin_x = tl.load(place + 2), tl.load(place + 3)
     source_height, source_width = tl.load(place + 4).to(tl.int32), tl.load(place + 5).to(tl.int32)
     step = tl.load(place + 6).to(tl.int32)
     offset_y, offset_x = tl.load(place + 7).to(tl.int32), tl.load(place + 8).to(tl.int32)
-    height, seen = tl.load(place + 9).to(tl.int32), tl.load(place + 10).to(tl.int32)
+    height, width = tl.load(place + 9).to(tl.int32), tl.load(place + 10).to(tl.int32)
     top, left = tl.load(place + 11).to(tl.int32), tl.load(place + 12).to(tl.int32)
     flip = tl.load(place + 13)
 
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     across = tl.where(flip != 0, size - 1 - column, column)
-    covered = ((row >= top) & (row < top + height))[:, None] & ((across >= left) & (across < left + seen))[None, :]
+    covered = ((row >= top) & (row < top + height))[:, None] & ((across >= left) & (across < left + width))[None, :]
     # Twice the centre of each pixel, in units of 1/1024 source pixel.
     twice_y = (2 * (offset_y + row - top) + 1) * step
     twice_x = (2 * (offset_x + across - left) + 1) * step
 
     out = result + ((window * size + row[:, None]) * size + column[None, :]) * CHANNELS
     exists = (row < size)[:, None] & (column < size)[None, :]
-    corner = start + (origin_y * width + origin_x) * CHANNELS
+    corner = start + (origin_y * stride + origin_x) * CHANNELS
     if FILTER == 0:
-        index = corner + ((twice_y >> 11)[:, None] * width + (twice_x >> 11)[None, :]) * CHANNELS
+        index = corner + ((twice_y >> 11)[:, None] * stride + (twice_x >> 11)[None, :]) * CHANNELS
         first = _read(pixels, index, covered, total)
         tl.store(out, tl.where(covered, first, red).to(tl.uint8), mask=exists)
         if CHANNELS == 3:
@@ -107,7 +105,7 @@ def _cut(
                 weight_x = _weight((centre_x - x.to(tl.float32) - 0.5) / reach, FILTER == 3)
                 weight = weight_y[:, None] * tl.where(x < source_width, weight_x, 0.0)[None, :]
                 counts = covered & (y < source_height)[:, None] & (x < source_width)[None, :]
-                index = corner + (y[:, None] * width + x[None, :]) * CHANNELS
+                index = corner + (y[:, None] * stride + x[None, :]) * CHANNELS
                 reds += weight * _read(pixels, index, counts, total).to(tl.float32)
                 if CHANNELS == 3:
                     greens += weight * _read(pixels, index + 1, counts, total).to(tl.float32)
@@ -131,7 +129,7 @@ def cut_windows(
     grid = ceil_div(size, config.blocks["COLUMNS"]), ceil_div(size, config.blocks["ROWS"]), len(result)
     launch(
         _cut, grid, pixels.contiguous(), places.contiguous(), result, size, pixels.numel(), *fill,
-        warps=config.warps, stages=config.stages, FIELDS=FIELDS, FILTER=CODES[filter], CHANNELS=channels,
+        warps=config.warps, stages=config.stages, FIELDS=places.shape[1], FILTER=CODES[filter], CHANNELS=channels,
         **config.blocks,
     )  # fmt: skip
     return result

@@ -39,15 +39,15 @@ def cut_windows(
     empty = torch.tensor(fill[:channels], dtype=torch.uint8, device=pixels.device)
     result = empty.expand(len(places), size, size, channels).contiguous()
     for window, place in zip(result, places.tolist()):
-        start, width, y0, x0, rows, columns, step, y, x, height, seen, top, left, flip = place
-        if not (height and seen):
+        start, stride, y0, x0, rows, columns, step, y, x, height, width, top, left, flip = place
+        if not (height and width):
             continue
-        index = start + ((y0 + torch.arange(rows)[:, None]) * width + x0 + torch.arange(columns)) * channels
+        index = start + ((y0 + torch.arange(rows)[:, None]) * stride + x0 + torch.arange(columns)) * channels
         source = pixels[(index[..., None] + torch.arange(channels)).to(pixels.device)].double()
         down = weights(y, height, step, rows, filter, pixels.device)
-        across = weights(x, seen, step, columns, filter, pixels.device)
+        across = weights(x, width, step, columns, filter, pixels.device)
         levels = torch.einsum("yi,ijc,xj->yxc", down, source, across).round().clamp(0, 255).to(torch.uint8)
-        window[top : top + height, left : left + seen] = levels
+        window[top : top + height, left : left + width] = levels
         if flip:
             window.copy_(window.flip(1))
     return result if channels == 3 else result[..., 0]

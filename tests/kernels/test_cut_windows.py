@@ -26,9 +26,9 @@ def image(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarr
 def place_of(height: int, width: int, step: int, /, start: int = 0, size: int = 64, **own: int) -> dict[str, int]:
     """The whole image, resampled, with its corner in the window's; with some fields of its own."""
     rows, columns = height * DENOMINATOR // step, width * DENOMINATOR // step
-    whole = {"start": start, "width": width, "origin_y": 0, "origin_x": 0, "step": step, "flip": 0}
+    whole = {"start": start, "stride": width, "origin_y": 0, "origin_x": 0, "step": step, "flip": 0}
     whole |= {"source_height": -(-rows * step // DENOMINATOR), "source_width": -(-columns * step // DENOMINATOR)}
-    whole |= {"offset_y": 0, "offset_x": 0, "height": min(rows, size), "width_inside": min(columns, size)}
+    whole |= {"offset_y": 0, "offset_x": 0, "height": min(rows, size), "width": min(columns, size)}
     return whole | {"pad_y": 0, "pad_x": 0} | own
 
 
@@ -60,7 +60,7 @@ def test_regions_are_those_of_opencv_and_torch(device, filter, step):
         tensor = torch.from_numpy(source)[None].permute(0, 3, 1, 2)
         scaled = RESIZERS[filter](tensor, [rows, columns], False, DENOMINATOR / step, DENOMINATOR / step)
         theirs = scaled[0].permute(1, 2, 0).numpy()
-    seen = theirs[: place["height"], : place["width_inside"]]
+    seen = theirs[: place["height"], : place["width"]]
     difference = far(ours[: len(seen), : seen.shape[1]], seen)
     assert difference.max() <= 1
     assert (difference > 0).mean() <= (0.25 if filter != "linear" else 1e-3)
@@ -74,12 +74,12 @@ def test_windows_are_those_of_the_definition(device, filter, channels):
     images = [image(47, 61, 1, channels), image(30, 20, 2, channels), image(5, 3, 3, channels)]
     starts = np.cumsum([0, *(one.size for one in images)])
     places = [
-        place_of(47, 61, 900, offset_y=3, offset_x=5, height=40, width_inside=39, size=40),
+        place_of(47, 61, 900, offset_y=3, offset_x=5, height=40, width=39, size=40),
         place_of(47, 61, 1777, origin_y=4, origin_x=7, source_height=40, source_width=50, size=40)
-        | {"height": 20, "width_inside": 25, "pad_y": 7, "pad_x": 9, "flip": 1},
+        | {"height": 20, "width": 25, "pad_y": 7, "pad_x": 9, "flip": 1},
         place_of(30, 20, 1024, start=int(starts[1]), size=40, pad_x=11, flip=1),
-        place_of(5, 3, 200, start=int(starts[2]), size=40, height=17, width_inside=13, pad_y=20),
-        place_of(5, 3, 1024, start=int(starts[2]), size=40, height=0, width_inside=0),
+        place_of(5, 3, 200, start=int(starts[2]), size=40, height=17, width=13, pad_y=20),
+        place_of(5, 3, 1024, start=int(starts[2]), size=40, height=0, width=0),
     ]
     options = {"channels": channels, "filter": filter, "fill": (124, 116, 104)}
     ours = cut(images, places, device, 40, **options)
@@ -103,7 +103,7 @@ def test_labels_are_the_source_pixel_that_holds_the_centre(device, height, width
     """floor((i + 1/2) step / 1024), in integers."""
     mask, (top, left) = image(height, width, seed, 1), pad
     rows, columns = min(height * DENOMINATOR // step, 20), min(width * DENOMINATOR // step, 20)
-    place = place_of(height, width, step, size=28, height=rows, width_inside=columns, pad_y=top, pad_x=left, flip=flip)
+    place = place_of(height, width, step, size=28, height=rows, width=columns, pad_y=top, pad_x=left, flip=flip)
     ours = cut([mask], [place], device, 28, channels=1, filter="nearest", fill=(255, 0, 0))[0]
     expected = np.full((28, 28), 255, np.uint8)
     at = [(2 * np.arange(count) + 1) * step // (2 * DENOMINATOR) for count in (rows, columns)]
