@@ -275,6 +275,17 @@ def test_a_run_that_emulates_its_precision_says_so(tiny, voc_root, monkeypatch, 
     assert len(warnings) == (0 if has else 1)
 
 
+@pytest.mark.parametrize("kept", [0, 3 << 30])
+def test_images_that_a_gpu_keeps_are_not_free_for_steps(tiny, voc_root, monkeypatch, kept):
+    """Of hardly more than 3 GiB, of which decoded images take three, too little is left."""
+    told = []
+    monkeypatch.setattr(trainer_module, "LONG", 0)
+    monkeypatch.setattr(trainer_module, "free_memory_of", lambda device: int(3.0001 * 2**30))
+    monkeypatch.setattr(trainer_module, "bytes_on", lambda device, name, records: kept)
+    Trainer(tiny("supervised", data=voc_root()), told.append)
+    assert any("are free; lower" in event.text for event in told) is (kept > 0)
+
+
 def test_memory_formats_agree(tiny, voc_root):
     root = voc_root()
     recipe = tiny("supervised", data=root, network="cps", steps=1)
