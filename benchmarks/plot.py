@@ -14,7 +14,11 @@ import tables
 COLUMNS = {"images_per_s": "training images/s", "processor_s_an_image": "processor seconds an image"}
 WATERFALL, PHOTOGRAPHS = (tables.ROOT / "docs" / f"{name}.svg" for name in ("waterfall", "photographs"))
 BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
-SETS = {"CamVid": ("camvid", ()), "Animals of VOC": ("animals", tables.ANIMALS)}
+SETS = {
+    "CamVid": ("camvid", ()),
+    "CamVid, crop 320": ("camvid_gpu", ()),
+    "Animals of VOC": ("animals", tables.ANIMALS),
+}
 """Photographs by their titles: the rows, and the classes that count, all of none."""
 
 

@@ -354,6 +354,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
+    "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
     "tuning": tuning,
     "kills": kills,
