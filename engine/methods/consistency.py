@@ -14,10 +14,11 @@ from ...pipelines.batch import IGNORE, WeakStrong
 from ..models import Network, evaluating
 from .method import Method, MethodConfig, PseudoLabels
 
-Labels = Literal["training", "evaluation", "mixed"]
+Labels = Literal["training", "evaluation", "mixed", "teacher"]
 """Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
 mode; evaluation: those of a pass of its own in evaluation mode; mixed: the former outside of the boxes and the latter
-inside, as UniMatch V1's program. Windows that serve as partners alone are always labelled in evaluation mode."""
+inside, as UniMatch V1's program; teacher: an EMA teacher's, as UniMatch V2's. Windows that serve as partners alone are
+always labelled in evaluation mode."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -91,7 +92,8 @@ class Consistency(Mixing):
         if judged is None:
             return weak, self.partners(weak, u)
         everything = judged if len(judged) == len(u.weak) else torch.cat([weak, judged])
-        return judged[: len(weak)] if labels == "evaluation" else weak, self.partners(everything, u)
+        alone = labels in ("evaluation", "teacher")
+        return judged[: len(weak)] if alone else weak, self.partners(everything, u)
 
     def looked_at(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
         """What logits (B, C, h, w) teach the strong views of the weak ones."""
@@ -113,8 +115,8 @@ def shown_in_mixed(valid: Tensor, partners: Tensor, boxes: Tensor, size: tuple[i
 
 
 def judged(network: Network, u: WeakStrong, labels: Labels) -> Tensor | None:
-    """Logits in evaluation mode of all weak windows, (N, C, h, w), or of those that serve as partners alone where these
-    are the only ones that labels are asked of; None where labels are of the training pass alone."""
+    """The network's own logits in evaluation mode of all weak windows, (N, C, h, w), or of those that serve as partners
+    alone where these are the only ones that labels are asked of; None where labels are of the training pass alone."""
     others = u.weak[len(u.partner) :]
     if labels == "training" and not len(others):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
-from ..models import Network
 from .consistency import Consistency, ConsistencyConfig, judged
+from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
@@ -34,22 +35,30 @@ def published_switches(layout: str) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True, slots=True)
-class UniMatchConfig(ConsistencyConfig):
+class UniMatchConfig(ConsistencyConfig, TeacherConfig):
     """Consistency of two strong views and of perturbed features with a weak view."""
 
     strong_weight: float = 0.25
     """Weight of the mean of the two strong views' terms."""
     perturbed_weight: float = 0.25
     """Weight of the term of perturbed features."""
-    labels: Literal["training", "evaluation", "mixed"] = "training"
+    labels: Literal["training", "evaluation", "mixed", "teacher"] = "training"
     """Whose labels the others learn. training: the network's own, of its pass of labelled and weak windows; evaluation:
-    its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside (published)."""
+    its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside (published);
+    teacher: those of an EMA teacher (as UniMatch V2)."""
+    ema: float = 0.996
+    """How much of itself the teacher keeps at each step; the rest is the network's."""
     perturbed_statistics: Literal["own", "shared"] = "own"
     """Batch statistics of the decoder on perturbed features. own: theirs; shared: one batch of them and the clean
     ones, for which the labelled windows' are perturbed too (published)."""
 
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from ConsistencyConfig.faults(self)
+        yield from self.teacher_faults()
 
-class UniMatch(Consistency):
+
+class UniMatch(Consistency, TeacherMethod):
     """Two strong views, each mixed with a partner's, and the decoder on perturbed features of the weak view learn the
     confident labels of the weak view.
 
@@ -70,7 +79,8 @@ class UniMatch(Consistency):
 
     def __init__(self, config: UniMatchConfig, setting: Setting):
         super().__init__(config, setting)
-        self.network = setting.network()
+        self.student = setting.network()
+        self.teacher = Teacher(setting.network(), config) if config.labels == "teacher" else None
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -78,10 +88,10 @@ class UniMatch(Consistency):
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
-        in_evaluation = judged(self.network, u, self.config.labels)
+        in_evaluation = self.judged(u)
         logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
         own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
-        strong = self.network(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
+        strong = self.student(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
             {
@@ -93,22 +103,27 @@ class UniMatch(Consistency):
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         u = batch.unlabeled
-        in_evaluation = judged(self.network, u, self.config.labels)
+        in_evaluation = self.judged(u)
         _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
-        return self.looked_at(self.label_logits(weak, in_evaluation, u, self.config.labels)[0], u)
+        own, _ = self.label_logits(weak, in_evaluation, u, self.config.labels)
+        return self.looked_at(own, u, self.students_labels(u.weak[: len(u.partner)]))
+
+    def judged(self, u: WeakStrong) -> Tensor | None:
+        """Logits (N, C, h, w) that label all weak windows, or as `judged` says where there is no teacher."""
+        return self.teacher(u.weak) if self.teacher else judged(self.student, u, self.config.labels)
 
     def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with
         half of their channels dropped."""
-        maps = self.network.encode(torch.cat([x, weak]))
+        maps = self.student.encode(torch.cat([x, weak]))
         if self.config.perturbed_statistics == "shared":
             both = tuple(torch.cat([clean, self.drop_channels(clean, len(x), len(weak))]) for clean in maps)
-            logits = self.network.classify(self.network.decode(both))
+            logits = self.student.classify(self.student.decode(both))
             clean, _, perturbed = logits.split([len(x) + len(weak), len(x), len(weak)])
         else:
-            clean = self.network.classify(self.network.decode(maps))
+            clean = self.student.classify(self.student.decode(maps))
             dropped = tuple(self.drop_channels(clean_map[len(x) :], len(weak)) for clean_map in maps)
-            perturbed = self.network.classify(self.network.decode(dropped))
+            perturbed = self.student.classify(self.student.decode(dropped))
         return *clean.split([len(x), len(weak)]), perturbed
 
     def drop_channels(self, maps: Tensor, *sizes: int) -> Tensor:
@@ -116,6 +131,3 @@ class UniMatch(Consistency):
         twice as large."""
         kept = self.drawn(lambda count: F.dropout2d(maps.new_ones(count, maps.shape[1], 1, 1), DROPPED), *sizes)
         return maps * kept
-
-    def predictor(self) -> Network:
-        return self.network

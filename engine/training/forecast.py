@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from ...pipelines.batch import Batch, Windows
 from ...pipelines.errors import UsageError
@@ -51,16 +51,20 @@ class Forecast:
         )
 
 
-class Held(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive: now, and at the most."""
+class Costs(TorchDispatchMode):
+    """Counts the bytes of the tensors that are alive, now and at the most, and FLOPs by torch's formulas. Its own
+    FlopCounterMode tries to decompose each operation before, which takes a third of a forecast."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
+        self.now = self.most = self.flops = 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if count := flop_registry.get(function.overloadpacket):
+            self.flops += count(*args, **kwargs, out_val=result)
         for leaf in tree_iter(result):
             if isinstance(leaf, Tensor):
                 self._hold(leaf.untyped_storage())
@@ -84,32 +88,31 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
     precision = Precision(precision.name, torch.device("cpu"))
     batch, largest = example(recipe), largest or (recipe.crop, recipe.crop)
-    flops = FlopCounterMode(display=False)
     # Some backbones read values as they are made, which fake tensors do not have.
     with torch.device("meta"):
         method = build_method(recipe, classes).train()
-    with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Held() as held:
+    with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Costs() as costs:
         method.to_empty(device="cpu")
         step = Step(recipe.replace(graph="off"), method, precision)
-        state = held.now
+        state = costs.now
         batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
-        with flops:
-            step(batch, recipe.steps - 1)
-        training, held.most = held.most, held.now
+        step(batch, recipe.steps - 1)
+        flops, training, costs.most = costs.flops, costs.most, costs.now
         network = method.predictor()
         with evaluating(network), precision.autocast():
             full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
-    return Forecast(flops.get_total_flops(), training, state, held.most)
+    return Forecast(flops, training, state, costs.most)
 
 
 def fitted(
-    recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int], room: int | None
+    recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int], room: int | None, kept: int = 0
 ) -> tuple[Recipe, Forecast]:
     """The recipe and what it costs: with `recompute` on where it is auto and a step would take more than `room` bytes
-    otherwise. Raises UsageError where the recipe has a memory budget and more than that is needed."""
+    otherwise. kept: bytes of decoded images, for which there is room besides, but not besides a memory budget. Raises
+    UsageError where the recipe has one and more than that is needed."""
     told = forecast(recipe, classes, precision, largest)
     if budget := recipe.runtime.memory_budget:
-        room = int(budget * GIB)
+        room = int(budget * GIB) - kept
     if room is None or max(told.memory, told.evaluation) <= room:
         return recipe, told
     runtime = recipe.runtime
@@ -118,7 +121,11 @@ def fitted(
         if twice.memory < told.memory:
             recipe, told = recipe.replace(recompute="on"), twice
     if budget and max(told.memory, told.evaluation) > room:
-        raise UsageError(f"--memory-budget {budget:g}: {told}; {_cure(recipe, classes, precision, told, room)}")
+        images = f", decoded images {kept / GIB:.1f} GiB" if kept else ""
+        cure = "pass --backend host, which keeps no images in the GPU's memory"
+        if not kept or max(told.memory, told.evaluation) > room + kept:
+            cure = _cure(recipe, classes, precision, told, room + kept)
+        raise UsageError(f"--memory-budget {budget:g}: {told}{images}; {cure}")
     return recipe, told
 
 

@@ -120,12 +120,13 @@ class Trainer:
         if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
             return recipe, []
         classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
+        kept = bytes_on(self.device, recipe.runtime.backend, [*self.data.labeled, *self.data.unlabeled])
         if room is not None:
-            room -= bytes_on(self.device, recipe.runtime.backend, [*self.data.labeled, *self.data.unlabeled])
+            room -= kept
         # Of this process's share; to normalise a batch, one process needs two images.
         batch, parts = max(recipe.batch // world(), 2), max(recipe.emulate_processes // world(), 1)
         share = recipe.replace(batch=batch, emulate_processes=parts) if several() else recipe
-        share, told = fitted(share, classes, self.precision, self._largest_image(), room)
+        share, told = fitted(share, classes, self.precision, self._largest_image(), room, kept)
         lines = [str(told)]
         if share.runtime.recompute != recipe.runtime.recompute:
             lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")

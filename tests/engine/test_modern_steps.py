@@ -106,9 +106,11 @@ def fixmatch(run: Reference) -> Tensor:
 
 
 def unimatch(run: Reference) -> Tensor:
-    u, net = run.u, run.student
-    mixed_labels = run.config.labels == "mixed"
-    judged = run.in_evaluation(net, u.weak) if mixed_labels or len(u.weak) > run.count else None
+    u, net, labels = run.u, run.student, run.config.labels
+    if labels == "teacher":
+        judged = run.teacher(u.weak)
+    else:
+        judged = run.in_evaluation(net, u.weak) if labels != "training" or len(u.weak) > run.count else None
     low, high = net.encode(torch.cat([run.x, u.weak[: run.count]]))
     if run.config.perturbed_statistics == "shared":
         low_p, high_p = F.dropout2d(low, 0.5), F.dropout2d(high, 0.5)
@@ -119,13 +121,14 @@ def unimatch(run: Reference) -> Tensor:
         clean = net.classify(net.decode((low, high)))
         z_p = net.classify(net.decode((F.dropout2d(low[len(run.x) :], 0.5), F.dropout2d(high[len(run.x) :], 0.5))))
     z_x, z_w = clean[: len(run.x)], clean[len(run.x) :]
+    own = judged[: run.count] if labels in ("evaluation", "teacher") else z_w
     partners = z_w[u.partner] if judged is None else judged[u.partner]
     z_1, z_2 = net(torch.cat([run.strong(0), run.strong(1)])).chunk(2)
     loss_p = of_confident(
-        upsampled(z_p, run.size), run.probabilities(z_w), run.counted[: run.count], run.config.threshold
+        upsampled(z_p, run.size), run.probabilities(own), run.counted[: run.count], run.config.threshold
     )
     loss_x = cross_entropy(upsampled(z_x, run.size), run.y)
-    loss_1, loss_2 = run.view_loss(z_1, z_w, partners, 0), run.view_loss(z_2, z_w, partners, 1)
+    loss_1, loss_2 = run.view_loss(z_1, own, partners, 0), run.view_loss(z_2, own, partners, 1)
     return (loss_x + 0.25 * loss_1 + 0.25 * loss_2 + 0.5 * loss_p) / 2
 
 
@@ -224,6 +227,8 @@ CASES = {
     "fixmatch with a teacher": {"fixmatch": {"labels": "teacher", "ema": 0.4}},
     "unimatch": {"unimatch": {}},
     "unimatch as published": {"unimatch": {"labels": "mixed", "perturbed_statistics": "shared", "extra": True}},
+    "unimatch, labels in evaluation mode": {"unimatch": {"labels": "evaluation"}},
+    "unimatch with a teacher": {"unimatch": {"labels": "teacher", "ema": 0.4}},
     "unimatch_v2": {"unimatch_v2": {"ema": 0.4}},
     "mean_teacher": {"mean_teacher": {"ema": 0.4}},
     "mean_teacher, copied buffers": {"mean_teacher": {"ema": 0.4, "ema_buffers": "copied"}},

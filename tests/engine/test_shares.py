@@ -37,6 +37,7 @@ CASES = {
     "cps with OHEM, published": ("cps", {"ohem": 0.2, "published": True}),
     "cutmix_seg by pixel": ("cutmix_seg", {"confidence": "pixel", "threshold": 0.1}),
     "fixmatch with a teacher": ("fixmatch", {"labels": "teacher", "threshold": 0.1}),
+    "unimatch with a teacher": ("unimatch", {"labels": "teacher", "threshold": 0.1}),
     "unimatch, published": ("unimatch", {"threshold": 0.1, "published": True}),
     "unimatch, mixed labels": ("unimatch", {"threshold": 0.1, "labels": "mixed", "perturbed_statistics": "shared"}),
     "unimatch_v2, published": ("unimatch_v2", {"threshold": 0.1, "published": True}),

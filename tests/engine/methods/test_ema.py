@@ -95,8 +95,9 @@ def test_best_by_student_makes_the_student_the_saved_one(tiny):
     assert method.predictor() is method.student
 
 
-def test_fixmatch_has_a_teacher_only_where_it_labels(tiny):
-    recipe = tiny("fixmatch")
+@pytest.mark.parametrize("name", ["fixmatch", "unimatch"])
+def test_a_teacher_is_there_only_where_it_labels(tiny, name):
+    recipe = tiny(name)
     assert list(build_method(recipe, 3).predictors()) == ["student"]
     taught = recipe.replace(method=replace(recipe.method, labels="teacher"))
     assert list(build_method(taught, 3).predictors()) == ["teacher", "student"]

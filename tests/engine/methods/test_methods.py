@@ -129,6 +129,7 @@ def test_pseudo_labels_are_of_the_windows_in_their_order(tiny, random_batch, nam
         ("unimatch", {"labels": "training"}),
         ("unimatch", {"labels": "evaluation"}),
         ("unimatch", {"labels": "mixed", "perturbed_statistics": "shared"}),
+        ("unimatch", {"labels": "teacher"}),
         ("unimatch_v2", {}),
     ],
 )

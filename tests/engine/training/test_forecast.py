@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import fitted, forecast
+from semiseg.engine.training.forecast import example, fitted, forecast
+from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
 
 FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
@@ -72,9 +74,14 @@ def test_products_are_counted_forward_and_twice_backward(tiny):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_told(tiny, name):
-    told = forecast(tiny(name), 3, FP32)
+    recipe = tiny(name)
+    told = forecast(recipe, 3, FP32)
     assert told.memory > told.state > 0
     assert "TFLOP" in str(told)
+    step, batch = Step(recipe, build_method(recipe, 3).train(), FP32), example(recipe)
+    with FlopCounterMode(display=False) as counter:
+        step(batch, recipe.steps - 1)
+    assert told.flops == counter.get_total_flops()
 
 
 def test_a_run_that_asks_for_a_graph_is_told_too(tiny):
@@ -132,7 +139,7 @@ BIG = {"crop": 256, "batch": 8, "data": Path("anywhere")}
 
 
 def test_what_blocks_compute_twice_takes_less_memory_and_more_arithmetic(tiny):
-    plain, twice = (forecast(tiny("cps", **BIG, recompute=value), 3, FP32) for value in ("off", "on"))
+    plain, twice = (forecast(tiny("supervised", **BIG, recompute=value), 3, FP32) for value in ("off", "on"))
     assert twice.memory < 0.85 * plain.memory
     assert plain.flops < twice.flops < 1.34 * plain.flops
     assert twice.state == plain.state
@@ -144,7 +151,7 @@ def room_between(recipe) -> int:
 
 
 def test_blocks_are_computed_twice_where_a_step_does_not_fit(tiny):
-    recipe = tiny("cps", **BIG)
+    recipe = tiny("supervised", **BIG)
     room = room_between(recipe)
     chosen, told = fitted(recipe, 3, FP32, (64, 64), room)
     assert chosen.runtime.recompute == "on"
@@ -155,12 +162,24 @@ def test_blocks_are_computed_twice_where_a_step_does_not_fit(tiny):
 
 
 def test_what_does_not_fit_where_no_budget_is_said_is_told_and_goes_on(tiny):
-    _, told = fitted(tiny("cps", **BIG), 3, FP32, (64, 64), 1000)
+    _, told = fitted(tiny("supervised", **BIG), 3, FP32, (64, 64), 1000)
     assert told.memory > 1000
 
 
+def test_decoded_images_count_against_a_budget(tiny):
+    recipe = tiny("supervised")
+    memory = forecast(recipe, 3, FP32, (64, 64)).memory
+    budget, kept = 1.5 * memory / 2**30, memory
+    assert fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
+    assert fitted(recipe, 3, FP32, (64, 64), 2 * memory, kept)
+    with pytest.raises(UsageError, match=rf"images {kept / 2**30:.1f} GiB; pass --backend host, which keeps no images"):
+        fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), 2 * memory, kept)
+    with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
+        fitted(recipe.replace(memory_budget=1e-4), 3, FP32, (64, 64), None, kept)
+
+
 def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
-    recipe = tiny("cps", **BIG)
+    recipe = tiny("supervised", **BIG)
     with_half = forecast(recipe.replace(batch=4, recompute="on"), 3, FP32).memory
     budget = 1.05 * with_half / 2**30
     with pytest.raises(UsageError, match=rf"--memory-budget .*; --batch 4 takes about {with_half / 2**30:.1f} GiB$"):
@@ -169,6 +188,6 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
         fitted(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
         fitted(recipe.replace(memory_budget=0.01), 3, FP32, (64, 64), None)
-    large = tiny("cps", evaluation=Evaluation(), memory_budget=0.5)
+    large = tiny("supervised", evaluation=Evaluation(), memory_budget=0.5)
     with pytest.raises(UsageError, match=r"pass --evaluation\.protocol slide"):
         fitted(large, 3, FP32, (4096, 4096), None)
