@@ -44,8 +44,9 @@ def fixmatch() -> FixMatchConfig:
 
 
 def unimatch() -> UniMatchConfig:
+    """Labels are those of a teacher: with its network's own, photographs ended below the baseline."""
     weights = {"supervised_weight": 1.0, "strong_weight": 0.5, "perturbed_weight": 0.5}
-    return UniMatchConfig(threshold=THRESHOLD, ramp=RAMP, **weights)
+    return UniMatchConfig(labels="teacher", ema=EMA, threshold=THRESHOLD, ramp=RAMP, **weights)
 
 
 def unimatch_v2() -> UniMatchV2Config:
