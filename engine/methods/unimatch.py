@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
+from ..models import Network
 from .consistency import Consistency, ConsistencyConfig, judged
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import PseudoLabels, Setting
@@ -79,8 +80,13 @@ class UniMatch(Consistency, TeacherMethod):
 
     def __init__(self, config: UniMatchConfig, setting: Setting):
         super().__init__(config, setting)
-        self.student = setting.network()
+        self.network = setting.network()
         self.teacher = Teacher(setting.network(), config) if config.labels == "teacher" else None
+
+    @property
+    def student(self) -> Network:
+        """The network, by whose name saves know it."""
+        return self.network
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class UniMatch(Consistency, TeacherMethod):
         in_evaluation = self.judged(u)
         logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
         own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
-        strong = self.student(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
+        strong = self.network(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
             {
@@ -110,20 +116,20 @@ class UniMatch(Consistency, TeacherMethod):
 
     def judged(self, u: WeakStrong) -> Tensor | None:
         """Logits (N, C, h, w) that label all weak windows, or as `judged` says where there is no teacher."""
-        return self.teacher(u.weak) if self.teacher else judged(self.student, u, self.config.labels)
+        return self.teacher(u.weak) if self.teacher else judged(self.network, u, self.config.labels)
 
     def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with
         half of their channels dropped."""
-        maps = self.student.encode(torch.cat([x, weak]))
+        maps = self.network.encode(torch.cat([x, weak]))
         if self.config.perturbed_statistics == "shared":
             both = tuple(torch.cat([clean, self.drop_channels(clean, len(x), len(weak))]) for clean in maps)
-            logits = self.student.classify(self.student.decode(both))
+            logits = self.network.classify(self.network.decode(both))
             clean, _, perturbed = logits.split([len(x) + len(weak), len(x), len(weak)])
         else:
-            clean = self.student.classify(self.student.decode(maps))
+            clean = self.network.classify(self.network.decode(maps))
             dropped = tuple(self.drop_channels(clean_map[len(x) :], len(weak)) for clean_map in maps)
-            perturbed = self.student.classify(self.student.decode(dropped))
+            perturbed = self.network.classify(self.network.decode(dropped))
         return *clean.split([len(x), len(weak)]), perturbed
 
     def drop_channels(self, maps: Tensor, *sizes: int) -> Tensor:

@@ -148,7 +148,13 @@ class Trainer:
         if state is None:
             self._note(f"going on with {self.folder} from the start: it was ended before its first save")
             return
-        self.method.load_state_dict(state["method"])
+        try:
+            self.method.load_state_dict(state["method"])
+        except RuntimeError:  # which names every tensor
+            raise UsageError(
+                f"--resume: the saves of {self.folder} hold other tensors than {self.method.name} has in this version; "
+                "go on with the version that wrote them, or choose another folder"
+            ) from None
         self.step.load_state_dict(state["step"])
         self.meters.load_state_dict(state["meters"])
         self.first, self.seconds = state["steps_done"], state["seconds"]

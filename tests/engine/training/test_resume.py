@@ -16,6 +16,7 @@ from PIL import Image
 from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
+from semiseg.engine.methods import METHODS
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
@@ -47,6 +48,25 @@ def test_a_run_with_a_teacher_goes_on_bit_for_bit(tiny, voc_root):
     one, two = (weights_of(out) for out in (whole.out, halves.out))
     assert any(name.startswith("teacher.") for name in one)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_saves_of_a_version_with_other_tensors_are_one_line(tiny, voc_root, monkeypatch):
+    recipe = tiny("supervised", data=voc_root(), steps=4, eval_every=2)
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating"):
+            signal.raise_signal(signal.SIGTERM)
+
+    class Changed(METHODS["supervised"]):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.added = torch.nn.Parameter(torch.zeros(3))
+
+    with pytest.raises(Stopped):
+        Trainer(recipe, stop).train()
+    monkeypatch.setitem(METHODS, "supervised", Changed)
+    with pytest.raises(UsageError, match=r"^--resume: the saves of .* hold other tensors than supervised has"):
+        Trainer(recipe.replace(resume=True))
 
 
 def test_a_run_that_is_killed_while_it_evaluates_goes_on_bit_for_bit(tiny, voc_root):
