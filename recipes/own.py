@@ -44,7 +44,7 @@ def fixmatch() -> FixMatchConfig:
 
 
 def unimatch() -> UniMatchConfig:
-    """Labels are those of a teacher: with its network's own, photographs ended below the baseline."""
+    """Labels are those of a teacher: with its network's own, most runs on photographs ended below."""
     weights = {"supervised_weight": 1.0, "strong_weight": 0.5, "perturbed_weight": 0.5}
     return UniMatchConfig(labels="teacher", ema=EMA, threshold=THRESHOLD, ramp=RAMP, **weights)
 

@@ -53,7 +53,7 @@ class Forecast:
 
 class Costs(TorchDispatchMode):
     """Counts the bytes of the tensors that are alive, now and at the most, and FLOPs by torch's formulas. Its own
-    FlopCounterMode tries to decompose each operation before, which takes a third of a forecast."""
+    FlopCounterMode tries to decompose each operation before, which takes a tenth to a third of a forecast."""
 
     def __init__(self) -> None:
         super().__init__()
