@@ -124,7 +124,7 @@ def fitted(
         images = f", decoded images {kept / GIB:.1f} GiB" if kept else ""
         cure = "pass --backend host, which keeps no images in the GPU's memory"
         if not kept or max(told.memory, told.evaluation) > room + kept:
-            cure = _cure(recipe, classes, precision, told, room + kept)
+            cure = _cure(recipe, classes, precision, told, room + kept) + (", with --backend host" if kept else "")
         raise UsageError(f"--memory-budget {budget:g}: {told}{images}; {cure}")
     return recipe, told
 

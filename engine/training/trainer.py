@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -150,7 +151,9 @@ class Trainer:
             return
         try:
             self.method.load_state_dict(state["method"])
-        except RuntimeError:  # which names every tensor
+        except RuntimeError as error:  # which names every tensor
+            if not re.search(r"key\(s\)|size mismatch", str(error)):
+                raise
             raise UsageError(
                 f"--resume: the saves of {self.folder} hold other tensors than {self.method.name} has in this version; "
                 "go on with the version that wrote them, or choose another folder"

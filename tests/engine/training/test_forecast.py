@@ -174,7 +174,7 @@ def test_decoded_images_count_against_a_budget(tiny):
     assert fitted(recipe, 3, FP32, (64, 64), 2 * memory, kept)
     with pytest.raises(UsageError, match=rf"images {kept / 2**30:.1f} GiB; pass --backend host, which keeps no images"):
         fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), 2 * memory, kept)
-    with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
+    with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone, with --backend host$"):
         fitted(recipe.replace(memory_budget=1e-4), 3, FP32, (64, 64), None, kept)
 
 
