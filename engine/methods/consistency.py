@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import IGNORE, WeakStrong
-from ..models import Network, evaluating
-from .method import Method, MethodConfig, PseudoLabels
+from ..models import evaluating
+from .ema import TeacherConfig, TeacherMethod
+from .method import Method, PseudoLabels
 
 Labels = Literal["training", "evaluation", "mixed", "teacher"]
 """Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
@@ -22,7 +23,7 @@ always labelled in evaluation mode."""
 
 
 @dataclass(kw_only=True, slots=True)
-class ConsistencyConfig(MethodConfig):
+class ConsistencyConfig(TeacherConfig):
     """The settings that the methods of the family share."""
 
     supervised_weight: float = 0.5
@@ -31,10 +32,12 @@ class ConsistencyConfig(MethodConfig):
     """Weight of the mean of the strong views' terms."""
     threshold: float = 0.95
     """Labels that are less confident do not count."""
+    ema: float = 0.996
+    """How much of itself a teacher keeps at each step; the rest is the network's."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
-        yield from MethodConfig.faults(self)
+        yield from TeacherConfig.faults(self)
         yield from self.bounded("threshold", 0, 1)
 
 
@@ -51,8 +54,9 @@ class Mixing(Method):
         return self.gathered(windows)[u.partner]
 
 
-class Consistency(Mixing):
-    """A method whose strong views learn the labels of weak views, mixed as they are."""
+class Consistency(Mixing, TeacherMethod):
+    """A method whose strong views learn the labels of weak views, mixed as they are: a teacher's where there is one, or
+    the network's own as `config.labels` says."""
 
     def strong_loss(self, logits: Tensor, own: Tensor, partners: Tensor, u: WeakStrong, view: int) -> Tensor:
         """The term of one mixed strong view: its logits (B, C, h, w) learn the labels of the windows' logits `own` and,
@@ -85,15 +89,32 @@ class Consistency(Mixing):
         count = shown.sum()
         return self.weighed(upsample_cross_entropy(logits, target, normalizer=count), count)
 
-    def label_logits(self, weak: Tensor, judged: Tensor | None, u: WeakStrong, labels: Labels) -> tuple[Tensor, Tensor]:
+    def judged(self, u: WeakStrong) -> Tensor | None:
+        """Logits without gradient of all weak windows, (N, C, h, w): the teacher's, or the network's own in evaluation
+        mode. Of those that serve as partners alone, where these are the only ones that labels are asked of; None where
+        labels are of the training pass alone."""
+        if self.teacher:
+            return self.teacher(u.weak)
+        labels, others = self.config.labels, u.weak[len(u.partner) :]
+        if labels == "training" and not len(others):
+            return None
+        with evaluating(self.student):
+            return self.student(others if labels != "evaluation" and len(others) else u.weak)
+
+    def label_logits(self, weak: Tensor, judged: Tensor | None, u: WeakStrong) -> tuple[Tensor, Tensor]:
         """Logits (B, C, h, w) that label the windows, and those that label their partners, without gradient: of the
         pass in training mode `weak` (B, C, h, w), or of `judged`."""
         weak = weak.detach()
         if judged is None:
             return weak, self.partners(weak, u)
         everything = judged if len(judged) == len(u.weak) else torch.cat([weak, judged])
-        alone = labels in ("evaluation", "teacher")
+        alone = self.teacher or self.config.labels == "evaluation"
         return judged[: len(weak)] if alone else weak, self.partners(everything, u)
+
+    def taught(self, u: WeakStrong) -> PseudoLabels:
+        """What the teacher teaches the strong views of the weak ones."""
+        weak = u.weak[: len(u.partner)]
+        return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
 
     def looked_at(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
         """What logits (B, C, h, w) teach the strong views of the weak ones."""
@@ -112,13 +133,3 @@ def shown_in_mixed(valid: Tensor, partners: Tensor, boxes: Tensor, size: tuple[i
     """(B, *size) bool: which pixels of mixed images show an image and not padding, by the valid rectangles (B, 4) of
     the images and, inside the boxes (B, 1, 4), of their partners."""
     return torch.where(box_mask(boxes, size), inside(partners, size), inside(valid, size))
-
-
-def judged(network: Network, u: WeakStrong, labels: Labels) -> Tensor | None:
-    """The network's own logits in evaluation mode of all weak windows, (N, C, h, w), or of those that serve as partners
-    alone where these are the only ones that labels are asked of; None where labels are of the training pass alone."""
-    others = u.weak[len(u.partner) :]
-    if labels == "training" and not len(others):
-        return None
-    with evaluating(network):
-        return network(others if labels != "evaluation" and len(others) else u.weak)

@@ -14,7 +14,7 @@ from ..models import Network, evaluating
 from .method import Method, MethodConfig
 
 
-@dataclass(kw_only=True)  # no slots, so that it can be one base of two
+@dataclass(kw_only=True, slots=True)
 class TeacherConfig(MethodConfig):
     """The settings of a teacher."""
 
@@ -32,10 +32,6 @@ class TeacherConfig(MethodConfig):
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from MethodConfig.faults(self)
-        yield from self.teacher_faults()
-
-    def teacher_faults(self) -> Iterator[str]:
-        """What makes no sense of the teacher's settings."""
         yield from require(0 <= self.ema < 1, "--method.ema", "must be in [0, 1)", self.ema)
 
 

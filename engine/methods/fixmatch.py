@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
-from .consistency import Consistency, ConsistencyConfig, judged
-from .ema import Teacher, TeacherConfig, TeacherMethod
+from .consistency import Consistency, ConsistencyConfig, Labels
+from .ema import Teacher
 from .method import PseudoLabels, Setting
 from .unimatch import published_switches
 
 
 @dataclass(kw_only=True, slots=True)
-class FixMatchConfig(ConsistencyConfig, TeacherConfig):
+class FixMatchConfig(ConsistencyConfig):
     """Consistency of a strong view with a weak one."""
 
-    labels: Literal["training", "evaluation", "mixed", "teacher"] = "training"
+    labels: Labels = "training"
     """Whose labels the strong view learns. training: the network's own, of its pass of labelled and weak windows;
     evaluation: its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside
     (UniMatch's program); teacher: those of an EMA teacher (UniMatch V2's program)."""
-    ema: float = 0.996
-    """How much of itself the teacher keeps at each step; the rest is the network's."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from ConsistencyConfig.faults(self)
-        yield from self.teacher_faults()
 
 
-class FixMatch(Consistency, TeacherMethod):
+class FixMatch(Consistency):
     """A strong view, mixed with a partner's, learns the confident labels of the weak views, mixed alike.
 
     loss = supervised_weight CE(f(x), y) + strong_weight CE(f(mix(strong)), mix(label(weak)))
@@ -63,20 +55,19 @@ class FixMatch(Consistency, TeacherMethod):
             own, partners = weak[: len(u.partner)], self.partners(weak, u)
             logits, strong = self.student(torch.cat([x, self.mixed_view(u, 0)])).split(count)
         else:
-            in_evaluation = judged(self.student, u, self.config.labels)
+            in_evaluation = self.judged(u)
             clean = torch.cat([x, u.weak[: len(u.partner)]])
             clean, strong = self.student.logits_of_each(clean, self.mixed_view(u, 0))
             logits, weak = clean.split(count)
-            own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
+            own, partners = self.label_logits(weak, in_evaluation, u)
         supervised = self.supervised(logits, target)
         return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         x, u = batch.labeled.image, batch.unlabeled
-        weak = u.weak[: len(u.partner)]
         if self.teacher:
-            return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
-        in_evaluation = judged(self.student, u, self.config.labels)
-        logits = self.student(torch.cat([x, weak]))[len(x) :]
-        own, _ = self.label_logits(logits, in_evaluation, u, self.config.labels)
+            return self.taught(u)
+        in_evaluation = self.judged(u)
+        weak = self.student(torch.cat([x, u.weak[: len(u.partner)]]))[len(x) :]
+        own, _ = self.label_logits(weak, in_evaluation, u)
         return self.looked_at(own, u)

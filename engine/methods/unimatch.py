@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,8 +12,8 @@ from torch import Tensor
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .consistency import Consistency, ConsistencyConfig, judged
-from .ema import Teacher, TeacherConfig, TeacherMethod
+from .consistency import Consistency, ConsistencyConfig, Labels
+from .ema import Teacher
 from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
@@ -36,30 +35,23 @@ def published_switches(layout: str) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True, slots=True)
-class UniMatchConfig(ConsistencyConfig, TeacherConfig):
+class UniMatchConfig(ConsistencyConfig):
     """Consistency of two strong views and of perturbed features with a weak view."""
 
     strong_weight: float = 0.25
     """Weight of the mean of the two strong views' terms."""
     perturbed_weight: float = 0.25
     """Weight of the term of perturbed features."""
-    labels: Literal["training", "evaluation", "mixed", "teacher"] = "training"
+    labels: Labels = "training"
     """Whose labels the others learn. training: the network's own, of its pass of labelled and weak windows; evaluation:
     its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside (published);
     teacher: those of an EMA teacher (as UniMatch V2)."""
-    ema: float = 0.996
-    """How much of itself the teacher keeps at each step; the rest is the network's."""
     perturbed_statistics: Literal["own", "shared"] = "own"
     """Batch statistics of the decoder on perturbed features. own: theirs; shared: one batch of them and the clean
     ones, for which the labelled windows' are perturbed too (published)."""
 
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from ConsistencyConfig.faults(self)
-        yield from self.teacher_faults()
 
-
-class UniMatch(Consistency, TeacherMethod):
+class UniMatch(Consistency):
     """Two strong views, each mixed with a partner's, and the decoder on perturbed features of the weak view learn the
     confident labels of the weak view.
 
@@ -96,7 +88,7 @@ class UniMatch(Consistency, TeacherMethod):
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
         in_evaluation = self.judged(u)
         logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
-        own, partners = self.label_logits(weak, in_evaluation, u, self.config.labels)
+        own, partners = self.label_logits(weak, in_evaluation, u)
         strong = self.network(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
@@ -109,14 +101,12 @@ class UniMatch(Consistency, TeacherMethod):
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         u = batch.unlabeled
+        if self.teacher:
+            return self.taught(u)
         in_evaluation = self.judged(u)
         _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
-        own, _ = self.label_logits(weak, in_evaluation, u, self.config.labels)
-        return self.looked_at(own, u, self.students_labels(u.weak[: len(u.partner)]))
-
-    def judged(self, u: WeakStrong) -> Tensor | None:
-        """Logits (N, C, h, w) that label all weak windows, or as `judged` says where there is no teacher."""
-        return self.teacher(u.weak) if self.teacher else judged(self.network, u, self.config.labels)
+        own, _ = self.label_logits(weak, in_evaluation, u)
+        return self.looked_at(own, u)
 
     def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with

@@ -13,28 +13,25 @@ from torch import Tensor
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig
-from .ema import Teacher, TeacherConfig, TeacherMethod
+from .ema import Teacher
 from .method import PseudoLabels, Setting
 from .programs import PROGRAMS
 
 
 @dataclass(kw_only=True, slots=True)
-class UniMatchV2Config(ConsistencyConfig, TeacherConfig):
+class UniMatchV2Config(ConsistencyConfig):
     """Consistency of two strong views, of which each has the features that the other lacks, with a teacher."""
 
-    ema: float = 0.996
-    """How much of itself the teacher keeps at each step; the rest is the network's."""
     kept: float = 0.5
     """Share of the image pairs, rounded down, that keep all their features."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from ConsistencyConfig.faults(self)
-        yield from self.teacher_faults()
         yield from self.bounded("kept", 0, 1)
 
 
-class UniMatchV2(Consistency, TeacherMethod):
+class UniMatchV2(Consistency):
     """Two strong views, each mixed with a partner's, learn the confident labels of an EMA teacher of the weak view.
 
     loss = supervised_weight CE(f(x), y) + strong_weight mean over v of CE(z_v, mix(label(weak)))
@@ -73,9 +70,7 @@ class UniMatchV2(Consistency, TeacherMethod):
         return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
-        u = batch.unlabeled
-        weak = u.weak[: len(u.partner)]
-        return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
+        return self.taught(batch.unlabeled)
 
     def complementary(self, views: Tensor) -> Tensor:
         """Logits (2 B, C, h, w) of the first and then the second views (2 B, 3, S, S) of B images: each channel of the

@@ -27,7 +27,7 @@ from ..run import Run
 from ..serial import plain, typed
 from .build import is_small, open_loader, open_method
 from .resume import require_same_data
-from .state import load_save
+from .state import load_method, load_save
 from .step import Step
 from .verdict import trusted
 
@@ -133,7 +133,7 @@ def _replayed(step: Step, loader: Loader, data: Data, end: int, progress: Callab
 
 def _go_on(step: Step, state: dict[str, Any]) -> int:
     """From a save; returns how many steps are done."""
-    step.method.load_state_dict(state["method"])
+    load_method(step.method, state["method"])
     step.load_state_dict(state["step"])
     torch.set_rng_state(torch.atleast_2d(state["rng"])[0].clone())
     device = step.precision.device

@@ -11,16 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...pipelines.documents import opened, read_object
 from ...pipelines.errors import UsageError
 from ..disk import sync, whole, writing
+from ..methods import Method
 from ..serial import typed
 
 Writer = Callable[[Path], None]
@@ -146,6 +149,19 @@ def load_save(
     if mend:
         settle(folder, Save(0, {}))
     return [], None
+
+
+def load_method(method: Method, tensors: Mapping[str, Tensor]) -> None:
+    """Gives a method the tensors of a save. Raises UsageError where it has others."""
+    try:
+        method.load_state_dict(tensors)
+    except RuntimeError as error:  # which names every tensor
+        if not re.search(r"key\(s\)|size mismatch", str(error)):
+            raise
+        raise UsageError(
+            f"the saves hold other tensors than {method.name} has in this version of semiseg; go on with the one that "
+            "wrote them, or start anew in another folder"
+        ) from None
 
 
 def _records(folder: Path, say: Callable[[str], None]) -> Iterator[Save]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -48,7 +47,7 @@ from .result import Result
 from .resume import RUNS, begun, identity, require_same_data, require_same_recipe
 from .saver import Saver, host_copy
 from .signals import Stopped, ending
-from .state import Writer, load_save
+from .state import Writer, load_method, load_save
 from .step import Step
 from .verdict import trusted
 from .xray import Look, Xray
@@ -149,15 +148,7 @@ class Trainer:
         if state is None:
             self._note(f"going on with {self.folder} from the start: it was ended before its first save")
             return
-        try:
-            self.method.load_state_dict(state["method"])
-        except RuntimeError as error:  # which names every tensor
-            if not re.search(r"key\(s\)|size mismatch", str(error)):
-                raise
-            raise UsageError(
-                f"--resume: the saves of {self.folder} hold other tensors than {self.method.name} has in this version; "
-                "go on with the version that wrote them, or choose another folder"
-            ) from None
+        load_method(self.method, state["method"])
         self.step.load_state_dict(state["step"])
         self.meters.load_state_dict(state["meters"])
         self.first, self.seconds = state["steps_done"], state["seconds"]
