@@ -1,12 +1,13 @@
 """Fused operations for semi-supervised segmentation. They know torch and nothing of the rest of this project.
 
 Each name is one file with its mathematics, operator and function, beside Triton kernels in `gpu/`, an implementation in
-bounded memory in `cpu/` and a plain definition in `reference/`, which float64 tensors and other devices get, and CPU
-tensors of `cut_windows`.
+bounded memory in `cpu/` and a plain definition in `reference/`. That serves float64 tensors and other devices, CPU
+tensors of `cut_windows` and GPU tensors of `depthwise_conv2d`.
 """
 
 from .cut_windows import cut_windows
 from .cutmix import box_mask, cutmix
+from .depthwise_conv2d import depthwise_conv2d
 from .directional_contrast import directional_contrast
 from .photometric import photometric
 from .pseudo_label import mixed_pseudo_label, pseudo_label
@@ -20,6 +21,7 @@ __all__ = [
     "box_mask",
     "cut_windows",
     "cutmix",
+    "depthwise_conv2d",
     "directional_contrast",
     "mixed_pseudo_label",
     "photometric",

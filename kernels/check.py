@@ -105,7 +105,21 @@ def _cases(device: torch.device) -> list[_Case]:
     )
     mask_places = places.clone()
     mask_places[:, :2] = torch.tensor([[0, 29], [37 * 29, 29]], device=device)
+    maps = random(2, 16, 19, 14)
     return [
+        *(
+            _Case(
+                f"depthwise_conv2d {words}",
+                lambda f, x, w, form=form: f(x, w, **form),
+                [maps, random(16, 1, taps, taps) / taps],
+                2,
+            )
+            for words, taps, form in (
+                ("5x5", 5, {"padding": 2}),
+                ("dilated", 3, {"padding": 2, "dilation": 2}),
+                ("in strides", 5, {"stride": 2, "padding": 1}),
+            )
+        ),
         _Case("directional_contrast", lambda f, a, b, n: f(a, b, *contrast, n, bank_labels), features, 2),
         _Case(
             "directional_contrast with negatives",

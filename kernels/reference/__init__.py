@@ -5,6 +5,7 @@ They materialise whatever they like. The kernels are tested against them, and th
 
 from .cut_windows import cut_windows
 from .cutmix import box_mask, cutmix
+from .depthwise_conv2d import depthwise_conv2d
 from .directional_contrast import affordable_rows, directional_contrast
 from .photometric import photometric
 from .pseudo_label import mixed_pseudo_label, pseudo_label
@@ -19,6 +20,7 @@ __all__ = [
     "box_mask",
     "cut_windows",
     "cutmix",
+    "depthwise_conv2d",
     "directional_contrast",
     "mixed_pseudo_label",
     "photometric",

@@ -26,8 +26,9 @@ from bench_upsample_cross_entropy import CROSS_ENTROPY
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 OPERATORS = {
-    "cut_windows", "cutmix", "directional_contrast", "mixed_pseudo_label", "photometric", "pseudo_label", "upsample",
-    "upsample_confusion", "upsample_conv2d", "upsample_cross_entropy", "upsample_mse", "upsample_ohem_cross_entropy",
+    "cut_windows", "cutmix", "depthwise_conv2d", "directional_contrast", "mixed_pseudo_label", "photometric",
+    "pseudo_label", "upsample", "upsample_confusion", "upsample_conv2d", "upsample_cross_entropy", "upsample_mse",
+    "upsample_ohem_cross_entropy",
 }  # fmt: skip
 LARGEST_ERROR = {"fp32": 1e-5, "bf16": 1e-2}
 

@@ -142,6 +142,7 @@ def call(operator):
     unit, label, confidence = torch.eye(4), torch.zeros(4, dtype=torch.int64), torch.rand(4)
     arguments = {
         "cutmix": (logits, logits, boxes),
+        "depthwise_conv2d": (logits, torch.randn(5, 1, 3, 3)),
         "directional_contrast": (unit, unit, label, label, confidence, confidence, unit, label + 1),
         "mixed_pseudo_label": (logits, logits, boxes, (6, 8)),
         "photometric": (images, torch.eye(3, 4).repeat(2, 1, 1), torch.tensor([True, False]), *torch.ones(2, 3)),
@@ -153,8 +154,8 @@ def call(operator):
         "upsample_mse": (logits, logits, (6, 8)),
         "upsample_ohem_cross_entropy": (logits, target),
     }
-    options = {"min_kept": 3} if operator == "upsample_ohem_cross_entropy" else {}
-    getattr(kernels, operator)(*arguments[operator], **options)
+    options = {"depthwise_conv2d": {"padding": 2, "dilation": 2}, "upsample_ohem_cross_entropy": {"min_kept": 3}}
+    getattr(kernels, operator)(*arguments[operator], **options.get(operator, {}))
 
 
 def test_command_prints_one_json_document():

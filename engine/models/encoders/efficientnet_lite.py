@@ -9,6 +9,8 @@ before. The output stride is 16: the last stage with a stride keeps its resoluti
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....kernels import depthwise_conv2d
+
 # kernel, stride, expansion, channels and blocks of each stage of lite0
 STAGES = (
     (3, 1, 1, 16, 1),
@@ -36,7 +38,9 @@ class SameConv2d(nn.Conv2d):
         if any(each % 2 for each in more):
             (top, left), (height, width) = before, more
             x, before = F.pad(x, (left, width - left, top, height - top)), [0, 0]
-        return F.conv2d(x, self.weight, None, self.stride, before, self.dilation, self.groups)
+        if self.groups > 1:
+            return depthwise_conv2d(x, self.weight, stride=stride, padding=before, dilation=self.dilation[0])
+        return F.conv2d(x, self.weight, None, stride, before, self.dilation)
 
 
 class Block(nn.Module):
