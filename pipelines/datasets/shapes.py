@@ -69,16 +69,15 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Picture `number`: image (96, 128, 3) uint8 RGB and mask (96, 128) uint8 of class indices, 255 on the outlines."""
     rng = np.random.Generator(np.random.Philox(key=[number, VERSION]))
     size = np.array([HEIGHT, WIDTH]) * SUPERSAMPLING
-    image = texture(rng, size, None)
+    image = texture(rng, size, None, np.s_[:, :])
     for _ in range(rng.integers(2, 6)):
         hue = rng.uniform(0, 360) if rng.random() < 0.3 else None
-        image = np.where(stroke(rng, size)[..., None], texture(rng, size, hue), image)
+        paint(rng, image, stroke(rng, size), hue)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for _ in range(rng.integers(2, 6)):
         label = int(rng.integers(1, len(CLASSES)))
         figure = outline(rng, CLASSES[label], size)
-        hue = rng.normal(60 * label, HUE_SPREAD)
-        image = np.where(figure[..., None], texture(rng, size, hue), image)
+        paint(rng, image, figure, rng.normal(60 * label, HUE_SPREAD))
         share = cv2.resize(figure.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         mask[share > 0.75] = label
         mask[(share > 0.25) & (share <= 0.75)] = IGNORE
@@ -87,12 +86,21 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
 
-def texture(rng: np.random.Generator, size: np.ndarray, hue: float | None) -> np.ndarray:
-    """Two colours blended by one of four patterns, (H, W, 3) float32; greyish where there is no hue."""
+def paint(rng: np.random.Generator, image: np.ndarray, inside: np.ndarray, hue: float | None) -> None:
+    """A texture where `inside` (H, W) bool is true, computed in the box around it alone."""
+    left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
+    box = np.s_[top : top + height, left : left + width]
+    image[box] = np.where(inside[box][..., None], texture(rng, inside.shape, hue, box), image[box])
+
+
+def texture(rng: np.random.Generator, size: np.ndarray, hue: float | None, box: tuple[slice, slice]) -> np.ndarray:
+    """Two colours blended by one of four patterns, (H, W, 3) float32, of which `box` is cut out; greyish where there is
+    no hue."""
     one, two = colour(rng, hue), colour(rng, hue)
     two = one + (two - one) * np.float32(rng.uniform(0.1, 0.7))
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24) * SUPERSAMPLING
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    y = np.arange(size[0], dtype=np.float32)[box[0], None]
+    x = np.arange(size[1], dtype=np.float32)[box[1]]
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     kind = rng.integers(4)
     if kind == 0:  # gradient
@@ -103,7 +111,7 @@ def texture(rng: np.random.Generator, size: np.ndarray, hue: float | None) -> np
         blend = np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period) * 4 + 0.5
     else:  # clouds
         coarse = rng.uniform(-0.3, 1.3, (6, 8)).astype(np.float32)
-        blend = cv2.resize(coarse, (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)
+        blend = cv2.resize(coarse, (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)[box]
     return one + (two - one) * np.clip(blend, 0, 1)[..., None].astype(np.float32)
 
 

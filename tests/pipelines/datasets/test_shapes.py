@@ -73,3 +73,13 @@ def test_no_colour_is_reserved_for_a_class():
     astray = np.concatenate(list(apart.values()))
     assert np.median(astray) < 30
     assert (astray > 20).mean() > 0.1
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("hue", [None, 200.0])
+def test_a_box_of_a_texture_is_cut_from_the_whole(seed, hue):
+    whole, part = (
+        shapes.texture(np.random.default_rng(seed), np.array([40, 60]), hue, box)
+        for box in (np.s_[:, :], np.s_[7:19, 20:53])
+    )
+    np.testing.assert_array_equal(part, whole[7:19, 20:53])
