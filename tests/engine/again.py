@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import torch
-from shares import ENCODER
 
+from few import ENCODER
 from semiseg.engine import processes
 from semiseg.engine.api import train
 from semiseg.engine.models import ENCODERS

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from few import ENCODER
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.commands.main import main
+from semiseg.engine.models import ENCODERS
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.batch import Batch, Labeled, Mixed, Pair, Plain, WeakStrong
 
@@ -27,13 +29,14 @@ for kind in (Batch, Labeled, Plain, Pair, Mixed, WeakStrong):
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Callable[..., Recipe]:
-    """`tiny("cac", data=ROOT, steps=3)`: the method's VOC recipe with a small network on the CPU."""
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
+    """`tiny("cac", data=ROOT, steps=3)`: the method's VOC recipe with a network of few weights on the CPU."""
+    monkeypatch.setitem(ENCODERS, "few", ENCODER)
 
     def build(method: str, **changes) -> Recipe:
         small = {
             "network": "cac",
-            "backbone": "resnet18",
+            "backbone": "few",
             "head_width": 16,
             "weights": "none",
             "crop": CROP,

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from few import ENCODER
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import Precision
 from semiseg.engine.distributed import average
-from semiseg.engine.models import ENCODERS, Encoder
-from semiseg.engine.models.encoders.resnet import BasicBlock
+from semiseg.engine.models import ENCODERS
 from semiseg.engine.processes import joined, rank, world
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method, open_loader
@@ -25,23 +25,6 @@ from semiseg.engine.training.step import Step
 from semiseg.pipelines.lane import leaves, with_leaves
 
 CPU = torch.device("cpu")
-
-
-class Few(nn.Module):
-    """Two blocks of few channels: (B, 3, H, W) to maps at strides 4 and 16."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.blocks = nn.Sequential(BasicBlock(8, 8), BasicBlock(8, 16, stride=4))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        fine = self.blocks[0](self.stem(x))
-        return fine, self.blocks[1](fine)
-
-
-ENCODER = Encoder(build=Few, channels=(8, 16), strides=(4, 16), multiple=1, weights=dict)
-"""Is a backbone by the name of few: in float64, the others take too long."""
 
 
 def trained(recipe: Recipe) -> dict[str, Tensor]:

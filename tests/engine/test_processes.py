@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from few import ENCODER
 from semiseg.engine import processes
 from semiseg.engine.api import train
 from semiseg.engine.catalogue import load_recipe
@@ -25,9 +26,6 @@ from semiseg.engine.processes import Watchdog
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
-
-sys.path.insert(0, str(Path(__file__).parent))
-from shares import ENCODER
 
 PROGRAM = Path(__file__).with_name("together.py")
 AGAIN = Path(__file__).with_name("again.py")

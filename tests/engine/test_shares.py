@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from few import ENCODER
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import prepare_data
 from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.recipe import Recipe
-
-sys.path.insert(0, str(Path(__file__).parent))
-from shares import ENCODER, trained
+from shares import trained
 
 PROGRAM = Path(__file__).with_name("shares.py")
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")

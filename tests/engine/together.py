@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from shares import ENCODER
 
+from few import ENCODER
 from semiseg.engine.commands.main import main
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.processes import rank

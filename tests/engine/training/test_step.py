@@ -226,7 +226,7 @@ def test_hyperparameters_count_every_parameter(tiny):
 
 def test_a_step_lowers_the_loss_on_its_own_batch(tiny, random_batch):
     torch.manual_seed(0)
-    recipe = tiny("supervised", steps=100, network="cps")
+    recipe = tiny("supervised", steps=100, network="cps", backbone="resnet18")
     step = Step(recipe, build_method(recipe, 3).train(), FP32)
     batch = random_batch("none")
     losses = [float(step(batch, k)["loss"]) for k in range(12)]

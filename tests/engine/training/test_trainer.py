@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from semiseg.engine.disk import DiskFull
 from semiseg.engine.evaluation.inference import evaluate, predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
-from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Files
 from semiseg.engine.report import write_report
@@ -38,9 +36,6 @@ from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
 from semiseg.kernels.check import Result
 from semiseg.pipelines.errors import UsageError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from shares import ENCODER
 
 FP32 = Precision("fp32", torch.device("cpu"))
 
@@ -299,9 +294,8 @@ def test_memory_formats_agree(tiny, voc_root):
 def test_a_compiled_run_has_the_losses_of_a_plain_one(tiny, voc_root, monkeypatch):
     """With the network that has no dropout: compiled code draws other random numbers."""
     monkeypatch.setattr(verdict, "examine", lambda part: [Result(part.name, "cpu", "fp32", "compiled")])
-    monkeypatch.setitem(ENCODERS, "few", ENCODER)  # to compile another takes minutes
     root = voc_root()
-    recipe = tiny("supervised", data=root, network="cps", backbone="few")
+    recipe = tiny("supervised", data=root, network="cps")
     torch.compiler.reset()
     with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="compil"):
         Trainer(recipe.replace(compile=True, out=root / "refused")).train()  # so it does compile
@@ -346,7 +340,8 @@ def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(tiny, voc_roo
 
 def test_a_run_whose_weights_overflow_saves_nothing(tiny, voc_root):
     """The loss is that before the step which broke the weights."""
-    trainer = Trainer(tiny("supervised", data=voc_root(), steps=2, eval_every=1, lr=1e38, backbone_lr=1.0))
+    changes = {"backbone": "resnet18", "lr": 1e38, "backbone_lr": 1.0}
+    trainer = Trainer(tiny("supervised", data=voc_root(), steps=2, eval_every=1, **changes))
     with pytest.raises(UsageError, match=r"not finite any more at step [12].*no checkpoint was saved before"):
         trainer.train()
     assert not list(trainer.run.checkpoints.iterdir())

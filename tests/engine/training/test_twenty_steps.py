@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
 from semiseg.engine.device import Precision
-from semiseg.engine.models import ENCODERS
 from semiseg.engine.models.decoders import deeplab
-from semiseg.engine.models.encoders.resnet import BasicBlock, ResNet
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.step import Step
 
@@ -62,9 +58,7 @@ def agree(one, other) -> None:
 
 
 @pytest.fixture
-def recipe_of(tiny, monkeypatch):
-    shallow = replace(ENCODERS["resnet18"], build=partial(ResNet, BasicBlock, (1, 1, 1, 1)))
-    monkeypatch.setitem(ENCODERS, "resnet18", shallow)
+def recipe_of(tiny):
     return lambda name, **changes: tiny(name, **SMALL, **changes)
 
 

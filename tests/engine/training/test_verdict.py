@@ -242,7 +242,7 @@ def test_compiled_networks_that_give_other_gradients_are_not_trained_with(traine
     monkeypatch.setattr(Network, "compile", halve_gradients)
     losses, said = trained(compile=True)
     assert losses == plain
-    assert said[0].startswith("checking compiled steps of cps resnet18 in fp32 on ")
+    assert said[0].startswith("checking compiled steps of cps few in fp32 on ")
     assert said[1].startswith("compile: refused (momentum of network.")
     assert said[1].endswith("; networks run eagerly instead")
     losses, again = trained(compile=True)
