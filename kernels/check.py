@@ -117,7 +117,6 @@ def _cases(device: torch.device) -> list[_Case]:
             for words, taps, form in (
                 ("5x5", 5, {"padding": 2}),
                 ("dilated", 3, {"padding": 2, "dilation": 2}),
-                ("in strides", 5, {"stride": 2, "padding": 1}),
             )
         ),
         _Case("directional_contrast", lambda f, a, b, n: f(a, b, *contrast, n, bank_labels), features, 2),

@@ -1,20 +1,19 @@
 """A convolution of each channel by itself, whose gradients cost what its values do, on the CPU.
 
-With taps i, j of a (k, k) kernel, a stride s, a dilation d and a padding p, channel by channel,
+With taps i, j of a (k, k) kernel, a dilation d and a padding p, channel by channel,
 
-    out[y, x] = sum_{i, j} w[i, j] in[s y + d i - p, s x + d j - p]
+    out[y, x] = sum_{i, j} w[i, j] in[y + d i - p, x + d j - p]
 
-For s = 1 the gradient of the input is such a convolution too, of the upstream gradient with the kernel turned by half:
+The gradient of the input is such a convolution too, of the upstream gradient with the kernel turned by half:
 
     d in[y, x] = sum_{i, j} w[k-1-i, k-1-j] up[y + d i - (d (k-1) - p), x + d j - (d (k-1) - p)]
 
-and the gradient of the kernel is one for any stride, with the upstream gradient in the place of the kernel, and stride
-and dilation in each other's:
+and the gradient of the kernel is one with the upstream gradient in its place and a stride in the place of the dilation:
 
-    d w[i, j] = sum_{images} sum_{y, x} up[y, x] in[d i + s y - p, d j + s x - p]
+    d w[i, j] = sum_{images} sum_{y, x} up[y, x] in[d i + y - p, d j + x - p]
 
-All three take 2 B C k^2 H W FLOPs for (B, C, H, W) outputs, and oneDNN has generated code for the values alone wherever
-a kernel is dilated or, without AVX-512, larger than 3x3; the gradients of these are loops that are not vectorised.
+All three take 2 B C k^2 H W FLOPs for (B, C, H, W) outputs. Of kernels that are dilated, and without AVX-512 of those
+larger than 3x3, oneDNN has generated code for the values alone; its gradients are loops that are not vectorised.
 """
 
 from __future__ import annotations
@@ -35,38 +34,40 @@ def depthwise_conv2d(
 
     x: (B, C, H, W) float; weight: (C, 1, k, k) of the same dtype, both cast under autocast. padding: zeros on either
     side, of both axes or (vertical, horizontal). Returns (B, C, H', W'); gradients flow to both. Off the CPU, in
-    float64, and of kernels up to 3x3 without dilation, torch's own.
+    float64, in strides, and of kernels up to 3x3 without dilation, torch's own.
     Raises TypeError or ValueError naming the argument.
     """
     check_tensor("x", x, (None, None, None, None), FLOATS)
     check_tensor("weight", weight, (x.shape[1], 1, None, None), FLOATS, x.device)
-    if weight.shape[-2] != weight.shape[-1]:
+    taps = weight.shape[-1]
+    if weight.shape[-2] != taps:
         raise ValueError(f"weight must have a square kernel, not {tuple(weight.shape[-2:])}")
     pads = (padding, padding) if isinstance(padding, int) else tuple(padding)
     if stride < 1 or dilation < 1 or len(pads) != 2 or min(pads) < 0:
         raise ValueError(f"no convolution has stride {stride}, padding {padding} and dilation {dilation}")
-    reach = dilation * (weight.shape[-1] - 1)
+    reach = dilation * (taps - 1)
     if any(side + 2 * pad <= reach for side, pad in zip(x.shape[2:], pads)):
         raise ValueError(f"weight reaches over {reach + 1} pixels, more than x has with its padding")
-    quick = weight.shape[-1] <= 3 and dilation == 1
-    if quick or not x.numel() or _dispatch.provider(x, "depthwise_conv2d") != "cpu":
+    ours = _dispatch.provider(x, "depthwise_conv2d") == "cpu" and x.numel() > 0
+    # Wider padding makes outputs of zeros alone, of which the turned kernel would need a negative one.
+    if not ours or stride > 1 or max(pads) > reach or (taps <= 3 and dilation == 1):
         return reference.depthwise_conv2d(x, weight, stride=stride, padding=pads, dilation=dilation)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
-    return _DepthwiseConv2d.apply(x, weight, stride, pads, dilation)
+    return _DepthwiseConv2d.apply(x, weight, pads, dilation)
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], dilation: int) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.form = stride, padding, dilation
-        return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+        ctx.form = padding, dilation
+        return F.conv2d(x, weight, None, 1, padding, dilation, groups=x.shape[1])
 
     @staticmethod
     def backward(ctx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x = cpu.gradient_of_input(upstream, x, weight, *ctx.form) if ctx.needs_input_grad[0] else None
-        of_weight = cpu.gradient_of_weight(upstream, x, weight, *ctx.form) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight, None, None, None
+        of_x = cpu.gradient_of_input(upstream, weight, *ctx.form) if ctx.needs_input_grad[0] else None
+        of_weight = cpu.gradient_of_weight(upstream, x, *ctx.form) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight, None, None
