@@ -8,6 +8,7 @@ from torch import Tensor
 
 from semiseg.engine.models import Network
 from semiseg.engine.models.decoders.deeplab import ConcatenatingASPP, DeepLabDecoder
+from semiseg.engine.models.encoders.efficientnet_lite import DepthwiseConv2d, SameConv2d
 
 
 class PublishedASPP(ConcatenatingASPP):
@@ -36,4 +37,6 @@ def published(network: Network) -> Network:
             module.__class__ = PublishedASPP
         elif type(module) is DeepLabDecoder:
             module.__class__ = PublishedDecoder
+        elif type(module) is DepthwiseConv2d:
+            module.__class__ = SameConv2d
     return network

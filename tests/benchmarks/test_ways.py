@@ -8,15 +8,21 @@ from dataclasses import replace
 import pytest
 import torch
 
+from published_way import published
 from semiseg.engine.data import prepare_data
+from semiseg.engine.models import build_network
+from semiseg.engine.models.encoders.efficientnet_lite import DepthwiseConv2d, SameConv2d
 from ways import PILLOW, Training, Way, voc_recipe, waterfall
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize("method", ["cac", "cutmix_cps", "cutmix_seg", "unimatch"])
-def test_ways_that_see_the_same_batches_have_the_same_losses(voc_root, method):
-    recipe = voc_recipe(method, voc_root(), "cpu", 1, backbone="resnet18", crop=32, batch=2).replace(head_width=16)
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [("cac", "resnet18"), ("cutmix_cps", "resnet18"), ("cutmix_seg", "efficientnet_lite0"), ("unimatch", "resnet18")],
+)
+def test_ways_that_see_the_same_batches_have_the_same_losses(voc_root, method, backbone):
+    recipe = voc_recipe(method, voc_root(), "cpu", 1, backbone=backbone, crop=32, batch=2).replace(head_width=16)
     data = prepare_data(recipe)
     found = {}
     for name, way in waterfall(CPU, "fp32", compiled=False).items():
@@ -33,6 +39,12 @@ def test_ways_that_see_the_same_batches_have_the_same_losses(voc_root, method):
         assert losses == pytest.approx(others[0], rel=2e-3)
         assert losses[0] == pytest.approx(others[0][0], rel=1e-5)
     assert own[0] != pytest.approx(others[0][0], rel=1e-5)  # of other windows
+
+
+def test_the_published_way_has_the_depthwise_convolutions_of_torch():
+    network = published(build_network("cac", "efficientnet_lite0", 3, head_width=16))
+    assert not any(isinstance(module, DepthwiseConv2d) for module in network.modules())
+    assert sum(type(module) is SameConv2d and module.groups > 1 for module in network.modules()) == 16
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])

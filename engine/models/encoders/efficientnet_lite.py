@@ -32,15 +32,31 @@ class SameConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, dilation=dilation, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x, padding = self.padded(x)
+        return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+
+    def padded(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """The input, with zeros where an odd number of them is missing, and how many are missing on every side of it,
+        vertically and horizontally."""
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         more = [max((-(-side // stride) - 1) * stride + reach + 1 - side, 0) for side in x.shape[-2:]]
         before = [each // 2 for each in more]
-        if any(each % 2 for each in more):
-            (top, left), (height, width) = before, more
-            x, before = F.pad(x, (left, width - left, top, height - top)), [0, 0]
-        if self.groups > 1:
-            return depthwise_conv2d(x, self.weight, stride=stride, padding=before, dilation=self.dilation[0])
-        return F.conv2d(x, self.weight, None, stride, before, self.dilation)
+        if not any(each % 2 for each in more):
+            return x, before
+        (top, left), (height, width) = before, more
+        return F.pad(x, (left, width - left, top, height - top)), [0, 0]
+
+
+class DepthwiseConv2d(SameConv2d):
+    """The same of each channel by itself."""
+
+    def __init__(self, channels: int, kernel: int, *, stride: int = 1, dilation: int = 1):
+        super().__init__(channels, channels, kernel, stride=stride, dilation=dilation, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, padding = self.padded(x)
+        form = {"stride": self.stride[0], "padding": padding, "dilation": self.dilation[0]}
+        return depthwise_conv2d(x, self.weight, **form)
 
 
 class Block(nn.Module):
@@ -52,7 +68,7 @@ class Block(nn.Module):
         self.expands, self.shortcut = expansion > 1, stride == 1 and inputs == outputs
         if self.expands:
             self._expand_conv, self._bn0 = SameConv2d(inputs, width, 1), norm(width)
-        self._depthwise_conv = SameConv2d(width, width, kernel, stride=stride, dilation=dilation, groups=width)
+        self._depthwise_conv = DepthwiseConv2d(width, kernel, stride=stride, dilation=dilation)
         self._bn1 = norm(width)
         self._project_conv, self._bn2 = SameConv2d(width, outputs, 1), norm(outputs)
 
