@@ -127,10 +127,10 @@ def settings(row: Row) -> str:
     )
 
 
-def kernels() -> str:
-    """What a training step calls, on a GPU, at the sizes of the published settings."""
+def kernels(chosen: Callable[[Row], bool]) -> str:
+    """What a training step calls, beside the plain way."""
     keys = ("operator", "size", "mode", "provider")
-    rows = [row for row in newest("kernels", *keys, "machine", "dtype") if row["machine"].startswith("NVIDIA")]
+    rows = [row for row in newest("kernels", *keys, "machine", "dtype") if chosen(row)]
     found = {tuple(row[key] for key in keys): row for row in rows}
     lines = []
     for (operator, size, mode, provider), row in found.items():
@@ -141,6 +141,11 @@ def kernels() -> str:
             )
             lines.append([f"`{operator}`", size, mode, *times, f"{float(row['speedup']):.1f}", *memory])
     return markdown(["operator", "size", "mode", "plain ms", "fused ms", "faster", "plain MiB", "fused MiB"], lines)
+
+
+def of_depthwise(row: Row) -> bool:
+    """On a CPU; its values alone take what torch's take."""
+    return row["operator"] == "depthwise_conv2d" and row["machine"] == "AMD EPYC" and "backward" in row["mode"]
 
 
 def kills() -> str:
@@ -350,7 +355,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu": partial(step, "NVIDIA"),
     "loader": loader,
     "waterfall": waterfall,
-    "kernels": kernels,
+    "kernels": partial(kernels, lambda row: row["machine"].startswith("NVIDIA")),
+    "depthwise": partial(kernels, of_depthwise),
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
