@@ -18,7 +18,6 @@ from .datasets.manifest import Record, sizes_of, watch_of
 from .datasets.pack import gib, is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
-from .memory import memory_of_gpu
 from .resident import DeviceResidentBackend, ResidentBackend
 
 SMALL = 256 << 20
@@ -27,6 +26,11 @@ CUTTING = 4
 """Threads that cut windows of decoded images: more wait for the interpreter, and keep a step's launches waiting."""
 SHARE = 0.25
 """Of a GPU's memory that decoded images may take."""
+
+
+def memory_of_gpu(device: torch.device) -> int:
+    """Bytes that it has; 0 where there is none."""
+    return torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else 0
 
 
 def _files(records: Sequence[Record]) -> tuple[list[Path], list[Path | None], np.ndarray]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 try:
     import resource
 except ImportError:  # not on Windows
@@ -30,11 +28,6 @@ def whole_memory(system: Path = SYSTEM, group: Path = GROUP) -> int | None:
         limit = None
     known = [size for size in (_of_the_machine(system, "MemTotal"), limit) if size is not None]
     return min(known, default=None)
-
-
-def memory_of_gpu(device: torch.device) -> int:
-    """Bytes that it has; 0 where there is none."""
-    return torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else 0
 
 
 def _of_the_machine(path: Path, field: str = "MemAvailable") -> int | None:

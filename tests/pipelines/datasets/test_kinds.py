@@ -15,9 +15,15 @@ from kinds.judge import apart, judged
 from kinds.kind import labels, picture
 
 
+def test_data_sets_are_read_without_torch():
+    """Which takes seconds to load, and makes a process slow to fork."""
+    program = "import sys, kinds.judge; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent, check=True)
+
+
 def test_every_kind_ends_in_its_defined_result():
     assert len(KINDS) >= 240
-    # In a small process: one that has loaded torch is slow to fork, once for each kind.
+    # In a process without torch, which is forked once for each kind.
     command = [sys.executable, "-m", "kinds.faults"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, errors="replace")
     assert done.stdout, done.stderr[-2000:]
