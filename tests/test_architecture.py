@@ -63,6 +63,7 @@ ORDERS = {
         processes
         console | pictures | device | distributed | disk | curves
         sheet
+        models/fill
         models/state_dict
         models/encoders/encoder
         models/encoders/*

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...pipelines.errors import UsageError
 from .decoders import DECODERS
 from .encoders import ENCODERS, encoder_of
+from .fill import fill
 from .grouping import Groups, grouped
 
 PROJECTION = 128
@@ -156,4 +157,4 @@ def _projector(width: int) -> nn.Sequential:
 def _initialise(module: nn.Module) -> None:
     """Kaiming-normal weights by fan-in; biases and normalisations keep torch's defaults."""
     if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        fill(nn.init.kaiming_normal_, module.weight, nonlinearity="relu")

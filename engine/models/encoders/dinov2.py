@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....pipelines.errors import UsageError
+from ..fill import fill
 
 PATCH = 14
 GRID = 37  # positions along a side of the stored embedding: images of 518 pixels
@@ -34,11 +35,11 @@ class DinoV2(nn.Module):
         self.patch_embed = PatchEmbedding(width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        nn.init.normal_(self.cls_token, std=1e-6)
-        nn.init.normal_(self.pos_embed, std=0.02)
+        fill(nn.init.normal_, self.cls_token, std=1e-6)
+        fill(nn.init.normal_, self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                fill(nn.init.normal_, module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

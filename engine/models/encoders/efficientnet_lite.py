@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....kernels import depthwise_conv2d
+from ..fill import fill
 
 # kernel, stride, expansion, channels and blocks of each stage of lite0
 STAGES = (
@@ -109,7 +110,7 @@ class EfficientNetLite(nn.Module):
                 self.blocks_to_low = len(self._blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                fill(nn.init.kaiming_normal_, module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = F.relu6(self._bn0(self._conv_stem(x)))

@@ -7,6 +7,8 @@ blocks are dilated.
 
 from torch import Tensor, nn
 
+from ..fill import fill
+
 MULTI_GRID = (2, 4, 8)
 
 
@@ -104,7 +106,7 @@ class ResNet(nn.Module):
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                fill(nn.init.kaiming_normal_, module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
