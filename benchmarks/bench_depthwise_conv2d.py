@@ -1,6 +1,6 @@
 """Depthwise convolutions of EfficientNet-lite0 at the training sizes of own images and of shapes.
 
-    pytest benchmarks/bench_depthwise_conv2d.py [-k "folder and fp32"] [--compiled] [--rounds N]
+    pytest benchmarks/bench_depthwise_conv2d.py [-k "stage-6 and fp32"] [--compiled] [--rounds N]
 
 `plain` is torch's convolution in groups. What is timed ends in the mean of the squares, so that there is a gradient.
 Sizes are named by the stage of the network and the crop that it is trained with.

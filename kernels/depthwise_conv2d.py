@@ -1,19 +1,20 @@
-"""A convolution of each channel by itself, whose gradients cost what its values do, on the CPU.
+"""A convolution of each channel by itself, whose gradients are such convolutions, on the CPU.
 
 With taps i, j of a (k, k) kernel, a dilation d and a padding p, channel by channel,
 
     out[y, x] = sum_{i, j} w[i, j] in[y + d i - p, x + d j - p]
 
-The gradient of the input is such a convolution too, of the upstream gradient with the kernel turned by half:
+The gradient of the input is the upstream gradient convolved with the kernel turned by half:
 
     d in[y, x] = sum_{i, j} w[k-1-i, k-1-j] up[y + d i - (d (k-1) - p), x + d j - (d (k-1) - p)]
 
-and the gradient of the kernel is one with the upstream gradient in its place and a stride in the place of the dilation:
+and the gradient of the kernel has the upstream gradient in its place and a stride in the place of the dilation:
 
     d w[i, j] = sum_{images} sum_{y, x} up[y, x] in[d i + y - p, d j + x - p]
 
 All three take 2 B C k^2 H W FLOPs for (B, C, H, W) outputs. Of kernels that are dilated, and without AVX-512 of those
 larger than 3x3, oneDNN has generated code for the values alone; its gradients are loops that are not vectorised.
+Measured without AVX-512; with it, kernels larger than 3x3 are computed alike.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_tensor
+from ._arguments import FLOATS, check_tensor, memory_format
 from .cpu import depthwise_conv2d as cpu
+
+POSITIONS = 64 * 64
+"""Of larger maps the sum over positions, which is one in float32, would lose more digits than torch's."""
 
 
 def depthwise_conv2d(
@@ -34,7 +38,7 @@ def depthwise_conv2d(
 
     x: (B, C, H, W) float; weight: (C, 1, k, k) of the same dtype, both cast under autocast. padding: zeros on either
     side, of both axes or (vertical, horizontal). Returns (B, C, H', W'); gradients flow to both. Off the CPU, in
-    float64, in strides, and of kernels up to 3x3 without dilation, torch's own.
+    float64, in strides, of kernels up to 3x3 without dilation, and of maps of 64x64 and more, torch's own.
     Raises TypeError or ValueError naming the argument.
     """
     check_tensor("x", x, (None, None, None, None), FLOATS)
@@ -42,15 +46,20 @@ def depthwise_conv2d(
     taps = weight.shape[-1]
     if weight.shape[-2] != taps:
         raise ValueError(f"weight must have a square kernel, not {tuple(weight.shape[-2:])}")
-    pads = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    pads = tuple(padding) if isinstance(padding, (tuple, list)) else (padding, padding)
+    for name, values in (("stride", (stride,)), ("padding", pads), ("dilation", (dilation,))):
+        if not all(isinstance(value, (int, torch.SymInt)) for value in values):
+            raise TypeError(f"{name} must be an integer{' or two' * (name == 'padding')}, not {values}")
     if stride < 1 or dilation < 1 or len(pads) != 2 or min(pads) < 0:
         raise ValueError(f"no convolution has stride {stride}, padding {padding} and dilation {dilation}")
     reach = dilation * (taps - 1)
     if any(side + 2 * pad <= reach for side, pad in zip(x.shape[2:], pads)):
         raise ValueError(f"weight reaches over {reach + 1} pixels, more than x has with its padding")
-    ours = _dispatch.provider(x, "depthwise_conv2d") == "cpu" and x.numel() > 0
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    slow = stride == 1 and (taps > 3 or dilation > 1)
     # Wider padding makes outputs of zeros alone, of which the turned kernel would need a negative one.
-    if not ours or stride > 1 or max(pads) > reach or (taps <= 3 and dilation == 1):
+    fits = 0 < x.numel() < POSITIONS * x.shape[:2].numel() and max(pads) <= reach
+    if not (learns and slow and fits and _dispatch.provider(x, "depthwise_conv2d") == "cpu"):
         return reference.depthwise_conv2d(x, weight, stride=stride, padding=pads, dilation=dilation)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
@@ -59,15 +68,22 @@ def depthwise_conv2d(
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.form = padding, dilation
+    def forward(x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: int) -> Tensor:
         return F.conv2d(x, weight, None, 1, padding, dilation, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.geometry = inputs[2:]
 
     @staticmethod
     def backward(ctx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x = cpu.gradient_of_input(upstream, weight, *ctx.form) if ctx.needs_input_grad[0] else None
-        of_weight = cpu.gradient_of_weight(upstream, x, *ctx.form) if ctx.needs_input_grad[1] else None
+        upstream = upstream.contiguous(memory_format=memory_format(x))
+        with torch.autocast("cpu", enabled=False):  # gradients have the precision of the values
+            of_x = cpu.gradient_of_input(upstream, weight, *ctx.geometry) if ctx.needs_input_grad[0] else None
+            of_weight = cpu.gradient_of_weight(upstream, x, *ctx.geometry) if ctx.needs_input_grad[1] else None
         return of_x, of_weight, None, None

@@ -142,7 +142,7 @@ def call(operator):
     unit, label, confidence = torch.eye(4), torch.zeros(4, dtype=torch.int64), torch.rand(4)
     arguments = {
         "cutmix": (logits, logits, boxes),
-        "depthwise_conv2d": (logits, torch.randn(5, 1, 3, 3)),
+        "depthwise_conv2d": (logits, torch.randn(5, 1, 3, 3, requires_grad=True)),
         "directional_contrast": (unit, unit, label, label, confidence, confidence, unit, label + 1),
         "mixed_pseudo_label": (logits, logits, boxes, (6, 8)),
         "photometric": (images, torch.eye(3, 4).repeat(2, 1, 1), torch.tensor([True, False]), *torch.ones(2, 3)),

@@ -118,6 +118,60 @@ def test_autocast_casts_both_as_it_does_for_convolutions(device):
     assert [gradient.dtype for gradient in gradients] == [torch.float32] * 2
 
 
+def test_gradients_have_the_precision_of_the_values_wherever_they_are_asked_for(no_worse):
+    x, weight = problem()
+    output = depthwise_conv2d(x, weight, **DILATED)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = torch.autograd.grad(output, [x, weight], torch.ones_like(output))
+    doubled = [tensor.detach().double().requires_grad_() for tensor in (x, weight)]
+    exact = torch.autograd.grad(reference.depthwise_conv2d(*doubled, **DILATED).sum(), doubled)
+    for one, true in zip(ours, exact):
+        no_worse(one, true, true)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_long_sums_lose_no_digits(no_worse, dilation):
+    """Of numbers of one sign, at the largest maps that are not left to torch, and beyond."""
+    for side in (63, 160):
+        generator = torch.Generator().manual_seed(0)
+        x, weight = torch.rand(1, 8, side, side, generator=generator), torch.rand(8, 1, 5, 5, generator=generator)
+        form = {"padding": 2 * dilation, "dilation": dilation}
+        found = []
+        for function, dtype in (
+            (depthwise_conv2d, torch.float32),
+            (reference.depthwise_conv2d, torch.float32),
+            (reference.depthwise_conv2d, torch.float64),
+        ):
+            tensors = [tensor.to(dtype).requires_grad_() for tensor in (x, weight)]
+            found.append(torch.autograd.grad(function(*tensors, **form).sum(), tensors))
+        for ours, plain, true in zip(*found):
+            no_worse(ours, plain, true)
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+def test_where_nothing_learns_it_is_the_convolution_of_torch_alone():
+    """Which torch.jit can save, for one."""
+    x, weight = problem()
+    assert depthwise_conv2d(x, weight, **DILATED).grad_fn.name() == "_DepthwiseConv2dBackward"
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda *tensors: depthwise_conv2d(*tensors, **DILATED), (x, weight))
+    assert "_DepthwiseConv2d" not in str(traced.graph)
+
+
+def test_torch_func_goes_through_it():
+    x, weight = (tensor.detach() for tensor in problem())
+
+    def loss(function):
+        return lambda weight, x: function(x[None], weight, **DILATED).square().sum()
+
+    ours, plain = (
+        torch.func.vmap(torch.func.grad(loss(function)), (None, 0))(weight, x)
+        for function in (depthwise_conv2d, reference.depthwise_conv2d)
+    )
+    torch.testing.assert_close(ours, plain)
+
+
 def test_it_compiles_as_one_graph_and_runs_on_fake_tensors(device):
     x, weight = problem(device=device)
     torch._dynamo.reset()
@@ -139,6 +193,9 @@ def test_it_compiles_as_one_graph_and_runs_on_fake_tensors(device):
         ({"weight": torch.zeros(5, 1, 3, 5)}, ValueError, "square kernel"),
         ({"weight": torch.zeros(5, 1, 3, 3, dtype=torch.int64)}, TypeError, "weight must be one of"),
         ({"stride": 0}, ValueError, "stride 0"),
+        ({"stride": (1, 1)}, TypeError, "stride must be an integer, not"),
+        ({"dilation": 1.0}, TypeError, "dilation must be an integer, not"),
+        ({"padding": "same"}, TypeError, "padding must be an integer or two, not"),
         ({"dilation": -1}, ValueError, "dilation -1"),
         ({"padding": (1, -1)}, ValueError, "padding"),
         ({"padding": (1, 1, 1)}, ValueError, "padding"),

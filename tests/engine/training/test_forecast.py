@@ -18,8 +18,9 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import example, fitted, forecast
+from semiseg.engine.training.forecast import Costs, example, fitted, forecast
 from semiseg.engine.training.step import Step
+from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
 
 FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
@@ -82,6 +83,14 @@ def test_every_method_is_told(tiny, name):
     with FlopCounterMode(display=False) as counter:
         step(batch, recipe.steps - 1)
     assert told.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("stride", "dilation", "positions"), [(2, 1, 8 * 8), (1, 2, 16 * 16)])
+def test_gradients_of_convolutions_in_groups_take_what_their_values_do(stride, dilation, positions):
+    x, weight = (torch.randn(*shape, requires_grad=True) for shape in ((2, 6, 16, 16), (6, 1, 5, 5)))
+    with Costs() as costs:
+        depthwise_conv2d(x, weight, stride=stride, padding=2 * dilation, dilation=dilation).sum().backward()
+    assert costs.flops == 3 * 2 * 2 * 6 * positions * 25
 
 
 def test_a_run_that_asks_for_a_graph_is_told_too(tiny):

