@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_tensor, memory_format
+from ._arguments import FLOATS, check_tensor
 from .cpu import depthwise_conv2d as cpu
 
 POSITIONS = 64 * 64
@@ -82,7 +82,6 @@ class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        upstream = upstream.contiguous(memory_format=memory_format(x))
         with torch.autocast("cpu", enabled=False):  # gradients have the precision of the values
             of_x = cpu.gradient_of_input(upstream, weight, *ctx.geometry) if ctx.needs_input_grad[0] else None
             of_weight = cpu.gradient_of_weight(upstream, x, *ctx.geometry) if ctx.needs_input_grad[1] else None
