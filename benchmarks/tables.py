@@ -361,6 +361,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
+    "camvid_long": partial(comparison, "camvid_long"),
     "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
     "tuning": tuning,
