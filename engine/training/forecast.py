@@ -51,7 +51,7 @@ class Forecast:
         )
 
 
-def flops_of_gradients(upstream: Tensor, x: Tensor, weight: Tensor, *form: Any) -> int:
+def _flops_of_gradients(upstream: Tensor, x: Tensor, weight: Tensor, *form: Any) -> int:
     """FLOPs of a convolution's gradients, arguments as of torch's operator: those that are asked for of input and
     weight take what the values take."""
     transposed, asked = form[4], form[-1]
@@ -73,7 +73,7 @@ class Costs(TorchDispatchMode):
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
         if function is torch.ops.aten.convolution_backward.default:
-            self.flops += flops_of_gradients(*args)
+            self.flops += _flops_of_gradients(*args)
         elif count := flop_registry.get(function.overloadpacket):
             self.flops += count(*args, **kwargs, out_val=result)
         for leaf in tree_iter(result):

@@ -87,7 +87,8 @@ def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paint(rng: np.random.Generator, image: np.ndarray, inside: np.ndarray, hue: float | None) -> None:
-    """A texture where `inside` (H, W) bool is true, computed in the box around it alone."""
+    """Draws a texture into `image`, (H, W, 3) float32, where `inside`, (H, W) bool, is true; it is computed in the box
+    around that alone."""
     left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
     box = np.s_[top : top + height, left : left + width]
     image[box] = np.where(inside[box][..., None], texture(rng, inside.shape, hue, box), image[box])

@@ -22,3 +22,4 @@ class Few(nn.Module):
 
 
 ENCODER = Encoder(build=Few, channels=(8, 16), strides=(4, 16), multiple=1, weights=dict)
+"""The fixture `tiny`, and programs that tests start, have it as a backbone by the name of few."""

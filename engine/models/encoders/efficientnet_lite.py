@@ -49,7 +49,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(SameConv2d):
-    """The same of each channel by itself."""
+    """A `SameConv2d` of each channel by itself: (B, C, H, W) to (B, C, ceil(H / stride), ceil(W / stride))."""
 
     def __init__(self, channels: int, kernel: int, *, stride: int = 1, dilation: int = 1):
         super().__init__(channels, channels, kernel, stride=stride, dilation=dilation, groups=channels)
