@@ -4,14 +4,17 @@ The same tests judge every implementation. As they are they run on the CPU, and 
 process with TRITON_INTERPRET=1 the Triton kernels get the CPU's tensors.
 """
 
-import os
 import sys
 
 import pytest
 import torch
+from interpreter import INTERPRETED, hurry
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 UNIT = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
+
+
+if INTERPRETED:
+    hurry()
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ def test_every_operator_is_right(device, dtype):
         assert result.seconds > 0
 
 
+@pytest.mark.usefixtures("cpu_implementation")
 def test_float32_is_float32_whatever_the_process_allows(device):
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high")
@@ -158,6 +159,7 @@ def call(operator):
     getattr(kernels, operator)(*arguments[operator], **options.get(operator, {}))
 
 
+@pytest.mark.usefixtures("cpu_implementation")
 def test_command_prints_one_json_document():
     command = [sys.executable, "-m", "semiseg.kernels.check", "--json", "--device", "cpu", "--dtype", "fp32"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,20 +1,18 @@
 """Windows of decoded images: against OpenCV and torch's antialiasing resizers, and against the definition."""
 
-import os
-
 import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from interpreter import INTERPRETED
 
 from semiseg import kernels
 from semiseg.kernels import reference
 from semiseg.kernels.cut_windows import COLUMNS, FILTERS
 
 DENOMINATOR = 1024
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 RESIZERS = {"cubic": torch.ops.aten._upsample_bicubic2d_aa, "antialiased": torch.ops.aten._upsample_bilinear2d_aa}
 
 

@@ -1,9 +1,9 @@
 import math
-import os
 import sys
 
 import pytest
 import torch
+from interpreter import INTERPRETED
 
 from semiseg.kernels import photometric
 
@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def library(request, device, monkeypatch):
     """Run a test with OpenCV, and again as if it were not installed."""
     if request.param == "torch":
-        if device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1":
+        if device.type != "cpu" or INTERPRETED:
             pytest.skip("the kernel uses neither")
         monkeypatch.setattr(CPU, "cv2", None)
     elif CPU.cv2 is None:

@@ -1,12 +1,9 @@
-import os
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from semiseg.kernels import upsample_mse
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 SHAPES = {
     "aligned": {"low": (5, 9), "full": (17, 33)},
     "ragged": {"low": (5, 11), "full": (37, 29)},
