@@ -151,7 +151,9 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     try:
         header, recipe = read_header(metadata), json.loads(metadata["recipe"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: its header cannot be read ({error}); it is of a newer semiseg") from error
+        raise UsageError(
+            f"{path}: its header cannot be read ({error}); it is of a newer semiseg, or of additions to it"
+        ) from error
     projector = any(name.startswith("projector") for name in state)
     try:
         network = build_network(

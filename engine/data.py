@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,7 +82,7 @@ def moved(files: Mapping[str, Any], before: Path | str | None, now: Path | str |
     """Options of `find_dataset` for data that lies elsewhere now, or for other data of the same kind: places below the
     root are below the new one. Raises UsageError for one that lay outside, of which nobody knows whether it still
     holds."""
-    if not now or not before or Path(now).absolute() == Path(before).absolute():
+    if not before or same_place(now, before):
         return dict(files)
     found = from_root(files, before)
     for name in PLACES:
@@ -91,6 +91,11 @@ def moved(files: Mapping[str, Any], before: Path | str | None, now: Path | str |
                 f"--files.{name.replace('_', '-')}: was {place}, outside of {before}; say what it is for {now}"
             )
     return found
+
+
+def same_place(now: Path | str | None, before: Path | str | None) -> bool:
+    """Whether data is where it was in the training: nothing else is said, or the same."""
+    return not now or (before is not None and Path(now).absolute() == Path(before).absolute())
 
 
 def _below(place: Any, root: Path | str) -> bool:
@@ -118,9 +123,14 @@ def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: b
 
     manifest = prepare(dataset, verify=verify, on_progress=show)
     refuse(manifest.doubts)
-    for note in manifest.notes:
-        on_event(Event("note", f"data: {note}"))
+    tell("data", manifest.notes, on_event)
     return manifest
+
+
+def tell(what: str, notes: Iterable[str], on_event: Listener) -> None:
+    """Says each note, and what it is about."""
+    for note in notes:
+        on_event(Event("note", f"{what}: {note}"))
 
 
 def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
@@ -136,17 +146,34 @@ def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
 def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     """The recipe's data set, prepared, and its split."""
     dataset = locate(recipe)
-    for note in dataset.notes:
-        on_event(Event("note", f"data: {note}"))
+    tell("data", dataset.notes, on_event)
     split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
-    for note in split.notes:
-        on_event(Event("note", f"split: {note}"))
+    tell("split", split.notes, on_event)
     data = Data(prepare_manifest(dataset, on_event), split)
-    for note in unseen_classes(data):
-        on_event(Event("note", f"classes: {note}"))
+    tell("classes", unseen_classes(data), on_event)
     if note := padded_windows(data, recipe):
         on_event(Event("note", f"warning: --crop: {note}"))
     return data
+
+
+def judged_again(dataset: Dataset, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
+    """The data set with the validation images of a run, whose split.json is given, where no list says which they are:
+    masks that came since move the choice, to images that the run was taught by. Says so; and says which validation
+    images have the names of such. Raises UsageError where none of the run's is left."""
+    if dataset.held_out and split.get("val"):
+        pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
+        held_out = tuple(pool.pop(id) for id in split["val"] if id in pool and pool[id].mask)
+        if not held_out:
+            raise UsageError(f"{dataset.root}: none of the {len(split['val'])} images that the run held out is there")
+        if held_out != dataset.val:
+            note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
+            tell("data", [note], on_event)
+        dataset = replace(dataset, train=tuple(pool.values()), val=held_out)
+    known = sorted({sample.id for sample in dataset.val} & set(split.get("labeled", ())))
+    if known:
+        note = f"warning: {len(known)} of {len(dataset.val)} images, {known[0]} for one, were labelled in the training"
+        tell("data", [note], on_event)
+    return dataset
 
 
 def padded_windows(data: Data, recipe: Recipe) -> str:

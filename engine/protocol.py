@@ -50,14 +50,13 @@ PROTOCOLS = {
     "dino-whole": Convention(windows=False, absent="zero", sides="resized"),
     "unimatch2-slide": Convention(windows=True, absent="zero", summed=True, probabilities=True),
 }
-ProtocolName = Literal[tuple(PROTOCOLS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """How images are judged, in pixels."""
 
-    name: ProtocolName
+    name: Literal[tuple(PROTOCOLS)]
     """Of PROTOCOLS."""
     window: int
     """Side of the sliding windows."""
@@ -153,7 +152,7 @@ class Protocol:
 class Evaluation:
     """How a network is judged."""
 
-    protocol: ProtocolName = "whole"
+    protocol: Literal[tuple(PROTOCOLS)] = "whole"
     """whole: images in one piece, reflected to a multiple of 8 (or of what the backbone asks for); slide: windows of
     `window` pixels, logits averaged; cac-whole and cps-slide: the same with all conventions of the published
     programs; unimatch-whole and dino-whole: the image as it is or resized to multiples; unimatch-slide and

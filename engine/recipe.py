@@ -21,7 +21,6 @@ from .protocol import Evaluation, Protocol, side_faults
 from .runtime import RUNTIME, Runtime
 from .serial import plain, require_types, typed
 
-LayoutName = Literal[tuple(LAYOUTS)]
 EVALUATIONS, APART = 20, 50
 """How many a run has, and how many steps they are apart at least, where nobody says it."""
 
@@ -59,7 +58,7 @@ class Recipe:
 
     name: tyro.conf.Suppress[str]
     """Of the recipe; names the run's folder."""
-    layout: LayoutName
+    layout: Literal[tuple(LAYOUTS)]
     """How the data set is laid out on disk."""
     method: Annotated[MethodConfig, tyro.conf.AvoidSubcommands]
     """The method and its settings."""
@@ -184,9 +183,7 @@ class Recipe:
         yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)
         yield from self.labeled.faults("--labeled.")
         yield from self.unlabeled.faults("--unlabeled.", shared=self.views.windows > self.views.streams)
-        epoch_steps = self.sampling.epoch_steps
-        fits = epoch_steps is None or epoch_steps >= 1
-        yield from require(fits, "--sampling.epoch-steps", "must be at least 1", epoch_steps)
+        yield from self.sampling.faults("--sampling.")
         for name, parts in (
             ("--emulate-processes", self.emulate_processes),
             ("--sampling.shared-draws", self.sampling.shared_draws),

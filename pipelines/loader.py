@@ -20,6 +20,7 @@ from .plan import Plan, View
 
 class Loader:
     """Iterates, once, over the batches of steps start .. stop - 1; a thread prepares `ahead` of them beforehand.
+    Raises RuntimeError when it is asked for them again.
 
     planner: from a step to its plan. mean, std, dtype, channels_last: as in `collate`.
     """
@@ -46,6 +47,8 @@ class Loader:
         self._thread = threading.Thread(target=self._produce, name="loader", daemon=True)
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._thread.ident is not None:
+            raise RuntimeError("a Loader gives its batches once: make another one")
         self._thread.start()
         try:
             while (item := self._ready.get()) is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from .boxes import PER_MIXING_BOX, PER_STRONG_BOX, STRONG_BOXES, mixing_boxes
 from .colours import PER_COLOURING, Colouring, colouring, unchanged
 from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, Samples, uniform_int
-from .errors import UsageError
+from .errors import UsageError, refuse, require
 from .order import Order
 from .views import Augmentation, Drawing
 
@@ -118,8 +118,8 @@ class Planner:
     """Plans for one split.
 
     sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. rank, world: which process this
-    is, and of how many that share each step's batch. Raises UsageError where the split cannot feed the views, the
-    processes cannot share a batch or its parts, or an image of it has no partner.
+    is, and of how many that share each step's batch. Raises UsageError where the drawing makes no sense, the split
+    cannot feed the views, the processes cannot share a batch or its parts, or an image of it has no partner.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Planner:
         rank: int = 0,
         world: int = 1,
     ):
+        refuse((*drawing.faults(), *require(0 <= rank < world, "rank", f"must be from 0 to {world - 1}", rank)))
         views, sampling = drawing.views, drawing.sampling
         if not len(labeled):
             raise UsageError("split: no labelled images; choose another --split")

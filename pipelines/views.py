@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import require
 
@@ -27,6 +27,18 @@ KINDS = {
     "weak_strong": Kind(1, 1),  # one window, as it is and in strong colours, and boxes that show a partner's
 }
 """The kinds of unlabelled views. `plan.Planner` draws each, and `loader.collate` makes a batch of it."""
+
+
+def _choices(settings: Any, prefix: str) -> Iterator[str]:
+    """The faults of fields that are none of the words that their type lists."""
+    for name, kind in get_type_hints(type(settings)).items():
+        if get_origin(kind) is Literal:
+            value, rule = getattr(settings, name), f"must be one of {', '.join(get_args(kind))}"
+            yield from require(value in get_args(kind), f"{prefix}{_flag(name)}", rule, value)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,14 @@ class ViewSpec:
     def partners(self) -> bool:
         """Whether each unlabelled image is mixed with a partner."""
         return self.streams > 1 or (self.unlabeled == "weak_strong" and self.cutmix != "never")
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        rule = f"must be one of {', '.join(KINDS)}"
+        yield from require(self.unlabeled in KINDS, "views.unlabeled", rule, self.unlabeled)
+        for name in ("grid", "boxes", "strong"):
+            yield from require(getattr(self, name) >= 1, f"views.{name}", "must be at least 1", getattr(self, name))
+        yield from _choices(self, "views.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -116,6 +136,7 @@ class Augmentation:
     def faults(self, prefix: str, *, shared: bool = False) -> Iterator[str]:
         """What makes no sense, a line each, naming the field. shared: whether several windows share one region of the
         image, as a pair's do."""
+        yield from _choices(self, prefix)
         low, high = self.range
         yield from require(0 < low <= high, f"{prefix}range", "must be two rising numbers above 0", self.range)
         positive = bool(self.factors) and min(self.factors) > 0
@@ -138,7 +159,7 @@ class Augmentation:
         if shared:
             for name, only in (("crop_off_by_one", False), ("padding", "corner")):
                 value = getattr(self, name)
-                yield from require(value == only, f"{prefix}{name.replace('_', '-')}", f"is {only} for pairs", value)
+                yield from require(value == only, f"{prefix}{_flag(name)}", f"is {only} for pairs", value)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -168,6 +189,12 @@ class Sampling:
     """Parts of the batch, one per process of the published program, that draw the same windows, flips and colours for
     their own images (CAC's program seeds all processes alike)."""
 
+    def faults(self, prefix: str) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from _choices(self, prefix)
+        steps = self.epoch_steps
+        yield from require(steps is None or steps >= 1, f"{prefix}epoch-steps", "must be at least 1", steps)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
@@ -188,3 +215,13 @@ class Drawing:
     """RGB in grey levels: the colour of what lies outside an image, where it is the mean one."""
     parts: int = 1
     """Equal parts of the batch, one for each process that is emulated: partners come from the same part."""
+
+    def faults(self) -> Iterator[str]:
+        """What makes no sense, a line each, naming the field."""
+        yield from require(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
+        yield from self.labeled.faults("--labeled.")
+        yield from self.sampling.faults("--sampling.")
+        if wrong := list(self.views.faults()):
+            yield from wrong
+        else:
+            yield from self.unlabeled.faults("--unlabeled.", shared=self.views.windows > self.views.streams)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from .. import api, console
 from ..evaluation.scores import percent
-from ..protocol import Absent, ProtocolName
+from ..protocol import PROTOCOLS, Absent
 from .options import Flag, Flat, Judging, Positional, Running, Source, emit, said
 
 FIRST = tyro.conf.create_mutex_group(required=False, title="class 0")
@@ -21,7 +21,7 @@ def evaluate(
     /,
     *,
     source: Flat[Source] = Source(),
-    protocol: tuple[ProtocolName, ...] | None = None,
+    protocol: tuple[Literal[tuple(PROTOCOLS)], ...] | None = None,
     judging: Flat[Judging] = Judging(),
     absent: Absent | None = None,
     background: Annotated[Flag, FIRST] = False,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..evaluation.formats import FormatName
-from ..protocol import ProtocolName
-from ..recipe import LayoutName
+from ..protocol import PROTOCOLS
 from .options import Flat, Judging, Positional, emit
 
 
@@ -15,11 +16,11 @@ def export(
     checkpoint: Positional[Path],
     /,
     *,
-    layout: LayoutName | None = None,
+    layout: Literal[tuple(LAYOUTS)] | None = None,
     out: Path | None = None,
     size: tuple[int, int] | None = None,
     format: FormatName = "pt2",
-    protocol: ProtocolName | None = None,
+    protocol: Literal[tuple(PROTOCOLS)] | None = None,
     judging: Flat[Judging] = Judging(),
     json: bool = False,
 ) -> None:

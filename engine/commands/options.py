@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -14,7 +14,7 @@ from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.layouts import LAYOUTS
 from ...pipelines.errors import UsageError
 from ..device import PrecisionName
-from ..recipe import Files, LayoutName
+from ..recipe import Files
 
 T = TypeVar("T")
 Positional = tyro.conf.Positional
@@ -36,7 +36,7 @@ def said(yes: bool, no: bool) -> bool | None:
 class Source:
     """Which data set."""
 
-    layout: LayoutName | None = None
+    layout: Literal[tuple(LAYOUTS)] | None = None
     """How the data set is laid out (default with a checkpoint: as the one that it was trained on; for a published file
     by its number of classes: 21 voc, 19 cityscapes, else folder)."""
     data: Path | None = None

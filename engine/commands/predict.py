@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
+from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
-from ..protocol import ProtocolName
-from ..recipe import LayoutName, Pictures
+from ..protocol import PROTOCOLS
+from ..recipe import Pictures
 from .options import Flat, Judging, Positional, Running, emit
 
 HANDFUL = 5
@@ -22,9 +24,9 @@ def predict(
     images: Positional[Path],
     /,
     *,
-    layout: LayoutName | None = None,
+    layout: Literal[tuple(LAYOUTS)] | None = None,
     out: Path | None = None,
-    protocol: ProtocolName | None = None,
+    protocol: Literal[tuple(PROTOCOLS)] | None = None,
     files: Pictures = Pictures(),
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),

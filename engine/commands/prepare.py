@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .. import console
-from ..data import pack_manifest, prepare_manifest
-from ..events import Event
+from ..data import pack_manifest, prepare_manifest, tell
 from .options import Flat, Source, emit
 
 
@@ -19,8 +18,7 @@ def prepare(*, source: Flat[Source] = Source(), verify: bool = False, pack: bool
     """
     dataset = source.find()
     with console.listening() as listener:
-        for note in dataset.notes:
-            listener(Event("note", f"data: {note}"))
+        tell("data", dataset.notes, listener)
         done = prepare_manifest(dataset, listener, verify=verify)
         packed = pack_manifest(done, listener).folder if pack else None
     histogram = dict(zip(dataset.classes, done.histogram, strict=True))
@@ -35,7 +33,7 @@ def prepare(*, source: Flat[Source] = Source(), verify: bool = False, pack: bool
                 val=len(dataset.val),
                 classes=list(dataset.classes),
                 histogram=histogram,
-                notes=list(done.notes),
+                notes=[*dataset.notes, *done.notes],
             )
         )
         return

@@ -20,14 +20,14 @@ from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, ma
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
-from ..data import moved, prepare_manifest
+from ..data import judged_again, moved, prepare_manifest, same_place, tell
 from ..device import Precision, free_memory_of, out_of_memory, resolve_device, resolve_precision
 from ..disk import whole
 from ..events import Event, Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
-from ..run import create_folder
+from ..run import Run, create_folder
 from .confidence import FILE, Confidence, clear_csv, write_csv
 from .protocols import confidence, full_logits, memory_of
 from .scores import evaluate_each, finite, normalised
@@ -70,7 +70,8 @@ def evaluate(
     [0, 1], None where nothing was judged.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
-    training, each by itself; of other data, what lay below the root of the training's lies below its own). protocol:
+    training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
+    training's without a list, those images are judged that the run held out). protocol:
     names of PROTOCOLS; of several, all from one pass over the data, the document is the first one's and has all under
     "protocols", by name. settings: other fields of `Protocol`; what is None is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
@@ -85,6 +86,10 @@ def evaluate(
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [protocol_of(loaded, name=name, **settings) for name in names]
+    tell("data", dataset.notes, on_event)
+    run = home_of(find(checkpoint))
+    if same_place(data, header.data) and (run / "split.json").exists():
+        dataset = judged_again(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
     scores = evaluate_each(
@@ -251,16 +256,16 @@ def _shortened(path: Path) -> Path:
 
 
 def _check_out(out: Path, names: Sequence[Path]) -> None:
-    """Raises UsageError where something would be overwritten that no prediction has written."""
+    """Raises UsageError where predictions would come between or over files that no prediction has written."""
     for kind in sorted(PREDICTED):
         folders = {out / kind, *(out / kind / parent for name in names for parent in name.parents)}
         for folder in sorted(folders):
             if folder.is_symlink():
                 raise UsageError(f"--out: {folder} is a link to another folder: remove it, or choose another folder")
     there = {kind for kind in PREDICTED if (out / kind).exists()}
-    if there and there != PREDICTED and any((out / kind / name).exists() for kind in there for name in names):
-        strange = out / min(there)
-        raise UsageError(f"--out: {strange} holds files of the same names, not of a prediction: choose another folder")
+    strange = sorted(kind for kind in there if any((out / kind).iterdir()))
+    if strange and there != PREDICTED:  # which a prediction makes before its first picture
+        raise UsageError(f"--out: {out / strange[0]} holds what no prediction wrote: choose another folder")
 
 
 def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:

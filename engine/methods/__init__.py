@@ -19,8 +19,15 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_of(config: MethodConfig) -> type[Method]:
-    """The method whose settings these are."""
-    return next(method for method in METHODS.values() if method.config_class is type(config))
+    """The method whose settings these are. Raises UsageError where METHODS has none, or several."""
+    kind = type(config)
+    found = [method for method in METHODS.values() if method.config_class is kind]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(f"no method has the settings {kind.__name__}: add the method to METHODS")
+    names = " and ".join(method.name for method in found)
+    raise UsageError(f"{names} share the settings {kind.__name__}, which tell them apart: derive a class for each")
 
 
 def find_method(name: str) -> type[Method]:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.errors import require
+from ...pipelines.errors import UsageError, require
 from ..models import Network, evaluating
 from .method import Method, MethodConfig
 
@@ -39,11 +39,14 @@ class Teacher(nn.Module):
     """Images (B, 3, S, S) to logits (B, C, h, w) without gradient, in evaluation mode unless its buffers are its own.
 
     `network` is one like the student, and becomes a part of the method's state, but none of its `networks()`: no
-    optimizer sees it.
+    optimizer sees it. Raises UsageError for parameters of half precision, in which a small step is no step.
     """
 
     def __init__(self, network: Network, config: TeacherConfig):
         super().__init__()
+        halves = {parameter.dtype for parameter in network.parameters()} & {torch.float16, torch.bfloat16}
+        if halves:
+            raise UsageError(f"teacher: an average of {halves.pop()} stands still; keep the network in float32")
         self.config = config
         self.network = network.requires_grad_(False)
         self.register_buffer("keep", torch.zeros(()), persistent=False)

@@ -140,14 +140,15 @@ class Network(nn.Module):
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients and without compiling for every image size; then the mode before."""
-    training = network.training
+    """Evaluation mode without gradients and without compiling for every image size; then each module's mode before."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        network.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def _projector(width: int) -> nn.Sequential:

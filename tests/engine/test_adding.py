@@ -56,7 +56,8 @@ def beside_root(folder_root):
 def test_what_the_page_adds_goes_through_every_command(beside_root, tmp_path):
     programs = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(programs) == 3
-    code = "\n".join([*reversed(programs), RUN])
+    imported = "from semiseg.engine import load_recipe; load_recipe('fixmatch_folder')"  # as a notebook has it by then
+    code = "\n".join([imported, *programs, RUN])
     done = subprocess.run(
         [sys.executable, "-c", code, beside_root, tmp_path / "run"], capture_output=True, text=True, timeout=300
     )

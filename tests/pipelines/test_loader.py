@@ -44,6 +44,13 @@ def test_steps_are_those_asked_for_in_order(photos) -> None:
         assert torch.equal(a.unlabeled.image2, b.unlabeled.image2)
 
 
+def test_batches_come_once(photos) -> None:
+    loader = load(photos)
+    assert len(list(loader)) == 1
+    with pytest.raises(RuntimeError, match="gives its batches once: make another"):
+        list(loader)
+
+
 def test_batches_keep_their_values_while_later_ones_are_made(photos) -> None:
     kept = list(load(photos, stop=8))
     for step, batch in enumerate(kept):

@@ -230,6 +230,24 @@ UNIMATCH = Augmentation(
 )
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("plain", {"rank": 2, "world": 2}, "rank: must be from 0 to 1, is 2"),
+        ("plain", {"rank": -1}, "rank: must be from 0 to 0, is -1"),
+        ("plain", {"seed": -1}, "--seed: must be from 0"),
+        ("pairs", {}, "views.unlabeled: must be one of none, plain, pair, mixed, weak_strong, is pairs"),
+        ("plain", {"labeled": Augmentation(filter="bilinear")}, "--labeled.filter: must be one of"),
+        ("pair", {"unlabeled": Augmentation(padding="centre")}, "--unlabeled.padding: is corner for pairs"),
+        ("plain", {"sampling": Sampling(labeled_order="pass")}, "--sampling.labeled-order: must be one of passes"),
+        ("weak_strong", {"views": ViewSpec(unlabeled="weak_strong", cutmix="allways")}, "views.cutmix: must be one of"),
+    ],
+)
+def test_draws_that_do_not_exist_are_refused(kind, changes, said, make_planner) -> None:
+    with pytest.raises(UsageError, match=said):
+        make_planner(kind=kind, **changes)
+
+
 @pytest.fixture
 def strong_planner(make_planner):
     """Planners of weak and strong views by the rule for partners: twelve images, four a step."""

@@ -28,6 +28,10 @@ def test_kinds_are_what_methods_ask_for() -> None:
         ({"saturation": 2.0}, "--unlabeled.saturation"),
         ({"hue": 0.6}, "--unlabeled.hue"),
         ({"native_crop": 0}, "--unlabeled.native-crop"),
+        ({"filter": "bicubic"}, "--unlabeled.filter: must be one of cubic, antialiased, linear, is bicubic"),
+        ({"scale": "factor"}, "--unlabeled.scale: must be one of"),
+        ({"padding": "center"}, "--unlabeled.padding: must be one of"),
+        ({"jitter_order": "rand"}, "--unlabeled.jitter-order: must be one of"),
     ],
 )
 def test_what_makes_no_sense_of_views_is_named(changes, field) -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from semiseg.engine import evaluate, predict
+from semiseg.engine import evaluate, predict, train
 from semiseg.engine.checkpoint import header_of, load_network, save_network
-from semiseg.engine.data import anchored
+from semiseg.engine.data import anchored, locate
 from semiseg.engine.evaluation.protocols import upsampled
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Files
@@ -104,6 +104,34 @@ def test_other_data_is_judged_by_its_own_masks(judged, tmp_path):
     assert evaluate(checkpoint, tmp_path / "moved", device="cpu")["pixel_accuracy"] == 1
 
 
+def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, folder_root):
+    """A tenth of 29 masks is two images, of 30 three: the third was a labelled one."""
+    root, said = folder_root(masked=29, bare=1, val=0, height=32), []
+    recipe = tiny("supervised", layout="folder", data=root, split="all", steps=1)
+    held_out = {sample.id for sample in locate(recipe).val}
+    run = train(recipe).out
+    before = evaluate(run, device="cpu", on_event=said.append)
+    assert before["images"] == len(held_out) == 2
+    assert [event.text for event in said if event.kind == "note"] == [
+        f"data: no val.txt in {root}: 2 of 29 images with masks are held out for validation"
+    ]
+    shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
+    assert len(locate(recipe).val) == 3
+    said.clear()
+    assert evaluate(run, device="cpu", on_event=said.append) == before
+    assert any("2 images are judged, those that the run held out" in event.text for event in said)
+
+    (root / "val.txt").write_text("\n".join([*sorted(held_out), "a000"]))
+    said.clear()
+    assert evaluate(run, device="cpu", on_event=said.append)["images"] == 3
+    assert any("warning: 1 of 3 images, a000 for one, were labelled in the training" in event.text for event in said)
+    (root / "val.txt").unlink()
+    for id in held_out:
+        (root / f"masks/{id}.png").unlink()
+    with pytest.raises(UsageError, match="none of the 2 images that the run held out is there"):
+        evaluate(run, device="cpu")
+
+
 def test_an_option_leaves_those_of_the_training_as_they_are(judged):
     checkpoint = judged(val_list="one.txt")
     assert evaluate(checkpoint, device="cpu")["images"] == 1
@@ -164,11 +192,20 @@ def test_predicting_twice_is_predicting_the_same(new, run, tmp_path, out):
 
 def test_nothing_but_predictions_is_written_over(new, run, tmp_path):
     new("a.jpg", "masks/a.png", "masks/b.png")
+    (tmp_path / "others").mkdir()
+    Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(tmp_path / "others/c.jpg")
     before = (tmp_path / "new/masks/a.png").read_bytes()
-    with pytest.raises(UsageError, match=r"--out: .*new/masks holds files of the same names, not of a prediction"):
-        run("new")
-    assert (tmp_path / "new/masks/a.png").read_bytes() == before
-    assert not (tmp_path / "new/colours").exists()
+    for pictures in ("new", "others"):  # of the same names as the masks that are there, and of others
+        with pytest.raises(UsageError, match=r"--out: .*new/masks holds what no prediction wrote"):
+            run("new", pictures)
+        assert (tmp_path / "new/masks/a.png").read_bytes() == before
+        assert not (tmp_path / "new/colours").exists()
+
+
+def test_a_folder_of_results_may_be_there_and_empty(new, run, tmp_path):
+    new("a.jpg")
+    (tmp_path / "out/masks").mkdir(parents=True)
+    assert run()[0] == ["a.png"]
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

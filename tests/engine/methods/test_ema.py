@@ -47,6 +47,12 @@ def test_the_teacher_follows_by_its_rule(rule, kept):
         assert k > 0 or rule == "constant" or all(map(torch.equal, teacher.network.parameters(), student.parameters()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_averages_that_would_stand_still_are_refused(dtype):
+    with pytest.raises(UsageError, match=r"teacher: an average of torch.b?float16 stands still; keep .* float32"):
+        Teacher(nn.Conv2d(1, 2, 1).to(dtype), TeacherConfig(ema=0.996))
+
+
 @pytest.mark.parametrize("buffers", ["averaged", "copied", "own"])
 def test_whose_batch_statistics_the_teacher_has(buffers):
     student, teacher = pair(ema=0.5, ema_rule="constant", ema_buffers=buffers)

@@ -10,9 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from semiseg.engine.methods import METHODS
+from semiseg.engine.methods import METHODS, method_of
 from semiseg.engine.methods.cac import Cac, NegativeBank, overlap_positions
 from semiseg.engine.methods.consistency import Consistency
+from semiseg.engine.methods.supervised import Supervised, SupervisedConfig
 from semiseg.engine.training.build import build_method
 from semiseg.kernels import reference
 from semiseg.pipelines.batch import Pair
@@ -99,6 +100,25 @@ def test_a_ramp_of_no_term_is_refused(tiny, voc_root):
     recipe.check()
     with pytest.raises(UsageError, match=r"^--method.ramp: must be 0, as .* no terms of unlabelled images, is 0.5$"):
         recipe.replace(method=dataclasses.replace(recipe.method, ramp=0.5)).check()
+
+
+def test_settings_say_one_method(monkeypatch):
+    class Tripled(Supervised):
+        name = "tripled"
+
+    monkeypatch.setitem(METHODS, "tripled", Tripled)
+    with pytest.raises(UsageError, match=r"supervised and tripled share the settings SupervisedConfig.*class for each"):
+        method_of(SupervisedConfig())
+
+    @dataclasses.dataclass(kw_only=True, slots=True)
+    class TripledConfig(SupervisedConfig):
+        pass
+
+    Tripled.config_class = TripledConfig
+    assert (method_of(SupervisedConfig()), method_of(TripledConfig())) == (Supervised, Tripled)
+    monkeypatch.delitem(METHODS, "tripled")
+    with pytest.raises(UsageError, match="no method has the settings TripledConfig: add the method to METHODS"):
+        method_of(TripledConfig())
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].views.windows])

@@ -255,6 +255,11 @@ def test_evaluating_neither_learns_nor_compiles_and_restores_the_mode():
     with pytest.raises(ValueError, match="within"), evaluating(network.train()):
         raise ValueError("within")
     assert network.training
+    network.backbone.eval()  # as one freezes the statistics of an encoder
+    modes = [module.training for module in network.modules()]
+    with evaluating(network):
+        assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
