@@ -33,8 +33,8 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import Run
 from semiseg.engine.training.state import load_save, write_save
 from semiseg.pipelines.datasets import find_dataset, prepare, resolve_split, seen
+from semiseg.pipelines.datasets.classes import read_classes, stated_colours
 from semiseg.pipelines.datasets.dataset import Dataset
-from semiseg.pipelines.datasets.files import read_classes, stated_colours
 from semiseg.pipelines.datasets.lists import Names, plain_ids, read_ids, read_ids_present
 from semiseg.pipelines.datasets.pack import open_pack
 from semiseg.pipelines.datasets.splits import absolute_spec

@@ -30,8 +30,8 @@ class Pictures:
     """How pictures are read."""
 
     orientation: Literal["upright", "ignore"] | None = None
-    """What an EXIF or TIFF orientation does: turns pictures as viewers show them, unless their mask fits the stored
-    pixels alone, or nothing (default: upright)."""
+    """What an EXIF or TIFF orientation does: turns pictures as viewers show them, unless masks fit the stored pixels
+    alone, or nothing (default: upright)."""
     max_megapixels: float | None = None
     """Larger pictures and masks are refused (default: 1074)."""
 

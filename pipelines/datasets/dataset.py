@@ -69,6 +69,9 @@ class Dataset:
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
     held_out: bool = False
     """Whether val was drawn from the masked images because no list says what it is."""
+    lists_name_files: bool = False
+    """Whether lists may name files, any of which may be the mask of an image; if not, they name samples alone, and the
+    layout says where the files are."""
     reading: Reading = READING
     """How its files are read."""
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What layouts find files with: pictures by name, text of lists, class lists, colours."""
+"""What layouts find files with: pictures by name, text of lists, colours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
-from .dataset import IGNORE, IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
+from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
 
 IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
 MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
@@ -36,16 +36,6 @@ PREDICTED = {"masks", "colours", "overlays"}
 RUN = "recipe.json"
 RUN_FILES = {"environment.json", "split.json", "log.jsonl", "checkpoints"}
 """What the folder of a run holds, by which it is known: its recipe and any of the others."""
-
-VALUED = (
-    re.compile(r"(?P<value>\d{1,9})\s*[:=,;\t]\s*(?P<name>[^\t#][^\t]*)"),
-    re.compile(r"(?P<name>[^\t]+?)\s*[=,;]\s*(?P<value>\d{1,9})"),
-)
-"""Lines that give a label value and a name."""
-BRACKETS = frozenset("{}[](),;:'\"")
-"""Lines of nothing else are those of JSON, not names."""
-HEADERS = {"name", "names", "class", "classes", "class name", "class names", "label", "labels", "label name"}
-"""First lines that are no class."""
 
 
 def voc_colours(count: int) -> tuple[Colour, ...]:
@@ -88,77 +78,6 @@ def read_lines(path: Path, what: str) -> list[str]:
     return re.split(r"\r\n|\n|\r", text)
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
-    """Names and colours from a class list, in the order of the label values from 0.
-
-    One name a line, optionally followed by a tab and `#rrggbb`; or value and name in each line (`0: road`, `0, road`,
-    `road = 0`), in any order, under a header or not (Roboflow's `_classes.csv`); or CVAT's labelmap
-    (`road:128,64,128::`). Empty lines and comments (`# …`) do not count; classes without a colour get the one of the
-    VOC colour map.
-    Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
-    """
-    entries = _listed_classes(path)
-    default = voc_colours(len(entries))
-    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
-
-
-def stated_colours(path: Path) -> tuple[Colour | None, ...]:
-    """The colour that a class list gives each class, None where it gives none. Raises UsageError as `read_classes`."""
-    return tuple(colour for _, _, colour in _listed_classes(path))
-
-
-def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
-    """(line, name, colour) by label value."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "class list"), 1)]
-    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if strange := next((number for number, line in lines if set(line) <= BRACKETS), None):
-        raise UsageError(f"{path}, line {strange}: names no class: write one class name a line, value 0 first")
-    entries = _valued(path, lines) or [(number, *_name_and_colour(path, number, line)) for number, line in lines]
-    seen: set[str] = set()
-    for number, name, _ in entries:
-        if name in seen:
-            raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
-        seen.add(name)
-    if entries and entries[0][1].lower().replace("_", " ") in HEADERS:
-        number, name, _ = entries[0]
-        raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
-    if not 2 <= len(entries) <= IGNORE:
-        raise UsageError(f"{path} names {len(entries)} classes: 2 to {IGNORE} are possible, background included")
-    return entries
-
-
-def _valued(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str, None]] | None:
-    """(line, name, no colour) by label value, where lines give values; None where they do not."""
-    for form in VALUED:
-        found = [(number, form.fullmatch(line)) for number, line in lines]
-        header = len(found) > 2 and not found[0][1]
-        rows = found[1:] if header else found
-        if not rows or sum(match is not None for _, match in rows) < max(len(rows) / 2, 2):
-            continue
-        odd = next((number for number, match in rows if match is None), None)
-        if odd is not None:
-            raise UsageError(f"{path}, line {odd}: gives no label value, as the other lines do: write value and name")
-        values = {int(match["value"]): (number, match["name"].strip().strip("\"'"), None) for number, match in rows}
-        if sorted(values) != list(range(len(rows))):
-            wrong = next((n for n, m in rows if int(m["value"]) >= len(rows)), rows[0][0])
-            raise UsageError(
-                f"{path}, line {wrong}: the label values of {len(rows)} classes are 0 to {len(rows) - 1}, each once: "
-                "correct the values, and those of the masks"
-            )
-        return [values[value] for value in range(len(rows))]
-    return None
-
-
-def _name_and_colour(path: Path, number: int, line: str) -> tuple[str, Colour | None]:
-    if cvat := re.fullmatch(r"(?P<name>[^:]+):(?P<rgb>(\d+,\d+,\d+)?):[^:]*:[^:]*", line):
-        rgb = tuple(int(value) for value in cvat["rgb"].split(",")) if cvat["rgb"] else None
-        return cvat["name"].strip(), rgb
-    name, _, colour = (part.strip() for part in line.partition("\t"))
-    if colour and not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-        raise UsageError(f"{path}, line {number}: {colour!r} is not a colour: write it as #rrggbb after the tab")
-    return name, tuple(bytes.fromhex(colour[1:])) if colour else None
-
-
 @dataclass(slots=True)
 class Pictures:
     """The pictures below a folder, and what else lies there."""
@@ -175,6 +94,8 @@ class Pictures:
 
     twins: list[str] = field(default_factory=list)
     """Pictures that gave way to one of the same name and a more usual extension."""
+    eclipsed: list[str] = field(default_factory=list)
+    """Pictures whose whole name is what another is known by: `a.jpg` beside `a.jpg.png`."""
 
     def by_stem(self) -> dict[str, Path]:
         """The pictures by their relative name without extension, in Unicode's composed form whatever the disk has.
@@ -195,6 +116,7 @@ class Pictures:
                 if composed(other) == composed(name):
                     both = f"{composed(name)} in two Unicode forms, a Mac's and another"
                 raise UsageError(f"{self.folder} holds {both}: keep one of them")
+        self.eclipsed = [name for name in self.names if composed(name) in found]
         return {stem: self.folder / name for stem, name in found.items()}
 
     def unread(self) -> str:
@@ -209,6 +131,9 @@ class Pictures:
             yield f"{len(self.odd)} names in {self.folder} are of no files and are passed over, {self.odd[0]} for one"
         if self.twins:
             yield f"{self.folder} holds {self.twins[0]} beside one of a more usual extension, which is used instead"
+        if self.eclipsed:
+            name = self.eclipsed[0]
+            yield f"{self.folder} holds {name} and a picture with one more extension, which lists mean by {name}"
         if self.results:
             yield f"{self.folder} holds results of semiseg, which are passed over: {', '.join(self.results[:3])}"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Set
+from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 
 from ..errors import UsageError
+from .classes import read_classes, stated_colours
 from .dataset import IMAGE_SUFFIXES, Dataset, Layout, Sample
 from .files import (
     IMAGE_FOLDERS,
@@ -17,11 +18,9 @@ from .files import (
     composed,
     find_pictures,
     masks_among,
-    read_classes,
-    stated_colours,
     stem_of,
 )
-from .lists import Entry, Names, read_ids_present, read_list, shown, unknown
+from .lists import Entry, Names, alike, read_ids_present, read_list, shown, unknown
 
 PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -47,6 +46,10 @@ def find(
     images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Without
     a validation list the folder `images/val` is it, and without either a tenth of the masked images is held out, the
     same in every run. What lies in `images/test` is left alone, unless a list names it.
+
+    A file that a list names and that is there, wherever it lies, is the one that is used, but for a copy of one of this
+    data set, which stands for that. A path to nothing counts by its name, as in lists of a data set that was moved;
+    that of a mask only if its folders are those of the image's own.
 
     Masks may lie among the images: in a folder there, beside them (`p_mask.png` and `p.jpg`), or where a list says so.
     They are no images.
@@ -97,6 +100,7 @@ def find(
         train=tuple(pool[id] for id in sorted(pool)),
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
+        lists_name_files=True,
         stated=stated_colours(class_list),
         pool_listed=train_list is not None,
         held_out=held_out,
@@ -110,7 +114,7 @@ def _listed_for_validation(samples: _Samples, val_list: Path) -> dict[str, Sampl
     for id, sample in val.items():
         if sample.mask is None:
             reason = f"the validation image {id} of {val_list} has no mask: add it or take the line out"
-            raise UsageError(samples.unread_masks() or reason)
+            raise UsageError(samples.unread_masks() or samples.masks_of_other_names() or reason)
     return val
 
 
@@ -168,26 +172,33 @@ class _Samples:
         self.all = {id: Sample(id, path, self.masks.get(id)) for id, path in found.items()}
         self.ids = {composed(str(sample.image)): id for id, sample in self.all.items()}
         """By path, of all that was found."""
-        self.names = Names.of(self.all.values())
+        self.names = Names.of(self.all.values(), root)
         self.listed: set[str] = set()
         """Ids that lists name as images."""
         self.masks_listed: set[str] = set()
-        self.lost: list[str] = []
-        """Notes about masks that lists name and that are not there."""
+        self.strange: list[str] = []
+        """Notes about files that lists name and that nobody would expect."""
 
     def from_list(self, path: Path, use: str) -> dict[str, Sample]:
         """The samples that a list names, by id. An image must be there; a mask that is not there is no mask in a list
-        for training and a fault in one for validation."""
+        for training and a fault in one for validation. Raises UsageError for these, and for an image with two masks."""
         chosen: dict[str, Sample] = {}
         missing: list[Entry] = []
         lost: list[Entry] = []
-        for entry in read_list(path):
-            sample = self._named(entry.image, path)
+        given: dict[str, tuple[Entry, Path | None]] = {}
+        for entry in read_list(path, self.names.ids):
+            sample = self._named(entry.image, path.parent)
             if sample is None:
                 missing.append(entry)
                 continue
             if entry.label is not None:
                 sample = Sample(sample.id, sample.image, self._mask(entry, sample, path))
+                first, mask = given.setdefault(sample.id, (entry, sample.mask))
+                if mask != sample.mask:
+                    raise UsageError(
+                        f"{path}, line {entry.line}: gives {sample.id} the mask {shown(entry.label)} and line "
+                        f"{first.line} gives it {shown(first.label)}: keep one of them"
+                    )
                 if sample.mask is None:
                     lost.append(entry)
                 else:
@@ -200,10 +211,27 @@ class _Samples:
             where = f"{path}, line {lost[0].line}: the mask {shown(lost[0].label)}"
             if use == "validation":
                 raise UsageError(f"{where} is not there: add it or correct the list")
-            self.lost.append(f"{where} is not there ({len(lost)} in all): the image counts as one without a mask")
+            self.strange.append(f"{where} is not there ({len(lost)} in all): the image counts as one without a mask")
+        self.strange += self._surprises(path, chosen)
         self.listed |= chosen.keys()
-        self.names = Names.of(self.all.values())
+        self.names = Names.of(self.all.values(), self.root)
         return chosen
+
+    def _surprises(self, path: Path, chosen: dict[str, Sample]) -> Iterator[str]:
+        """Notes about what a list chose, though something else here is called so."""
+        owners = {mask: id for id, mask in self.masks.items() if id in self.all}
+        if crossed := [sample for sample in chosen.values() if owners.get(sample.mask, sample.id) != sample.id]:
+            sample = crossed[0]
+            yield (
+                f"{path} gives {len(crossed)} images masks that are called like other images, {sample.id} the one of "
+                f"{owners[sample.mask]} for one: check that this is meant"
+            )
+        outside = [sample for sample in chosen.values() if sample.id not in self.names.images]
+        if twins := [sample for sample in outside if self.names.called(str(sample.image))]:
+            yield (
+                f"{path} names {len(twins)} images outside {self.images or self.root} that are called like some there, "
+                f"{twins[0].image} for one: those outside are used"
+            )
 
     def settled(self) -> list[str]:
         """Takes the masks out of the images, when all lists were read. The notes about it and about the folders."""
@@ -217,7 +245,7 @@ class _Samples:
             )
         for id in among:
             del self.all[id]
-        notes = [*self.found.notes(), *(self.masks_found.notes("PNG") if self.masks_found else ()), *self.lost]
+        notes = [*self.found.notes(), *(self.masks_found.notes("PNG") if self.masks_found else ()), *self.strange]
         if among:
             used = "are the masks of others there" if self.by_pairs else "are masks, not images"
             notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
@@ -246,6 +274,13 @@ class _Samples:
         kinds = ", ".join(suffix or "files without extension" for suffix, _ in others.most_common(3))
         return f"all masks in {self.masks_found.folder} are {kinds}: save them as PNG of class indices"
 
+    def masks_of_other_names(self) -> str | None:
+        """What to say where there are masks and none is called like an image."""
+        orphans = self.orphans()
+        if not orphans or len(orphans) < len(self.masks):
+            return None
+        return _called_otherwise(self.masks_found.folder if self.masks_found else self.images, orphans, self.all)
+
     def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:
         """The masks among the images, by the id of the image; where there are two for one, neither."""
         masks: dict[str, Path] = {}
@@ -259,40 +294,41 @@ class _Samples:
                 masks[id] = self.found.folder / mask
         return masks
 
-    def _named(self, text: str, listed_in: Path) -> Sample | None:
-        """The image that a list means: the very file where it names one, else one of that name."""
-        relative = text.replace("\\", "/").lstrip("/")
-        for place in (self.root / relative, listed_in.parent / relative, Path(text)):
-            if id := self.ids.get(composed(os.path.normpath(place))):
-                return self.all[id]
-        # Before what is only called so; but of a path to another disk the name counts, be the file there or not.
-        if "/" in relative and os.path.isfile(self.root / relative) and (sample := self._from_path(text, listed_in)):
-            return sample
-        if id := self.names.match(text):
+    def _named(self, text: str, folder: Path) -> Sample | None:
+        """The image that a list in a folder means: one of those that are known, or else the file that it names."""
+        if id := self.names.match(text, folder):
             return self.all[id]
-        return self._from_path(text, listed_in)
-
-    def _mask(self, entry: Entry, sample: Sample, listed_in: Path) -> Path | None:
-        """The mask that a list names: the file, or that of the image if it is called like the image."""
-        found = self._resolve(entry.label, listed_in)
-        return found or (sample.mask if self.names.match(entry.label) == sample.id else None)
-
-    def _from_path(self, text: str, listed_in: Path) -> Sample | None:
-        image = self._resolve(text, listed_in)
+        image = self.names.file(text, folder)
         if image is None or image.suffix.lower() not in IMAGE_SUFFIXES:
             return None
         inside = image.is_relative_to(self.root)
         name = (image.relative_to(self.root) if inside else image.relative_to(image.anchor)).as_posix()
         check_name(name)
-        return Sample(stem_of(name), image, None)
+        id = stem_of(name)
+        known = self.all.get(id, Sample(id, image, None))
+        if known.image != image:
+            raise UsageError(f"a list names {image}, which has the id of {known.image} ({id}): rename one of them")
+        return known
 
-    def _resolve(self, text: str, listed_in: Path) -> Path | None:
-        """A file that a list names: below the root or the list's folder, leading slash or not, or absolute."""
-        relative = text.replace("\\", "/").lstrip("/")
-        for path in (self.root / relative, listed_in.parent / relative, Path(text)):
-            if os.path.isfile(path):
-                return Path(os.path.normpath(path))
-        return None
+    def _mask(self, entry: Entry, sample: Sample, path: Path) -> Path | None:
+        """The mask that a line names: the file, or that of the image where the line may mean it. Raises UsageError
+        where image and mask would be of two data sets."""
+        named = self.names.file(entry.label, path.parent)
+        if named is None:
+            return sample.mask if self.names.is_own_mask(entry, sample) else None
+        if sample.mask is None or named.is_relative_to(self.root) or self._is_here(entry.image, sample, path.parent):
+            return named
+        if not alike(named, sample.mask):
+            raise UsageError(
+                f"{path}, line {entry.line}: the image is {sample.image}, but its mask {shown(entry.label)} is another "
+                f"than {sample.mask}: write paths from {self.root}"
+            )
+        return sample.mask
+
+    def _is_here(self, text: str, sample: Sample, folder: Path) -> bool:
+        """Whether what a list says of an image says nothing of another place."""
+        file = self.names.file(text, folder)
+        return os.path.samefile(file, sample.image) if file else "/" not in text.replace("\\", "/").strip("/")
 
 
 def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | None:
@@ -319,8 +355,12 @@ def _no_masks(
     if unread := samples.unread_masks() or samples.unread_images():
         return unread
     if orphans and rest:
-        return (
-            f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(rest)}): "
-            "name each mask like its image, or write train.txt with lines 'image mask'"
-        )
+        return _called_otherwise(masks, orphans, rest)
     return f"no training image in {images or root} has a mask in {masks}: add masks named like their images"
+
+
+def _called_otherwise(masks: Path, orphans: Collection[str], images: Collection[str]) -> str:
+    return (
+        f"no mask in {masks} has the name of a training image ({min(orphans)} beside {min(images)}): "
+        "name each mask like its image, or write train.txt with lines 'image mask'"
+    )

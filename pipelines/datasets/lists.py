@@ -1,16 +1,18 @@
 """List files, in the formats that were published: a bare id; `image label` separated by a space, a tab, a comma or a
 semicolon, in quotes or not, with or without a leading slash and folders; Windows line ends.
 
-A list only *names* samples, the files are found by the layout. So a list that says `labelTrainIds` fits a disk that
-holds `labelIds`, and the names of a re-packed tree fit the official one.
+Where a layout says which files there are, a list only *names* samples. So a list that says `labelTrainIds` fits a disk
+that holds `labelIds`, and the names of a re-packed tree fit the official one. Among a user's own images, a file that a
+list names and that is there is the one that is meant.
 """
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,16 +42,17 @@ class Entry(NamedTuple):
     label: str | None
 
 
-def read_list(path: Path) -> list[Entry]:
-    """The entries of a list file, without empty lines and without a header of two columns. Raises UsageError if it
-    cannot be read or names nothing."""
+def read_list(path: Path, ids: Container[str] = ()) -> list[Entry]:
+    """The entries of a list file, without empty lines and without a header of two columns. A line that is one of the
+    known ids is that, whatever else may be read in it. Raises UsageError if the file cannot be read or names nothing.
+    """
     lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "list"), 1)]
     lines = [(number, line) for number, line in lines if line]
     if lines and _HEADER.fullmatch(lines[0][1].replace('"', "")):
         del lines[0]
     entries = []
     for number, line in lines:
-        entry = Entry(number, *split_line(line))
+        entry = Entry(number, line, None) if composed(line) in ids else Entry(number, *split_line(line))
         if entry.label and _PAIR.fullmatch(entry.label):
             raise UsageError(f"{path}, line {number}: {shown(line)} names more than an image and its mask: keep two")
         entries.append(entry)
@@ -81,9 +84,33 @@ def _bare(text: str) -> str:
 
 def parts_of(text: str) -> list[str]:
     """The folders and the name without extension of a path or id of a list."""
-    path = composed(text.replace("\\", "/"))
-    stem, suffix = os.path.splitext(path)
-    return [part for part in (stem if suffix.lower() in IMAGE_SUFFIXES else path).split("/") if part not in ("", ".")]
+    *folders, name = _split(text) or [""]
+    return [*folders, _stem(name)] if name else []
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in composed(text.replace("\\", "/")).split("/") if part not in ("", ".")]
+
+
+def _stem(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _readings(text: str) -> tuple[list[str], tuple[str, ...]]:
+    """The folders of a path or id, and what its name may stand for: itself, since ids may end as files do (that of
+    `a.jpg.png` is `a.jpg`), or what is left without extension and without Cityscapes' ending."""
+    *folders, name = _split(text) or [""]
+    stem = _stem(name)
+    return folders, (name, stem, _CITYSCAPES_TAIL.sub("", stem))
+
+
+def alike(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, or to files that hold the same."""
+    try:
+        return os.path.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 class Names:
@@ -91,11 +118,17 @@ class Names:
 
     A list may leave out the first folders of an id, where it means one alone, and may write the way to the images
     before them, on whatever disk. What folders it names of the id must be its own.
+
+    Where lists may name files, a path to a file that is there means that file: the image of an id, or what holds the
+    same under the same name, as in a copy of the data set. Any other file is none of the known ids, whatever its name.
     """
 
-    def __init__(self, ids: Iterable[str] | Mapping[str, Path]):
+    def __init__(self, ids: Iterable[str] | Mapping[str, Path], root: Path | None = None):
         """ids: the known ones; with the paths of their images, what a list writes behind the images' folder must be the
-        whole id."""
+        whole id. root: that of a data set whose lists may name files; the paths of images are needed then."""
+        self.root = root
+        self.images = ids if root else {}
+        self.by_path = {composed(str(image)): id for id, image in self.images.items()}
         self.ids = {composed(id): id for id in ids}
         self.depth = max((id.count("/") for id in self.ids), default=0) + 1
         self.by_last_part: dict[str, list[str]] = defaultdict(list)
@@ -107,29 +140,63 @@ class Names:
         )
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> Names:
-        """The names of samples."""
-        return cls({sample.id: sample.image for sample in samples})
+    def of(cls, samples: Iterable[Sample], root: Path | None = None) -> Names:
+        """The names of samples. root: where lists may name files."""
+        return cls({sample.id: sample.image for sample in samples}, root)
 
-    def match(self, text: str) -> str | None:
-        """The id that is meant, or None if there is none or more than one."""
-        parts = parts_of(text)
-        for first in range(max(len(parts) - self.depth, 0), len(parts)):
-            name = "/".join(parts[first:])
-            for spelling in (name, _CITYSCAPES_TAIL.sub("", name)):
-                id = self.ids.get(spelling)
-                if id is not None and self._leads_to(parts[:first], id):
+    def match(self, text: str, folder: Path | None = None) -> str | None:
+        """The id that is meant, or None if there is none or more than one. folder: that of the list."""
+        file = self.file(text, folder)
+        if file and (id := self.by_path.get(composed(str(file)))):
+            return id
+        id = self.called(text)
+        if file is None or id is None or len(_split(text)) == 1:  # a name alone is no path
+            return id
+        return id if alike(file, self.images[id]) else None
+
+    def file(self, text: str, folder: Path | None) -> Path | None:
+        """The file that a list in `folder` names, if it is there and lists may: below the root or that folder, leading
+        slash or not, or absolute."""
+        if self.root is None or folder is None:
+            return None
+        relative = text.replace("\\", "/").lstrip("/")
+        for path in (self.root / relative, folder.absolute() / relative, Path(text)):
+            if path.is_absolute() and os.path.isfile(path):
+                return Path(os.path.normpath(path))
+        return None
+
+    def called(self, text: str) -> str | None:
+        """The id that is called so, whatever files there are; None if there is none or more than one."""
+        folders, spellings = _readings(text)
+        for first in range(max(len(folders) + 1 - self.depth, 0), len(folders) + 1):
+            for name in spellings:
+                id = self.ids.get("/".join((*folders[first:], name)))
+                if id is not None and self._leads_to(folders[:first], id):
                     return id
         fitting = self.meant(text)
         return fitting[0] if len(fitting) == 1 else None
 
+    def is_own_mask(self, entry: Entry, sample: Sample) -> bool:
+        """Whether the label of a line, which is no file here, is the mask that the line's sample has: its path ends as
+        the line says, or the line says nothing about this disk and gives image and label one name."""
+        if sample.mask is None:
+            return False
+        if self._ends_as(entry.label, sample.mask):
+            return True
+        return not self._ends_as(entry.image, sample.image) and self.called(entry.label) == sample.id
+
+    def _ends_as(self, text: str, file: Path) -> bool:
+        """Whether a path of a list may be that of a file, wherever the data set was: the shorter ends the longer."""
+        inside = self.root is not None and file.is_relative_to(self.root)
+        said, own = parts_of(text), parts_of(str(file.relative_to(self.root) if inside else file))
+        common = min(len(said), len(own))
+        return said[-common:] == own[-common:]
+
     def meant(self, text: str) -> list[str]:
         """The ids that end as a list says, sorted."""
-        parts = parts_of(text)
-        if not parts:
-            return []
-        for name in (parts[-1], _CITYSCAPES_TAIL.sub("", parts[-1])):
-            end = "/" + "/".join((*parts[:-1], name))
+        folders, spellings = _readings(text)
+        for name in spellings:
+            end = "/" + "/".join((*folders, name))
             if fitting := [id for id in self.by_last_part.get(name, ()) if composed(id).endswith(end)]:
                 return sorted(fitting)
         return []
@@ -159,16 +226,17 @@ def read_entries(path: Path, names: Names, where: str) -> list[tuple[str, Entry]
     """The ids that a list names, line by line, each with its line.
 
     `where` says, for the message, where the known ids were looked for. Raises UsageError for a name that is not known
-    and for a line that pairs an image with the label of another.
+    and, unless lists may name files, for a line that pairs an image with the label of another.
     """
     found: list[tuple[str, Entry]] = []
     missing: list[Entry] = []
-    for entry in read_list(path):
-        id = names.match(entry.image)
+    for entry in read_list(path, names.ids):
+        id = names.match(entry.image, path.parent)
         if id is None:
             missing.append(entry)
             continue
-        if entry.label is not None and (other := names.match(entry.label)) not in (None, id):
+        paired = entry.label is not None and names.root is None
+        if paired and (other := names.called(entry.label)) not in (None, id):
             raise UsageError(f"{path}, line {entry.line}: pairs the image {id} with the label of {other}: correct it")
         found.append((id, entry))
     if missing:
@@ -205,8 +273,8 @@ def plain_ids(path: Path) -> tuple[str, ...]:
 
 def read_ids_present(path: Path, names: Names) -> tuple[set[str], list[str]]:
     """The ids that a list names and that are known, and a note about whatever else it names."""
-    entries = read_list(path)
-    matched = [names.match(entry.image) for entry in entries]
+    entries = read_list(path, names.ids)
+    matched = [names.match(entry.image, path.parent) for entry in entries]
     lost = [entry for entry, id in zip(entries, matched, strict=True) if id is None]
     first = lost and f"{shown(lost[0].image)} for one{names.doubt(lost[0].image)}"
     notes = [f"{len(lost)} of {len(entries)} lines of {path} name no image, {first}"] if lost else []

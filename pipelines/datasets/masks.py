@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..decode import (
     READING,
     Reading,
     Refusal,
+    bit_depth,
     decoded,
     holds_several,
     load,
@@ -34,6 +36,10 @@ LOSSLESS_TIFF = (
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 VOID = (224, 224, 192)
 """The colour of ignored pixels in the VOC devkit's palette."""
+_PHOTOMETRIC_TAG = 262
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_PGM = re.compile(rb"(?P<before>P[25](?:" + _GAP + rb"\d+){2}" + _GAP + rb")(?P<white>[1-9]\d{0,4})(?=\s)")
+"""The header of a gray PNM up to its white."""
 _ANEW = "export it anew as PNG, with the class index of each pixel: converting this file keeps the changed values"
 
 
@@ -60,7 +66,8 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """An indexed mask among others: the colours of the indices that it uses, and a name for its whole palette."""
+    """An indexed mask among others: the colours of the indices that it uses but 255, which is ignored in whatever
+    colour, and a name for its whole palette."""
 
     path: Path
     colours: Mapping[int, Colour]
@@ -69,7 +76,7 @@ class Indexed:
 
 def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
     """A mask from the bytes of its file. Raises `Refusal`, or what decoders raise."""
-    with open_image(data, reading) as image:
+    with open_image(_unstretched(data), reading) as image:
         if container := _lossy(image, data):
             raise Refusal("lossy", f"is {container}, which changes label values", _ANEW)
         if holds_several(image):
@@ -86,21 +93,21 @@ def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
         if image.format != "TIFF":  # which Pillow turns by itself
             values = turned(values, orientation)
         if image.mode == "1":
-            return Mask(values, orientation, False, (BLACK, WHITE), True)
+            return Mask(values, orientation, False, (WHITE, BLACK) if _white_is_zero(image) else (BLACK, WHITE), True)
         palette = image.getpalette("RGB") if image.mode == "P" else None
         return Mask(values, orientation, False, tuple(zip(*[iter(palette or ())] * 3)))
 
 
 def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
     """The first two masks whose palettes contradict each other, and how: one index in two colours, or one colour at
-    two indices. A palette may hold a colour twice, and 255 is ignored in whatever colour."""
+    two indices. A palette may hold a colour twice."""
     by_index: dict[int, Indexed] = {}
     by_colour: dict[Colour, tuple[int, Indexed]] = {}
     for mask in masks:
         shown = list(mask.colours.values())
         for index, colour in mask.colours.items():
             other = by_index.setdefault(index, mask)
-            if index != IGNORE and other.colours[index] != colour:
+            if other.colours[index] != colour:
                 return mask, other, f"shows {index} as {_hex(colour)} but {{}} as {_hex(other.colours[index])}"
             if shown.count(colour) > 1:
                 continue
@@ -114,9 +121,9 @@ def by_colour(mask: Indexed, classes: tuple[Colour, ...]) -> Remap | None:
     """How the indices of a mask become those of the classes whose colours they show; None where one is no class's,
     or that of two."""
     known = {VOID: IGNORE} | {colour: value for value, colour in enumerate(classes)}
-    table = np.full(256, IGNORE, np.uint8)
+    table = np.arange(256, dtype=np.uint8)
     for index, colour in mask.colours.items():
-        value = known.get(colour, IGNORE if index == IGNORE else None)
+        value = known.get(colour)
         if value is None or classes.count(colour) > 1:
             return None
         table[index] = value
@@ -173,10 +180,10 @@ def _lossy(image: Image.Image, data: bytes) -> str:
 def _indices(image: Image.Image, data: bytes) -> np.ndarray:
     """The stored values of a one-channel image. Raises `Refusal` for those that are none of 0 to 255."""
     values = np.asarray(image)
-    if image.format == "PNG":
-        depth, colour_type = png_header(data)
-        if colour_type == 0 and depth in (2, 4):  # Pillow stretches these to 0..255
-            values = values // (255 // (2**depth - 1))
+    if image.mode in ("1", "L") and _white_is_zero(image):
+        values = ~values
+    if image.mode == "L" and (depth := bit_depth(image, data)) in (2, 4):  # Pillow stretches these to 0..255
+        values = values // (255 // (2**depth - 1))
     if values.dtype.kind == "f":
         odd = np.unique(values[~(np.isfinite(values) & (values == np.rint(values)))])
         if odd.size:
@@ -188,6 +195,25 @@ def _indices(image: Image.Image, data: bytes) -> np.ndarray:
         text = f"has label values {_listed(wrong)}, which no class has"
         raise Refusal("values", text, "masks hold class indices from 0 and 255 for ignore")
     return values.astype(np.uint8)
+
+
+def _unstretched(data: bytes) -> bytes:
+    """A file that Pillow reads as it is stored: what a PGM calls white, and Pillow makes 255, becomes the largest value
+    of its depth. Any other file as it is. Raises `Refusal` for a PGM whose header cannot be followed."""
+    if not data.startswith((b"P2", b"P5")):
+        return data
+    header = _PGM.match(data)
+    if header is None:
+        raise Refusal("unreadable", "has a header that is not read", "save it as 8-bit gray PNG")
+    white = b"255" if int(header["white"]) < 256 else b"65535"
+    return header["before"] + white + data[header.end() :]
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a gray image stores white as 0: Pillow exchanges the values of these."""
+    if image.format == "TIFF":
+        return image.tag_v2.get(_PHOTOMETRIC_TAG, 0) == 0
+    return image.format == "PPM" and image.mode == "1"
 
 
 def _listed(values: Sequence[float]) -> str:

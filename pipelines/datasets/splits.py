@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from ..errors import UsageError
-from .dataset import Dataset
-from .lists import Names, plain_id, plain_ids, read_entries, read_ids, read_list, shown
+from .dataset import Dataset, Sample
+from .lists import Entry, Names, alike, plain_id, plain_ids, read_entries, read_ids, read_list, shown
 from .registry import PREFIXES, SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
 
 FEW = (92, 183, 366, 732)
@@ -84,7 +84,7 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
         if any(pool[id].mask is None for id in labeled):
             labeled = draw(masked, share, seed)
         return _split(spec, labeled, pool)
-    names = Names.of((*dataset.train, *dataset.extra, *dataset.val))
+    names = _names(dataset)
     if spec in SPLITS:
         return _published_split(SPLITS[spec], dataset, names, lists)
     labeled_file, unlabeled_file = _files(spec)
@@ -167,15 +167,15 @@ def check_lists(
     Without one, ids are file names, as in the published lists. Raises UsageError for a file that cannot be read and for
     lists in which the same file name stands in several folders, which only a data set can tell apart.
     """
-    names = dataset and Names.of((*dataset.train, *dataset.extra, *dataset.val))
+    names = dataset and _names(dataset)
     faults: list[ListFault] = []
 
     def read(path: Path) -> Counter[str]:
         ids: Counter[str] = Counter()
         said: dict[str, str] = {}
         unknown = set()
-        for entry in read_list(path):
-            id = names.match(entry.image) if names else plain_id(entry.image)
+        for entry in read_list(path, names.ids if names else ()):
+            id = names.match(entry.image, path.parent) if names else plain_id(entry.image)
             if id is None:
                 unknown.add(shown(entry.image))
                 continue
@@ -258,21 +258,33 @@ def _read_labeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]
         else:
             cure = "keep it in one"
         raise UsageError(f"{min(both)} is labelled in {file} and in val{_more(both)}: {cure}")
-    masks = {sample.id: sample.mask for sample in (*dataset.train, *dataset.extra)}
-    if unmasked := {id for id in labeled if masks[id] is None}:
+    samples = {sample.id: sample for sample in (*dataset.train, *dataset.extra)}
+    if unmasked := {id for id in labeled if samples[id].mask is None}:
         cure = "add it"
         if any(entry.label for id, entry in entries if id in unmasked):
             cure = "add it, or pass the list as --files.train-list too if it says where the mask is"
         raise UsageError(f"{min(unmasked)} is labelled in {file} but has no mask{_more(unmasked)}: {cure}")
     for id, entry in entries:
-        # Lists name masks of other copies of a data set, but always after their image.
-        own = {plain_id(id), plain_id(str(masks[id]))}
-        if entry.label is not None and plain_id(entry.label) not in own:
+        if entry.label is not None and not _names_mask(entry, samples[id], names, file.parent):
             raise UsageError(
-                f"{file}, line {entry.line}: gives {id} the mask {shown(entry.label)}, but it has {masks[id]}: correct "
-                "the list, or pass it as --files.train-list too"
+                f"{file}, line {entry.line}: gives {id} the mask {shown(entry.label)}, but it has {samples[id].mask}: "
+                "correct the list, or pass it as --files.train-list too"
             )
     return labeled
+
+
+def _names_mask(entry: Entry, sample: Sample, names: Names, folder: Path) -> bool:
+    """Whether the label of a line, in a list in `folder`, is the mask of its sample."""
+    if names.root is None:
+        # Lists name masks of other copies of a data set, but always after their image.
+        return plain_id(entry.label) in (plain_id(sample.id), plain_id(str(sample.mask)))
+    file = names.file(entry.label, folder)
+    return alike(file, sample.mask) if file else names.is_own_mask(entry, sample)
+
+
+def _names(dataset: Dataset) -> Names:
+    samples = (*dataset.train, *dataset.extra, *dataset.val)
+    return Names.of(samples, dataset.root if dataset.lists_name_files else None)
 
 
 def _read_unlabeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]:

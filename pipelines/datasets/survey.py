@@ -13,6 +13,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -293,12 +294,14 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
 
 def _indexed(path: Path, facts: Facts) -> Indexed:
     colours: dict[int, Colour] = {int(value): tuple(bytes.fromhex(text)) for value, text in facts.colours.items()}
+    colours.pop(IGNORE, None)
     return Indexed(path, colours, facts.palette or "")
 
 
 def _turn(survey: Survey, dataset: Dataset) -> None:
     """Which files with an orientation are used as they are stored: all if the user says so, else pictures whose masks
-    fit nothing else. The others are turned upright, as viewers show them."""
+    fit nothing else, and where no mask says otherwise, all pictures: whatever drew the masks did not turn them. The
+    others are turned upright, as viewers show them."""
     files = {key: facts for key, facts in survey.facts.items() if facts.orientation != UPRIGHT}
     tagged = [sample for sample in _samples(dataset) if (IMAGES, str(sample.image)) in files]
     if dataset.reading.orientation == "ignore":
@@ -307,25 +310,43 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
             note = "all are used as they are stored (--files.orientation ignore)"
             survey.notes.append(f"{_tags(tagged)}; {note}")
         return
-    stored, both = [], []
-    for sample in tagged:
-        image, mask = survey.image(sample), survey.mask(sample) if sample.mask else None
-        fits = [mask is not None and mask.size(False) == image.size(as_stored) for as_stored in (False, True)]
-        if all(fits):
-            both.append(sample)
-        elif fits[1]:
-            stored.append(sample)
-    survey.stored = {str(sample.image) for sample in stored}
     if not tagged:
         return
-    note = _tags(tagged)
-    if turns := len(tagged) - len(stored):
-        note += f"; {turns} are turned upright, as viewers show them"
-    if both:
-        note += f", though {len(both)} masks would fit either way, {both[0].mask} for one"
-    if stored:
-        note += f"; {len(stored)} are used as they are stored, because masks fit them so, {stored[0].mask} for one"
-    survey.notes.append(f"{note} (--files.orientation ignore: no picture is turned)")
+    upright, stored, unsaid = [], [], []
+    for sample in tagged:
+        fit = _fit(survey.image(sample), survey.mask(sample) if sample.mask else None)
+        {"upright": upright, "stored": stored, None: unsaid}[fit].append(sample)
+    follow = stored and not upright
+    survey.stored = {str(sample.image) for sample in (*stored, *(unsaid if follow else ()))}
+    survey.notes.append(f"{_tags(tagged)}; {_turns(upright, stored, unsaid)}")
+
+
+def _fit(image: Facts, mask: Facts | None) -> Literal["upright", "stored"] | None:
+    """How a mask fits its picture; None where it does in both ways, or in neither."""
+    if mask is None:
+        return None
+    upright, stored = (mask.size(False) == image.size(as_stored) for as_stored in (False, True))
+    if upright and mask.orientation != UPRIGHT:  # with a tag of its own, by which it is turned as its picture is
+        return "upright"
+    return None if upright == stored else "stored" if stored else "upright"
+
+
+def _turns(upright: list[Sample], stored: list[Sample], unsaid: list[Sample]) -> str:
+    """What is done with pictures that carry an orientation, in words: those that masks fit upright, those that masks
+    fit as they are stored, and those that no mask says it of."""
+    masked = [sample.mask for sample in unsaid if sample.mask]
+    either = f"{len(masked)} masks would fit either way, {masked[0]} for one" if masked else ""
+    cure = "--files.orientation ignore: no picture is turned, in prediction neither"
+    if not stored:
+        turned = f"{len(upright) + len(unsaid)} are turned upright, as viewers show them"
+        return f"{turned}{either and f', though {either}'} ({cure})"
+    because = f"{len(stored)} are used as they are stored, because masks fit them so, {stored[0].mask} for one"
+    if not upright:
+        rest = f", and {len(unsaid)} more, because no mask says otherwise" if unsaid else ""
+        return f"{because}{rest}; prediction turns them upright unless it is told not to ({cure})"
+    turned = f"{len(upright) + len(unsaid)} are turned upright, because masks fit them so, {upright[0].mask} for one"
+    doubt = f"; masks disagree and {either}: look at these with `semiseg show`" if masked else ""
+    return f"{because}; {turned}{doubt} ({cure})"
 
 
 def _tags(tagged: list[Sample]) -> str:

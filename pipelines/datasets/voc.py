@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError
+from .classes import read_classes, stated_colours
 from .dataset import Dataset, Layout, Sample
-from .files import find_pictures, first_folder, read_classes, stated_colours, voc_colours
+from .files import find_pictures, first_folder, voc_colours
 from .lists import Names, read_ids, read_ids_present
 
 CLASSES = (

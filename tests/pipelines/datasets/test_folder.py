@@ -373,3 +373,188 @@ def test_a_list_of_another_copy_of_the_data_means_this_one(folder_root):
     (root / "val.txt").write_text(f"{old}/images/a001.jpg\n")
     (sample,) = find_dataset("folder", root).val
     assert (sample.image, sample.mask) == (root / "images/a001.jpg", root / "masks/a001.png")
+
+
+def other_set(folder_root, root="other"):
+    """A data set of other pictures whose files have the same names."""
+    other = folder_root(masked=4, bare=0, val=0, root=root)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        files = [other / kind / f"a{number:03d}.{suffix}" for number in range(4)]
+        contents = [file.read_bytes() for file in files]
+        for file, content in zip(files, contents[::-1], strict=True):
+            file.write_bytes(content)
+    return other
+
+
+@pytest.mark.parametrize("name", ["val.txt", "train.txt"])
+@pytest.mark.parametrize("images", ["images", "frames"])
+def test_a_list_of_another_data_set_takes_image_and_mask_from_there(folder_root, name, images):
+    other, root = other_set(folder_root), folder_root(masked=4, bare=0, val=0)
+    (other / "images").rename(other / images)
+    (root / name).write_text("".join(f"{other}/{images}/{id}.jpg {other}/masks/{id}.png\n" for id in IDS[:4]))
+    dataset = find_dataset("folder", root)
+    found = (*dataset.train, *dataset.val) if name == "train.txt" else dataset.val
+    assert sorted((s.image, s.mask) for s in found) == [
+        (other / f"{images}/{id}.jpg", other / f"masks/{id}.png") for id in IDS[:4]
+    ]
+    assert f"{name} names 4 images outside {root / 'images'} that are called like some there" in used(dataset)[2]
+
+
+def test_an_image_of_another_data_set_is_no_image_of_this_one(folder_root, tmp_path):
+    other, root = other_set(folder_root), folder_root(masked=4, bare=0, val=0)
+    (root / "val.txt").write_text(f"{other}/images/a001.jpg\n")
+    with pytest.raises(UsageError, match=r"validation image .*other/images/a001 of .* has no mask"):
+        find_dataset("folder", root)
+    (root / "val.txt").unlink()
+    (root / "test.txt").write_text(f"{other}/images/a001.jpg\n")
+    dataset = find_dataset("folder", root)
+    assert used(dataset)[1] == IDS[:4]
+    assert "1 of 1 lines of" in used(dataset)[2]
+    (tmp_path / "few.txt").write_text(f"{other}/images/a001.jpg\n")
+    with pytest.raises(UsageError, match=r"line 1: .*other/images/a001.jpg is not among the images"):
+        resolve_split(str(tmp_path / "few.txt"), dataset)
+
+
+def test_a_list_of_another_copy_takes_no_mask_from_there(folder_root):
+    old, root = folder_root(masked=4, bare=0, val=0, root="old"), folder_root(masked=4, bare=0, val=0)
+    (root / "val.txt").write_text(f"{old}/images/a001.jpg {old}/masks/a001.png\n")
+    (sample,) = find_dataset("folder", root).val
+    assert (sample.image, sample.mask) == (root / "images/a001.jpg", root / "masks/a001.png")
+    shutil.copy(root / "masks/a002.png", root / "masks/a001.png")  # mended here
+    for missing in (False, True):
+        with pytest.raises(
+            UsageError, match=r"line 1: the image is .*own/images/a001.jpg, but its mask .*old/masks/a001"
+        ):
+            find_dataset("folder", root)
+        if not missing:
+            (old / "images/a001.jpg").unlink()
+    (old / "masks/a001.png").unlink()
+    (sample,) = find_dataset("folder", root).val
+    assert (sample.image, sample.mask) == (root / "images/a001.jpg", root / "masks/a001.png")
+
+
+def test_a_root_that_is_a_link_is_the_place_that_lists_name(folder_root, tmp_path):
+    root = folder_root(masked=4, bare=0, val=0)
+    (root / "fine").mkdir()
+    shutil.copy(root / "masks/a000.png", root / "fine/a001.png")
+    (root / "val.txt").write_text(f"{root}/images/a001.jpg {root}/fine/a001.png\n{root}/images/a002.jpg\n")
+    (tmp_path / "link").symlink_to(root)
+    samples = find_dataset("folder", tmp_path / "link").val
+    assert [(s.id, s.mask.resolve()) for s in samples] == [
+        ("a001", root / "fine/a001.png"),
+        ("a002", root / "masks/a002.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "mask"),
+    [
+        ("/gone/data/images/a001.jpg /gone/data/masks/a001.png", "masks"),
+        (r"C:\data\images\a001.jpg C:\data\masks\a001.tif", "masks"),
+        ("JPEGImages/a001.jpg SegmentationClass/a001.png", "masks"),
+        ("images/a001.jpg a001.png", "masks"),
+        ("images/a001.jpg fine/a001.png", None),
+        ("a001.jpg fine/a001.png", None),
+        ("/gone/data/images/a001.jpg /gone/data/fine/a001.png", None),
+    ],
+)
+def test_a_mask_that_is_not_where_a_list_says(folder_root, tmp_path, line, mask):
+    root = folder_root(masked=4, bare=0, val=0)
+    (tmp_path / "few.txt").write_text(f"{line}\n")
+    dataset = find_dataset("folder", root, val_list=write(tmp_path / "others.txt", "a003\n"))
+    (root / "val.txt").write_text(f"{line}\n")
+    if mask:
+        assert find_dataset("folder", root).val[0].mask == root / mask / "a001.png"
+        assert resolve_split(str(tmp_path / "few.txt"), dataset).labeled == ("a001",)
+        return
+    with pytest.raises(UsageError, match=r"val.txt, line 1: the mask .*fine/a001.png is not there"):
+        find_dataset("folder", root)
+    with pytest.raises(UsageError, match=r"few.txt, line 1: gives a001 the mask .*fine/a001.png, but it has"):
+        resolve_split(str(tmp_path / "few.txt"), dataset)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_working_folder_is_no_place_of_a_list(folder_root, monkeypatch):
+    other, root = other_set(folder_root), folder_root(masked=4, bare=0, val=0)
+    (other / "images").rename(other / "frames")
+    monkeypatch.chdir(other)
+    (root / "val.txt").write_text("frames/a001.jpg\n")
+    (sample,) = find_dataset("folder", root).val
+    assert sample.image == root / "images/a001.jpg"
+
+
+def test_a_split_names_the_masks_that_the_data_set_has(folder_root, monkeypatch):
+    root = folder_root(masked=6, bare=0, val=0)
+    (root / "masks_fine").mkdir()
+    shutil.copy(root / "masks/a000.png", root / "masks_fine/a001.png")
+    (root / "val.txt").write_text("a005\n")
+    fine = str(write(root / "fine.txt", "images/a001.jpg masks_fine/a001.png\nimages/a002.jpg masks/a003.png\n"))
+    with pytest.raises(
+        UsageError, match=r"line 1: gives a001 the mask masks_fine/a001.png, but it has .*own/masks/a001"
+    ):
+        resolve_split(fine, find_dataset("folder", root))
+    dataset = find_dataset("folder", root, train_list=root / "fine.txt")
+    assert resolve_split(fine, dataset).labeled == ("a001", "a002")
+    (root / "lists").mkdir()
+    (root / "lists/few.txt").write_text("../images/a001.jpg ../masks_fine/a001.png\n")
+    monkeypatch.chdir(root / "lists")
+    assert resolve_split("few.txt", dataset).labeled == ("a001",)
+    assert "fine.txt gives 1 images masks that are called like other images, a002 the one of a003" in used(dataset)[2]
+
+
+@pytest.mark.parametrize("name", ["train.txt", "val.txt"])
+def test_one_image_has_one_mask(folder_root, name):
+    root = folder_root(masked=4, bare=0, val=0)
+    (root / "masks_fine").mkdir()
+    shutil.copy(root / "masks/a000.png", root / "masks_fine/a001.png")
+    lines = ["images/a001.jpg masks/a001.png", "a002\na003", "images/a001.jpg masks_fine/a001.png"]
+    (root / name).write_text("\n".join(lines))
+    with pytest.raises(
+        UsageError, match=rf"{name}, line 4: gives a001 the mask masks_fine/a001.png and line 1 gives it"
+    ):
+        find_dataset("folder", root)
+    (root / name).write_text("\n".join((lines[0], lines[1], "a001")))
+    assert used(find_dataset("folder", root))[0]["a001"] == root / "masks/a001.png"
+
+
+def test_two_files_of_one_id_are_refused(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    for place in ("images/other", "other"):
+        (root / place).mkdir()
+        shutil.copy(root / "images/a000.jpg", root / place / "b.jpg")
+    shutil.copy(root / "images/a001.jpg", root / "other/b.jpg")
+    (root / "train.txt").write_text("a000\na001\na002\nother/b.jpg\n")
+    with pytest.raises(UsageError, match=r"names .*own/other/b.jpg, which has the id of .*images/other/b.jpg"):
+        find_dataset("folder", root)
+
+
+def test_ids_that_end_like_files_come_back_as_they_were_written(folder_root):
+    root = folder_root(masked=6, bare=0, val=0)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        for number in (0, 1):  # a000.jpg.png is beside a000.jpg, a001.jpg.png is not
+            file = root / kind / f"a{number:03d}.{suffix}"
+            shutil.copy(root / kind / f"a{number + 2:03d}.{suffix}", root / kind / f"a{number:03d}.jpg.png")
+            if number:
+                file.unlink()
+    (root / "val.txt").write_text("a005\n")
+    dataset = find_dataset("folder", root)
+    written = resolve_split("all", dataset).labeled
+    assert written == ("a000", "a000.jpg", "a001.jpg", "a002", "a003", "a004")
+    assert "images holds a000.jpg and a picture with one more extension" in used(dataset)[2]
+    for id in written:
+        for text in (id, f"{id}.png", f"images/{id}.png"):
+            if text != "a000.png":
+                assert resolve_split(str(write(root / "few.txt", text)), dataset).labeled == (id,), text
+    assert resolve_split(str(write(root / "few.txt", "images/a000.jpg")), dataset).labeled == ("a000",)
+
+
+def test_masks_called_like_whole_files_are_named_beside_a_list_too(folder_root):
+    root = folder_root(masked=4, bare=0, val=2)
+    for mask in (root / "masks").iterdir():
+        mask.rename(mask.with_name(f"{mask.stem}.jpg.png"))
+    with pytest.raises(UsageError, match=r"\(a000.jpg beside a000\): name each mask like its image"):
+        find_dataset("folder", root)

@@ -137,6 +137,21 @@ def test_forms_of_unicode_are_one():
         assert Names([known]).match(f"{said}.jpg") == known
 
 
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [("a.jpg", "a.jpg"), ("a.jpg.png", "a.jpg"), ("a.png", "a"), ("images/a.jpg", "a.jpg"), ("b.jpg", "day/b.jpg"),
+     ("day/b.jpg.png", "day/b.jpg"), ("day/a.jpg", "day/a"), ("c.jpg", "c")],
+)  # fmt: skip
+def test_an_id_may_end_like_a_file(text, id):
+    assert Names(["a", "a.jpg", "day/b.jpg", "day/a", "c"]).match(text) == id
+
+
+def test_a_line_that_is_an_id_is_no_pair(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg copy\nb.jpg copy\n")
+    entries = read_list(tmp_path / "list.txt", {"a.jpg copy"})
+    assert entries == [(1, "a.jpg copy", None), (2, "b.jpg", "copy")]
+
+
 PAIRS = {
     "space": "images/a.jpg masks/b.png",
     "tab": "images/a.jpg\tmasks/b.png",

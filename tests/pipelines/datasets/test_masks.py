@@ -89,6 +89,38 @@ def test_palettes_that_disagree_are_read_by_the_colours_of_the_classes(root, suf
     assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
 
 
+@pytest.mark.parametrize("void", [(0, 0, 0), (200, 0, 0), (7, 7, 7), (224, 224, 192)])
+def test_255_is_ignored_in_whatever_colour(root, void):
+    (root / "classes.txt").write_text("ground\t#000000\ncar\t#c80000\ntree\t#0000c8\n")
+    truth = np.where(np.arange(48) < 9, 255, VALUES).astype(np.uint8)
+
+    def make(path):
+        order = ORDERS.get(path.stem, (0, 1, 2))
+        table = np.arange(256, dtype=np.uint8)
+        table[list(order)] = range(3)
+        image = Image.fromarray(table[truth], "P")
+        image.putpalette([channel for index in order for channel in COLOURS[index]] + list(void) * 253)
+        image.save(path)
+
+    masks_of(root, make)
+    manifest = run(root)
+    for id in ("a000", "a001", "a002", "a006"):
+        assert np.array_equal(seen(manifest, id)[1], truth), id
+    assert manifest.ignored == 6 * 9 * 40
+    assert any("are read by their colours" in note for note in manifest.notes)
+
+
+def test_255_contradicts_no_palette(root):
+    masks_of(root, lambda path: indexed(path, VALUES, (0, 1, 2)))
+    colours = [(9, 9, 9), *COLOURS[1:], *[(0, 0, 0)] * 253]  # black is 255 here and 0 elsewhere
+    image = Image.fromarray(np.where(VALUES, VALUES, 255).astype(np.uint8), "P")
+    image.putpalette([channel for colour in colours for channel in colour])
+    image.save(root / "masks/a000.png")
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], np.where(VALUES, VALUES, 255))
+    assert (manifest.notes, manifest.doubts) == ((), ())
+
+
 def test_palettes_that_disagree_are_refused_where_colours_are_no_classes(root):
     masks_of(root, lambda path: indexed(path, VALUES, ORDERS.get(path.stem, (0, 1, 2))))
     doubted(root, r"a001\.png shows 1 as #c80000 but .*a000\.png as #0000c8: save all")
@@ -275,3 +307,25 @@ def test_smaller_copies_within_a_tiff_are_no_other_masks(root):
     manifest = run(root)
     assert np.array_equal(seen(manifest, "a000")[1], VALUES)
     assert manifest.notes == ()
+
+
+def pgm(path, values, white):
+    path.write_bytes(b"P5\n# a mask\n48 40\n%d\n" % white + values.astype(np.uint8 if white < 256 else ">u2").tobytes())
+
+
+@pytest.mark.parametrize("white", [2, 3, 127, 255, 256, 65535])
+def test_a_pgm_holds_its_values_whatever_it_calls_white(root, white):
+    (root / "masks/a000.png").unlink()
+    pgm(root / "masks/a000.pgm", VALUES, white)
+    assert np.array_equal(seen(run(root), "a000")[1], VALUES)
+
+
+def test_gray_levels_are_as_they_are_stored_though_white_is_0(root):
+    (root / "classes.txt").write_text("ground\ncrack\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES % 2).save(path))
+    (root / "masks/a000.png").unlink()
+    bits = np.packbits(VALUES % 2, axis=1).tobytes()
+    (root / "masks/a000.pbm").write_bytes(b"P4\n48 40\n" + bits)
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES % 2)
+    assert any("a000.pbm for one, have white as 0: white is taken for ground" in note for note in manifest.notes)

@@ -107,8 +107,31 @@ def test_what_each_mask_fits_decides_and_what_fits_both_is_upright(root):
         assert np.array_equal(picture, PIXELS), id
     (note,) = manifest.notes
     assert "4 images carry an EXIF orientation" in note
-    assert "3 are turned upright, as viewers show them, though 1 masks would fit either way" in note
+    assert "3 are turned upright, because masks fit them so" in note
+    assert "masks disagree and 1 masks would fit either way" in note
     assert "1 are used as they are stored" in note
+
+
+def test_what_all_masks_say_holds_for_pictures_that_nothing_is_said_of(root):
+    sideways = np.ascontiguousarray(np.rot90(PIXELS, 3))
+    for id in ("a000", "a001", "a006"):
+        (root / f"images/{id}.jpg").unlink()
+    photograph(root / "images/a000.png", 6, sideways)  # its mask fits it as it is stored
+    photograph(root / "images/a001.png", 3)
+    photograph(root / "images/a006.png", 3)  # for validation
+    photograph(root / "images/free.png", 8)  # without a mask
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a000")[0], PIXELS)
+    for id in ("a001", "a006"):
+        assert np.array_equal(seen(manifest, id)[0], PIXELS[::-1, ::-1]), id
+    assert np.array_equal(seen(manifest, "free")[0], np.rot90(PIXELS, 3))
+    (note,) = manifest.notes
+    assert "1 are used as they are stored, because masks fit them so" in note
+    assert "and 3 more, because no mask says otherwise" in note
+    assert "prediction turns them upright unless it is told not to (--files.orientation ignore" in note
+    ignoring = prepare(find_dataset("folder", root, orientation="ignore"))
+    for id in ("a000", "a001", "a006", "free"):
+        assert np.array_equal(seen(ignoring, id)[0], seen(manifest, id)[0]), id
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

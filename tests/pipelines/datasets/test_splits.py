@@ -294,7 +294,7 @@ def test_numbers_of_thousands_of_digits_are_refused(folder, spec):
 
 
 def test_a_labelled_list_may_not_give_another_mask(folder, tmp_path):
-    file = write(tmp_path / "labeled.txt", ["images/a001.jpg old/a001.png", "images/a002.jpg masks/z.png"])
+    file = write(tmp_path / "labeled.txt", ["/old/images/a001.jpg /old/masks/a001.png", "images/a002.jpg masks/z.png"])
     with pytest.raises(UsageError, match=r"line 2: gives a002 the mask masks/z.png, but it has .*a002.png"):
         resolve_split(str(file), folder)
 

@@ -71,6 +71,35 @@ KINDS["list-missing"] = Kind(lambda root: (root / "val.txt").unlink(), train=Non
 KINDS["list-named-and-missing"] = Kind(lambda root: None, refused="q.txt", options={"val_list": "q.txt"})
 KINDS["list-elsewhere"] = Kind(put("lists/own.txt", "p4\n", "val.txt"), options={"val_list": "lists/own.txt"})
 KINDS["list-absolute"] = Kind(lambda root: (root / "val.txt").write_text(f"{root}/images/p4.png\n"))
+KINDS["list-of-a-place-that-is-gone"] = Kind(put("val.txt", "/gone/own/images/p4.png /gone/own/masks/p4.png\n"))
+KINDS["list-of-other-folders"] = Kind(put("val.txt", "JPEGImages/p4.jpg SegmentationClass/p4.png\n"))
+KINDS["list-mask-of-another-folder"] = Kind(
+    steps(put("fine/p0.png", encoded(MASK)), put("val.txt", "images/p4.png fine/p4.png\n")),
+    refused="fine/p4.png is not",
+)
+KINDS["list-two-masks"] = Kind(
+    steps(put("fine/p4.png", encoded(MASK)), put("val.txt", "images/p4.png masks/p4.png\nimages/p4.png fine/p4.png\n")),
+    refused="line 2: gives p4 the mask fine/p4.png and line 1",
+)
+KINDS["list-mask-of-another-image"] = Kind(
+    put("val.txt", "images/p4.png masks/p0.png\n"), noted="p4 the one of p0 for one", id="p4", picture=picture(4)
+)
+KINDS["list-id-with-a-suffix"] = Kind(
+    steps(
+        put("images/p4.jpg.png", encoded(picture(4)), "images/p4.png"),
+        put("masks/p4.jpg.png", encoded(labels(4)), "masks/p4.png"),
+        put("val.txt", "p4.jpg\n"),
+    ),
+    val=("p4.jpg",),
+)
+KINDS["list-id-like-two-columns"] = Kind(
+    steps(
+        put("images/p4.jpg copy.png", encoded(picture(4)), "images/p4.png"),
+        put("masks/p4.jpg copy.png", encoded(labels(4)), "masks/p4.png"),
+        put("val.txt", "p4.jpg copy\n"),
+    ),
+    val=("p4.jpg copy",),
+)
 KINDS["list-mask-of-its-own"] = Kind(
     lambda root: (
         (root / "masks/p4.png").rename(root / "masks/other.png"),
@@ -122,6 +151,10 @@ NAMES = {
     "255": tuple(f"c{n}" for n in range(255)),
     "control": ("ground\x1b[31m", "car", "tree"),
     "numbers": ("0", "1", "2"),
+    "numbered": ("type 2", "type 0", "type 1"),
+    "some-numbers": ("2 wheeler", "traffic light", "route 66"),
+    "value-blank-names": ("the ground", "a car", "a tree"),
+    "value-and-numbers": ("2 wheeler", "a car", "route 66"),
     "quoted": ('"ground"', '"car"', '"tree"'),
 }
 """Of the class lists that have others than the usual ones."""
@@ -150,8 +183,28 @@ for name, data in {
     "html": "<b>ground</b>\n<script>alert(1)</script>\ntree\n",
     "255": "".join(f"c{n}\n" for n in range(255)),
     "control": "ground\x1b[31m\ncar\ntree\n",
+    "yolo": "path: own\ntrain: images\nnc: 3\nnames:\n- ground\n- 'car'  # of any kind\n- tree\ndownload: none\n",
+    "dashes": "- ground\n- car\n- tree\n",
+    "name-colon-value": "tree: 2\nground: 0\ncar: 1\n",
+    "name-tab-value": "tree\t2\nground\t0\ncar\t1\n",
+    "value-blank-name": "0 ground\n2 tree\n1 car\n",
+    "name-blank-value": "tree 2\nground 0\ncar 1\n",
+    "value-blank-names": "0 the ground\n2 a tree\n1 a car\n",
+    "value-dot": "0. ground\n2. tree\n1. car\n",
+    "value-bracket": "0) ground\n2) tree\n1) car\n",
+    "value-dash": "0 - ground\n2 - tree\n1 - car\n",
+    "value-bar": "0|ground\n2|tree\n1|car\n",
+    "value-quoted": '"0": "ground"\n"2": "tree"\n"1": "car"\n',
+    "colour-columns": "name,r,g,b\nground,0,0,0\ncar,255,0,0\ntree,0,255,0\n",
+    "colour-blanks": "0 0 0 ground\n255 0 0 car\n0 255 0 tree\n",
+    "value-and-colour": "id;name;color\n0;ground;#000000\n2;tree;#00ff00\n1;car;#ff0000\n",
+    "value-and-colour-columns": "0,ground,0,0,0\n2,tree,0,255,0\n1,car,255,0,0\n",
+    "colour-without-tab": "ground #000000\ncar, #ff0000\ntree\n",
     "yaml": "names:\n  0: ground\n  1: car\n  2: tree\n",
     "numbers": "0\n1\n2\n",
+    "numbered": "type 2\ntype 0\ntype 1\n",
+    "some-numbers": "2 wheeler\ntraffic light\nroute 66\n",
+    "value-and-numbers": "0: 2 wheeler\n2: route 66\n1: a car\n",
     "equals": "ground=0\ncar=1\ntree=2\n",
     "equals-shuffled": "tree=2\nground=0\ncar=1\n",
     "quoted": '"ground"\n"car"\n"tree"\n',
@@ -178,6 +231,14 @@ for name, data, word in (
     ("json", '{"0": "ground", "1": "car", "2": "tree"}\n', "classes.txt"),
     ("json-lines", '{\n"0": "ground",\n"1": "car",\n"2": "tree"\n}\n', "classes.txt"),
     ("huge-value", f"0: ground\n1: car\n{'9' * 5000}: tree\n", "line 3"),
+    ("no-header", "ground\n0: car\n1: tree\n", "line 1: gives no label value"),
+    ("blanks-from-one", "1 ground\n2 car\n3 tree\n", "line 3: the label values"),
+    ("yaml-in-a-line", "nc: 3\nnames: [ground, car, tree]\n", "line 2: names all classes at once"),
+    ("values-in-brackets", "[0] ground\n[2] tree\n[1] car\n", "line 1: seems to give a label value"),
+    ("two-values", "0,7,ground\n1,8,car\n2,9,tree\n", "more numbers than a value or a colour"),
+    ("colour-beyond", "ground 0 0 0\ncar 0 0 256\ntree 1 1 1\n", "line 2: (0, 0, 256) is not a colour"),
+    ("colour-missing", "ground,0,0,0\ncar\ntree,1,1,1\n", "line 2: gives no colour"),
+    ("colour-short", "ground,#000\ncar\ntree\n", "line 1: '#000' is not a colour"),
     ("blank-name", "0: ground\n1: \n2: tree\n", "line 2"),
 ):
     classes(name, data, word)

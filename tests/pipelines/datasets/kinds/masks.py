@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,14 @@ def frames(form: str, **options) -> bytes:
     return encoded(images[0], form, save_all=True, append_images=images[1:], **options)
 
 
+def tiff(rows: np.ndarray, depth: int, photometric: int) -> bytes:
+    """Of one strip: rows (H, bytes a row) of gray levels, 0 for white where photometric is 0."""
+    tags = {256: WIDTH, 257: HEIGHT, 258: depth, 259: 1, 262: photometric, 273: 8, 277: 1, 278: HEIGHT, 279: rows.size}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = b"II*\0" + struct.pack("<I", 8 + rows.size)
+    return header + rows.tobytes() + struct.pack("<H", len(tags)) + fields + bytes(4)
+
+
 # Depths and formats
 like("mask-gray-1", png(packed(TWO, 1), WIDTH, HEIGHT, 1, 0), values=TWO)
 for depth in (2, 4):
@@ -82,6 +91,23 @@ like("mask-bmp-palette", encoded(indexed(MASK, COLOURS), "BMP"), ".bmp")
 like("mask-bmp-1", encoded(Image.fromarray(TWO * 255), "BMP", "1"), ".bmp", TWO)
 like("mask-gif", encoded(indexed(MASK, COLOURS), "GIF"), ".gif")
 like("mask-pgm", encoded(MASK, "PPM"), ".pgm")
+for white in (2, 10, 127):
+    like(f"mask-pgm-white-{white}", b"P5\n48 40\n%d\n" % white + MASK.tobytes(), ".pgm")
+like("mask-pgm-16", b"P5\n# of 300\n48 40\n300\n" + MASK.astype(">u2").tobytes(), ".pgm")
+like("mask-pgm-text", b"P2\n48 40 # width, height\n2\n" + " ".join(map(str, MASK.ravel())).encode() + b"\n", ".pgm")
+unlike("mask-pgm-beyond-its-white", b"P5\n48 40\n2\n" + (MASK + 1).tobytes(), "has label values 3", ".pgm")
+unlike("mask-pgm-header", b"P5\n48 40\n0\n" + MASK.tobytes(), "save it as 8-bit gray PNG", ".pgm")
+like("mask-pbm", b"P4\n48 40\n" + packed(TWO, 1).tobytes(), ".pbm", TWO, noted="white is taken for ground")
+like("mask-pbm-text", b"P1\n48 40\n" + " ".join(map(str, TWO.ravel())).encode() + b"\n", ".pbm", TWO)
+for depth in (1, 2, 4, 8):
+    for zero in ("white", "black"):
+        like(
+            f"mask-tiff-{depth}-zero-is-{zero}",
+            tiff(packed(MASK if depth > 1 else TWO, depth), depth, zero == "black"),
+            ".tif",
+            MASK if depth > 1 else TWO,
+            noted="white is taken for ground" if (depth, zero) == (1, "white") else "",
+        )
 like("mask-called-tif", encoded(MASK), ".tif")
 like("mask-bmp-called-png", encoded(MASK, "BMP"))
 like("mask-suffix-PNG", encoded(MASK), ".PNG")
@@ -124,6 +150,24 @@ KINDS["palettes-that-disagree-listed"] = Kind(
         put("classes.txt", LISTED),
     ),
     noted="read by their colours",
+)
+KINDS["palettes-that-disagree-with-void"] = Kind(
+    steps(
+        put("masks/p0.png", encoded(indexed(np.choose(MASK, [0, 2, 255]), OTHERS + [(0, 0, 0)] * 253))),
+        put("masks/p1.png", encoded(indexed(labels(1), COLOURS))),
+        put("classes.txt", LISTED),
+    ),
+    mask=VOID,
+    noted="read by their colours",
+)
+KINDS["palettes-that-differ-in-void-alone"] = Kind(
+    steps(
+        put(
+            "masks/p0.png", encoded(indexed(np.where(MASK, VOID, 255), [STRANGE[0], *COLOURS[1:]] + [(0, 0, 0)] * 253))
+        ),
+        put("masks/p1.png", encoded(indexed(labels(1), COLOURS))),
+    ),
+    mask=np.where(MASK, VOID, 255),
 )
 KINDS["palettes-against-the-list"] = Kind(
     steps(all_masks(lambda n, v: encoded(indexed(np.choose(v, [0, 2, 1]), OTHERS))), put("classes.txt", LISTED)),

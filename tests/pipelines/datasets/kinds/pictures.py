@@ -267,6 +267,30 @@ like(
 )
 like("png-orientation-6-mask-as-stored", encoded(PICTURE, exif=tagged(6)), noted="masks fit them so")
 like("gray-png-orientation-6-mask-as-stored", encoded(GRAY, exif=tagged(6)), pixels=GRAYS, noted="masks fit them so")
+KINDS["orientation-3-where-masks-fit-the-stored-alone"] = Kind(
+    steps(
+        image(encoded(PICTURE, exif=tagged(3))),
+        put("images/p1.png", encoded(picture(1), exif=tagged(6))),
+        put("images/p5.png", encoded(picture(5), exif=tagged(8))),
+    ),
+    noted="2 more, because no mask says otherwise",
+)
+KINDS["orientation-3-where-masks-disagree"] = Kind(
+    steps(
+        image(encoded(turned(3), exif=tagged(3))),
+        put("images/p1.png", encoded(picture(1), exif=tagged(6))),
+        put("images/p2.png", encoded(turned(6, Image.fromarray(picture(2))), exif=tagged(6))),
+    ),
+    noted="masks disagree and 1 masks would fit either way",
+)
+KINDS["orientation-3-and-a-mask-that-is-turned-too"] = Kind(
+    steps(
+        image(encoded(turned(3), exif=tagged(3))),
+        mask(encoded(turned(3, Image.fromarray(MASK)), exif=tagged(3))),
+        put("images/p1.png", encoded(picture(1), exif=tagged(6))),
+    ),
+    noted="1 are turned upright, because masks fit them so",
+)
 unlike("picture-on-its-side", encoded(np.rot90(PICTURE)), "lies on its side")
 
 # Sizes

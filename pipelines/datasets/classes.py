@@ -1,0 +1,193 @@
+"""Class lists, of whatever program: names and colours by label value."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UsageError
+from .dataset import IGNORE, Colour
+from .files import read_lines, voc_colours
+
+_INT = r"[\"']?\d{1,9}[\"']?"
+_STRONG = r"\s{0,9}[:=,;|\t]\s{0,9}"
+_WEAK = r"(?:[.)]\s{1,9}|\s{1,9}-\s{1,9}|\s{1,9})"
+_COLUMNS = tuple(
+    re.compile(rf"(?P<before>(?:{_INT}{join}){{0,4}})(?P<name>[^\s#].*?)(?P<after>(?:{join}{_INT}){{0,4}})")
+    for join in (_STRONG, _WEAK)
+)
+"""Lines of numbers around a name: what stands between them is a sign that no name has there, or may be part of one."""
+_VALUES = {(1, 0): 0, (0, 1): 0, (4, 0): 0, (1, 3): 0}
+_COLOURS = {(3, 0): 0, (0, 3): 0, (4, 0): 1, (1, 3): 1}
+"""Where the label value, and red, green and blue, stand among so many numbers before and after the name."""
+_HEX = re.compile(rf"(?P<text>.*?)(?:{_STRONG}|\s{{1,9}})(?P<colour>#[0-9a-fA-F]{{6}})")
+_KEY = re.compile(r"[\"']?[A-Za-z_]\w*[\"']?\s*:(\s.*)?|---")
+"""A line of YAML that names no class."""
+_COLUMN_WORDS = frozenset({
+    "pixel", "value", "values", "id", "ids", "index", "class", "classes", "name", "names", "label", "labels",
+    "category", "trainid", "color", "colour", "colors", "colours", "hex", "rgb", "r", "g", "b", "red", "green", "blue",
+})  # fmt: skip
+"""All that the line over columns may say."""
+BRACKETS = frozenset("{}[](),;:'\"")
+"""Lines of nothing else are those of JSON, not names."""
+HEADERS = {"name", "names", "class", "classes", "class name", "class names", "label", "labels", "label name"}
+"""First lines that are no class."""
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+    """Names and colours from a class list, in the order of the label values from 0.
+
+    One name a line, optionally followed by `#rrggbb` or red, green and blue; or value and name in each line (`0: road`,
+    `0 road`, `road = 0`), in any order, under a header or not (Roboflow's `_classes.csv`); or CVAT's labelmap
+    (`road:128,64,128::`); or the `names` of YOLO's `data.yaml`. Empty lines and comments (`# …`) do not count; classes
+    without a colour get the one of the VOC colour map.
+    Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
+    """
+    entries = _listed_classes(path)
+    default = voc_colours(len(entries))
+    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
+
+
+def stated_colours(path: Path) -> tuple[Colour | None, ...]:
+    """The colour that a class list gives each class, None where it gives none. Raises UsageError as `read_classes`."""
+    return tuple(colour for _, _, colour in _listed_classes(path))
+
+
+class _Row(NamedTuple):
+    """A line of a class list: what it says as a whole and, should it have columns, the numbers around a name."""
+
+    line: int
+    text: str
+    colour: Colour | None = None
+    name: str = ""
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    certain: bool = False
+    """Whether the numbers cannot be part of the name."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.before), len(self.after)
+
+
+def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
+    """(line, name, colour) by label value."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "class list"), 1)]
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if strange := next((number for number, line in lines if set(line) <= BRACKETS), None):
+        raise UsageError(f"{path}, line {strange}: names no class: write one class name a line, value 0 first")
+    rows = [_row(number, line) for number, line in _items(path, lines)]
+    shape = _shape_of(rows)
+    entries = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
+    seen: set[str] = set()
+    for number, name, _ in entries:
+        if name in seen:
+            raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
+        seen.add(name)
+    if entries and entries[0][1].lower().replace("_", " ") in HEADERS:
+        number, name, _ = entries[0]
+        raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
+    if not 2 <= len(entries) <= IGNORE:
+        raise UsageError(f"{path} names {len(entries)} classes: write one a line, 2 to {IGNORE}, background included")
+    return entries
+
+
+def _items(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The lines that name classes: of YAML those below `names:`, without dashes."""
+    start = next((at for at, (_, line) in enumerate(lines) if re.match(r"[\"']?names[\"']?\s*:", line)), None)
+    if start is not None and all(_KEY.fullmatch(line) or line.startswith("-") for _, line in lines[:start]):
+        number, line = lines[start]
+        if line.partition(":")[2].partition("#")[0].strip():
+            raise UsageError(f"{path}, line {number}: names all classes at once: write one class name a line")
+        below = lines[start + 1 :]
+        end = next((at for at, (_, line) in enumerate(below) if _KEY.fullmatch(line)), len(below))
+        lines = below[:end]
+    if lines and all(line.startswith("- ") for _, line in lines):
+        return [(number, line[2:].partition(" #")[0].strip().strip("\"'")) for number, line in lines]
+    return lines
+
+
+def _row(number: int, line: str) -> _Row:
+    if cvat := re.fullmatch(r"(?P<name>[^:]+):(?P<rgb>(\d+,\d+,\d+)?):[^:]*:[^:]*", line):
+        rgb = tuple(int(value) for value in cvat["rgb"].split(",")) if cvat["rgb"] else None
+        return _Row(number, cvat["name"].strip(), rgb)
+    coloured = _HEX.fullmatch(line)
+    text = coloured["text"] if coloured else line
+    colour = tuple(bytes.fromhex(coloured["colour"][1:])) if coloured else None
+    for certain, columns in zip((True, False), _COLUMNS):
+        found = columns.fullmatch(text)
+        if found and (found["before"] or found["after"]):
+            before, after = (tuple(map(int, re.findall(r"\d+", found[side]))) for side in ("before", "after"))
+            return _Row(number, text, colour, found["name"].strip("\"'"), before, after, certain)
+    return _Row(number, text, colour)
+
+
+def _shape_of(rows: list[_Row]) -> tuple[int, int] | None:
+    """The numbers before and after the name in lines of columns; None where lines are names alone.
+
+    Names may hold numbers (`2 wheeler`, `type 1`): where blanks alone set them apart, they are columns only if all
+    lines have them, around names that differ.
+    """
+    certain = Counter(row.shape for row in rows if row.certain)
+    for shape, count in certain.most_common(1):
+        if count >= max((len(rows) - _is_header(rows[0])) / 2, 2):
+            return shape
+    body = rows[1:] if rows and _is_header(rows[0]) else rows
+    shapes = {row.shape for row in body}
+    differ = len({row.name for row in body}) == len(body) > 1
+    return shapes.pop() if len(shapes) == 1 and differ and body[0].name else None
+
+
+def _is_header(row: _Row) -> bool:
+    words = re.findall(r"[a-z]+", row.text.lower())
+    return len(words) > 1 and _COLUMN_WORDS.issuperset(words)
+
+
+def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tuple[int, str, Colour | None]]:
+    if shape not in _VALUES | _COLOURS:
+        raise UsageError(f"{path}, line {rows[-1].line}: more numbers than a value or a colour: write value and name")
+    if rows[0].shape != shape and _is_header(rows[0]):
+        rows = rows[1:]
+    if odd := next((row for row in rows if row.shape != shape), None):
+        what = "label value" if shape in _VALUES else "colour"
+        raise UsageError(f"{path}, line {odd.line}: gives no {what}, as the other lines do: write {what} and name")
+    entries = []
+    for row in rows:
+        numbers = (*row.before, *row.after)
+        colour = row.colour
+        if shape in _COLOURS:
+            colour = numbers[_COLOURS[shape] :]
+            if max(colour) > 255:
+                raise UsageError(f"{path}, line {row.line}: {colour} is not a colour: write red, green, blue up to 255")
+        entries.append((row.line, row.name, colour))
+    if shape not in _VALUES:
+        return entries
+    values = [(*row.before, *row.after)[_VALUES[shape]] for row in rows]
+    if sorted(values) != list(range(len(rows))):
+        wrong = next((row for row, value in zip(rows, values) if value >= len(rows)), rows[0])
+        belongs = "" if wrong.certain else ", or write '0, NAME' and so on where numbers are part of names"
+        raise UsageError(
+            f"{path}, line {wrong.line}: the label values of {len(rows)} classes are 0 to {len(rows) - 1}, each once: "
+            f"correct the values, and those of the masks{belongs}"
+        )
+    return [entry for _, entry in sorted(zip(values, entries))]
+
+
+def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | None]]:
+    """Of lines that are names. Raises UsageError where they seem to give values all the same, or what is no colour."""
+    numbers = [re.findall(r"\b\d{1,9}\b", row.text) for row in rows]
+    if all(len(found) == 1 for found in numbers):
+        values = [int(value) for (value,) in numbers]
+        rests = {re.sub(r"\d+", "", row.text) for row in rows}
+        if values != sorted(values) and sorted(values) == list(range(len(rows))) and len(rests) == len(rows):
+            raise UsageError(
+                f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
+            )
+    for row in rows:
+        short = re.search(r"[,;|\s](#[0-9a-fA-F]{1,8})$", row.text)
+        colour = short[1] if short else row.text.partition("\t")[2].strip()
+        if colour:
+            raise UsageError(f"{path}, line {row.line}: {colour!r} is not a colour: write it as #rrggbb after the name")
+    return [(row.line, row.text.strip(), row.colour) for row in rows]

@@ -1,0 +1,109 @@
+"""Class lists of every program."""
+
+import pytest
+
+from semiseg.pipelines.datasets.classes import read_classes
+from semiseg.pipelines.datasets.files import voc_colours
+from semiseg.pipelines.errors import UsageError
+
+
+def test_class_list(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_bytes("\ufeffsky\r\n\r\ntraffic light\t#FA00b4\r\nroad \r\n".encode())
+    names, colours = read_classes(path)
+    assert names == ("sky", "traffic light", "road")
+    assert colours == ((0, 0, 0), (250, 0, 180), (0, 128, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("sky\n", "names 1 classes"),
+        ("sky\nsky\n", "line 2: the class 'sky' stands there twice"),
+        ("sky\ncar\tred\n", "line 2: 'red' is not a colour"),
+        ("\n".join(map(str, range(256))), "names 256 classes"),
+    ],
+)
+def test_bad_class_lists(tmp_path, text, what):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=what):
+        read_classes(path)
+
+
+NAMES = ("ground", "car", "tree")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ground\ncar\ntree\n",
+        "# my classes\nground\n\n# moving\ncar\ntree\n",
+        "0: ground\n1: car\n2: tree\n",
+        "0, ground\n1, car\n2, tree\n",
+        "2;tree\n0;ground\n1;car\n",
+        "0\tground\n1\tcar\n2\ttree\n",
+        "Pixel Value, Class\n0, ground\n1, car\n2, tree\n",
+        "name,id\nground,0\ncar,1\ntree,2\n",
+        '"id","name"\n0,"ground"\n1,"car"\n2,"tree"\n',
+        "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:255,128,0::\ntree:::\n",
+        "\ufeffground\r\ncar\r\ntree\r\n",
+        "nc: 3\nnames:\n- ground\n- car\n- tree\n",
+        "names:\n  0: ground\n  1: car\n  2: tree\nnc: 3\n",
+        "tree: 2\nground: 0\ncar: 1\n",
+        "2 tree\n0 ground\n1 car\n",
+        "car 1\ntree 2\nground 0\n",
+        "id name\n2 tree\n0 ground\n1 car\n",
+        "2) tree\n0) ground\n1) car\n",
+        "name,r,g,b\nground,0,0,0\ncar,255,128,0\ntree,0,0,128\n",
+        "2;tree;#000080\n0;ground;#000000\n1;car;#ff8000\n",
+    ],
+)
+def test_class_lists_of_other_programs_are_read(tmp_path, text):
+    path = tmp_path / "classes.txt"
+    path.write_text(text, encoding="utf-8")
+    names, colours = read_classes(path)
+    assert names == NAMES
+    assert colours[1] == ((255, 128, 0) if "128" in text or "#ff8000" in text else voc_colours(2)[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("class\nground\ncar\n", "line 1: 'class' looks like a header"),
+        ("Class_Name\nground\ncar\n", "line 1: 'Class_Name' looks like a header"),
+        ("1: ground\n2: car\n3: tree\n", "line 3: the label values of 3 classes are 0 to 2"),
+        ("0: ground\n0: car\n2: tree\n", "line 1: the label values of 3 classes are 0 to 2"),
+        ("0, ground\n1, car\n255, ignore\n", "line 3: the label values of 3 classes are 0 to 2"),
+        ("0, ground\n1, car\ntree\n", "line 3: gives no label value"),
+        ("ground\n0: car\n1: tree\n", "line 1: gives no label value"),
+        ("1 ground\n2 car\n3 tree\n", "line 3: the label values of 3 classes are 0 to 2.* or write '0, NAME'"),
+        ("[1] car\n[0] ground\n", "line 1: seems to give a label value"),
+        ("0,7,ground\n1,8,car\n", "line 2: more numbers than a value or a colour"),
+        ("names: [ground, car]\n", "line 1: names all classes at once"),
+        ("id, name\n0, ground\ncar\n2, tree\n", "line 3: gives no label value"),
+    ],
+)
+def test_a_class_list_that_would_shift_names_is_refused(tmp_path, text, said):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_classes(tmp_path / "classes.txt")
+
+
+def test_names_with_numbers_and_commas_stay_names(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("2 wheeler\nroad, paved\n3d print\n4\t#ff0000\n")
+    names, colours = read_classes(path)
+    assert names == ("2 wheeler", "road, paved", "3d print", "4")
+    assert colours[3] == (255, 0, 0)
+    for names in (("type 2", "type 1"), ("2 wheeler", "4 wheeler"), ("route 66", "traffic light", "a 2 b")):
+        path.write_text("\n".join(names))
+        assert read_classes(path)[0] == names
+    path.write_text("1: traffic light\n0: 2 wheeler\n2: route 66\n")
+    assert read_classes(path)[0] == ("2 wheeler", "traffic light", "route 66")
+
+
+def test_a_class_list_in_utf16_is_refused(tmp_path):
+    (tmp_path / "classes.txt").write_bytes("ground\r\ncar\r\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"class list .* \(it is UTF-16\): save it as UTF-8"):
+        read_classes(tmp_path / "classes.txt")
