@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,15 +42,43 @@ def check_normalizer(normalizer: Tensor, device: torch.device) -> None:
     check_tensor("normalizer", normalizer, (), (torch.int32, torch.int64, torch.float32, torch.float64), device)
 
 
+def check_integer(name: str, value: int) -> None:
+    """Raise TypeError naming `name` unless `value` is an integer, or a tensor, as shapes are while torch.jit traces."""
+    if not isinstance(value, (int, torch.SymInt, Integral, Tensor)):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+
+
 def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Return `size` as a pair of positive ints (height, width), or raise ValueError naming `name`."""
-    if len(size) != 2 or size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{name} must be two positive numbers (height, width), not {tuple(size)}")
-    return size[0], size[1]
+    """Return `size` as a pair of positive ints (height, width), or raise TypeError or ValueError naming `name`."""
+    height, width = listed(name, size, "two integers (height, width)", 2)
+    check_integer(name, height)
+    check_integer(name, width)
+    if height < 1 or width < 1:
+        raise ValueError(f"{name} must be two positive numbers (height, width), not {(height, width)}")
+    return height, width
+
+
+def listed(name: str, values: Any, what: str, count: int) -> tuple:
+    """The `count` values of a sequence, or TypeError or ValueError: `name` must be `what`."""
+    try:
+        values = tuple(values)
+    except TypeError:
+        raise TypeError(f"{name} must be {what}, not {values!r}") from None
+    if len(values) != count:
+        raise ValueError(f"{name} must be {what}, not {values}")
+    return values
+
+
+def dtypes_beside(tensor: Tensor) -> tuple[torch.dtype, ...]:
+    """What a factor of `tensor` may have: its dtype, and under autocast what is cast to the same."""
+    cast = autocasts(tensor.device) and tensor.dtype != torch.float64
+    return FLOATS[:3] if cast else (tensor.dtype,)
 
 
 def memory_format(maps: Tensor) -> torch.memory_format:
     """The order of (B, C, H, W) maps in memory: channels-last, or contiguous, which anything else is made."""
+    if torch._C._are_functorch_transforms_active():  # a part of other maps has no order of its own
+        return torch.contiguous_format
     channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
 
@@ -58,13 +88,18 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for a device; "meta" does not know it, and raises when it is asked."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def outside_autocast(function: Callable) -> Callable:
     """Run `function` with autocast off on the device of its first tensor: the kernels choose their own precision."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         first = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        if first is None or not torch.is_autocast_enabled(first.device.type):
+        if first is None or not autocasts(first.device):
             return function(*args, **kwargs)
         with torch.autocast(first.device.type, enabled=False):
             return function(*args, **kwargs)

@@ -42,7 +42,7 @@ class Result:
     device: str
     dtype: str
     implementation: str
-    """triton, cpu or plain."""
+    """triton, cpu, torch (its own operators, as the operator's file arranges them) or plain."""
     error: float | None = None
     """|ours - exact| / |exact|, as norms; of labels and counts the share that differs. None if there is no number."""
     allowed: float | None = None
@@ -244,7 +244,7 @@ def has_kernels(device: torch.device | str) -> bool:
 
 def has_kernel(operator: str, device: torch.device | str) -> bool:
     """Whether a Triton kernel serves an operator on this device."""
-    return has_kernels(device) and operator not in _dispatch.refused
+    return _dispatch.on_device(torch.device(device), operator) == "triton"
 
 
 def _check(here: _Case, there: _Case, device: torch.device, dtype: torch.dtype) -> Result:
@@ -255,7 +255,7 @@ def _check(here: _Case, there: _Case, device: torch.device, dtype: torch.dtype) 
         "operator": here.name,
         "device": str(device),
         "dtype": next((name for name, known in DTYPES.items() if known == dtype), str(dtype)),
-        "implementation": _dispatch.provider(on_device[0]),
+        "implementation": _dispatch.provider(on_device[0], here.operator),
     }
     definition = getattr(reference, here.operator)
     began = time.perf_counter()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import check_tensor
+from ._arguments import check_integer, check_tensor, listed
 from .gpu import cut_windows as gpu
 
 COLUMNS = (
@@ -37,9 +37,27 @@ def _empty(pixels: Tensor, places: Tensor, size: int, channels: int) -> Tensor:
     return pixels.new_empty((*shape, 3) if channels == 3 else shape)
 
 
+def _check_places(pixels: Tensor, places: Tensor, size: int, channels: int) -> None:
+    """Raise ValueError unless what each row shows lies within `pixels` and the window. The host waits."""
+    start, stride, y, x, rows, columns, _, _, _, height, width, top, left, _ = places.unbind(1)
+    first = start + (y * stride + x) * channels
+    last = first + (rows - 1) * stride * channels
+    behind = torch.maximum(first, last) + columns * channels
+    inside = (rows > 0) & (columns > 0) & (torch.minimum(first, last) >= 0) & (behind <= len(pixels))
+    fits = (top >= 0) & (left >= 0) & (top + height <= size) & (left + width <= size)
+    wrong = ((height > 0) & (width > 0) & ~(inside & fits)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        values = ", ".join(f"{name} {value}" for name, value in zip(COLUMNS, places[row].tolist()))
+        raise ValueError(f"places leave pixels of {len(pixels)} bytes or windows of {size} in row {row}: {values}")
+
+
 @torch.library.custom_op("semiseg::cut_windows", mutates_args=())
 def _operator(pixels: Tensor, places: Tensor, size: int, channels: int, filter: str, fill: Sequence[int]) -> Tensor:
-    if _dispatch.provider(pixels, "cut_windows") == "triton":
+    served_by = _dispatch.provider(pixels, "cut_windows")
+    if _dispatch.DEBUG or served_by != "triton":
+        _check_places(pixels, places, size, channels)
+    if served_by == "triton":
         return gpu.cut_windows(pixels, places, _empty(pixels, places, size, channels), channels, filter, fill)
     return reference.cut_windows(pixels, places, size, channels=channels, filter=filter, fill=fill)
 
@@ -65,21 +83,25 @@ def cut_windows(
     row of the image; `origin_y`, `origin_x`, `source_height`, `source_width`, the region that is resampled, in source
     pixels within the image; `step`, source pixels a pixel of the window in units of 1/1024; `offset_y`, `offset_x`, the
     pixel of the resampled region that the window's image begins with, and `height`, `width`, how many rows and
-    columns of it are seen, which must not reach beyond the region; `pad_y`, `pad_x`, rows above and columns left of
-    them; `flip`, 1 for a window that is then mirrored left to right. What a row says wrong is read from elsewhere in
-    `pixels`, or as 0.
+    columns of it are seen (0: none), which must not reach beyond the region; `pad_y`, `pad_x`, rows above and columns
+    left of them; `flip`, 1 for a window that is then mirrored left to right.
     filter: see above. fill: grey levels of what the image does not cover, of masks the first.
     Returns (B, size, size, 3) uint8, of one channel (B, size, size).
-    Raises TypeError or ValueError naming the argument.
+    Raises TypeError or ValueError naming the argument, on the CPU also for a row that leaves `pixels` or the window. On
+    a GPU, where the host does not wait for values, that is read from elsewhere in `pixels`, or as 0, and raises with
+    SEMISEG_DEBUG=1.
     """
     check_tensor("pixels", pixels, (None,), (torch.uint8,))
     check_tensor("places", places, (None, len(COLUMNS)), (torch.int64,), pixels.device)
+    check_integer("size", size)
     if size < 1:
         raise ValueError(f"size must be at least 1, not {size}")
+    check_integer("channels", channels)
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     if filter not in FILTERS:
         raise ValueError(f"filter must be one of {', '.join(FILTERS)}, not {filter!r}")
-    if len(fill) != 3 or not all(0 <= level <= 255 for level in fill):
-        raise ValueError(f"fill must be three grey levels from 0 to 255, not {tuple(fill)}")
+    fill = listed("fill", fill, "three grey levels from 0 to 255", 3)
+    if not all(0 <= level <= 255 for level in fill):
+        raise ValueError(f"fill must be three grey levels from 0 to 255, not {fill}")
     return _operator(pixels, places, size, channels, filter, list(map(int, fill)))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, INTEGERS, check_size, check_tensor, memory_format
+from ._derivatives import without_tangent
 from .cpu import cutmix as cpu
 from .gpu import cutmix as gpu
 
@@ -51,11 +52,26 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, gradient):
+    without_tangent("cutmix", gradient)
     (boxes,) = ctx.saved_tensors
     return *_backward_operator(gradient, boxes), None
 
 
 _operator.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _setup_twice(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1])
+
+
+def _backward_twice(ctx, outside, inside):
+    without_tangent("cutmix", outside, inside)
+    (boxes,) = ctx.saved_tensors
+    return _operator(outside, inside, boxes), None
+
+
+# Mixing and splitting are each other's transpose.
+_backward_operator.register_autograd(_backward_twice, setup_context=_setup_twice)
 
 
 def check_boxes(boxes: Tensor, batch: int, device: torch.device) -> None:

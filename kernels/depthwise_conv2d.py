@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_tensor
+from ._arguments import FLOATS, check_integer, check_tensor, dtypes_beside
 from .cpu import depthwise_conv2d as cpu
 
 POSITIONS = 64 * 64
@@ -35,20 +35,20 @@ def depthwise_conv2d(
 ) -> Tensor:
     """`conv2d(x, weight, None, stride, padding, dilation, groups=C)`.
 
-    x: (B, C, H, W) float; weight: (C, 1, k, k) of the same dtype, both cast under autocast. padding: zeros on either
-    side, of both axes or (vertical, horizontal). Returns (B, C, H', W'); gradients flow to both. Off the CPU, in
-    float64, in strides, of kernels up to 3x3 without dilation, and of maps of 64x64 and more, torch's own.
+    x: (B, C, H, W) float; weight: (C, 1, k, k) of the same dtype, or of any that autocast casts with it. padding: zeros
+    on either side, of both axes or (vertical, horizontal). Returns (B, C, H', W'); gradients flow to both. Off the CPU,
+    in float64, in strides, of kernels up to 3x3 without dilation, and of maps of 64x64 and more, torch's own.
     Raises TypeError or ValueError naming the argument.
     """
     check_tensor("x", x, (None, None, None, None), FLOATS)
-    check_tensor("weight", weight, (x.shape[1], 1, None, None), FLOATS, x.device)
+    check_tensor("weight", weight, (x.shape[1], 1, None, None), dtypes_beside(x), x.device)
     taps = weight.shape[-1]
     if weight.shape[-2] != taps:
         raise ValueError(f"weight must have a square kernel, not {tuple(weight.shape[-2:])}")
     pads = tuple(padding) if isinstance(padding, (tuple, list)) else (padding, padding)
-    for name, values in (("stride", (stride,)), ("padding", pads), ("dilation", (dilation,))):
-        if not all(isinstance(value, (int, torch.SymInt)) for value in values):
-            raise TypeError(f"{name} must be an integer{' or two' * (name == 'padding')}, not {values}")
+    for name, values in (("stride", (stride,)), ("each side of padding", pads), ("dilation", (dilation,))):
+        for value in values:
+            check_integer(name, value)
     if stride < 1 or dilation < 1 or len(pads) != 2 or min(pads) < 0:
         raise ValueError(f"no convolution has stride {stride}, padding {padding} and dilation {dilation}")
     reach = dilation * (taps - 1)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, INTEGERS, check_tensor, outside_autocast
+from ._derivatives import first_only
 from .cpu import directional_contrast as cpu
 from .gpu import directional_contrast as gpu
 
@@ -118,6 +119,7 @@ def _setup_context(ctx, inputs, output):
         )
 
 
+@first_only("directional_contrast")
 def _backward(ctx, upstream, *_):
     direction, gradient, *rest = ctx.saved_tensors
     to_first = torch.where(direction == 1, upstream[0], 0.0)
@@ -191,7 +193,7 @@ def directional_contrast(
 
     Returns (loss1, loss2), scalars in float32 (float64 for float64), each the mean over its own active rows, zero with
     zero gradient where there is none. An anchor without any foreign negative has loss 0 (to eps).
-    Raises TypeError or ValueError naming the argument.
+    Raises TypeError or ValueError naming the argument, and RuntimeError in a backward pass with create_graph.
     """
     check_tensor("feat1", feat1, (None, None), FLOATS)
     rows, channels = feat1.shape
@@ -215,7 +217,9 @@ def directional_contrast(
     options = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
     provider = _dispatch.provider(feat1, "directional_contrast")
     if provider == "plain" or (provider == "triton" and channels > gpu.LARGEST_CHANNELS):
-        block_rows = None if feat1.device.type == "cpu" else reference.affordable_rows(rows, len(negatives))
+        # The CPU has the memory, and torch.func does not go through checkpoints.
+        whole = device.type == "cpu" or _dispatch.transformed()
+        block_rows = None if whole else reference.affordable_rows(rows, len(negatives))
         return reference.directional_contrast(
             feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels,
             grad_negatives=grad_negatives, block_rows=block_rows, **options,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_tensor
+from ._arguments import FLOATS, check_integer, check_tensor, listed
 from .cpu import photometric as cpu
 from .gpu import photometric as gpu
 from .reference.photometric import SIGMA
@@ -55,6 +55,7 @@ def _(images, matrix, deviation, mean, std, radius, blur_last, dtype):
 
 def _per_channel(name: str, values: Tensor | Sequence[float], device: torch.device) -> Tensor:
     if not isinstance(values, Tensor):
+        values = listed(name, values, "three numbers", 3)
         # Filled on the device: a copy from the host would make the host wait.
         values = torch.stack([torch.full((), float(value), device=device) for value in values])
     check_tensor(name, values, (3,), FLOATS, device)
@@ -77,8 +78,9 @@ def photometric(
 
     images: (B, H, W, 3) uint8, RGB. matrix: (B, 3, 4) float, acts on grey levels 0..255, the last column is added;
     coefficients below 32 in size, of which multiples of 1/1024 are told apart.
-    blur: (B,) bool. sigma: the blur's standard deviation in pixels, a number or (B,) float. radius: pixels that a blur
-    reaches to each side, 1 to 30. blur_last: blur after recolouring, not before.
+    blur: (B,) bool. sigma: the blur's standard deviation in pixels, a number above 0, or (B,) float that blurs nothing
+    where it is not. radius: pixels that a blur reaches to each side, 1 to 30. blur_last: blur after recolouring, not
+    before.
     mean, std: three numbers or a tensor (3,) each, for images scaled to [0, 1]. dtype: of the result, a float.
     Returns (B, 3, H, W) in channels-last memory format.
     Raises TypeError or ValueError naming the argument.
@@ -93,6 +95,7 @@ def photometric(
         check_tensor("sigma", sigma, (batch,), FLOATS, images.device)
     elif not sigma > 0:
         raise ValueError(f"sigma must be above 0, not {sigma}")
+    check_integer("radius", radius)
     if not 1 <= radius <= LARGEST_RADIUS:
         raise ValueError(f"radius must be from 1 to {LARGEST_RADIUS}, not {radius}")
     mean, std = _per_channel("mean", mean, images.device), _per_channel("std", std, images.device)

@@ -21,6 +21,9 @@ from .cpu import pseudo_label as cpu
 from .cutmix import check_boxes
 from .gpu import pseudo_label as gpu
 
+LARGEST_CLASSES = 255
+"""A label is a uint8, of which 255 stands for a pixel to be ignored."""
+
 
 def _empty(logits: Tensor, size: tuple[int, int], with_confidence: bool) -> tuple[Tensor, Tensor]:
     shape = (logits.shape[0], *size)
@@ -67,11 +70,11 @@ def _(logits_a, logits_b, boxes, height, width, align_corners, with_confidence):
     return _empty(logits_a, (height, width), with_confidence)
 
 
-def check_classes(name: str, logits: Tensor) -> None:
-    """Raise unless `logits` is a non-empty (B, C, h, w) float tensor whose classes fit a uint8 label."""
+def check_classes(name: str, logits: Tensor, most: int = LARGEST_CLASSES) -> None:
+    """Raise unless `logits` is a non-empty (B, C, h, w) float tensor of at most so many classes."""
     check_tensor(name, logits, (None, None, None, None), FLOATS)
-    if not 1 <= logits.shape[1] <= 256 or logits.shape[2] == 0 or logits.shape[3] == 0:
-        raise ValueError(f"{name} must have 1 to 256 classes and some pixels, not shape {tuple(logits.shape)}")
+    if not 1 <= logits.shape[1] <= most or logits.shape[2] == 0 or logits.shape[3] == 0:
+        raise ValueError(f"{name} must have 1 to {most} classes and some pixels, not shape {tuple(logits.shape)}")
 
 
 @outside_autocast
@@ -80,7 +83,7 @@ def pseudo_label(
 ) -> tuple[Tensor, Tensor | None]:
     """Most probable class of bilinearly upsampled logits, with its softmax probability.
 
-    logits: (B, C, h, w) float, finite, C <= 256; not differentiated. size: (H, W).
+    logits: (B, C, h, w) float, finite, C <= 255, so that no label is 255; not differentiated. size: (H, W).
     Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1]; with
     `confidence` off the same label and None, at less arithmetic.
     Raises TypeError or ValueError naming the argument.
@@ -106,7 +109,7 @@ def mixed_pseudo_label(
 ) -> tuple[Tensor, Tensor | None]:
     """Pseudo-label of two upsampled logits mixed as `cutmix` mixes their images: b inside the toggled boxes, else a.
 
-    logits_a, logits_b: (B, C, h, w) float of one dtype, finite, C <= 256; not differentiated.
+    logits_a, logits_b: (B, C, h, w) float of one dtype, finite, C <= 255, so that no label is 255; not differentiated.
     boxes: (B, n, 4) int (y0, x0, y1, x1) in pixels of `size` = (H, W), ends exclusive.
     Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1]; with
     `confidence` off the same label and None, at less arithmetic.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, check_size, check_tensor, memory_format
+from ._derivatives import without_tangent
 from .gpu import upsample as gpu
 
 
@@ -54,10 +55,25 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, gradient):
+    without_tangent("upsample", gradient)
     return _backward_operator(gradient, *ctx.size, ctx.align_corners, ctx.channels_last), None, None, None
 
 
 _operator.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _setup_twice(ctx, inputs, output):
+    gradient, _, _, ctx.align_corners, _ = inputs
+    ctx.size = gradient.shape[2:]
+
+
+def _backward_twice(ctx, maps):
+    without_tangent("upsample", maps)
+    return _operator(maps, *ctx.size, ctx.align_corners), *[None] * 4
+
+
+# Gathering is the transpose of upsampling.
+_backward_operator.register_autograd(_backward_twice, setup_context=_setup_twice)
 
 
 def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
@@ -71,11 +87,10 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True)
         raise ValueError(f"maps must have channels and pixels, not shape {tuple(maps.shape)}")
     height, width = check_size("size", size)
     provider = _dispatch.provider(maps, "upsample")
-    if provider == "cpu":
+    if provider == "torch":
         return F.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)
     if provider == "plain":
         full = reference.upsample(maps, (height, width), align_corners=align_corners)
-        return full.contiguous(
-            memory_format=memory_format(maps)
-        )  # on CUDA torch has an order of its own for few channels
+        # On CUDA torch has an order of its own for few channels.
+        return full.contiguous(memory_format=memory_format(maps))
     return _operator(maps, height, width, align_corners)

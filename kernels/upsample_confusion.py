@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import TARGETS, check_tensor, outside_autocast
+from ._arguments import TARGETS, check_integer, check_tensor, outside_autocast
 from .cpu import upsample_confusion as cpu
 from .gpu import upsample_confusion as gpu
 from .pseudo_label import check_classes
@@ -42,7 +42,9 @@ def upsample_confusion(
     Returns (num_classes, num_classes) int64, rows = target, columns = prediction (the lowest index on ties).
     Raises TypeError or ValueError naming the argument.
     """
-    check_classes("logits", logits)
+    check_classes("logits", logits, 256)
+    check_integer("num_classes", num_classes)
+    check_integer("ignore_index", ignore_index)
     if logits.shape[1] != num_classes:
         raise ValueError(f"num_classes is {num_classes}, but logits have {logits.shape[1]} classes")
     check_tensor("target", target, (logits.shape[0], None, None), TARGETS, logits.device)

@@ -23,20 +23,20 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, accumulation_dtype, check_size, check_tensor
+from ._arguments import FLOATS, accumulation_dtype, check_size, check_tensor, dtypes_beside
 
 
 def upsample_conv2d(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
     """`conv2d(interpolate(x, size), weight)`: bilinear with aligned corners, then stride 1 with zero padding that keeps
     the size.
 
-    x: (B, C, h, w) float; weight: (O, C, k, k) of the same dtype with odd k, both cast under autocast. size: (H, W),
-    larger or smaller than (h, w). Returns (B, O, H, W) in the dtype of the products and the memory format of `x`;
-    gradients flow to both. float64 computes the plain definition.
+    x: (B, C, h, w) float; weight: (O, C, k, k) with odd k, of the same dtype, or of any that autocast casts with it.
+    size: (H, W), larger or smaller than (h, w). Returns (B, O, H, W) in the dtype of the products and the memory format
+    of `x`; gradients flow to both. float64 computes the plain definition.
     Raises TypeError or ValueError naming the argument.
     """
     check_tensor("x", x, (None, None, None, None), FLOATS)
-    check_tensor("weight", weight, (None, x.shape[1], None, None), FLOATS, x.device)
+    check_tensor("weight", weight, (None, x.shape[1], None, None), dtypes_beside(x), x.device)
     size = check_size("size", size)
     taps = weight.shape[-1]
     if weight.shape[-2] != taps or taps % 2 == 0:

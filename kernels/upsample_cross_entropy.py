@@ -16,7 +16,7 @@ The mean and the sum compute their gradient in the forward pass, to be scaled in
 whose upstream gradient is not a single number, compute theirs in the backward pass.
 
 A target that is neither a class nor `ignore_index` raises ValueError on the CPU. On a GPU, where the host does not wait
-for values, it makes the loss NaN, and raises with SEMISEG_DEBUG=1.
+for values, it makes the loss and the gradient around it NaN, and raises with SEMISEG_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, TARGETS, check_normalizer, check_tensor, outside_autocast
+from ._arguments import FLOATS, TARGETS, check_integer, check_normalizer, check_tensor, outside_autocast
+from ._derivatives import first_only, scaled
 from ._ranking import kth_smallest
 from .cpu import upsample_cross_entropy as cpu
 from .gpu import upsample_cross_entropy as gpu
@@ -39,6 +40,20 @@ def _check_values(target: Tensor, classes: int, ignore_index: int) -> None:
     wrong = values[(values != ignore_index) & ((values < 0) | (values >= classes))]
     if wrong.numel():
         raise ValueError(f"target holds {wrong[0]}, neither below {classes} classes nor ignore_index {ignore_index}")
+
+
+@torch.library.custom_op("semiseg::checked_target", mutates_args=())
+def _checked(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """The target in int64 for a plain definition, which does not look at its values, where the host may."""
+    target = target.to(torch.int64, copy=True)
+    if _dispatch.DEBUG or target.device.type == "cpu":
+        _check_values(target, classes, ignore_index)
+    return target
+
+
+@_checked.register_fake
+def _(target, classes, ignore_index):
+    return torch.empty_like(target, dtype=torch.int64)
 
 
 def _compute(
@@ -96,10 +111,10 @@ def _setup_sum(ctx, inputs, output):
     ctx.dtype = inputs[0].dtype
 
 
+@first_only("upsample_cross_entropy")
 def _backward_sum(ctx, upstream, *_):
     (gradient,) = ctx.saved_tensors
-    scaled = torch.empty_like(gradient, dtype=ctx.dtype)
-    return torch.mul(gradient, upstream, out=scaled), None, None, None, None, None, None
+    return scaled(gradient, upstream, ctx.dtype), *[None] * 6
 
 
 _sum_operator.register_autograd(_backward_sum, setup_context=_setup_sum)
@@ -125,20 +140,22 @@ def _setup_map(ctx, inputs, output):
     ctx.save_for_backward(logits, target, weight)
 
 
+@first_only("upsample_cross_entropy")
 def _backward_map(ctx, upstream):
     logits, target, weight = ctx.saved_tensors
     align_corners, ignore_index, deterministic = ctx.options
     weight = upstream if weight is None else upstream * weight
-    _, _, gradient = _sum_operator(logits.detach(), target, weight, align_corners, ignore_index, True, deterministic)
-    return gradient.to(logits.dtype), None, None, None, None, None
+    _, _, gradient = _sum_operator(logits, target, weight, align_corners, ignore_index, True, deterministic)
+    return gradient.to(logits.dtype), *[None] * 5
 
 
 _map_operator.register_autograd(_backward_map, setup_context=_setup_map)
 
 
-def _check(logits: Tensor, target: Tensor) -> None:
+def _check(logits: Tensor, target: Tensor, ignore_index: int) -> None:
     check_tensor("logits", logits, (None, None, None, None), FLOATS)
     check_tensor("target", target, (logits.shape[0], None, None), TARGETS, logits.device)
+    check_integer("ignore_index", ignore_index)
     for name, tensor in (("logits", logits), ("target", target)):
         if tensor.numel() == 0:
             raise ValueError(f"{name} is empty: {tuple(tensor.shape)}")
@@ -160,17 +177,17 @@ def upsample_cross_entropy(
 
     logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
     pixel_weight: (B, H, W) float, multiplies each pixel's loss, not differentiated; "mean" divides by the number of
-    valid pixels whatever their weight.
+    valid pixels whatever their weight. What it holds where a pixel is ignored does not count.
     normalizer: () int or float, a number of pixels by which "mean" divides instead (1 where it is less); not
     differentiated. So a mean may be over pixels that count, of which only some have a target.
     reduction: "mean" (0 with zero gradient where every pixel is ignored), "sum", or "none" for a map (B, H, W).
     deterministic: whether the gradient must be the same bits in every run, as torch.use_deterministic_algorithms asks
     for too; on the CPU it always is.
 
-    Returns float32 (float64 for float64 logits). Raises TypeError or ValueError naming the argument. On a GPU a target
-    that is no class makes the loss NaN instead.
+    Returns float32 (float64 for float64 logits). Raises TypeError or ValueError naming the argument, and RuntimeError
+    in a backward pass with create_graph. On a GPU a target that is no class makes loss and gradient NaN instead.
     """
-    _check(logits, target)
+    _check(logits, target, ignore_index)
     if pixel_weight is not None:
         check_tensor("pixel_weight", pixel_weight, tuple(target.shape), FLOATS, logits.device)
         pixel_weight = pixel_weight.detach()
@@ -182,8 +199,8 @@ def upsample_cross_entropy(
             raise ValueError(f"normalizer is for the reduction 'mean', not {reduction!r}")
     if _dispatch.provider(logits, "upsample_cross_entropy") == "plain":
         return reference.upsample_cross_entropy(
-            logits, target, pixel_weight=pixel_weight, normalizer=normalizer, align_corners=align_corners,
-            ignore_index=ignore_index, reduction=reduction, deterministic=deterministic,
+            logits, _checked(target, logits.shape[1], ignore_index), pixel_weight=pixel_weight, normalizer=normalizer,
+            align_corners=align_corners, ignore_index=ignore_index, reduction=reduction, deterministic=deterministic,
         )  # fmt: skip
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     if reduction == "none":
@@ -219,17 +236,19 @@ def upsample_ohem_cross_entropy(
     gathered: where several processes share the batch, makes (n,) of each one into those of all. The whole batch is then
     that of all, and the result this process's part of the mean: the parts add up to it.
     Returns a scalar, float32 (float64 for float64 logits); 0 with zero gradient where every pixel is ignored.
-    Raises TypeError or ValueError naming the argument. On a GPU a target that is no class makes the loss NaN instead.
+    Raises TypeError or ValueError naming the argument, and RuntimeError in a backward pass with create_graph. On a GPU
+    a target that is no class makes loss and gradient NaN instead.
     """
-    _check(logits, target)
+    _check(logits, target, ignore_index)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be a probability, not {threshold}")
+    check_integer("min_kept", min_kept)
     if min_kept < 0:
         raise ValueError(f"min_kept must not be negative, not {min_kept}")
     if _dispatch.provider(logits, "upsample_ohem_cross_entropy") == "plain":
         return reference.upsample_ohem_cross_entropy(
-            logits, target, threshold=threshold, min_kept=min_kept, align_corners=align_corners,
-            ignore_index=ignore_index, gathered=gathered,
+            logits, _checked(target, logits.shape[1], ignore_index), threshold=threshold, min_kept=min_kept,
+            align_corners=align_corners, ignore_index=ignore_index, gathered=gathered,
         )  # fmt: skip
     deterministic = torch.are_deterministic_algorithms_enabled()
     losses = _map_operator(logits, target, None, align_corners, ignore_index, deterministic)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, check_normalizer, check_size, check_tensor, outside_autocast
+from ._derivatives import first_only, scaled
 from .cpu import upsample_mse as cpu
 from .cutmix import check_boxes
 from .gpu import upsample_mse as gpu
@@ -61,10 +62,10 @@ def _setup_context(ctx, inputs, output):
     ctx.dtype = inputs[0].dtype
 
 
+@first_only("upsample_mse")
 def _backward(ctx, upstream, _):
     (gradient,) = ctx.saved_tensors
-    scaled = torch.empty_like(gradient, dtype=ctx.dtype)
-    return torch.mul(gradient, upstream, out=scaled), *[None] * 8
+    return scaled(gradient, upstream, ctx.dtype), *[None] * 8
 
 
 _operator.register_autograd(_backward, setup_context=_setup_context)
@@ -93,7 +94,7 @@ def upsample_mse(
 
     Returns a scalar, float32 (float64 for float64 logits). The gradient is the same bits in every run on the CPU, and
     on a GPU where torch.use_deterministic_algorithms asks for it, which takes the memory of the upsampled logits.
-    Raises TypeError or ValueError naming the argument.
+    Raises TypeError or ValueError naming the argument, and RuntimeError in a backward pass with create_graph.
     """
     check_tensor("logits", logits, (None, None, None, None), FLOATS)
     if logits.numel() == 0:

@@ -65,11 +65,11 @@ def _one(
         size = 2 * radius + 1
         return cv2.GaussianBlur(image, (size, size), sigma, dst=blurred, borderType=cv2.BORDER_REFLECT_101)
 
-    if sigma and not blur_last:
+    if sigma > 0 and not blur_last:
         image = blur(image)
     if not np.array_equal(matrix, _IDENTITY):
         image = cv2.transform(image, matrix, dst=coloured)
-    if sigma and blur_last:
+    if sigma > 0 and blur_last:
         image = blur(image)
     wide[...] = image
     cv2.transform(wide, normalise, dst=out)
@@ -85,8 +85,8 @@ def photometric(
     blur_last: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Arguments as in `semiseg.kernels.photometric`, with `deviation` 0 where nothing is blurred and `mean` and
-    `std` as tensors (3,)."""
+    """Arguments as in `semiseg.kernels.photometric`, with `deviation` not above 0 where nothing is blurred and `mean`
+    and `std` as tensors (3,)."""
     batch, height, width, _ = images.shape
     images = images.contiguous()
     if cv2 is None:

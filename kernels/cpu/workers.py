@@ -48,14 +48,16 @@ if hasattr(os, "register_at_fork"):
 def over(count: int, work: Callable[[slice], Result]) -> list[Result]:
     """Results of `work` for slices of [0, count), in order, from several threads if there is one for each.
 
-    `work` records no gradient. What it raises, this raises.
+    `work` records no gradient, and is in inference mode where the caller is. What it raises, this raises.
     """
     threads = torch.get_num_threads()
     if threads == 1 or count < threads:
         return [work(slice(0, count))]
 
+    inference = torch.is_inference_mode_enabled()
+
     def alone(part: slice) -> Result:
-        with torch.no_grad():
+        with torch.inference_mode(inference), torch.no_grad():
             return work(part)
 
     return list(_pool(threads).map(alone, cuts(count, max(1, count // (SHARES * threads)))))

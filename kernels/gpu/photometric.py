@@ -118,7 +118,7 @@ def photometric(
     blur_last: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Arguments as in `semiseg.kernels.photometric`, with `deviation` 0 where nothing is blurred."""
+    """Arguments as in `semiseg.kernels.photometric`, with `deviation` not above 0 where nothing is blurred."""
     batch, height, width, _ = images.shape
     images, matrix = images.contiguous(), fixed_point(matrix).contiguous()
     if blur_last:

@@ -102,7 +102,8 @@ def _loss(
         scale = tl.where(valid, scale, 0.0)
         loss *= scale
     loss = tl.where(valid, loss, 0.0)
-    # No class has a probability in an ignored pixel.
+    # No class has a probability in an ignored pixel, and every one has NaN where the target is none.
+    normalizer = tl.where(target < 0, float("nan"), normalizer)
     normalizer = tl.where(valid, normalizer, float("inf"))
     # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
     y, x = tl.minimum(y, full_height - 1), tl.minimum(x, full_width - 1)
@@ -146,7 +147,7 @@ def _gather(
     """Gradient of NODES nodes of one class of one image, summed in a fixed order over the pixels around each node.
 
     Interpolates like `_loss` to the last bit, so that no probability exceeds 1. lse in units of ln 2, infinite
-    where ignored.
+    where ignored, NaN where the target is no class.
     """
     program = tl.program_id(0)
     plane = (program // programs_per_plane).to(tl.int64)
@@ -183,7 +184,7 @@ def _gather(
             normalizer = tl.load(lse + first_place + place, mask=inside, other=float("inf"))
             valid = inside & (target != ignore_index)
             # A pixel that takes nothing from the node has no value here, and must not overflow.
-            difference = tl.exp2(tl.minimum(value - normalizer, 0.0))
+            difference = tl.exp2(tl.minimum(value - normalizer, 0.0, propagate_nan=tl.PropagateNan.ALL))
             difference = tl.where(valid & (target == label), difference - 1, difference)
             if weight is not None:
                 scale = tl.load(weight + first_place + place, mask=valid, other=0.0)
@@ -202,7 +203,7 @@ def cross_entropy(
     gradient: Tensor | None = None,
     deterministic: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """As its namesake for the CPU, except that the loss of a target that is no class is NaN."""
+    """As its namesake for the CPU, except that loss and gradient of a target that is no class are NaN."""
     batch, classes, *low = logits.shape
     full = tuple(target.shape[1:])
     check_positions("logits", low, full)

@@ -40,14 +40,14 @@ def cut_windows(
     result = empty.expand(len(places), size, size, channels).contiguous()
     for window, place in zip(result, places.tolist()):
         start, stride, y0, x0, rows, columns, step, y, x, height, width, top, left, flip = place
-        if not (height and width):
+        if height < 1 or width < 1:
             continue
         index = start + ((y0 + torch.arange(rows)[:, None]) * stride + x0 + torch.arange(columns)) * channels
         source = pixels[(index[..., None] + torch.arange(channels)).to(pixels.device)].double()
         down = weights(y, height, step, rows, filter, pixels.device)
         across = weights(x, width, step, columns, filter, pixels.device)
-        levels = torch.einsum("yi,ijc,xj->yxc", down, source, across).round().clamp(0, 255).to(torch.uint8)
-        window[top : top + height, left : left + width] = levels
+        levels = torch.einsum("yi,ijc,xj->yxc", down, source, across).round().nan_to_num(0).clamp(0, 255)
+        window[top : top + height, left : left + width] = levels.to(torch.uint8)
         if flip:
             window.copy_(window.flip(1))
     return result if channels == 3 else result[..., 0]

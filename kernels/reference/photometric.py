@@ -14,12 +14,13 @@ SIGMA = 1.1
 
 def gaussian_taps(deviation: Tensor, radius: int) -> Tensor:
     """(B,) standard deviations -> (B, radius + 1) int32: 256 times the Gaussian at the distances 0 to `radius`, which
-    sums to 1 over both sides. 256, 0, 0 ... where it is 0.
+    sums to 1 over both sides. 256, 0, 0 ... where it is not above 0.
 
     Sums from the far end are rounded, as OpenCV does, not the taps: the shape is kept, however small they are.
     """
     distance = torch.arange(radius, -1, -1, dtype=torch.float64, device=deviation.device)
-    gaussian = torch.exp(-0.5 * (distance / deviation.double().clamp(min=1e-3)[:, None]) ** 2)
+    deviation = deviation.double().nan_to_num(0).clamp(min=1e-3)
+    gaussian = torch.exp(-0.5 * (distance / deviation[:, None]) ** 2)
     share = gaussian[:, :-1] / (2 * gaussian[:, :-1].sum(1, keepdim=True) + 1)
     sums = (256 * share).cumsum(1).round().int()
     return torch.cat([256 - 2 * sums[:, -1:], sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1])).flip(1)], 1)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .upsample import upsample_wide
 
+NOTHING = -100
+"""No class, for torch."""
+
 
 def upsample_cross_entropy(
     logits: Tensor,
@@ -22,12 +25,19 @@ def upsample_cross_entropy(
     reduction: str = "mean",
     deterministic: bool = False,
 ) -> Tensor:
-    """Interpolate, then cross-entropy. Arguments as in `semiseg.kernels.upsample_cross_entropy`."""
+    """Interpolate, then cross-entropy. Arguments as in `semiseg.kernels.upsample_cross_entropy`.
+
+    A target that is no class makes the loss and its gradient NaN on all devices.
+    """
     target = target.long()
+    valid = valid_pixels(target, ignore_index)
+    known = (target >= 0) & (target < logits.shape[1])
     full = upsample_wide(logits, tuple(target.shape[-2:]), align_corners)
-    losses = F.cross_entropy(full, target, ignore_index=ignore_index, reduction="none")
-    if pixel_weight is not None:
-        losses = losses * pixel_weight.detach().to(losses.dtype)
+    some_class = torch.where(known, target, 0).masked_fill(~valid, NOTHING)
+    losses = F.cross_entropy(full, some_class, ignore_index=NOTHING, reduction="none")
+    # Ignored pixels and wrong targets are a matter of the weight, so that loss and gradient say the same.
+    weight = torch.ones_like(losses) if pixel_weight is None else pixel_weight.detach().to(losses.dtype)
+    losses = losses * torch.where(valid, torch.where(known, weight, torch.nan), 0)
     if reduction == "none":
         return losses
     if reduction == "sum":

@@ -34,6 +34,21 @@ def test_float32_is_float32_whatever_the_process_allows(device):
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
+def test_it_says_what_serves_an_operator(device):
+    served = {result.operator.split()[0]: result.implementation for result in check.check(device, torch.float32)}
+    kernel = check.has_kernels(device)
+    usual = "triton" if kernel else "cpu"
+    exceptions = {
+        "cut_windows": "triton" if kernel else "plain",
+        "depthwise_conv2d": "plain" if kernel else "cpu",
+        "upsample": "triton" if kernel else "torch",
+        "upsample_conv2d": "torch",
+    }
+    assert served == dict.fromkeys(served, usual) | exceptions
+    for operator, implementation in served.items():
+        assert check.has_kernel(operator, device) == (implementation == "triton")
+
+
 def wrong(results):
     return {result.operator: result.problem for result in results if result.problem}
 

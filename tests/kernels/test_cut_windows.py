@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interpreter import INTERPRETED
 
 from semiseg import kernels
-from semiseg.kernels import reference
+from semiseg.kernels import _dispatch, reference
 from semiseg.kernels.cut_windows import COLUMNS, FILTERS
 
 DENOMINATOR = 1024
@@ -109,18 +109,40 @@ def test_labels_are_the_source_pixel_that_holds_the_centre(device, height, width
     assert np.array_equal(ours, expected[:, ::-1] if flip else expected)
 
 
-def test_what_lies_outside_of_the_buffer_is_read_as_0(device):
-    """By the kernel, whose indices are of 64 bits; the definition raises."""
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({"start": 1 << 33}, 0),
+        ({"start": -1 << 33}, 0),
+        ({"start": 1}, 15),
+        ({"source_height": 5, "offset_y": 1}, 12),
+        ({"source_width": -1}, 16),
+        ({"pad_y": 1}, 12),
+        ({"pad_x": -1}, 12),
+        ({"height": 5}, 16),
+    ],
+)
+def test_a_row_that_leaves_pixels_or_the_window(change, seen, device, monkeypatch):
+    """The kernel, whose indices are of 64 bits, reads 0 there, or elsewhere; where the host may wait, it raises."""
     pixels = torch.full((48,), 7, dtype=torch.uint8, device=device)
-    place = place_of(4, 4, 1024)
-    rows = torch.tensor([[one[name] for name in COLUMNS] for one in (place, place | {"start": 1 << 33})], device=device)
+    place = place_of(4, 4, 1024, size=4)
+    rows = torch.tensor([[one[name] for name in COLUMNS] for one in (place, place | change)], device=device)
     if INTERPRETED or device.type == "cuda":
         inside, outside = kernels.cut_windows(pixels, rows, 4, filter="nearest")
         assert (inside == 7).all()
-        assert (outside == 0).all()
-    else:
-        with pytest.raises(IndexError):
-            kernels.cut_windows(pixels, rows, 4, filter="nearest")
+        assert (outside == 7).all(2).sum() == seen
+        monkeypatch.setattr(_dispatch, "DEBUG", True)
+    with pytest.raises(ValueError, match=r"places leave pixels of 48 bytes or windows of 4 in row 1: start"):
+        kernels.cut_windows(pixels, rows, 4, filter="nearest")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")
+@pytest.mark.parametrize("filter", FILTERS)
+def test_what_lies_beyond_the_region_is_not_looked_at(filter, device):
+    """Whatever is seen there, it is no error."""
+    place = place_of(4, 4, 1024, size=9, height=9, width=9)
+    window = cut([image(4, 4)], [place], device, 9, filter=filter)[0]
+    assert np.array_equal(window[:4, :4], image(4, 4))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +152,9 @@ def test_what_lies_outside_of_the_buffer_is_read_as_0(device):
         ({"places": torch.zeros(2, 13, dtype=torch.int64)}, ValueError, r"places must have shape \(\*, 14\)"),
         ({"places": torch.zeros(2, 14, dtype=torch.int32)}, TypeError, "places must be one of torch.int64"),
         ({"size": 0}, ValueError, "size must be at least 1, not 0"),
+        ({"size": (4, 4)}, TypeError, r"size must be an integer, not \(4, 4\)"),
+        ({"channels": 3.0}, TypeError, "channels must be an integer, not 3.0"),
+        ({"fill": 0}, TypeError, "fill must be three grey levels"),
         ({"channels": 2}, ValueError, "channels must be 1 or 3, not 2"),
         ({"filter": "area"}, ValueError, "filter must be one of nearest, linear, antialiased, cubic, not 'area'"),
         ({"fill": (0, 0)}, ValueError, "fill must be three grey levels"),

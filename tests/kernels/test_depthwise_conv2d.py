@@ -112,8 +112,10 @@ def test_autocast_casts_both_as_it_does_for_convolutions(device):
     x, weight = problem(device=device)
     with torch.autocast(device.type, torch.bfloat16):
         ours, plain = (function(x, weight, **DILATED) for function in (depthwise_conv2d, reference.depthwise_conv2d))
+        narrow = depthwise_conv2d(x.bfloat16(), weight, **DILATED)
     assert ours.dtype == torch.bfloat16
     assert torch.equal(ours, plain)
+    assert torch.equal(ours, narrow)
     gradients = torch.autograd.grad(ours.float().square().sum(), [x, weight])
     assert [gradient.dtype for gradient in gradients] == [torch.float32] * 2
 
@@ -192,10 +194,11 @@ def test_it_compiles_as_one_graph_and_runs_on_fake_tensors(device):
         ({"weight": torch.zeros(5, 5, 3, 3)}, ValueError, r"weight must have shape \(5, 1"),
         ({"weight": torch.zeros(5, 1, 3, 5)}, ValueError, "square kernel"),
         ({"weight": torch.zeros(5, 1, 3, 3, dtype=torch.int64)}, TypeError, "weight must be one of"),
+        ({"weight": torch.zeros(5, 1, 3, 3).bfloat16()}, TypeError, "weight must be one of torch.float32, not"),
         ({"stride": 0}, ValueError, "stride 0"),
         ({"stride": (1, 1)}, TypeError, "stride must be an integer, not"),
         ({"dilation": 1.0}, TypeError, "dilation must be an integer, not"),
-        ({"padding": "same"}, TypeError, "padding must be an integer or two, not"),
+        ({"padding": "same"}, TypeError, "padding must be an integer, not"),
         ({"dilation": -1}, ValueError, "dilation -1"),
         ({"padding": (1, -1)}, ValueError, "padding"),
         ({"padding": (1, 1, 1)}, ValueError, "padding"),

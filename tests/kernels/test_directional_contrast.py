@@ -348,6 +348,18 @@ def test_wrong_arguments_are_named(name, value, error):
         directional_contrast(**(arguments | {name: value}))
 
 
+def test_torch_func_goes_through_the_definition_however_many_scores_there_are(device, monkeypatch):
+    monkeypatch.setattr(sys.modules["semiseg.kernels.reference.directional_contrast"], "LARGEST_SCORES", 10)
+    arguments = problem(rows=30, bank=29, channels=300, device=device)
+    feat1 = arguments.pop("feat1").requires_grad_()
+
+    def total(feat1):
+        return sum(directional_contrast(feat1, **arguments, threshold=0.3))
+
+    (exact,) = torch.autograd.grad(total(feat1), feat1)
+    torch.testing.assert_close(torch.func.grad(total)(feat1.detach()), exact)
+
+
 @pytest.mark.parametrize("block_rows", [1, 7, 100])
 def test_the_definition_in_blocks_equals_the_whole(block_rows):
     """What other devices take where the score matrix would not fit."""

@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from semiseg import kernels
+from semiseg.kernels import _dispatch
 
 
 def calls(device, seed=0):
@@ -165,6 +167,14 @@ def test_autocast_changes_nothing(name, device):
         torch.testing.assert_close(one, other)
 
 
+def test_shapes_alone_are_enough():
+    logits = torch.empty(2, 5, 4, 3, device="meta", requires_grad=True)
+    target = torch.empty(2, 16, 12, dtype=torch.uint8, device="meta")
+    kernels.upsample_cross_entropy(logits, target).backward()
+    assert logits.grad.shape == logits.shape
+    assert kernels.upsample_conv2d(logits, torch.empty(7, 5, 3, 3, device="meta"), (9, 8)).shape == (2, 7, 9, 8)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_default_dtype_changes_nothing(name, device):
     function, tensors, differentiable = calls(device)[name]
@@ -197,6 +207,124 @@ def test_operators_pass_torchs_own_checks(name, device):
     assert reached
     for operator, arguments in reached:
         torch.library.opcheck(operator, arguments)
+
+
+DIFFERENTIABLE = [name for name, (_, _, differentiable) in calls("cpu").items() if differentiable]
+LINEAR = {"cutmix", "upsample", "upsample channels-last"}
+
+
+def cubed(name, device, seed=0):
+    """A scalar function of the leaves of a call that is curved even where the operator is linear, and the leaves."""
+    function, tensors, differentiable = calls(device, seed)[name]
+    leaves, others = tensors[:differentiable], tensors[differentiable:]
+
+    def total(*leaves):
+        outputs = function(*leaves, *(other.to(leaves[0].dtype) for other in others))
+        return sum(output.pow(3).sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+    return total, leaves
+
+
+def in_float64(tensors):
+    return [tensor.double().requires_grad_() for tensor in tensors]
+
+
+def close(ours, exact):
+    """In single precision."""
+    for one, true in zip(ours, exact, strict=True):
+        assert (one.double() - true).norm() <= 2e-4 * true.norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_forward_mode_is_right(name, device):
+    total, leaves = cubed(name, device)
+    tangents = cubed(name, device, seed=1)[1]
+    exact = in_float64(leaves)
+    gradients = torch.autograd.grad(total(*exact), exact)
+    expected = [sum((gradient * tangent).sum() for gradient, tangent in zip(gradients, tangents))]
+    close([torch.func.jvp(total, tuple(leaves), tuple(tangents))[1]], expected)
+    with forward_ad.dual_level():
+        result = total(*map(forward_ad.make_dual, leaves, tangents))
+        close([forward_ad.unpack_dual(result).tangent], expected)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_torch_func_has_second_derivatives(name, device):
+    total, leaves = cubed(name, device)
+    tangents, places = tuple(cubed(name, device, seed=1)[1]), tuple(range(len(leaves)))
+    gradients, curved = torch.func.jvp(torch.func.grad(total, places), tuple(leaves), tangents)
+    exact = in_float64(leaves)
+    expected = torch.autograd.grad(total(*exact), exact, create_graph=True)
+    close(gradients, [gradient.detach() for gradient in expected])
+    close(curved, torch.autograd.grad(expected, exact, [tangent.double() for tangent in tangents]))
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_a_second_derivative_is_right_or_an_error(name, device):
+    """Of leaves that are what a network makes of its weights, as for a gradient penalty: torch would say nothing."""
+    total, leaves = cubed(name, device)
+
+    def curved(weights):
+        made = [2 * weight for weight in weights]
+        gradients = torch.autograd.grad(total(*made), made, create_graph=True)
+        return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), weights)
+
+    exact = curved(in_float64(leaves))
+    weights = [leaf.requires_grad_() for leaf in leaves]
+    if name in LINEAR:
+        close(curved(weights), exact)
+    else:
+        operator = name.split()[0].replace("ohem_", "")
+        with pytest.raises(RuntimeError, match=f"{operator} has first derivatives only: .* no create_graph"):
+            curved(weights)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_forward_mode_through_a_backward_pass_alone_is_an_error(name, device):
+    function, tensors, differentiable = calls(device)[name]
+    leaves = fresh(tensors, differentiable)
+    output = function(*leaves)
+    output = output[0] if isinstance(output, tuple) else output
+    if _dispatch.on_device(device, name.split()[0]) == "torch":
+        pytest.skip("torch's own on the CPU")
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no tangents"):
+        torch.autograd.grad(output, leaves[0], forward_ad.make_dual(*torch.ones(2, *output.shape, device=device)))
+
+
+# torch.func knows no memory format.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "upsample channels-last"])
+def test_a_batch_of_calls_is_the_calls_one_by_one(name, device):
+    function, _, differentiable = calls(device)[name]
+    several = [calls(device, seed)[name][1] for seed in (0, 1, 2)]
+    alone = [results(function, fresh(tensors, differentiable), differentiable) for tensors in several]
+    leaves = fresh(map(torch.stack, zip(*several)), differentiable)
+    together = results(torch.func.vmap(function), leaves, differentiable)
+    for ours, true in zip(together, map(torch.stack, zip(*alone)), strict=True):
+        torch.testing.assert_close(ours, true)
+
+
+def test_transformations_compile(device):
+    total, leaves = cubed("upsample_cross_entropy", device)
+    tangents = cubed("upsample_cross_entropy", device, seed=1)[1]
+
+    def transformed(leaf, tangent):
+        return torch.func.jvp(torch.func.grad(total), (leaf,), (tangent,))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+    for ours, true in zip(compiled(*leaves, *tangents), transformed(*leaves, *tangents), strict=True):
+        torch.testing.assert_close(ours, true)
+
+
+@pytest.mark.parametrize("name", sorted(LINEAR - {"upsample channels-last"}))
+def test_the_gradients_of_linear_operators_pass_torchs_own_checks(name, device):
+    function, tensors, _ = calls(device)[name]
+    boxes = torch.tensor([[[1, 1, 7, 6]], [[0, 2, 5, 8]]], device=device)
+    gradient = function(*tensors).detach().requires_grad_()
+    arguments = (gradient, boxes) if name == "cutmix" else (gradient, 4, 3, True, False)
+    if _dispatch.on_device(device, name) == "torch":
+        pytest.skip("torch's own on the CPU")
+    torch.library.opcheck(getattr(torch.ops.semiseg, f"{name}_backward"), arguments)
 
 
 def test_whole_graph_compiles(device):

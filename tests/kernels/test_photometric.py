@@ -149,6 +149,19 @@ def test_one_sigma_serves_all_images(device):
     assert not torch.equal(one, photometric(images, matrix, blur, MEAN, STD, radius=3))
 
 
+@pytest.mark.parametrize("blur_last", [False, True])
+@pytest.mark.usefixtures("library")
+def test_a_sigma_that_is_not_above_0_blurs_nothing(blur_last, device):
+    images, matrix, _ = problem(device, 5)
+    sigma = torch.tensor([0.0, -1.0, math.nan, math.nan, 0.8], device=device)
+    blur = torch.tensor([True, True, True, False, True], device=device)
+    sharp = torch.tensor([False, False, False, False, True], device=device)
+    for precision in (torch.float32, torch.float64):
+        options = {"radius": 3, "blur_last": blur_last, "dtype": precision}
+        ours = photometric(images, matrix, blur, MEAN, STD, sigma=sigma, **options)
+        assert torch.equal(ours, photometric(images, matrix, sharp, MEAN, STD, sigma=0.8, **options))
+
+
 @pytest.mark.usefixtures("library")
 def test_halves_of_coefficients_round_alike(device):
     """Coefficients between two multiples of 1/1024 decide a level where three of them meet a bright pixel."""
@@ -216,7 +229,9 @@ def test_strided_images_and_an_empty_batch(device):
         ("sigma", torch.ones(4, dtype=torch.int32), TypeError),
         ("radius", 0, ValueError),
         ("radius", 31, ValueError),
+        ("radius", 2.5, TypeError),
         ("mean", (0.5, 0.5), ValueError),
+        ("mean", 0.5, TypeError),
         ("std", torch.ones(4), ValueError),
         ("dtype", torch.uint8, TypeError),
     ],

@@ -117,10 +117,15 @@ def test_equal_logits_give_class_zero_and_the_uniform_probability(device):
     torch.testing.assert_close(confidence, torch.full((1, 7, 7), 0.2, device=device))
 
 
-def test_the_last_of_256_classes_fits(device):
-    logits = torch.zeros(1, 256, 2, 2, device=device)
-    logits[:, 255] = 9
-    assert (pseudo_label(logits, (3, 3))[0] == 255).all()
+def test_the_last_of_255_classes_fits(device):
+    logits = torch.zeros(1, 255, 2, 2, device=device)
+    logits[:, 254] = 9
+    assert (pseudo_label(logits, (3, 3))[0] == 254).all()
+
+
+def test_no_label_is_that_of_an_ignored_pixel(device):
+    with pytest.raises(ValueError, match="1 to 255 classes"):
+        pseudo_label(torch.zeros(1, 256, 2, 2, device=device), (3, 3))
 
 
 def test_logits_far_apart_neither_overflow_nor_vanish(device):
@@ -178,12 +183,15 @@ def test_memory_stays_below_the_upsampled_logits(largest_allocation):
 @pytest.mark.parametrize(
     ("options", "error", "name"),
     [
-        ({"logits_a": torch.zeros(2, 300, 4, 4)}, ValueError, "logits_a"),
+        ({"logits_a": torch.zeros(2, 256, 4, 4)}, ValueError, "logits_a"),
         ({"logits_b": torch.zeros(2, 5, 4, 3)}, ValueError, "logits_b"),
         ({"logits_b": torch.zeros(2, 5, 4, 4, dtype=torch.float64)}, TypeError, "logits_b"),
         ({"boxes": torch.zeros(2, 1, 4)}, TypeError, "boxes"),
         ({"boxes": torch.zeros(1, 1, 4, dtype=torch.int64)}, ValueError, "boxes"),
         ({"size": (0, 4)}, ValueError, "size"),
+        ({"size": 20}, TypeError, r"size must be two integers \(height, width\), not 20"),
+        ({"size": (20.0, 24.0)}, TypeError, "size must be an integer, not 20.0"),
+        ({"size": (20, 24, 3)}, ValueError, "size"),
     ],
 )
 def test_wrong_arguments_are_named(options, error, name):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -119,6 +120,20 @@ def test_the_plain_definition_adds_its_gradient_up_in_float32(dtype):
     torch.testing.assert_close(ours.double(), exact, rtol=torch.finfo(dtype).eps, atol=0)
 
 
+def test_sizes_of_every_integer(device):
+    maps = random(1, 2, 4, 3, device=device)
+    for size in ([8, 9], torch.Size([8, 9]), np.array([8, 9]), (np.int32(8), np.int64(9))):
+        assert torch.equal(upsample(maps, size), upsample(maps, (8, 9)))
+
+
+@pytest.mark.usefixtures("cpu_implementation")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_a_size_may_be_a_shape_that_is_traced():
+    maps, like = random(1, 2, 4, 3), random(1, 1, 8, 9)
+    traced = torch.jit.trace(lambda maps, like: upsample(maps, like.shape[2:]), (maps, like))
+    assert torch.equal(traced(maps, like), upsample(maps, (8, 9)))
+
+
 def test_an_empty_batch(device):
     maps = torch.zeros(0, 3, 4, 4, device=device, requires_grad=True)
     full = upsample(maps, (8, 9))
@@ -134,6 +149,8 @@ def test_an_empty_batch(device):
         (torch.zeros(2, 3, 0, 4), (8, 8), ValueError, "maps"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), (8, 8), TypeError, "maps"),
         (torch.zeros(2, 3, 4, 4), (0, 8), ValueError, "size"),
+        (torch.zeros(2, 3, 4, 4), 8, TypeError, "size"),
+        (torch.zeros(2, 3, 4, 4), (8.0, 8.0), TypeError, "size"),
     ],
 )
 def test_wrong_arguments_are_named(maps, size, error, name):

@@ -108,6 +108,8 @@ def test_memory_stays_below_the_upsampled_logits(largest_allocation):
     [
         ({"logits": torch.zeros(2, 5, 4, 4, dtype=torch.int64)}, TypeError, "logits"),
         ({"num_classes": 4}, ValueError, "num_classes"),
+        ({"num_classes": 5.0}, TypeError, "num_classes"),
+        ({"ignore_index": 255.0}, TypeError, "ignore_index"),
         ({"target": torch.zeros(2, 8, 8)}, TypeError, "target"),
         ({"target": torch.zeros(1, 8, 8, dtype=torch.uint8)}, ValueError, "target"),
     ],

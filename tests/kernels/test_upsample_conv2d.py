@@ -66,7 +66,23 @@ def test_the_memory_format_is_kept(device, memory_format):
 def test_autocast_casts_both_as_it_does_for_convolutions(device):
     x, weight = problem(device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        assert upsample_conv2d(x, weight, (11, 13)).dtype == torch.bfloat16
+        for tensors in ((x, weight), (x.bfloat16(), weight), (x, weight.half())):
+            assert upsample_conv2d(*tensors, (11, 13)).dtype == torch.bfloat16
+        with pytest.raises(TypeError, match=r"weight must be one of torch\.float64"):
+            upsample_conv2d(x.double(), weight, (11, 13))
+
+
+def test_torch_func_goes_through_it(device):
+    x, weight = (tensor.detach() for tensor in problem(device=device))
+
+    def loss(function):
+        return lambda weight, x: function(x[None], weight, (11, 13)).square().sum()
+
+    ours, plain = (
+        torch.func.vmap(torch.func.grad(loss(function)), (None, 0))(weight, x)
+        for function in (upsample_conv2d, reference.upsample_conv2d)
+    )
+    torch.testing.assert_close(ours, plain)
 
 
 def test_it_compiles_as_one_graph_and_runs_on_fake_tensors(device):
@@ -95,6 +111,7 @@ def test_the_whole_of_the_upsampled_map_is_never_held(largest_allocation):
         ({"x": torch.zeros(2, 5, 7)}, ValueError, "x must have shape"),
         ({"x": torch.zeros(2, 5, 7, 7, dtype=torch.int64)}, TypeError, "x must be one of"),
         ({"weight": torch.zeros(4, 6, 3, 3)}, ValueError, "weight must have shape"),
+        ({"weight": torch.zeros(4, 5, 3, 3).bfloat16()}, TypeError, "weight must be one of torch.float32, not"),
         ({"weight": torch.zeros(4, 5, 2, 2)}, ValueError, "odd side"),
         ({"weight": torch.zeros(4, 5, 3, 1)}, ValueError, "square kernel"),
         ({"size": (0, 4)}, ValueError, "size must be two positive numbers"),

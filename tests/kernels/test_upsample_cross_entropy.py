@@ -166,9 +166,10 @@ def test_a_normalizer_of_no_pixels_gives_zero_with_zero_gradient(device):
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_ignored_pixels_do_not_count_whatever_their_weight(deterministic, device):
-    logits, target = problem(device=device)
+def test_ignored_pixels_do_not_count_whatever_their_weight(deterministic, precision, device):
+    logits, target = problem(dtype=precision, device=device)
     weight = torch.ones(target.shape, device=device)
     expected = run(upsample_cross_entropy, logits, target, pixel_weight=weight, deterministic=deterministic)
     weight[target == 255] = float("nan")
@@ -316,6 +317,7 @@ def test_mining_counts_over_the_whole_batch(device):
         ({"target": torch.zeros(2, 8, 8)}, TypeError, "target"),
         ({"pixel_weight": torch.zeros(2, 8, 7)}, ValueError, "pixel_weight"),
         ({"reduction": "avg"}, ValueError, "reduction"),
+        ({"ignore_index": 255.0}, TypeError, "ignore_index"),
         ({"normalizer": 3}, TypeError, "normalizer"),
         ({"normalizer": torch.ones(1)}, ValueError, "normalizer"),
         ({"normalizer": torch.tensor(3), "reduction": "sum"}, ValueError, "normalizer"),
@@ -327,24 +329,49 @@ def test_wrong_arguments_are_named(options, error, name):
         upsample_cross_entropy(**(arguments | options))
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("label", [5, -2, 2**32])
 @pytest.mark.parametrize("function", [upsample_cross_entropy, upsample_ohem_cross_entropy])
-def test_a_target_that_is_no_class_is_not_overlooked(function, label, device, monkeypatch):
+def test_a_target_that_is_no_class_is_not_overlooked(function, label, precision, device, monkeypatch):
     """Where the host must not wait, the loss tells."""
-    logits, target = problem(device=device)
+    logits, target = problem(dtype=precision, device=device)
     target[1, 2, 3] = label
     options = {"min_kept": 10} if function is upsample_ohem_cross_entropy else {}
-    if _dispatch.provider(logits) == "triton":
+    if device.type != "cpu" or _dispatch.provider(logits) == "triton":
         assert function(logits, target, **options).isnan()
         monkeypatch.setattr(_dispatch, "DEBUG", True)
     with pytest.raises(ValueError, match=f"target holds {label},"):
         function(logits, target, **options)
 
 
-@pytest.mark.parametrize(("name", "value"), [("threshold", 1.5), ("min_kept", -1)])
-def test_wrong_mining_arguments_are_named(name, value):
+@pytest.mark.parametrize("label", [5, -2])
+@pytest.mark.parametrize("options", [{}, {"deterministic": True}, {"reduction": "none"}])
+def test_where_the_loss_is_not_a_number_its_gradient_is_none_either(options, label, device):
+    logits, target = problem(device=device, low=(5, 7), full=(17, 25))
+    target[1, 2, 3] = label
+    functions = [reference.upsample_cross_entropy]
+    if _dispatch.provider(logits) == "triton":
+        functions.append(upsample_cross_entropy)
+    for function in functions:
+        loss, gradient = run(function, logits, target, **options)
+        assert loss.isnan().sum() == 1
+        wrong = gradient.isnan()
+        assert wrong[1, :, :2, :2].all()
+        assert wrong.sum() == wrong[1, :, :3, :3].sum()
+
+
+def test_the_look_at_the_target_passes_torchs_own_checks(device):
+    _, target = problem(device=device)
+    torch.library.opcheck(torch.ops.semiseg.checked_target, (target.to(torch.uint8), 3, 255))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [("threshold", 1.5, ValueError), ("min_kept", -1, ValueError), ("min_kept", 100.0, TypeError)],
+)
+def test_wrong_mining_arguments_are_named(name, value, error):
     logits, target = problem()
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(error, match=name):
         upsample_ohem_cross_entropy(logits, target, **({"min_kept": 1} | {name: value}))
 
 

@@ -14,6 +14,7 @@ from semiseg.kernels import (
     pseudo_label,
     upsample_confusion,
     upsample_cross_entropy,
+    upsample_ohem_cross_entropy,
 )
 from semiseg.kernels.cpu import workers
 
@@ -76,6 +77,30 @@ def test_operators_of_workers_are_single_threaded_and_record_nothing_those_of_ot
     assert seen == [2]
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_operators_work_in_inference_mode():
+    a, b, target, _ = inputs()
+    boxes = torch.tensor([[[3, 2, 20, 17]]] * 5)
+
+    def run():
+        return [
+            upsample_cross_entropy(a, target),
+            upsample_cross_entropy(a, target, reduction="none"),
+            upsample_ohem_cross_entropy(a, target, min_kept=40),
+            *pseudo_label(a, (37, 29)),
+            *mixed_pseudo_label(a, b, boxes, (37, 29)),
+            upsample_confusion(a, target, 5),
+        ]
+
+    with torch.inference_mode():
+        assert set(workers.over(8, lambda part: torch.is_inference_mode_enabled())) == {True}
+        ours = run()
+    assert set(workers.over(8, lambda part: torch.is_inference_mode_enabled())) == {False}
+    for one, true in zip(ours, run(), strict=True):
+        assert one.is_inference()
+        assert torch.equal(one, true)
+
+
 @pytest.mark.parametrize(("threads", "count"), [(1, 8), (2, 1)])
 def test_one_thread_or_too_few_images_stay_on_the_callers_thread(threads, count):
     torch.set_num_threads(threads)
@@ -125,3 +150,7 @@ def test_blocks_of_the_contrast_give_the_numbers_of_one_thread(with_gradient, mo
     torch.set_num_threads(2)
     for ours, true in zip(run(), alone, strict=True):
         torch.testing.assert_close(ours, true)
+    if not with_gradient:
+        with torch.inference_mode():
+            for ours, true in zip(run(), alone, strict=True):
+                torch.testing.assert_close(ours, true)

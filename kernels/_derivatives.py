@@ -1,0 +1,58 @@
+"""Derivatives that an operator does not have: asking for one raises.
+
+torch itself would say nothing. It takes what a backward function computes from saved tensors for constant, so that a
+second derivative lacks the curvature of the operator, and operators drop forward-mode tangents.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+def first_only(name: str) -> Callable[[Backward], Backward]:
+    """Of the backward function of operator `name`, which raises RuntimeError where its results shall be differentiated.
+
+    It does so at once: an error that waited in the graph would be passed by on the way to some of the leaves.
+    """
+
+    def decorate(backward: Backward) -> Backward:
+        @functools.wraps(backward)
+        def wrapper(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+            without_tangent(name, *upstream)
+            if torch.is_grad_enabled():  # it is where the caller said create_graph
+                raise _error(name, "create_graph")
+            return backward(ctx, *upstream)
+
+        return wrapper
+
+    return decorate
+
+
+def without_tangent(name: str, *upstream: Tensor | None) -> None:
+    """Raise RuntimeError if a gradient that comes to operator `name` carries a forward-mode tangent."""
+    if forward_ad._current_level < 0:
+        return
+    if any(isinstance(one, Tensor) and forward_ad.unpack_dual(one).tangent is not None for one in upstream):
+        raise _error(name, "tangents")
+
+
+def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
+    """`gradient` times the number `upstream`, rounded to `dtype` in the same pass."""
+    if gradient.dtype == dtype:
+        return gradient * upstream
+    return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
+
+
+def _error(name: str, what: str) -> RuntimeError:
+    return RuntimeError(
+        f"semiseg.kernels.{name} has first derivatives only: its backward pass takes no {what}. Call its namesake in "
+        f"semiseg.kernels.reference, pass float64, or differentiate by torch.func, which all have the others"
+    )
