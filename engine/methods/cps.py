@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -39,16 +38,9 @@ class CpsConfig(MethodConfig):
 
     weight: float = 1.5
     """Weight of the cross pseudo supervision."""
-    threshold: float = 0.0
-    """Labels count where the network that gives them gives them at least this probability; 0: all do, as published."""
     mean: Literal["joint", "separate"] = "joint"
     """joint: one mean over labelled and unlabelled pixels, as the published program; separate: the sum of the mean of
     either, as the paper writes it, twice as much for batches of equal size."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from MethodConfig.faults(self)
-        yield from self.bounded("threshold", 0, 1)
 
 
 class Cps(Method):
@@ -79,29 +71,21 @@ class Cps(Method):
         x2, u2 = self.branch2.logits_of_each(x, u)
         supervised = self.supervised(x1, target) + self.supervised(x2, target)
         if self.config.mean == "joint":
-            cps = self.cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]))
+            cps = cross_supervision(torch.cat([x1, u1]), torch.cat([x2, u2]), target.shape[-2:])
         else:
-            cps = self.cross_supervision(x1, x2) + self.cross_supervision(u1, u2)
+            cps = cross_supervision(x1, x2, target.shape[-2:]) + cross_supervision(u1, u2, target.shape[-2:])
         return self.summed({"supervised": supervised, "cps": cps})
-
-    def cross_supervision(self, logits1: Tensor, logits2: Tensor) -> Tensor:
-        """CE(p1, argmax p2) + CE(p2, argmax p1), means over all pixels; logits (B, C, h, w)."""
-        size, threshold = (self.crop, self.crop), self.config.threshold
-        label1, sure1 = pseudo_label(logits1.detach(), size, confidence=threshold > 0)
-        label2, sure2 = pseudo_label(logits2.detach(), size, confidence=threshold > 0)
-        return learnt(logits1, label2, sure2, threshold) + learnt(logits2, label1, sure1, threshold)
 
     def pseudo_labels(self, batch: Batch[Plain]) -> PseudoLabels:
         u = batch.unlabeled.image
-        label, sure = pseudo_label(self.branch1(u), (self.crop, self.crop))
-        kept = sure >= self.config.threshold if self.config.threshold else None
-        return PseudoLabels({"window": u}, label, kept, other=self.label(self.branch2(u)))
+        return PseudoLabels({"window": u}, self.label(self.branch1(u)), other=self.label(self.branch2(u)))
 
     def predictor(self) -> Network:
         return self.branch1
 
 
-def learnt(logits: Tensor, label: Tensor, sure: Tensor | None, threshold: float) -> Tensor:
-    """CE(p, label), a mean over all pixels, of which those count that the other network is sure of; logits
-    (B, C, h, w), label and probability (B, S, S)."""
-    return upsample_cross_entropy(logits, label, pixel_weight=(sure >= threshold).float() if threshold else None)
+def cross_supervision(logits1: Tensor, logits2: Tensor, size: torch.Size) -> Tensor:
+    """CE(p1, argmax p2) + CE(p2, argmax p1), means over all pixels; logits (B, C, h, w), `size` that of the crops."""
+    label1, _ = pseudo_label(logits1.detach(), size, confidence=False)
+    label2, _ = pseudo_label(logits2.detach(), size, confidence=False)
+    return upsample_cross_entropy(logits1, label2) + upsample_cross_entropy(logits2, label1)

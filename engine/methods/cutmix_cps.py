@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ...kernels import cutmix, mixed_pseudo_label, pseudo_label
+from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import Batch, Mixed
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .cps import learnt, published_switches
+from .cps import published_switches
 from .method import Method, MethodConfig, PseudoLabels, Setting
 
 
@@ -23,13 +22,6 @@ class CutMixCpsConfig(MethodConfig):
 
     weight: float = 1.0
     """Weight of the cross pseudo supervision."""
-    threshold: float = 0.0
-    """Labels count where the network that gives them gives them at least this probability; 0: all do, as published."""
-
-    def faults(self) -> Iterator[str]:
-        """What makes no sense, a line each, naming the field."""
-        yield from MethodConfig.faults(self)
-        yield from self.bounded("threshold", 0, 1)
 
 
 class CutMixCps(Method):
@@ -57,27 +49,26 @@ class CutMixCps(Method):
         x, target = batch.labeled.image, batch.labeled.target
         u, v, boxes = batch.unlabeled.image1, batch.unlabeled.image2, batch.unlabeled.boxes
         mixed = cutmix(u, v, boxes)
-        size, threshold = target.shape[-2:], self.config.threshold
         # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
         with torch.no_grad():
-            (label1, sure1), (label2, sure2) = (
-                mixed_pseudo_label(*branch.logits_of_each(u, v), boxes, size, confidence=threshold > 0)
+            label1, label2 = (
+                mixed_pseudo_label(*branch.logits_of_each(u, v), boxes, target.shape[-2:], confidence=False)[0]
                 for branch in (self.branch1, self.branch2)
             )
         mixed1, x1 = self.branch1.logits_of_each(mixed, x)
         mixed2, x2 = self.branch2.logits_of_each(mixed, x)
-        cps = learnt(mixed1, label2, sure2, threshold) + learnt(mixed2, label1, sure1, threshold)
+        cps = upsample_cross_entropy(mixed1, label2) + upsample_cross_entropy(mixed2, label1)
         supervised = self.supervised(x1, target) + self.supervised(x2, target)
         return self.summed({"supervised": supervised, "cps": cps})
 
     def pseudo_labels(self, batch: Batch[Mixed]) -> PseudoLabels:
         u, v = batch.unlabeled.image1, batch.unlabeled.image2
-        (one, sure), (other, _) = (
-            pseudo_label(torch.cat(branch.logits_of_each(u, v)), (self.crop, self.crop))
+        one, other = (
+            torch.cat([self.label(logits) for logits in branch.logits_of_each(u, v)])
             for branch in (self.branch1, self.branch2)
         )
-        views = {"window": u, "partner": v, "mixed": cutmix(u, v, batch.unlabeled.boxes)}
-        return PseudoLabels(views, one, sure >= self.config.threshold if self.config.threshold else None, other)
+        mixed = cutmix(u, v, batch.unlabeled.boxes)
+        return PseudoLabels({"window": u, "partner": v, "mixed": mixed}, one, other=other)
 
     def predictor(self) -> Network:
         return self.branch1

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils import _pytree as pytree
 
@@ -101,42 +100,6 @@ def test_a_ramp_of_no_term_is_refused(tiny, voc_root):
     recipe.check()
     with pytest.raises(UsageError, match=r"^--method.ramp: must be 0, as .* no terms of unlabelled images, is 0.5$"):
         recipe.replace(method=dataclasses.replace(recipe.method, ramp=0.5)).check()
-
-
-@pytest.mark.parametrize("name", ["cps", "cutmix_cps"])
-def test_labels_of_the_other_network_count_where_it_is_sure(tiny, random_batch, name):
-    """The mean over all pixels of the cross-entropy of those whose label has at least the probability asked for."""
-
-    def term(threshold):
-        method = made(tiny, name, {"threshold": threshold}, network="cps").double()
-        batch = pytree.tree_map(
-            lambda t: t.double() if t.is_floating_point() else t, random_batch(method.views.unlabeled)
-        )
-        return method, batch, method.losses(batch, 0.5)["cps"]
-
-    method, batch, of_all = term(0.0)
-    x, size = batch.labeled.image, batch.labeled.target.shape[-2:]
-
-    def full(logits):
-        return F.interpolate(logits, size, mode="bilinear", align_corners=True)
-
-    learners, teachers = [], []
-    for branch in (method.branch1, method.branch2):
-        if name == "cps":
-            learners.append(full(torch.cat(branch.logits_of_each(x, batch.unlabeled.image))))
-            teachers.append(learners[-1])
-        else:
-            u, v, boxes = batch.unlabeled.image1, batch.unlabeled.image2, batch.unlabeled.boxes
-            inside = reference.box_mask(boxes, size)[:, None]
-            learners.append(full(branch.logits_of_each(torch.where(inside, v, u), x)[0]))
-            teachers.append(torch.where(inside, *reversed([full(logits) for logits in branch.logits_of_each(u, v)])))
-    sure, label = zip(*(logits.softmax(1).max(1) for logits in teachers))
-    threshold = torch.cat(sure).median().item()
-    losses = [F.cross_entropy(learners[i], label[1 - i], reduction="none") for i in (0, 1)]
-    torch.testing.assert_close(of_all, losses[0].mean() + losses[1].mean())
-    expected = sum((losses[i] * (sure[1 - i] >= threshold)).mean() for i in (0, 1))
-    torch.testing.assert_close(term(threshold)[2], expected)
-    assert 0.2 * of_all < expected < 0.8 * of_all
 
 
 def test_settings_say_one_method(monkeypatch):
