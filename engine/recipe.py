@@ -174,16 +174,12 @@ class Recipe:
         for name in ("crop", "unlabeled_ratio", "steps", "head_width"):
             yield from require(getattr(self, name) >= 1, _flag(name), "must be at least 1", getattr(self, name))
         yield from require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
-        yield from require(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
         for name in ("lr", "backbone_lr", "weight_decay", "power"):
             yield from require(getattr(self, name) >= 0, _flag(name), "must not be negative", getattr(self, name))
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         betas = self.betas
         yield from require(all(0 <= beta < 1 for beta in betas), "--betas", "must be two numbers in [0, 1)", betas)
         yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)
-        yield from self.labeled.faults("--labeled.")
-        yield from self.unlabeled.faults("--unlabeled.", shared=self.views.windows > self.views.streams)
-        yield from self.sampling.faults("--sampling.")
         for name, parts in (
             ("--emulate-processes", self.emulate_processes),
             ("--sampling.shared-draws", self.sampling.shared_draws),
@@ -202,13 +198,14 @@ class Recipe:
         yield from self.runtime.faults()
 
     def network_faults(self) -> Iterator[str]:
-        """What is wrong with the network, or does not go together with its images."""
+        """What is wrong with the network, with its images, or does not go together."""
         try:
             check_pair(self.network, self.backbone)
         except UsageError as error:
             yield f"--backbone: {error}"
             return
         encoder = self.encoder
+        yield from self.drawing().faults()
         yield from self.evaluation.faults(least=encoder.least, multiple=encoder.multiple)
         if self.crop < encoder.least:
             yield f"--crop: must be at least {encoder.least} for {self.backbone}, is {self.crop}"

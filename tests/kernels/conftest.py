@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+
 from interpreter import INTERPRETED, hurry
 
 UNIT = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}

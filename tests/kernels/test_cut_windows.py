@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from interpreter import INTERPRETED
 
+from interpreter import INTERPRETED
 from semiseg import kernels
 from semiseg.kernels import _dispatch, reference
 from semiseg.kernels.cut_windows import COLUMNS, FILTERS

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 import torch
-from interpreter import INTERPRETED
 
+from interpreter import INTERPRETED
 from semiseg.kernels import photometric
 
 CPU = sys.modules["semiseg.kernels.cpu.photometric"]

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpreter import INTERPRETED
 
+from interpreter import INTERPRETED
 from semiseg.kernels import _dispatch, reference, upsample_cross_entropy, upsample_ohem_cross_entropy
 
 EXAMPLES, LONGEST, THRESHOLDS = (8, 12, [0.3]) if INTERPRETED else (30, 30, [0.0, 0.3, 0.7, 1.0])
