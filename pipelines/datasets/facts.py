@@ -14,7 +14,7 @@ from ..decode import UPRIGHT
 from ..documents import read_sealed, sealed
 from ..watch import Mark, Stamp, hash_of
 
-VERSION = 5
+VERSION = 6
 IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
 """What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
 theirs is named by the `Remap`."""
@@ -22,7 +22,7 @@ ROLES = IMAGES, MASKS, RECOLOURED
 Key = tuple[str, str]
 """What a file was decoded as, and its path: the same file may be a picture and a mask."""
 
-_TYPES = (int,) * 6 + (str, bool, bool, dict, dict)
+_TYPES = (int,) * 6 + (str, bool, bool, bool, dict, dict)
 _VALUES = {str(value) for value in range(256)}
 _COLOUR = re.compile("[0-9a-f]{6}")
 
@@ -75,11 +75,13 @@ class Facts:
     counts: dict[str, int] = field(default_factory=dict)
     """Of a mask: the pixels of each class index."""
     colours: dict[str, str] = field(default_factory=dict)
-    """Of an indexed mask: the colour of each index that it uses, as hex digits."""
+    """Of an indexed mask: the colour of each index that it uses, as hex digits; of one in colour, of each place."""
     palette: str | None = None
     """A name for the palette of an indexed mask."""
     bits: bool = False
     """Whether the mask has a single bit, whose colours nobody chose."""
+    coloured: bool = False
+    """Whether the mask is in colour: what classes it shows, only a class list with colours can say."""
 
     @property
     def mark(self) -> Mark:
@@ -135,7 +137,8 @@ def _facts(values: dict[str, Any]) -> Facts:
     if facts.stored is not None:
         facts.stored = Copy(**facts.stored)
     sides, counts, colours = (facts.height, facts.width), facts.counts, facts.colours
-    plain = (*facts.stamp, *sides, facts.orientation, facts.hash, facts.first, facts.bits, counts, colours)
+    flags = facts.first, facts.bits, facts.coloured
+    plain = (*facts.stamp, *sides, facts.orientation, facts.hash, *flags, counts, colours)
     good = (
         tuple(map(type, plain)) == _TYPES
         and all(0 < side < 2**31 for side in sides)

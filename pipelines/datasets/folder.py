@@ -27,6 +27,8 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What folders directly below the images' mean; any other is part of the training pool."""
+CLASS_LISTS = "classes.txt", "labelmap.txt"
+"""The second is what CVAT exports."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
 
@@ -60,7 +62,7 @@ def find(
     val_list = val_list or _existing(root / "val.txt")
     if image_folder is None and train_list is None:
         raise UsageError(f"{root} has no images: put them in {root / IMAGE_FOLDERS[0]} or pass --files.images FOLDER")
-    class_list = classes or root / "classes.txt"
+    class_list = classes or next((f for name in CLASS_LISTS if (f := root / name).is_file()), root / CLASS_LISTS[0])
     if not class_list.is_file():
         raise UsageError(f"the class list {class_list} does not exist: write it, one class name a line, value 0 first")
     names, palette = read_classes(class_list)

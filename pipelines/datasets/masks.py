@@ -1,4 +1,4 @@
-"""A mask from its file: class indices, and the colours that an indexed one shows them in."""
+"""A mask from its file: class indices and the colours that an indexed one shows them in, or colours alone."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ _PHOTOMETRIC_TAG = 262
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PGM = re.compile(rb"(?P<before>P[25](?:" + _GAP + rb"\d+){2}" + _GAP + rb")(?P<white>[1-9]\d{0,4})(?=\s)")
 """The header of a gray PNM up to its white."""
+_COLOURS_CURE = "convert colours to class indices (8-bit gray or palette PNG)"
+_SHOWN = 8
 _ANEW = "export it anew as PNG, with the class index of each pixel: converting this file keeps the changed values"
 
 
@@ -57,6 +59,8 @@ class Mask:
     """Of an indexed mask; black and white of one with a single bit."""
     bits: bool = False
     """Whether the palette is that of a single bit: nobody chose its colours."""
+    coloured: bool = False
+    """Whether the file has colours for its values, which are but places in `palette`."""
 
     @property
     def stored(self) -> np.ndarray:
@@ -86,12 +90,12 @@ def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
         if image.format == "PNG" and png_header(data) == (8, 0) and "transparency" not in image.info:
             return Mask(turned(decoded(data, LABEL), orientation), orientation, True)
         load(image, data)
-        if len(image.getbands()) > 1:
-            text = f"has {len(image.getbands())} channels ({image.mode}) where a mask has one"
-            raise Refusal("colours", text, _channel_cure(image))
-        values = _indices(image, data)
+        coloured = len(image.getbands()) > 1
+        values, colours = _by_place(image, data) if coloured else (_indices(image, data), ())
         if image.format != "TIFF":  # which Pillow turns by itself
             values = turned(values, orientation)
+        if coloured:
+            return Mask(values, orientation, False, colours, coloured=True)
         if image.mode == "1":
             return Mask(values, orientation, False, (WHITE, BLACK) if _white_is_zero(image) else (BLACK, WHITE), True)
         palette = image.getpalette("RGB") if image.mode == "P" else None
@@ -117,25 +121,33 @@ def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
     return None
 
 
-def by_colour(mask: Indexed, classes: tuple[Colour, ...]) -> Remap | None:
-    """How the indices of a mask become those of the classes whose colours they show; None where one is no class's,
-    or that of two."""
-    known = {VOID: IGNORE} | {colour: value for value, colour in enumerate(classes)}
+def by_colour(mask: Indexed, classes: tuple[Colour | None, ...]) -> Remap | list[Colour]:
+    """How the indices of a mask become those of the classes whose colours they show, or the colours that are no
+    class's, or those of two."""
+    known = {VOID: IGNORE} | {colour: value for value, colour in enumerate(classes) if classes.count(colour) == 1}
+    if strange := sorted(set(mask.colours.values()) - known.keys()):
+        return strange
     table = np.arange(256, dtype=np.uint8)
     for index, colour in mask.colours.items():
-        value = known.get(colour)
-        if value is None or classes.count(colour) > 1:
-            return None
-        table[index] = value
+        table[index] = known[colour]
     name = hashlib.blake2b(table.tobytes(), digest_size=6).hexdigest()
     return Remap(
         name=f"colours-{name}",
-        values="indices of palettes that differ",
+        values="colours",
         reason="each colour is a class's",
         table=table.tobytes(),
         largest=IGNORE,
         cure="",
     )
+
+
+def of_no_class(mask: Indexed, strange: Sequence[Colour]) -> tuple[str, str]:
+    """What to say of a mask in colours that are no class's, and the cure."""
+    shown = ", ".join(map(_hex, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
+    text = f"is in colour and shows {shown}, which the class list gives no class, or two"
+    gray = all(red == green == blue for red, green, blue in mask.colours.values())
+    convert = "save one channel as 8-bit gray PNG, if it is class indices" if gray else _COLOURS_CURE
+    return text, f"give each class its colour in the class list (tab, #rrggbb), or {convert}"
 
 
 def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed, str] | None:
@@ -175,6 +187,23 @@ def _lossy(image: Image.Image, data: bytes) -> str:
     if image.format == "TIFF" and compression not in LOSSLESS_TIFF:
         return f"a TIFF file compressed by {compression}"
     return ""
+
+
+def _by_place(image: Image.Image, data: bytes) -> tuple[np.ndarray, tuple[Colour, ...]]:
+    """A mask in colour: for each pixel the place of its colour among those of the mask, and these, sorted. Raises
+    `Refusal` for channels that are no colours of 8 bits, for pixels that let another colour through, and for more
+    colours than there are classes."""
+    opaque = image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)
+    plain = opaque or (image.mode == "RGB" and "transparency" not in image.info)
+    text, cure = f"has {len(image.getbands())} channels ({image.mode}) where a mask has one", _COLOURS_CURE
+    if not plain or bit_depth(image, data) > 8:
+        raise Refusal("colours", text, cure)
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.uint32), -1, 0)
+    found, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
+    if len(found) > IGNORE:
+        raise Refusal("colours", f"{text}, and {len(found):,} colours", cure)
+    colours = tuple((colour >> 16, colour >> 8 & 255, colour & 255) for colour in found.tolist())
+    return places.reshape(red.shape).astype(np.uint8), colours
 
 
 def _indices(image: Image.Image, data: bytes) -> np.ndarray:
@@ -217,11 +246,4 @@ def _white_is_zero(image: Image.Image) -> bool:
 
 
 def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
-
-
-def _channel_cure(image: Image.Image) -> str:
-    first, *others = (np.asarray(band) for band in image.convert("RGB").split())
-    if all(np.array_equal(first, other) for other in others):
-        return "its colours are gray, so save one channel as 8-bit gray PNG"
-    return "convert colours to class indices (8-bit gray or palette PNG)"
+    return ", ".join(f"{value:g}" for value in values[:_SHOWN]) + (", ..." if len(values) > _SHOWN else "")

@@ -26,7 +26,7 @@ from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
-from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted
+from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted, of_no_class
 
 LONGEST_NAME = 200
 """Bytes of a file's name to which an end may be added: file systems take 255."""
@@ -107,7 +107,7 @@ def survey_files(
     without one nothing is written."""
     survey = Survey({}, [], 0)
     _decode(survey, _tasks(dataset), dataset.reading, known or {}, folder, workers, on_progress)
-    again = _palettes(survey, dataset)
+    again = _palettes(survey, dataset) + _coloured(survey, dataset)
     _decode(survey, again, dataset.reading, known or {}, folder, workers, on_progress)
     _turn(survey, dataset)
     survey.notes += _pages(survey)
@@ -210,7 +210,8 @@ def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, r
 def _inspect_mask(
     facts: Facts, data: bytes, folder: Path | None, *, id: str, remap: Remap | None, reading: Reading
 ) -> Facts:
-    """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one."""
+    """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one. Of
+    one in colour without a `remap`, the size and the colours are all that is known."""
     mask = decode_mask(data, reading)
     values, stored = mask.values, None if mask.plain else mask.stored
     facts.height, facts.width = values.shape
@@ -219,7 +220,9 @@ def _inspect_mask(
         used = [value for value in np.unique(values).tolist() if value < len(mask.palette)]
         facts.colours = {str(value): bytes(mask.palette[value]).hex() for value in used}
         facts.palette = hash_of(bytes(sum(mask.palette, ())))
-        facts.bits = mask.bits
+        facts.bits, facts.coloured = mask.bits, mask.coloured
+        if mask.coloured:
+            return facts
     if remap:
         largest = int(values[values != IGNORE].max(initial=0))
         if largest > remap.largest:
@@ -260,10 +263,9 @@ def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
 
 
 def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
-    """What has to be read by colour: indexed masks whose palettes contradict each other, or the colours that the class
-    list states. A doubt where a colour is no class's."""
-    found = {str(s.mask): (s, facts) for s in _samples(dataset) if s.mask and (facts := survey.mask(s))}
-    found = {path: (sample, facts) for path, (sample, facts) in found.items() if facts.palette}
+    """Indexed masks that have to be read by colour, because their palettes contradict each other, or the colours that
+    the class list states. A doubt where a colour is no class's."""
+    found = _with_colours(survey, dataset, coloured=False)
     masks = {path: _indexed(sample.mask, facts) for path, (sample, facts) in found.items()}
     chosen = {c for path, (_, facts) in found.items() if not facts.bits for c in masks[path].colours.values()}
     if not chosen <= {BLACK, WHITE}:  # the colours of single bits say something beside black and white alone
@@ -278,18 +280,41 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
         survey.notes += inverted(masks.values(), dataset)
         return []
     remaps = {path: by_colour(mask, dataset.palette) for path, mask in masks.items()}
-    if strange := next((path for path, remap in remaps.items() if remap is None), None):
+    if strange := next((path for path, remap in remaps.items() if not isinstance(remap, Remap)), None):
         cure = "save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb"
         survey.doubts.append(Fault("palette", mask.path, text, f"{cure}): {strange} shows one that no class has"))
         return []
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
     )
-    return [
-        _Task(RECOLOURED, mask.path, partial(_inspect_mask, id=found[path][0].id, remap=remap), remap.name)
-        for path, mask in masks.items()
-        if (remap := remaps[path])
-    ]
+    return [_recolouring(found[path][0], remap) for path, remap in remaps.items()]
+
+
+def _coloured(survey: Survey, dataset: Dataset) -> list[_Task]:
+    """Masks in colour, which the colours of the class list say how to read. A fault where one is no class's."""
+    tasks = []
+    for sample, facts in _with_colours(survey, dataset, coloured=True).values():
+        mask = _indexed(sample.mask, facts)
+        remap = by_colour(mask, dataset.stated)
+        if isinstance(remap, Remap):
+            tasks.append(_recolouring(sample, remap))
+            continue
+        survey.faults.append(Fault("colours", sample.mask, *of_no_class(mask, remap)))
+    if tasks:
+        survey.notes.append(
+            f"{len(tasks)} masks are in colour, {tasks[0].path} for one: read by the colours of the class list"
+        )
+    return tasks
+
+
+def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[str, tuple[Sample, Facts]]:
+    """The indexed masks, or those in colour, by path."""
+    masked = ((sample, survey.mask(sample)) for sample in _samples(dataset) if sample.mask)
+    return {str(s.mask): (s, facts) for s, facts in masked if facts and facts.palette and facts.coloured == coloured}
+
+
+def _recolouring(sample: Sample, remap: Remap) -> _Task:
+    return _Task(RECOLOURED, sample.mask, partial(_inspect_mask, id=sample.id, remap=remap), remap.name)
 
 
 def _indexed(path: Path, facts: Facts) -> Indexed:

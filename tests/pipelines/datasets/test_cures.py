@@ -135,13 +135,20 @@ EXAMPLES = {
     ),
     "colours": Example(
         mask("rgb", encoded(np.array(COLOURS, np.uint8)[labels(6)])),
-        "rgb.png has 3 channels",
+        "rgb.png is in colour and shows #000000, #008000, #800000",
         "convert colours to class indices",
         mended("rgb"),
     ),
+    "colours-named": Example(
+        mask("rgb", encoded(np.array(COLOURS, np.uint8)[labels(6)])),
+        "rgb.png is in colour and shows #000000, #008000, #800000",
+        "give each class its colour in the class list",
+        put("classes.txt", "ground\t#000000\ncar\t#800000\ntree\t#008000\n"),
+        alone=True,
+    ),
     "gray-colours": Example(
         mask("gray", GRAY),
-        "gray.png has 3 channels",
+        "gray.png is in colour and shows #000000, #010101, #020202",
         "save one channel",
         lambda root: Image.open(root / "masks/gray.png").getchannel(0).save(root / "masks/gray.png"),
     ),

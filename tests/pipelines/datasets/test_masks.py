@@ -89,6 +89,28 @@ def test_palettes_that_disagree_are_read_by_the_colours_of_the_classes(root, suf
     assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
 
 
+def test_masks_in_colour_are_read_by_the_colours_of_the_class_list(root):
+    """As CVAT exports them, with its class list."""
+    (root / "classes.txt").unlink()
+    labelmap = "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:{}::\ntree:{}::\n"
+    (root / "labelmap.txt").write_text(labelmap.format("200,0,0", "0,0,200"))
+    masks_of(root, lambda path: Image.fromarray(np.array(COLOURS, np.uint8)[VALUES]).save(path))
+    manifest = run(root)
+    assert manifest.dataset.classes == ("ground", "car", "tree")
+    assert np.array_equal(seen(manifest, "a000")[1], VALUES)
+    assert manifest.histogram == tuple(6 * np.bincount(VALUES.ravel()))
+    assert any("8 masks are in colour" in note for note in manifest.notes)
+    steps = []
+    again = prepare(find_dataset("folder", root), on_progress=lambda *step: steps.append(step))
+    assert again == manifest
+    assert steps == []
+    (root / "labelmap.txt").write_text(labelmap.format("0,0,200", "200,0,0"))
+    assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
+    (root / "labelmap.txt").write_text(labelmap.format("0,0,201", "200,0,0"))
+    with pytest.raises(UsageError, match=r"a000.png is in colour and shows #0000c8, .* give each class its colour"):
+        run(root)
+
+
 @pytest.mark.parametrize("void", [(0, 0, 0), (200, 0, 0), (7, 7, 7), (224, 224, 192)])
 def test_255_is_ignored_in_whatever_colour(root, void):
     (root / "classes.txt").write_text("ground\t#000000\ncar\t#c80000\ntree\t#0000c8\n")

@@ -195,6 +195,67 @@ for name, colours in {
         noted="white is taken for ground" if name.startswith("white") else "",
     )
 
+# Colours instead of indices
+PAINTED = np.array(COLOURS, np.uint8)[MASK]
+LABELMAP = "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:128,0,0::\ntree:0,128,0::\n"
+
+
+def painted(name: str, data: bytes, suffix: str = ".png", *, listed: str = LISTED, **more) -> None:
+    """A mask of p0 in colour, beside a class list with colours."""
+    KINDS[name] = Kind(steps(mask(data, suffix), put("classes.txt", listed)), **more)
+
+
+def masked_by(channel: np.ndarray) -> Image.Image:
+    """The colours, with an alpha channel."""
+    return Image.fromarray(np.dstack([PAINTED, channel.astype(np.uint8)]))
+
+
+read = {"noted": "are in colour"}
+painted("mask-in-colour", encoded(PAINTED), **read)
+painted("mask-in-colour-bmp", encoded(PAINTED, "BMP"), ".bmp", **read)
+painted("mask-in-colour-tiff", encoded(PAINTED, "TIFF", compression="tiff_lzw"), ".tif", **read)
+painted("mask-in-colour-ppm", encoded(PAINTED, "PPM"), ".ppm", **read)
+painted("mask-in-colour-webp", encoded(PAINTED, "WEBP", lossless=True), ".webp", **read)
+painted("mask-in-colour-opaque", encoded(masked_by(np.full(MASK.shape, 255))), **read)
+painted("mask-in-colour-of-one", encoded(np.zeros_like(PAINTED)), mask=np.zeros_like(MASK), **read)
+painted("mask-in-colour-void", encoded(np.where(MASK[..., None] == 2, (224, 224, 192), PAINTED).astype(np.uint8)),
+        mask=VOID, **read)  # fmt: skip
+painted("mask-in-colour-of-another-order", encoded(PAINTED), listed="tree\t#008000\nground\t#000000\ncar\t#800000\n",
+        mask=np.array([1, 2, 0], np.uint8)[MASK], classes=("tree", "ground", "car"), **read)  # fmt: skip
+painted("mask-in-colour-of-gray-classes", encoded(np.dstack([MASK] * 3)), **read,
+        listed="ground\t#000000\ncar\t#010101\ntree\t#020202\n")  # fmt: skip
+KINDS["masks-in-colour-by-labelmap"] = Kind(
+    steps(
+        all_masks(lambda n, v: encoded(np.array(COLOURS, np.uint8)[v])),
+        lambda root: (root / "classes.txt").unlink(),
+        put("labelmap.txt", LABELMAP),
+    ),
+    noted="5 masks are in colour",
+)
+KINDS["mask-in-colour-beside-palettes-that-disagree"] = Kind(
+    steps(
+        all_masks(lambda n, v: encoded(indexed(np.choose(v, [0, 2, 1]), OTHERS))),
+        put("masks/p0.png", encoded(PAINTED)),
+        put("classes.txt", LISTED),
+    ),
+    noted="all 4 indexed masks are read by their colours",
+)
+painted("mask-in-colour-of-no-class", encoded(np.where(MASK[..., None], PAINTED, (0, 0, 1)).astype(np.uint8)),
+        refused="shows #000001")  # fmt: skip
+painted("mask-in-colour-of-two-classes", encoded(PAINTED), refused="shows #008000",
+        listed="ground\t#000000\ncar\t#800000\ntree\t#008000\nbush\t#008000\n")  # fmt: skip
+painted("mask-in-colour-with-alpha", encoded(masked_by(np.where(MASK, 255, 0))), refused="4 channels")
+painted("mask-in-colour-with-clear", encoded(PAINTED, transparency=(0, 0, 0)), refused="3 channels")
+painted("mask-in-colour-of-16-bits", png(zlib.compress(bytes(HEIGHT * (1 + 6 * WIDTH))), WIDTH, HEIGHT, 16, 2),
+        refused="3 channels")  # fmt: skip
+painted("mask-in-colour-lossy", encoded(PAINTED, "JPEG"), ".jpg", refused="changes label values")
+painted("mask-in-colour-half-size", encoded(PAINTED[::2, ::2]), refused="same size")
+painted("mask-of-a-photograph", encoded(np.random.default_rng(0).integers(0, 256, PICTURE.shape, np.uint8)),
+        refused="colours: convert")  # fmt: skip
+painted("mask-in-colour-without-colours", encoded(PAINTED), listed="ground\ncar\ntree\n",
+        refused="#000000, #008000, #800000, which the class list gives no class")  # fmt: skip
+painted("mask-in-colour-of-indices", encoded(np.dstack([MASK] * 3)), refused="save one channel")
+
 # Values that are no classes
 unlike("mask-value-beyond", encoded(MASK + 1), "has label values 3")
 unlike("mask-value-254", encoded(np.where(MASK == 1, 254, MASK)), "254")
@@ -207,11 +268,7 @@ unlike(
     "mask-infinite", encoded(np.where(MASK == 1, np.inf, MASK).astype(np.float32), "TIFF"), "no whole numbers", ".tif"
 )
 unlike("mask-probabilities", encoded((MASK / 2).astype(np.float32), "TIFF"), "no whole numbers", ".tif")
-unlike("mask-rgb", encoded(np.array(COLOURS, np.uint8)[MASK]), "3 channels")
-unlike("mask-rgba", encoded(Image.fromarray(np.array(COLOURS, np.uint8)[MASK]), mode="RGBA"), "4 channels")
 unlike("mask-gray-alpha", encoded(Image.fromarray(MASK), mode="LA"), "2 channels")
-unlike("mask-rgb-of-indices", encoded(np.dstack([MASK] * 3)), "one channel")
-unlike("mask-webp-lossless", encoded(np.dstack([MASK] * 3), "WEBP", lossless=True), "channels", ".webp")
 unlike("mask-cmyk", encoded(Image.fromarray(np.dstack([MASK] * 3)), "TIFF", "CMYK"), "4 channels", ".tif")
 KINDS["masks-0-and-255"] = Kind(
     all_masks(lambda n, v: encoded(np.where(v == 1, 255, 0).astype(np.uint8))), refused="255"
