@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,6 +209,20 @@ def masks_among(names: Iterable[str]) -> dict[str, str | None]:
         if any(folder.values()):
             masks |= folder
     return masks
+
+
+def called_after(masks: Iterable[str], images: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Masks in a folder of their own that are not called as images are but after them: for each such image the ids of
+    those that are, `p_mask` and `p.jpg` (of `p.jpg.png`) for `p` of `p.jpg`."""
+    whole = {composed(f"{id}{path.suffix}"): id for id, path in images.items()}
+    known = {id: id for id in images} | {name: id for name, id in whole.items() if name not in images}
+    after: dict[str, list[str]] = defaultdict(list)
+    for mask in sorted(set(masks) - images.keys()):
+        tail = MASK_TAIL.fullmatch(mask)
+        image = known.get(mask) or (tail and known.get(tail["of"]))
+        if image:
+            after[image].append(mask)
+    return after
 
 
 def check_name(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
@@ -14,6 +14,7 @@ from .files import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     Pictures,
+    called_after,
     check_name,
     composed,
     find_pictures,
@@ -42,7 +43,8 @@ def find(
     train_list: Path | None = None,
     val_list: Path | None = None,
 ) -> Dataset:
-    """The data set in a folder: `images/`, `masks/` (same relative name, for some of the images), `classes.txt`.
+    """The data set in a folder: `images/`, `masks/` (same relative name, for some of the images; `p_mask.png` and
+    `p.jpg.png` will do for `p.jpg`), `classes.txt`.
 
     `train.txt` names the training pool (otherwise every image that is not for validation), `val.txt` the validation
     images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Without
@@ -158,11 +160,14 @@ class _Samples:
         self.found = find_pictures(images, apart=folders[1:]) if images else Pictures(root)
         self.masks_found = find_pictures(masks, apart=folders[:-1]) if masks else None
         among = masks_among(self.found.names)
-        self.doubtful: dict[str, tuple[str, str]] = {}
-        """Two masks that lie beside an image, by its id."""
+        self.doubtful: dict[str, tuple[Path, Path]] = {}
+        """Two masks that are called after an image, by its id."""
+        self.strange: list[str] = []
+        """Notes about files that nobody would expect."""
+        found = self.found.by_stem()
         if self.masks_found and (self.masks_found.names or self.masks_found.others):
             self.by_pairs = False
-            self.masks = self.masks_found.by_stem()
+            self.masks = self._called_after(self.masks_found.by_stem(), found)
             # What has a mask of its own is a picture, whatever it is called.
             among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
         else:
@@ -170,7 +175,6 @@ class _Samples:
             self.masks = self._of_pairs(among)
         self.among = {stem_of(mask) for mask in among}
         """Ids of what seems to be a mask among the images."""
-        found = self.found.by_stem()
         self.all = {id: Sample(id, path, self.masks.get(id)) for id, path in found.items()}
         self.ids = {composed(str(sample.image)): id for id, sample in self.all.items()}
         """By path, of all that was found."""
@@ -178,8 +182,6 @@ class _Samples:
         self.listed: set[str] = set()
         """Ids that lists name as images."""
         self.masks_listed: set[str] = set()
-        self.strange: list[str] = []
-        """Notes about files that lists name and that nobody would expect."""
 
     def from_list(self, path: Path, use: str) -> dict[str, Sample]:
         """The samples that a list names, by id. An image must be there; a mask that is not there is no mask in a list
@@ -242,7 +244,7 @@ class _Samples:
         if unclear := [id for id in self.doubtful if self.all[id].mask is None]:
             one, other = self.doubtful[min(unclear)]
             raise UsageError(
-                f"{self.images / one} and {other} may both be the mask of {min(unclear)}: keep one of them, or "
+                f"{one} and {other.name} may both be the mask of {min(unclear)}: keep one of them, or "
                 "name it in train.txt and val.txt with lines 'image mask'"
             )
         for id in among:
@@ -283,6 +285,19 @@ class _Samples:
             return None
         return _called_otherwise(self.masks_found.folder if self.masks_found else self.images, orphans, self.all)
 
+    def _called_after(self, masks: dict[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
+        """The masks by the id of their image, also of those that are called after it and not as it is; where there are
+        two such for one, neither. A mask of no image stays by its own."""
+        pairs = [(id, after) for id, after in called_after(masks, images).items() if id not in masks]
+        for id, (mask, *others) in pairs:
+            if others:
+                self.doubtful[id] = masks[mask], masks[others[0]]
+            else:
+                masks[id] = masks.pop(mask)
+        if renamed := [masks[id] for id, after in pairs if id in masks]:
+            self.strange.append(f"{len(renamed)} masks are called after their images, {renamed[0]} for one")
+        return masks
+
     def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:
         """The masks among the images, by the id of the image; where there are two for one, neither."""
         masks: dict[str, Path] = {}
@@ -291,7 +306,7 @@ class _Samples:
                 continue
             id = stem_of(image)
             if id in masks or id in self.doubtful:
-                self.doubtful.setdefault(id, (str(masks.pop(id).relative_to(self.found.folder)), mask))
+                self.doubtful.setdefault(id, (masks.pop(id), self.found.folder / mask))
             else:
                 masks[id] = self.found.folder / mask
         return masks

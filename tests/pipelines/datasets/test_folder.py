@@ -95,7 +95,7 @@ def test_masks_without_images_are_noted(folder_root):
 
 def break_masks(root):
     for mask in (root / "masks").iterdir():
-        mask.rename(mask.with_name(mask.stem + "_mask.png"))
+        mask.rename(mask.with_name(mask.stem + "_thing.png"))
 
 
 @pytest.mark.parametrize(
@@ -552,9 +552,10 @@ def test_ids_that_end_like_files_come_back_as_they_were_written(folder_root):
     assert resolve_split(str(write(root / "few.txt", "images/a000.jpg")), dataset).labeled == ("a000",)
 
 
-def test_masks_called_like_whole_files_are_named_beside_a_list_too(folder_root):
+def test_masks_called_like_whole_files_are_those_of_the_files(folder_root):
     root = folder_root(masked=4, bare=0, val=2)
     for mask in (root / "masks").iterdir():
         mask.rename(mask.with_name(f"{mask.stem}.jpg.png"))
-    with pytest.raises(UsageError, match=r"\(a000.jpg beside a000\): name each mask like its image"):
-        find_dataset("folder", root)
+    masks, _, notes = used(find_dataset("folder", root))
+    assert masks == {id: root / f"masks/{id}.jpg.png" for id in IDS[:4]}
+    assert "4 masks are called after their images" in notes

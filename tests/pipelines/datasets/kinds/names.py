@@ -63,9 +63,36 @@ KINDS["name-mask-not-utf-8"] = Kind(
 KINDS["name-twice"] = Kind(put("images/p0.jpg", JPEG), refused="keep one of them")
 KINDS["name-twice-mask"] = Kind(put("masks/p0.bmp", encoded(MASK, "BMP")), refused="keep one of them")
 KINDS["mask-without-image"] = Kind(put("masks/orphan.png", encoded(MASK)), noted="belong to no image")
-KINDS["mask-names-with-mask"] = Kind(
-    lambda root: [path.rename(path.with_stem(f"{path.stem}_mask")) for path in (root / "masks").iterdir()],
+for kind, end in {"mask": "_mask", "masks": " masks", "label": "-label", "gt": ".gt", "suffix": ".png",
+                  "suffix-and-mask": ".png_mask"}.items():  # fmt: skip
+    KINDS[f"mask-names-with-{kind}"] = Kind(
+        lambda root, end=end: [
+            path.rename(path.with_name(f"{path.stem}{end}.png")) for path in (root / "masks").iterdir()
+        ],
+        noted="5 masks are called after their images",
+    )
+KINDS["mask-names-of-others"] = Kind(
+    lambda root: [path.rename(path.with_stem(f"{path.stem}_thing")) for path in (root / "masks").iterdir()],
     refused="mask",
+)
+KINDS["mask-called-as-its-image-and-after-it"] = Kind(
+    put("masks/p0_mask.png", encoded(labels(9))), noted="1 masks belong to no image, p0_mask"
+)
+KINDS["mask-after-an-image-and-as-another"] = Kind(
+    steps(
+        put("images/p0_mask.png", encoded(picture(9))),
+        lambda root: (root / "masks/p0.png").rename(root / "masks/p0_mask.png"),
+    ),
+    id="p0_mask",
+    picture=picture(9),
+    train=("p0", "p0_mask", *TRAIN[1:]),
+)
+KINDS["masks-two-after-an-image"] = Kind(
+    steps(
+        lambda root: (root / "masks/p0.png").rename(root / "masks/p0_mask.png"),
+        put("masks/p0_gt.png", encoded(labels(9))),
+    ),
+    refused="may both be the mask of p0",
 )
 
 # What systems and tools leave behind
