@@ -56,6 +56,8 @@ class Header:
     data: str | None = None
     files: dict[str, Any] = field(default_factory=dict)
     """The options of `find_dataset` that it was found with."""
+    as_stored: bool = False
+    """Whether its pictures were used as they are stored, whatever their orientation tags say."""
     step: int = 0
     miou: float | None = None
     """On the validation set, in [0, 1]; None where it is not known."""
@@ -89,6 +91,7 @@ def header_of(
     classes: tuple[str, ...],
     palette: tuple[Colour, ...],
     *,
+    as_stored: bool = False,
     step: int = 0,
     miou: float | None = None,
 ) -> Header:
@@ -105,6 +108,7 @@ def header_of(
         layout=recipe.layout,
         data=plain(recipe.runtime.data),
         files=plain(recipe.files),
+        as_stored=as_stored,
         step=step,
         miou=None if miou is None or math.isnan(miou) else miou,
     )

@@ -141,7 +141,8 @@ def predict(
     images, file = Path(images), find(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     chosen = protocol_of(loaded, name=protocol, **settings)
-    reading = Reading.of(loaded.header.files | _said(files))
+    taught = {"orientation": "ignore"} if loaded.header.as_stored else {}
+    reading = Reading.of(taught | _said(loaded.header.files) | _said(files))
     sources = _images(images, out, on_event)
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])

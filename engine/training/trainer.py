@@ -349,7 +349,13 @@ class Trainer:
             return writers
         for number, (name, network) in enumerate(self.method.predictors().items()):
             header = header_of(
-                self.recipe, network, dataset.classes, dataset.palette, step=done, miou=scores[name].miou
+                self.recipe,
+                network,
+                dataset.classes,
+                dataset.palette,
+                as_stored=self.data.manifest.survey.as_stored,
+                step=done,
+                miou=scores[name].miou,
             )
             weights = host_copy(network.state_dict())
             write = partial(save_network, weights=weights, header=header, recipe=self.recipe)

@@ -54,6 +54,8 @@ class Survey:
     fresh: int
     stored: set[str] = field(default_factory=set)
     """Files with an orientation that are not turned."""
+    as_stored: bool = False
+    """Whether no picture is turned, so that others of this kind should not be."""
     notes: list[str] = field(default_factory=list)
     doubts: list[Fault] = field(default_factory=list)
     """Faults of no single file: every one can be looked at, but what they mean together somebody has to say."""
@@ -331,6 +333,7 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
     tagged = [sample for sample in _samples(dataset) if (IMAGES, str(sample.image)) in files]
     if dataset.reading.orientation == "ignore":
         survey.stored = {path for _, path in files}
+        survey.as_stored = True
         if tagged:
             note = "all are used as they are stored (--files.orientation ignore)"
             survey.notes.append(f"{_tags(tagged)}; {note}")
@@ -341,8 +344,8 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
     for sample in tagged:
         fit = _fit(survey.image(sample), survey.mask(sample) if sample.mask else None)
         {"upright": upright, "stored": stored, None: unsaid}[fit].append(sample)
-    follow = stored and not upright
-    survey.stored = {str(sample.image) for sample in (*stored, *(unsaid if follow else ()))}
+    survey.as_stored = bool(stored) and not upright
+    survey.stored = {str(sample.image) for sample in (*stored, *(unsaid if survey.as_stored else ()))}
     survey.notes.append(f"{_tags(tagged)}; {_turns(upright, stored, unsaid)}")
 
 
@@ -368,7 +371,7 @@ def _turns(upright: list[Sample], stored: list[Sample], unsaid: list[Sample]) ->
     because = f"{len(stored)} are used as they are stored, because masks fit them so, {stored[0].mask} for one"
     if not upright:
         rest = f", and {len(unsaid)} more, because no mask says otherwise" if unsaid else ""
-        return f"{because}{rest}; prediction turns them upright unless it is told not to ({cure})"
+        return f"{because}{rest}, and prediction uses others so (--files.orientation upright there turns them)"
     turned = f"{len(upright) + len(unsaid)} are turned upright, because masks fit them so, {upright[0].mask} for one"
     doubt = f"; masks disagree and {either}: look at these with `semiseg show`" if masked else ""
     return f"{because}; {turned}{doubt} ({cure})"

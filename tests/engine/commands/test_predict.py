@@ -34,19 +34,22 @@ def test_a_bad_file_stops_no_other(semiseg, voc_root, tmp_path, train):
         assert len(list((images / "out/masks").iterdir())) == 8
 
 
-def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tmp_path, train):
+@pytest.mark.parametrize("told", [True, False])
+def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tmp_path, train, told):
+    """Whether it was said or seen by the masks."""
     root, out = folder_root(), tmp_path / "run"
     new, exif = tmp_path / "new", Image.Exif()
     exif[0x0112] = 6
     new.mkdir()
     Image.fromarray(np.zeros((48, 40, 3), np.uint8)).save(new / "phone.jpg", exif=exif)
     shutil.copy(new / "phone.jpg", root / "images")
-    code, text, err = semiseg(
-        *train(root, "--out", out, "--files.orientation", "ignore", recipe="supervised_folder", split="all")
-    )
+    if not told:
+        Image.open(root / "images/a000.jpg").save(root / "images/a000.jpg", exif=exif)  # its mask fits as it is stored
+    options = ["--files.orientation", "ignore"] if told else []
+    code, text, err = semiseg(*train(root, "--out", out, *options, recipe="supervised_folder", split="all"))
     assert code == 0, err
-    assert "all are used as they are stored" in text + err
-    assert json.loads((out / "recipe.json").read_text())["files"]["orientation"] == "ignore"
+    assert ("all are used as they are stored" if told else "because masks fit them so") in text + err
+    assert json.loads((out / "recipe.json").read_text())["files"]["orientation"] == ("ignore" if told else None)
 
     def predicted(*more):
         semiseg("predict", out, new, "--out", tmp_path / "seen", "--device", "cpu", *more)

@@ -109,6 +109,7 @@ def test_what_each_mask_fits_decides_and_what_fits_both_is_upright(root):
     assert "4 images carry an EXIF orientation" in note
     assert "3 are turned upright, because masks fit them so" in note
     assert "masks disagree and 1 masks would fit either way" in note
+    assert not manifest.survey.as_stored
     assert "1 are used as they are stored" in note
 
 
@@ -128,7 +129,8 @@ def test_what_all_masks_say_holds_for_pictures_that_nothing_is_said_of(root):
     (note,) = manifest.notes
     assert "1 are used as they are stored, because masks fit them so" in note
     assert "and 3 more, because no mask says otherwise" in note
-    assert "prediction turns them upright unless it is told not to (--files.orientation ignore" in note
+    assert "prediction uses others so (--files.orientation upright there turns them)" in note
+    assert manifest.survey.as_stored
     ignoring = prepare(find_dataset("folder", root, orientation="ignore"))
     for id in ("a000", "a001", "a006", "free"):
         assert np.array_equal(seen(ignoring, id)[0], seen(manifest, id)[0]), id
