@@ -36,7 +36,7 @@ SAMPLES, GAP = 6, 6
 PSEUDO_LABELS = {
     "pseudo/kept_pct": "count",
     "pseudo/right_pct": "right, of those that count",
-    "pseudo/disagreement_pct": "two networks disagree",
+    "pseudo/disagreement_pct": "the networks disagree",
 }
 """The log's keys, and what a curve is called."""
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from ..kernels import photometric
 from .batch import HELD, Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
@@ -70,12 +71,15 @@ class Loader:
     def _produce(self) -> None:
         try:
             with self.lane.working():
-                windows = self.backend(map(self.planner, itertools.count(self.start)))
+                windows = self.backend(map(self._plan, itertools.count(self.start)))
                 read: deque = deque()
                 for _ in range(self.start, self.stop):
                     if len(read) == HELD:
                         self.lane.wait(read.popleft())
-                    batch = self.collate(*next(windows))
+                    with record_function("decode"):
+                        planned = next(windows)
+                    with record_function("collate"):
+                        batch = self.collate(*planned)
                     read.append(self.lane.mark())
                     self._put((batch, read[-1]))
                     if self._closed.is_set():
@@ -84,6 +88,10 @@ class Loader:
                 self._put(None)
         except BaseException as error:
             self._put(error)
+
+    def _plan(self, step: int) -> Plan:
+        with record_function("plan"):
+            return self.planner(step)
 
     def _put(self, item) -> None:
         while not self._closed.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,15 @@ SHOWN = 10
 @contextmanager
 def profiling(folder: Path, device: torch.device, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     """A function to be called after each step. After the last of the profiled steps the trace lies in the folder, and
-    `say` is told of it and of what took longest. Threads count, so the input is seen as well."""
+    `say` is told of it and of what took longest, or that there were too few. Threads count, so the input is seen as
+    well."""
+    path = folder / "trace.json.gz"
+    path.unlink(missing_ok=True)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    if device.type == "cpu":  # the profiler's own log tells stderr of GPUs that it does not find
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
     def done(result: profile) -> None:
-        path = folder / "trace.json.gz"
         result.export_chrome_trace(str(path))
         say(f"{summary(result, device)}\ntrace of {PROFILED} steps: {path} (open it in ui.perfetto.dev)")
 
@@ -34,6 +39,8 @@ def profiling(folder: Path, device: torch.device, say: Callable[[str], None]) ->
         experimental_config=_ExperimentalConfig(profile_all_threads=True),
     ) as result:
         yield result.step
+    if not path.exists():
+        say(f"no trace: steps {SKIPPED + 1} to {SKIPPED + PROFILED} of a process are profiled, and it made fewer")
 
 
 def summary(result: profile, device: torch.device) -> str:

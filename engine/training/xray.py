@@ -67,7 +67,7 @@ class Look:
         if self.right is not None and not math.isnan(self.right):
             parts.append(f"{100 * self.right:.1f} % of {'them' if parts else 'all pixels'} are right")
         if self.disagreement is not None:
-            parts.append(f"two networks disagree on {100 * self.disagreement:.1f} %")
+            parts.append(f"the networks disagree on {100 * self.disagreement:.1f} %")
         return ", ".join(parts)
 
 
