@@ -43,6 +43,7 @@ ORDERS = {
         datasets/layouts
         datasets/masks
         datasets/facts
+        datasets/inspection
         datasets/survey
         datasets/manifest
         datasets/pack

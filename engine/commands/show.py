@@ -68,7 +68,7 @@ def show(
 
 def find_samples(dataset: Dataset, ids: tuple[str, ...]) -> list[Sample]:
     """The samples that are meant, as lists name them. Raises UsageError for one that is not there, naming near ones."""
-    known = {sample.id: sample for sample in (*dataset.train, *dataset.val, *dataset.extra)}
+    known = {sample.id: sample for sample in dataset.samples}
     names = Names(known)
     found = []
     for id in ids:

@@ -81,6 +81,10 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return (*self.train, *self.val, *self.extra)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:

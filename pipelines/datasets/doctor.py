@@ -13,9 +13,10 @@ import numpy as np
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Sample
 from .facts import IMAGES, MASKS
+from .inspection import Fault
 from .layouts import find_dataset
 from .splits import Split, resolve_split
-from .survey import Fault, Survey, marked_by_ignore, survey_files
+from .survey import Survey, marked_by_ignore, survey_files
 
 TINY = 64
 """Images with a side of fewer pixels are reported."""

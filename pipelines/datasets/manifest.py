@@ -75,7 +75,7 @@ class Manifest:
     def counts(self, ids: Iterable[str]) -> tuple[int, ...]:
         """Pixels of each class over the masks of these samples."""
         dataset, ids = self.dataset, set(ids)
-        samples = (s for s in (*dataset.train, *dataset.val, *dataset.extra) if s.id in ids)
+        samples = (s for s in dataset.samples if s.id in ids)
         return tuple(int(pixels) for pixels in self.survey.counts(samples)[: dataset.num_classes])
 
 
@@ -113,7 +113,7 @@ def prepare(
     return Manifest(
         dataset=dataset,
         folder=folder,
-        records={s.id: _record(s, survey, folder) for s in (*dataset.train, *dataset.val, *dataset.extra)},
+        records={s.id: _record(s, survey, folder) for s in dataset.samples},
         histogram=tuple(int(n) for n in counts[: dataset.num_classes]),
         ignored=int(counts[IGNORE]),
         survey=survey,

@@ -1,48 +1,20 @@
-"""What the files of a data set hold: each is decoded once, as a picture or as a mask, and what decoders read
-differently is converted into the cache. Then masks are judged beside their pictures and beside each other."""
+"""What the files of a data set are together: masks beside their pictures and beside each other."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from io import BytesIO
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from ..cache import write_atomically
-from ..cores import cores
-from ..decode import LARGE, UPRIGHT, Reading, Refusal, decode_picture, refusal
-from ..documents import opened
-from ..errors import UsageError
-from ..watch import hash_of, stamp_of
+from ..decode import UPRIGHT
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
-from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, decode_mask, inverted, of_no_class
-
-LONGEST_NAME = 200
-"""Bytes of a file's name to which an end may be added: file systems take 255."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that makes a file useless for training. `kind` groups like faults."""
-
-    kind: str
-    path: Path
-    text: str
-    cure: str
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.text}: {self.cure}"
+from .inspection import Fault, Task, inspect_files, recolouring, tasks_of
+from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, inverted, of_no_class
 
 
 @dataclass(slots=True)
@@ -84,19 +56,6 @@ class Survey:
         return np.array([counts[str(value)] for value in range(256)], np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    role: str
-    path: Path
-    inspect: Callable[..., Facts]
-    """Of the file's stamp and hash, its bytes, the cache folder and how files are read."""
-    mapping: str | None = None
-
-    @property
-    def key(self) -> Key:
-        return self.role, str(self.path)
-
-
 def survey_files(
     dataset: Dataset,
     *,
@@ -108,9 +67,15 @@ def survey_files(
     """Decode every file of a data set that `known` does not vouch for. Converted copies are written below `folder`;
     without one nothing is written."""
     survey = Survey({}, [], 0)
-    _decode(survey, _tasks(dataset), dataset.reading, known or {}, folder, workers, on_progress)
-    again = _palettes(survey, dataset) + _coloured(survey, dataset)
-    _decode(survey, again, dataset.reading, known or {}, folder, workers, on_progress)
+
+    def inspect(tasks: Iterable[Task]) -> None:
+        facts, faults, fresh = inspect_files(tasks, dataset.reading, known or {}, folder, workers, on_progress)
+        survey.facts |= facts
+        survey.faults += faults
+        survey.fresh += fresh
+
+    inspect(task for sample in dataset.samples for task in tasks_of(sample))
+    inspect(_palettes(survey, dataset) + _coloured(survey, dataset))
     _turn(survey, dataset)
     survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
@@ -118,153 +83,7 @@ def survey_files(
     return survey
 
 
-def _samples(dataset: Dataset) -> tuple[Sample, ...]:
-    return (*dataset.train, *dataset.val, *dataset.extra)
-
-
-def _tasks(dataset: Dataset) -> Iterator[_Task]:
-    for sample in _samples(dataset):
-        yield _Task(IMAGES, sample.image, partial(_inspect_image, id=sample.id))
-        if sample.mask:
-            inspect = partial(_inspect_mask, id=sample.id, remap=sample.remap)
-            yield _Task(MASKS, sample.mask, inspect, sample.remap and sample.remap.name)
-
-
-def _decode(
-    survey: Survey,
-    tasks: Iterable[_Task],
-    reading: Reading,
-    known: dict[Key, Facts],
-    folder: Path | None,
-    workers: int | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    def vouched(task: _Task) -> Facts | None:
-        """What is known of the file, if the cache has the copies that belong to it."""
-        old = known.get(task.key)
-        if old is None or old.mapping != task.mapping or reading.is_large(old.width, old.height):
-            return None
-        return old if folder is None or all(copy.lies_in(folder) for copy in old.copies) else None
-
-    pending: list[_Task] = []
-    for task in tasks:
-        try:
-            stat = os.stat(task.path)
-        except OSError as error:
-            text = f"cannot be read ({error.strerror})"
-            survey.faults.append(Fault("unreadable", task.path, text, "restore the file"))
-            continue
-        old = vouched(task)
-        if old and old.stamp == stamp_of(stat):
-            survey.facts[task.key] = old
-        else:
-            pending.append(task)
-
-    alone = Lock()
-
-    def attempt(task: _Task) -> Facts | Fault:
-        try:
-            facts, data = _read(task.path)
-            old = vouched(task)
-            if old and old.hash == facts.hash:  # another date or owner changes no pixel
-                return replace(old, stamp=facts.stamp)
-            try:
-                return task.inspect(facts, data, folder, reading=reading.at_most(LARGE))
-            except Refusal as why:
-                if why.kind != "large":
-                    raise
-            with alone:  # several of these at a time would not fit into the memory
-                return task.inspect(facts, data, folder, reading=reading)
-        except UsageError:  # of the cache
-            raise
-        except Exception as error:
-            why = refusal(error)
-            return Fault(why.kind, task.path, why.text, why.cure)
-
-    with ThreadPoolExecutor(workers or cores()) as threads:
-        for done, (task, result) in enumerate(zip(pending, threads.map(attempt, pending)), 1):
-            if isinstance(result, Fault):
-                survey.faults.append(result)
-            else:
-                survey.facts[task.key] = result
-            if on_progress:
-                on_progress(done, len(pending))
-    survey.fresh += len(pending)
-
-
-def _read(path: Path) -> tuple[Facts, bytes]:
-    with opened(path) as file:
-        stat = os.fstat(file.fileno())
-        data = file.read()
-    return Facts(stamp_of(stat), hash_of(data)), data
-
-
-def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, reading: Reading) -> Facts:
-    """Decode an image. What all decoders read alike stays: upright 8-bit RGB in JPEG or PNG. The rest becomes an RGB
-    PNG."""
-    picture = decode_picture(data, reading)
-    facts.height, facts.width = picture.pixels.shape[:2]
-    facts.orientation, facts.first = picture.orientation, picture.first
-    _convert(facts, folder, f"{IMAGES}/{id}", picture.pixels, None if picture.plain else picture.stored)
-    return facts
-
-
-def _inspect_mask(
-    facts: Facts, data: bytes, folder: Path | None, *, id: str, remap: Remap | None, reading: Reading
-) -> Facts:
-    """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one. Of
-    one in colour without a `remap`, the size and the colours are all that is known."""
-    mask = decode_mask(data, reading)
-    values, stored = mask.values, None if mask.plain else mask.stored
-    facts.height, facts.width = values.shape
-    facts.orientation = mask.orientation
-    if mask.palette and not remap:
-        used = [value for value in np.unique(values).tolist() if value < len(mask.palette)]
-        facts.colours = {str(value): bytes(mask.palette[value]).hex() for value in used}
-        facts.palette = hash_of(bytes(sum(mask.palette, ())))
-        facts.bits, facts.coloured = mask.bits, mask.coloured
-        if mask.coloured:
-            return facts
-    if remap:
-        largest = int(values[values != IGNORE].max(initial=0))
-        if largest > remap.largest:
-            text = f"has the value {largest} but {remap.values} end at {remap.largest}"
-            raise Refusal("values", text, remap.cure)
-        table = np.frombuffer(remap.table, np.uint8)
-        values, stored = table[values], table[mask.stored]
-    _convert(facts, folder, f"{remap.name if remap else MASKS}/{id}", values, stored)
-    pixels = np.bincount(values.ravel(), minlength=256)
-    facts.counts = {str(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
-    return facts
-
-
-def _convert(facts: Facts, folder: Path | None, name: str, upright: np.ndarray, stored: np.ndarray | None) -> None:
-    """Copies of a file that is turned, or that decoders read differently, as it is upright and as it is stored; no
-    `stored` where the file itself will do for that."""
-    turned = facts.orientation != UPRIGHT
-    if turned or stored is not None:
-        facts.copy = _write_png(folder, _copy_of(name, f"{facts.hash}.png"), upright)
-    if turned and stored is not None:
-        facts.stored = _write_png(folder, _copy_of(name, f"{facts.hash}-stored.png"), stored)
-
-
-def _copy_of(path: str, end: str) -> str:
-    """The name of a converted file; names too long for file systems with an end become their checksum."""
-    place, _, name = path.rpartition("/")
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
-    return f"{place}/{name}-{end}"
-
-
-def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
-    encoded = BytesIO()
-    if folder:
-        Image.fromarray(pixels).save(encoded, "PNG", compress_level=1)
-        write_atomically(folder / name, lambda file: file.write(encoded.getbuffer()))
-    return Copy(name, encoded.tell(), hash_of(encoded.getbuffer()))
-
-
-def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
+def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
     """Indexed masks that have to be read by colour, because their palettes contradict each other, or the colours that
     the class list states. A doubt where a colour is no class's."""
     found = _with_colours(survey, dataset, coloured=False)
@@ -289,17 +108,17 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[_Task]:
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
     )
-    return [_recolouring(found[path][0], remap) for path, remap in remaps.items()]
+    return [recolouring(found[path][0], remap) for path, remap in remaps.items()]
 
 
-def _coloured(survey: Survey, dataset: Dataset) -> list[_Task]:
+def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
     """Masks in colour, which the colours of the class list say how to read. A fault where one is no class's."""
     tasks = []
     for sample, facts in _with_colours(survey, dataset, coloured=True).values():
         mask = _indexed(sample.mask, facts)
         remap = by_colour(mask, dataset.stated)
         if isinstance(remap, Remap):
-            tasks.append(_recolouring(sample, remap))
+            tasks.append(recolouring(sample, remap))
             continue
         survey.faults.append(Fault("colours", sample.mask, *of_no_class(mask, remap)))
     if tasks:
@@ -311,12 +130,8 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[_Task]:
 
 def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[str, tuple[Sample, Facts]]:
     """The indexed masks, or those in colour, by path."""
-    masked = ((sample, survey.mask(sample)) for sample in _samples(dataset) if sample.mask)
+    masked = ((sample, survey.mask(sample)) for sample in dataset.samples if sample.mask)
     return {str(s.mask): (s, facts) for s, facts in masked if facts and facts.palette and facts.coloured == coloured}
-
-
-def _recolouring(sample: Sample, remap: Remap) -> _Task:
-    return _Task(RECOLOURED, sample.mask, partial(_inspect_mask, id=sample.id, remap=remap), remap.name)
 
 
 def _indexed(path: Path, facts: Facts) -> Indexed:
@@ -330,7 +145,7 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
     fit nothing else, and where no mask says otherwise, all pictures: whatever drew the masks did not turn them. The
     others are turned upright, as viewers show them."""
     files = {key: facts for key, facts in survey.facts.items() if facts.orientation != UPRIGHT}
-    tagged = [sample for sample in _samples(dataset) if (IMAGES, str(sample.image)) in files]
+    tagged = [sample for sample in dataset.samples if (IMAGES, str(sample.image)) in files]
     if dataset.reading.orientation == "ignore":
         survey.stored = {path for _, path in files}
         survey.as_stored = True
@@ -390,7 +205,7 @@ def _pages(survey: Survey) -> Iterator[str]:
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
     """Faults seen only beside another file: sizes, values outside the class list, objects marked by 255."""
     classes = dataset.num_classes
-    for sample in _samples(dataset):
+    for sample in dataset.samples:
         mask = survey.mask(sample) if sample.mask else None
         if mask is None:
             continue

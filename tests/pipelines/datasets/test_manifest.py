@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from semiseg.pipelines.cache import cache_root
-from semiseg.pipelines.datasets import survey
+from semiseg.pipelines.datasets import inspection
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import prepare, seen
 from semiseg.pipelines.documents import read_sealed, sealed
@@ -357,8 +357,8 @@ def test_a_new_date_alone_makes_nothing_be_decoded_again(own, monkeypatch):
     first = own()
     for path in own.root.rglob("*.*"):
         os.utime(path, ns=(1, 1))
-    monkeypatch.setattr(survey, "decode_picture", None)
-    monkeypatch.setattr(survey, "decode_mask", None)
+    monkeypatch.setattr(inspection, "decode_picture", None)
+    monkeypatch.setattr(inspection, "decode_mask", None)
     steps = []
     again = own(on_progress=lambda *step: steps.append(step))
     assert len(steps) == 21

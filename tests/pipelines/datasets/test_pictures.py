@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from semiseg.pipelines import decode
-from semiseg.pipelines.datasets import find_dataset, prepare, seen, survey
+from semiseg.pipelines.datasets import find_dataset, inspection, prepare, seen
 from semiseg.pipelines.datasets.doctor import diagnose
 from semiseg.pipelines.decode import COLOUR, Reading, read
 from semiseg.pipelines.errors import UsageError
@@ -415,12 +415,12 @@ def test_large_files_are_decoded_one_at_a_time(root, monkeypatch):
             at_once.pop()
         return decode_picture(data, reading)
 
-    decode_picture = survey.decode_picture
-    monkeypatch.setattr(survey, "decode_picture", decode)
+    decode_picture = inspection.decode_picture
+    monkeypatch.setattr(inspection, "decode_picture", decode)
     prepare(find_dataset("folder", root), workers=4)
     assert max(most) > 1
     most.clear()
-    monkeypatch.setattr(survey, "LARGE", 1e-6)
+    monkeypatch.setattr(inspection, "LARGE", 1e-6)
     assert len(prepare(find_dataset("folder", root), workers=4, verify=True).records) == 12
     assert max(most) == 1
 
