@@ -33,6 +33,9 @@ CLASSES = 3
 def dry_run(monkeypatch, capsys):
     """`dry_run("cps_voc", "--batch", 4)` -> what the command prints: a JSON document with --json, else text."""
 
+    # Which takes most of the time of a dry run, and has tests of its own.
+    monkeypatch.setattr("semiseg.engine.commands.train.forecast", lambda *arguments: "")
+
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", ["semiseg", "train", name, "--dry-run", *map(str, arguments)])
         main()
