@@ -33,7 +33,7 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import Run
 from semiseg.engine.training.state import load_save, write_save
 from semiseg.pipelines.datasets import find_dataset, prepare, resolve_split, seen
-from semiseg.pipelines.datasets.classes import read_classes, stated_colours
+from semiseg.pipelines.datasets.classes import read_classes
 from semiseg.pipelines.datasets.dataset import Dataset
 from semiseg.pipelines.datasets.lists import Names, plain_ids, read_ids, read_ids_present
 from semiseg.pipelines.datasets.pack import open_pack
@@ -150,8 +150,8 @@ def class_lists(folder: Path) -> Test:
     def test(data: bytes) -> None:
         path.write_bytes(data)
         with refused:
-            names, colours = read_classes(path)
-            assert len(names) == len(colours) == len(set(names)) == len(stated_colours(path))
+            names, colours, stated, _ = read_classes(path)
+            assert len(names) == len(colours) == len(set(names)) == len(stated)
 
     return test
 

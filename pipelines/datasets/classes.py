@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -22,6 +23,12 @@ _COLUMNS = tuple(
 _VALUES = {(1, 0): 0, (0, 1): 0, (4, 0): 0, (1, 3): 0}
 _COLOURS = {(3, 0): 0, (0, 3): 0, (4, 0): 1, (1, 3): 1}
 """Where the label value, and red, green and blue, stand among so many numbers before and after the name."""
+_TRIPLE = re.compile(
+    r"(?P<text>.+?)(?:[,;|\t]\s*[\"']?(?P<blanks>\d{1,3} +\d{1,3} +\d{1,3})[\"']?"
+    r"|[,;:|\t ]\s*[\"']?(?:rgb)?[(\[]\s*(?P<brackets>\d{1,3}(?:[,\s]\s*\d{1,3}){2})\s*[)\]][\"']?)",
+    re.IGNORECASE,
+)
+"""A colour of three numbers in one column: `road,128 64 128`, `road,"rgb(128, 64, 128)"`."""
 _HEX = re.compile(rf"(?P<text>.*?)(?:{_STRONG}|\s{{1,9}})(?P<colour>#[0-9a-fA-F]{{6}})")
 _KEY = re.compile(r"[\"']?[A-Za-z_]\w*[\"']?\s*:(\s.*)?|---")
 """A line of YAML that names no class."""
@@ -32,27 +39,51 @@ _COLUMN_WORDS = frozenset({
 """All that the line over columns may say."""
 BRACKETS = frozenset("{}[](),;:'\"")
 """Lines of nothing else are those of JSON, not names."""
+VOID = "__ignore__"
+"""What labelme calls that which is no class: its pixels are ignored, and no value is its."""
+FILES = (
+    "classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv", "train/_classes.csv", "class_dict.csv",
+    "label_colors.txt", "labels.txt",
+)  # fmt: skip
+"""What class lists are called: ours, and those that other programs write beside the data."""
 HEADERS = {"name", "names", "class", "classes", "class name", "class names", "label", "labels", "label name"}
 """First lines that are no class."""
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+class ClassList(NamedTuple):
+    """What a class list says, by label value."""
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    """One colour a class: the one that the list gives it, or else that of the VOC colour map."""
+    stated: tuple[Colour | None, ...]
+    """The colours that the list gives, None for a class that it gives none."""
+    void: tuple[Colour, ...] = ()
+    """The colours of what is no class."""
+
+
+def find_classes(*folders: Path) -> Path | None:
+    """The class list in the first of some folders that has one; None where none has."""
+    return next((file for folder in folders for name in FILES if (file := folder / name).is_file()), None)
+
+
+def read_classes(path: Path) -> ClassList:
     """Names and colours from a class list, in the order of the label values from 0.
 
     One name a line, optionally followed by `#rrggbb` or red, green and blue; or value and name in each line (`0: road`,
     `0 road`, `road = 0`), in any order, under a header or not (Roboflow's `_classes.csv`); or CVAT's labelmap
-    (`road:128,64,128::`); or the `names` of YOLO's `data.yaml`. Empty lines and comments (`# …`) do not count; classes
-    without a colour get the one of the VOC colour map.
+    (`road:128,64,128::`); or the `names` of YOLO's `data.yaml`. Empty lines and comments (`# …`) do not count. What is
+    called `__ignore__` or has the value 255 is no class.
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
     """
     entries = _listed_classes(path)
-    default = voc_colours(len(entries))
-    return tuple(entry[1] for entry in entries), tuple(entry[2] or own for entry, own in zip(entries, default))
-
-
-def stated_colours(path: Path) -> tuple[Colour | None, ...]:
-    """The colour that a class list gives each class, None where it gives none. Raises UsageError as `read_classes`."""
-    return tuple(colour for _, _, colour in _listed_classes(path))
+    void = tuple(colour for _, name, colour in entries if name == VOID and colour)
+    classes = [entry for entry in entries if entry[1] != VOID]
+    if not 2 <= len(classes) <= IGNORE:
+        raise UsageError(f"{path} names {len(classes)} classes: write one a line, 2 to {IGNORE}, background included")
+    stated = tuple(colour for _, _, colour in classes)
+    palette = tuple(colour or own for colour, own in zip(stated, voc_colours(len(classes))))
+    return ClassList(tuple(name for _, name, _ in classes), palette, stated, void)
 
 
 class _Row(NamedTuple):
@@ -73,25 +104,47 @@ class _Row(NamedTuple):
 
 
 def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
-    """(line, name, colour) by label value."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "class list"), 1)]
+    """(line, name, colour) by label value, and of what is no class as VOID."""
+    text = read_lines(path, "class list")
+    if _is_json("\n".join(text)):
+        raise UsageError(f"{path} is JSON, which is not read: write one class name a line, value 0 first")
+    lines = [(number, line.strip()) for number, line in enumerate(text, 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if strange := next((number for number, line in lines if set(line) <= BRACKETS), None):
         raise UsageError(f"{path}, line {strange}: names no class: write one class name a line, value 0 first")
     rows = [_row(number, line) for number, line in _items(path, lines)]
+    if (
+        len(rows) > 1
+        and not rows[0].colour
+        and all(row.colour for row in rows[1:])
+        and re.search("[,;|\t ]", rows[0].text)
+    ):
+        if not _is_header(rows[0]):
+            raise UsageError(
+                f"{path}, line {rows[0].line}: gives no colour, as the other lines do: write name and colour"
+            )
+        rows = rows[1:]
     shape = _shape_of(rows)
-    entries = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
+    found = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
+    entries = [(number, name.rstrip(",; ").strip("\"'"), colour) for number, name, colour in found]
     seen: set[str] = set()
     for number, name, _ in entries:
         if name in seen:
             raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
+        if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$", name):
+            raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
         seen.add(name)
     if entries and entries[0][1].lower().replace("_", " ") in HEADERS:
         number, name, _ = entries[0]
         raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
-    if not 2 <= len(entries) <= IGNORE:
-        raise UsageError(f"{path} names {len(entries)} classes: write one a line, 2 to {IGNORE}, background included")
     return entries
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), (dict, list))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _items(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -110,9 +163,12 @@ def _items(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
 
 
 def _row(number: int, line: str) -> _Row:
-    if cvat := re.fullmatch(r"(?P<name>[^:]+):(?P<rgb>(\d+,\d+,\d+)?):[^:]*:[^:]*", line):
+    if cvat := re.fullmatch(r"(?P<name>.+):(?P<rgb>(\d+,\d+,\d+)?):[^:]*:[^:]*", line):
         rgb = tuple(int(value) for value in cvat["rgb"].split(",")) if cvat["rgb"] else None
         return _Row(number, cvat["name"].strip(), rgb)
+    triple = _TRIPLE.fullmatch(line)
+    if triple and max(numbers := [int(n) for n in re.findall(r"\d+", triple["blanks"] or triple["brackets"])]) < 256:
+        line = f"{triple['text']}\t#{bytes(numbers).hex()}"
     coloured = _HEX.fullmatch(line)
     text = coloured["text"] if coloured else line
     colour = tuple(bytes.fromhex(coloured["colour"][1:])) if coloured else None
@@ -148,8 +204,7 @@ def _is_header(row: _Row) -> bool:
 def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tuple[int, str, Colour | None]]:
     if shape not in _VALUES | _COLOURS:
         raise UsageError(f"{path}, line {rows[-1].line}: more numbers than a value or a colour: write value and name")
-    if rows[0].shape != shape and _is_header(rows[0]):
-        rows = rows[1:]
+    rows = rows[1:] if rows[0].shape != shape and _is_header(rows[0]) else list(rows)
     if odd := next((row for row in rows if row.shape != shape), None):
         what = "label value" if shape in _VALUES else "colour"
         raise UsageError(f"{path}, line {odd.line}: gives no {what}, as the other lines do: write {what} and name")
@@ -165,6 +220,11 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
     if shape not in _VALUES:
         return entries
     values = [(*row.before, *row.after)[_VALUES[shape]] for row in rows]
+    void = []
+    if values.count(IGNORE) == 1 and len(values) <= IGNORE:
+        place = values.index(IGNORE)
+        (line, _, colour), _, _ = entries.pop(place), rows.pop(place), values.pop(place)
+        void = [(line, VOID, colour)]
     if sorted(values) != list(range(len(rows))):
         wrong = next((row for row, value in zip(rows, values) if value >= len(rows)), rows[0])
         belongs = "" if wrong.certain else ", or write '0, NAME' and so on where numbers are part of names"
@@ -172,7 +232,7 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
             f"{path}, line {wrong.line}: the label values of {len(rows)} classes are 0 to {len(rows) - 1}, each once: "
             f"correct the values, and those of the masks{belongs}"
         )
-    return [entry for _, entry in sorted(zip(values, entries))]
+    return [entry for _, entry in sorted(zip(values, entries))] + void
 
 
 def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | None]]:

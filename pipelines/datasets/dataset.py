@@ -65,6 +65,8 @@ class Dataset:
     stated: tuple[Colour | None, ...] = ()
     """The colours that the data set's own class list gives, None for a class that it gives none; a mask's palette must
     not say otherwise."""
+    void: tuple[Colour, ...] = ()
+    """The colours that the class list gives pixels that are ignored."""
     pool_listed: bool = True
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
     held_out: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
-from .classes import read_classes, stated_colours
+from .classes import FILES, find_classes, read_classes
 from .dataset import IMAGE_SUFFIXES, Dataset, Layout, Sample
 from .files import (
     IMAGE_FOLDERS,
@@ -28,8 +28,6 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What folders directly below the images' mean; any other is part of the training pool."""
-CLASS_LISTS = "classes.txt", "labelmap.txt"
-"""The second is what CVAT exports."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
 
@@ -64,15 +62,17 @@ def find(
     val_list = val_list or _existing(root / "val.txt")
     if image_folder is None and train_list is None:
         raise UsageError(f"{root} has no images: put them in {root / IMAGE_FOLDERS[0]} or pass --files.images FOLDER")
-    class_list = classes or next((f for name in CLASS_LISTS if (f := root / name).is_file()), root / CLASS_LISTS[0])
+    class_list = classes or find_classes(root) or root / FILES[0]
     if not class_list.is_file():
         raise UsageError(f"the class list {class_list} does not exist: write it, one class name a line, value 0 first")
-    names, palette = read_classes(class_list)
+    listed_classes = read_classes(class_list)
 
     samples = _Samples(root, image_folder, mask_folder)
     val = _listed_for_validation(samples, val_list) if val_list else {}
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = samples.settled()
+    if class_list.name != FILES[0]:
+        notes.append(f"the classes are those of {class_list}")
     if not val_list:
         val = {id: samples.all[id] for id, part in samples.parts().items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
@@ -99,13 +99,14 @@ def find(
     return Dataset(
         layout="folder",
         root=root,
-        classes=names,
-        palette=palette,
+        classes=listed_classes.names,
+        palette=listed_classes.palette,
         train=tuple(pool[id] for id in sorted(pool)),
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
         lists_name_files=True,
-        stated=stated_colours(class_list),
+        stated=listed_classes.stated,
+        void=listed_classes.void,
         pool_listed=train_list is not None,
         held_out=held_out,
         notes=tuple(notes),

@@ -121,10 +121,12 @@ def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
     return None
 
 
-def by_colour(mask: Indexed, classes: tuple[Colour | None, ...]) -> Remap | list[Colour]:
-    """How the indices of a mask become those of the classes whose colours they show, or the colours that are no
-    class's, or those of two."""
-    known = {VOID: IGNORE} | {colour: value for value, colour in enumerate(classes) if classes.count(colour) == 1}
+def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[Colour] = ()) -> Remap | list[Colour]:
+    """How the indices of a mask become those of the classes whose colours they show, 255 for those of `void`, or the
+    colours that are no class's, or those of two."""
+    known = dict.fromkeys((VOID, *void), IGNORE) | {
+        colour: value for value, colour in enumerate(classes) if classes.count(colour) == 1
+    }
     if strange := sorted(set(mask.colours.values()) - known.keys()):
         return strange
     table = np.arange(256, dtype=np.uint8)

@@ -100,7 +100,7 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
     else:
         survey.notes += inverted(masks.values(), dataset)
         return []
-    remaps = {path: by_colour(mask, dataset.palette) for path, mask in masks.items()}
+    remaps = {path: by_colour(mask, dataset.palette, dataset.void) for path, mask in masks.items()}
     if strange := next((path for path, remap in remaps.items() if not isinstance(remap, Remap)), None):
         cure = "save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb"
         survey.doubts.append(Fault("palette", mask.path, text, f"{cure}): {strange} shows one that no class has"))
@@ -116,7 +116,7 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
     tasks = []
     for sample, facts in _with_colours(survey, dataset, coloured=True).values():
         mask = _indexed(sample.mask, facts)
-        remap = by_colour(mask, dataset.stated)
+        remap = by_colour(mask, dataset.stated, dataset.void)
         if isinstance(remap, Remap):
             tasks.append(recolouring(sample, remap))
             continue

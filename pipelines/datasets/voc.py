@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError
-from .classes import read_classes, stated_colours
+from .classes import ClassList, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
 from .files import find_pictures, first_folder, voc_colours
 from .lists import Names, read_ids, read_ids_present
@@ -76,17 +76,20 @@ def find(
         reserved |= test
         notes += lost if test else ()  # the images for testing are an archive of their own
 
-    own_classes = classes or next((f for f in (home / "classes.txt", root / "classes.txt") if f.is_file()), None)
-    names, palette = read_classes(own_classes) if own_classes else (CLASSES, PALETTE)
+    own_classes = classes or find_classes(home, root)
+    own = read_classes(own_classes) if own_classes else ClassList(CLASSES, PALETTE, ())
+    if own_classes and not classes:
+        notes.append(f"the classes are those of {own_classes}")
     return Dataset(
         layout="voc",
         root=home,
-        classes=names,
-        palette=palette,
+        classes=own.names,
+        palette=own.palette,
         train=tuple(Sample(id, images[id], train_masks.get(id)) for id in sorted(pool)),
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
         extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - reserved)),
-        stated=stated_colours(own_classes) if own_classes else (),
+        stated=own.stated,
+        void=own.void,
         notes=tuple(notes),
     )
 

@@ -10,7 +10,7 @@ from semiseg.pipelines.errors import UsageError
 def test_class_list(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_bytes("\ufeffsky\r\n\r\ntraffic light\t#FA00b4\r\nroad \r\n".encode())
-    names, colours = read_classes(path)
+    names, colours, *_ = read_classes(path)
     assert names == ("sky", "traffic light", "road")
     assert colours == ((0, 0, 0), (250, 0, 180), (0, 128, 0))
 
@@ -57,14 +57,37 @@ NAMES = ("ground", "car", "tree")
         "2) tree\n0) ground\n1) car\n",
         "name,r,g,b\nground,0,0,0\ncar,255,128,0\ntree,0,0,128\n",
         "2;tree;#000080\n0;ground;#000000\n1;car;#ff8000\n",
+        "name,hex\nground,#000000\ncar,#ff8000\ntree,#000080\n",
+        "Class;Colour\nground;#000000\ncar;#ff8000\ntree;#000080\n",
+        "id,name,color\n2,tree,#000080\n0,ground,#000000\n1,car,#ff8000\n",
+        "class_name,class_color\nground,0 0 0\ncar,255 128 0\ntree,0 0 128\n",
+        'name,color\nground,"rgb(0,0,0)"\ncar,"rgb(255, 128, 0)"\ntree,"(0, 0, 128)"\n',
+        "'ground'\n'car'\n'tree'\n",
+        "ground,\ncar,\ntree,\n",
+        "__ignore__\nground\ncar\ntree\n",
+        "0: ground\n1: car\n2: tree\n255: void\n",
     ],
 )
 def test_class_lists_of_other_programs_are_read(tmp_path, text):
     path = tmp_path / "classes.txt"
     path.write_text(text, encoding="utf-8")
-    names, colours = read_classes(path)
+    names, colours, *_ = read_classes(path)
     assert names == NAMES
     assert colours[1] == ((255, 128, 0) if "128" in text or "#ff8000" in text else voc_colours(2)[1])
+
+
+def test_what_is_no_class_may_have_a_colour(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("255,void,9,9,9\n1,car,64,0,128\n0,road,128,64,128\n")
+    assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
+    path.write_text("road\t#804080\n__ignore__\t#090909\ncar\t#400080\n")
+    assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
+
+
+def test_names_in_labelmaps_may_hold_colons(tmp_path):
+    (tmp_path / "labelmap.txt").write_text("ground:0,0,0::\ntraffic light: red:1,2,3::\n")
+    names, colours, *_ = read_classes(tmp_path / "labelmap.txt")
+    assert (names, colours[1]) == (("ground", "traffic light: red"), (1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +97,12 @@ def test_class_lists_of_other_programs_are_read(tmp_path, text):
         ("Class_Name\nground\ncar\n", "line 1: 'Class_Name' looks like a header"),
         ("1: ground\n2: car\n3: tree\n", "line 3: the label values of 3 classes are 0 to 2"),
         ("0: ground\n0: car\n2: tree\n", "line 1: the label values of 3 classes are 0 to 2"),
-        ("0, ground\n1, car\n255, ignore\n", "line 3: the label values of 3 classes are 0 to 2"),
+        ("0, ground\n1, car\n254, ignore\n", "line 3: the label values of 3 classes are 0 to 2"),
+        ("klasse,farbe\nground,#000000\ncar,#ff8000\n", "line 1: gives no colour, as the other lines do"),
+        ("ground,0.0,0.0,0.0\ncar,0.5,0.5,0.5\n", "line 1: 'ground,0.0,0.0,0.0' is no name of a class"),
+        ("ground,rgb(0,0,0)\ncar,rgb(0,0,300)\n", "line 2: 'car,rgb\\(0,0,300\\)' is no name of a class"),
+        ('{"ground": [0, 0, 0],\n "car": [1, 1, 1]}\n', "is JSON, which is not read"),
+        ('["ground", "car"]', "is JSON, which is not read"),
         ("0, ground\n1, car\ntree\n", "line 3: gives no label value"),
         ("ground\n0: car\n1: tree\n", "line 1: gives no label value"),
         ("1 ground\n2 car\n3 tree\n", "line 3: the label values of 3 classes are 0 to 2.* or write '0, NAME'"),
@@ -93,7 +121,7 @@ def test_a_class_list_that_would_shift_names_is_refused(tmp_path, text, said):
 def test_names_with_numbers_and_commas_stay_names(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("2 wheeler\nroad, paved\n3d print\n4\t#ff0000\n")
-    names, colours = read_classes(path)
+    names, colours, *_ = read_classes(path)
     assert names == ("2 wheeler", "road, paved", "3d print", "4")
     assert colours[3] == (255, 0, 0)
     for names in (("type 2", "type 1"), ("2 wheeler", "4 wheeler"), ("route 66", "traffic light", "a 2 b")):

@@ -93,6 +93,19 @@ def test_masks_without_images_are_noted(folder_root):
     assert "1 masks belong to no image, a000 for one" in find_dataset("folder", root).notes[0]
 
 
+@pytest.mark.parametrize("name", ["labelmap.txt", "class_names.txt", "train/_classes.csv", "labels.txt"])
+def test_class_lists_are_found_under_the_names_that_other_programs_give_them(folder_root, name):
+    root = folder_root()
+    text = "__ignore__\n" + (root / "classes.txt").read_text()
+    names = find_dataset("folder", root).classes
+    (root / "classes.txt").unlink()
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(text)
+    dataset = find_dataset("folder", root)
+    assert dataset.classes == names
+    assert f"the classes are those of {root / name}" in used(dataset)[2]
+
+
 def break_masks(root):
     for mask in (root / "masks").iterdir():
         mask.rename(mask.with_name(mask.stem + "_thing.png"))

@@ -111,6 +111,12 @@ def test_masks_in_colour_are_read_by_the_colours_of_the_class_list(root):
         run(root)
 
 
+def test_a_colour_may_be_declared_to_be_ignored(root):
+    (root / "classes.txt").write_text("0,ground,0,0,0\n1,car,200,0,0\n255,void,0,0,200\n")
+    masks_of(root, lambda path: Image.fromarray(np.array(COLOURS, np.uint8)[VALUES]).save(path))
+    assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 1, 255], np.uint8)[VALUES])
+
+
 @pytest.mark.parametrize("void", [(0, 0, 0), (200, 0, 0), (7, 7, 7), (224, 224, 192)])
 def test_255_is_ignored_in_whatever_colour(root, void):
     (root / "classes.txt").write_text("ground\t#000000\ncar\t#c80000\ntree\t#0000c8\n")

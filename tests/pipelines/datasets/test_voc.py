@@ -55,9 +55,10 @@ def test_masks_of_sbd_come_first_and_official_ones_fill_in_for_val(voc_root):
     assert all(s.mask.parent.name == "SegmentationClass" for s in official.train)
 
 
-def test_own_classes_and_lists(voc_root, tmp_path):
+@pytest.mark.parametrize("name", ["classes.txt", "labelmap.txt"])
+def test_own_classes_and_lists(voc_root, tmp_path, name):
     home = voc_root()
-    (home / "classes.txt").write_text("ground\ncat\ndog\nhorse\n")
+    (home / name).write_text("ground\ncat\ndog\nhorse\n")
     train, val = tmp_path / "train.txt", tmp_path / "val.txt"
     train.write_text("/JPEGImages/2007_000002.jpg /SegmentationClassAug/2007_000002.png\n")
     val.write_text("2007_000001\n")
