@@ -50,6 +50,8 @@ class Files(Pictures):
     """List file of the training pool (default: the layout's)."""
     val_list: Path | None = None
     """List file of the validation set (default: the layout's)."""
+    test_list: Path | None = None
+    """List file of images to leave alone (default: the layout's)."""
 
 
 @dataclass(kw_only=True, slots=True)

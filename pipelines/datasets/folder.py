@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Set
 from pathlib import Path
 
@@ -23,11 +25,14 @@ from .files import (
 )
 from .lists import Entry, Names, alike, read_ids_present, read_list, shown, unknown
 
-PARTS = {
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""What folders directly below the images' mean; any other is part of the training pool."""
+_PART = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:at(?:ion|ing))?)?|eval(?:uation)?|dev|hold[-_]?out)|(?P<test>test(?:s|ing)?))"
+    r"(?:[-_ ]?(?:set|split|data|images?|imgs?))?[-_ ]?\d*",
+    re.IGNORECASE,
+)
+"""What lists and folders of a part are called: `val.txt`, `Validation.txt`, `val2017/`, `test_images/`."""
+LIST_FOLDERS = "", "ImageSets/Segmentation"
+"""Where lists lie below the root."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
 
@@ -40,14 +45,16 @@ def find(
     classes: Path | None = None,
     train_list: Path | None = None,
     val_list: Path | None = None,
+    test_list: Path | None = None,
 ) -> Dataset:
     """The data set in a folder: `images/`, `masks/` (same relative name, for some of the images; `p_mask.png` and
     `p.jpg.png` will do for `p.jpg`), `classes.txt`.
 
     `train.txt` names the training pool (otherwise every image that is not for validation), `val.txt` the validation
-    images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Without
-    a validation list the folder `images/val` is it, and without either a tenth of the masked images is held out, the
-    same in every run. What lies in `images/test` is left alone, unless a list names it.
+    images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Lists
+    may lie in `ImageSets/Segmentation`, too. Without a validation list the folder `images/val` is it, and without
+    either a tenth of the masked images is held out, the same in every run. What lies in `images/test` is left alone,
+    unless a list names it. Other spellings will do: see `part_of`.
 
     A file that a list names and that is there, wherever it lies, is the one that is used, but for a copy of one of this
     data set, which stands for that. A path to nothing counts by its name, as in lists of a data set that was moved;
@@ -58,8 +65,9 @@ def find(
     """
     image_folder = _folder(root, images, IMAGE_FOLDERS)
     mask_folder = _folder(root, masks, MASK_FOLDERS)
-    train_list = train_list or _existing(root / "train.txt")
-    val_list = val_list or _existing(root / "val.txt")
+    usual = _usual_lists(root)
+    train_list, val_list = train_list or usual.get("train"), val_list or usual.get("val")
+    test_list = test_list or usual.get("test")
     if image_folder is None and train_list is None:
         raise UsageError(f"{root} has no images: put them in {root / IMAGE_FOLDERS[0]} or pass --files.images FOLDER")
     class_list = classes or find_classes(root) or root / FILES[0]
@@ -71,20 +79,23 @@ def find(
     val = _listed_for_validation(samples, val_list) if val_list else {}
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = samples.settled()
+    if strange := [path for part, path in usual.items() if path != root / f"{part}.txt"]:
+        notes.append(f"lists of the data set: {', '.join(map(str, strange))}")
     if class_list.name != FILES[0]:
         notes.append(f"the classes are those of {class_list}")
     if not val_list:
         val = {id: samples.all[id] for id, part in samples.parts().items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
     if by_folder:
-        notes.append(f"{len(val)} images of {image_folder}/val are for validation")
+        folders = ", ".join(sorted({id.partition("/")[0] for id in val}))
+        notes.append(f"{len(val)} images of {image_folder}/{folders} are for validation")
     if listed is not None and (both := listed.keys() & val.keys()):
         other = val_list or f"the validation folder of {image_folder}"
         raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
     orphans = samples.orphans()
     # Images of the validation folder without a mask are no training data either.
     apart = ("test", "val") if by_folder else ("test",)
-    aside, about = _left_alone(root, samples, apart, val.keys() | (listed or {}).keys())
+    aside, about = _left_alone(test_list, samples, apart, val.keys() | (listed or {}).keys())
     notes += about
     rest = {id: sample for id, sample in samples.all.items() if id not in aside}
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
@@ -113,6 +124,30 @@ def find(
     )
 
 
+def part_of(name: str) -> str | None:
+    """The part of a data set, train, val or test, that a list or a folder of a name is of; None where it is of none."""
+    found = _PART.fullmatch(name)
+    return found and found.lastgroup
+
+
+def _usual_lists(root: Path) -> dict[str, Path]:
+    """The lists of a data set, by the part that they are of. Raises UsageError where two may be."""
+    lists: dict[str, Path] = {}
+    for home in (root / folder for folder in LIST_FOLDERS):
+        names = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
+        here: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() == ".txt" and (part := part_of(stem)):
+                here[part].append(name)
+        for part, found in here.items():
+            chosen = [f"{part}.txt"] if f"{part}.txt" in found else found
+            if part not in lists and len(chosen) > 1:
+                raise UsageError(f"{home} holds {chosen[0]} and {chosen[1]}: say with --files.{part}-list which counts")
+            lists.setdefault(part, home / chosen[0])
+    return lists
+
+
 def _listed_for_validation(samples: _Samples, val_list: Path) -> dict[str, Sample]:
     """Raises UsageError where one has no mask."""
     val = samples.from_list(val_list, "validation")
@@ -123,12 +158,14 @@ def _listed_for_validation(samples: _Samples, val_list: Path) -> dict[str, Sampl
     return val
 
 
-def _left_alone(root: Path, samples: _Samples, apart: tuple[str, ...], named: Set[str]) -> tuple[set[str], list[str]]:
+def _left_alone(
+    test_list: Path | None, samples: _Samples, apart: tuple[str, ...], named: Set[str]
+) -> tuple[set[str], list[str]]:
     """Images that are neither trained nor validated on, with notes about them: those of folders that are apart and
-    those of `test.txt`, unless lists name them as well."""
+    those of the list for testing, unless other lists name them as well."""
     aside = {id for id, part in samples.parts().items() if part in apart} - named
     notes = [f"{len(aside)} images of folders for testing or validation are left alone"] if aside else []
-    if test_list := _existing(root / "test.txt"):
+    if test_list:
         test, lost = read_ids_present(test_list, samples.names)
         notes += lost
         aside |= (test & samples.all.keys()) - named
@@ -257,9 +294,9 @@ class _Samples:
         return notes
 
     def parts(self) -> dict[str, str | None]:
-        """Of images in folders below the one for images, by id: which of PARTS they belong to."""
+        """Of images in folders below the one for images, by id: the part that they belong to."""
         inside = (id for id in self.ids.values() if id in self.all and "/" in id)
-        return {id: PARTS.get(id.partition("/")[0].lower()) for id in inside}
+        return {id: part_of(id.partition("/")[0]) for id in inside}
 
     def orphans(self) -> set[str]:
         """The masks that belong to no image, by their relative path without extension."""
@@ -355,10 +392,6 @@ def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | No
             raise UsageError(f"the folder {root / chosen} does not exist: correct --files.images or --files.masks")
         return root / chosen
     return next((root / name for name in usual if (root / name).is_dir()), None)
-
-
-def _existing(path: Path) -> Path | None:
-    return path if os.path.lexists(path) else None  # a link to nothing is to be read, and refused
 
 
 def _hash(id: str) -> bytes:

@@ -20,7 +20,7 @@ LAYOUTS: dict[str, Layout] = {
     "folder": folder.LAYOUT,
     "shapes": shapes.LAYOUT,
 }
-PLACES = ("images", "masks", "classes", "train_list", "val_list")
+PLACES = ("images", "masks", "classes", "train_list", "val_list", "test_list")
 """Options that name a file or a folder."""
 READING = tuple(field.name for field in fields(Reading))
 """Options of every layout."""
@@ -30,9 +30,9 @@ def find_dataset(layout: str, root: Path | None, **options: str | Path | float |
     """Find a data set by its layout, one of LAYOUTS, under `root`.
 
     Of the options, `images` and `masks` name folders under the root (`masks` also picks another mask folder of VOC),
-    `classes` is a class list, `train_list` the training pool and `val_list` the validation images, each in any
-    published list format. What is given relative is looked for below the root, and then below the working folder.
-    `orientation` and `max_megapixels` are those of `Reading`. None is as good as left out.
+    `classes` is a class list, `train_list` the training pool, `val_list` the validation images and `test_list` those to
+    leave alone, each in any published list format. What is given relative is looked for below the root, and then below
+    the working folder. `orientation` and `max_megapixels` are those of `Reading`. None is as good as left out.
     Raises UsageError where something is missing or the options do not belong to the layout.
     """
     if layout not in LAYOUTS:

@@ -28,11 +28,13 @@ def find(
     classes: Path | None = None,
     train_list: Path | None = None,
     val_list: Path | None = None,
+    test_list: Path | None = None,
 ) -> Dataset:
     """The data set under any of its usual roots.
 
     The training pool is what has a mask, and what `train.txt` or `trainaug.txt` name (so it stays whole where the masks
-    of unlabelled images were deleted), without the ids of `val.txt`. Images outside of both are kept as `extra`.
+    of unlabelled images were deleted), without the ids of `val.txt`; what `test.txt` alone names is left alone. Images
+    outside of these are kept as `extra`.
     """
     home = first_folder((root / level for level in LEVELS), "JPEGImages")
     if home is None:
@@ -59,6 +61,11 @@ def find(
     if unmasked:
         raise UsageError(f"the validation image {unmasked[0]} of {val_file} has no mask in {mask_folder}: add the mask")
 
+    notes = [*found.notes(), *masks_found.notes("PNG")]
+    test: set[str] = set()
+    if test_list or (lists / "test.txt").is_file():
+        test, lost = read_ids_present(test_list or lists / "test.txt", known)
+        notes += lost if test else ()  # the images for testing are an archive of their own
     if train_list:
         pool = set(read_ids(train_list, known, where))
         if both := pool.intersection(val):
@@ -66,16 +73,10 @@ def find(
     else:
         usual = (lists / name for name in ("train.txt", "trainaug.txt", "train_aug.txt"))
         named = (id for path in usual if path.is_file() for id in read_ids(path, known, where))
-        pool = {*(train_masks.keys() & images.keys()), *named}.difference(val)
+        pool = {*(train_masks.keys() & images.keys() - test), *named}.difference(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
-    notes = [*found.notes(), *masks_found.notes("PNG")]
-    reserved = pool.union(val)
-    if (lists / "test.txt").is_file():
-        test, lost = read_ids_present(lists / "test.txt", known)
-        reserved |= test
-        notes += lost if test else ()  # the images for testing are an archive of their own
-
+    reserved = pool.union(val, test)
     own_classes = classes or find_classes(home, root)
     own = read_classes(own_classes) if own_classes else ClassList(CLASSES, PALETTE, ())
     if own_classes and not classes:

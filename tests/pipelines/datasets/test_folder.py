@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from semiseg.pipelines.datasets.folder import part_of
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.splits import resolve_split
 from semiseg.pipelines.errors import UsageError
@@ -572,3 +573,43 @@ def test_masks_called_like_whole_files_are_those_of_the_files(folder_root):
     masks, _, notes = used(find_dataset("folder", root))
     assert masks == {id: root / f"masks/{id}.jpg.png" for id in IDS[:4]}
     assert "4 masks are called after their images" in notes
+
+
+@pytest.mark.parametrize("home", ["", "ImageSets/Segmentation"])
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Train", "Validation", "Test"), ("train_set", "VALID", "testing2")]
+)
+def test_lists_are_found_in_other_spellings_and_places(folder_root, home, names):
+    root = folder_root(masked=8, bare=4, val=0)
+    (root / home).mkdir(parents=True, exist_ok=True)
+    for name, part in zip(names, (IDS[:4], IDS[4:6], IDS[6:7]), strict=True):
+        write(root / home / f"{name}.txt", "\n".join(part))
+    dataset = find_dataset("folder", root)
+    assert (ids(dataset.train), ids(dataset.val)) == (IDS[:4], IDS[4:6])
+    assert ids(dataset.extra) == IDS[7:]
+    other = write(root / "other.txt", "\n".join(IDS[8:]))
+    assert ids(find_dataset("folder", root, test_list=other).extra) == IDS[6:8]
+
+
+def test_two_lists_of_one_part_are_refused_unless_one_is_called_as_usual(folder_root):
+    root = folder_root(masked=8, bare=0, val=0)
+    write(root / "valid.txt", IDS[0])
+    write(root / "validation.txt", IDS[1])
+    with pytest.raises(UsageError, match=r"holds valid.txt and validation.txt: say with --files.val-list which counts"):
+        find_dataset("folder", root)
+    write(root / "val.txt", IDS[2])
+    assert ids(find_dataset("folder", root).val) == [IDS[2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *(("train", "train"), ("training", "train"), ("train2017", "train"), ("Train_Set", "train")),
+        *(("val", "val"), ("valid", "val"), ("validation", "val"), ("VAL", "val"), ("val2017", "val")),
+        *(("eval", "val"), ("dev", "val"), ("holdout", "val"), ("hold-out", "val"), ("val_images", "val")),
+        *(("test", "test"), ("tests", "test"), ("testing", "test"), ("test_images", "test"), ("Test-1", "test")),
+        *((name, None) for name in ("", "trains", "trainval", "value", "valley", "test_drive", "2017", "street")),
+    ],
+)
+def test_the_part_of_a_data_set_by_a_name(name, part):
+    assert part_of(name) == part

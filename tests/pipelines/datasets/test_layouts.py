@@ -33,9 +33,9 @@ def test_unusable_arguments(tmp_path, layout, root, options, what):
 
 
 OPTIONS = {
-    "voc": {"masks", "classes", "train_list", "val_list"},
+    "voc": {"masks", "classes", "train_list", "val_list", "test_list"},
     "cityscapes": {"train_list", "val_list"},
-    "folder": {"images", "masks", "classes", "train_list", "val_list"},
+    "folder": {"images", "masks", "classes", "train_list", "val_list", "test_list"},
     "shapes": set(),
 }
 

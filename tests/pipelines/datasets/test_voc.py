@@ -86,3 +86,15 @@ def test_missing_parts_are_named(voc_root, remove, what):
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     with pytest.raises(UsageError, match=what):
         find_dataset("voc", home)
+
+
+def test_images_for_testing_are_left_alone_also_where_they_have_masks(voc_root, tmp_path):
+    home = voc_root()
+    whole = ids(find_dataset("voc", home).train)
+    (home / "ImageSets/Segmentation/test.txt").write_text(f"{whole[0]}\nnot_here\n")
+    (home / "ImageSets/Segmentation/train.txt").write_text(f"{whole[1]}\n")
+    dataset = find_dataset("voc", home)
+    assert ids(dataset.train) == whole[1:]
+    assert whole[0] not in ids(dataset.extra)
+    (tmp_path / "mine.txt").write_text(f"{whole[2]}\n")
+    assert ids(find_dataset("voc", home, test_list=tmp_path / "mine.txt").train) == [whole[0], whole[1], *whole[3:]]
