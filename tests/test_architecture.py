@@ -33,6 +33,7 @@ ORDERS = {
         watch
         datasets/dataset
         datasets/files
+        datasets/pairs
         datasets/classes
         datasets/lists
         datasets/registry

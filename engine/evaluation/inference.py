@@ -16,7 +16,8 @@ from PIL import Image
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
-from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, masks_among
+from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures
+from ...pipelines.datasets.pairs import masks_among
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, find, load_network, match_classes
@@ -284,7 +285,7 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
     masks = masks_among(found.names)
     notes = list(found.notes())
     if masks:
-        notes.append(f"{len(masks)} pictures in {path} are masks of others, {min(masks)} for one: they are passed over")
+        notes.append(f"{len(masks)} pictures in {path} are masks or drawings of some, and passed over: {min(masks)}, …")
     for note in notes:
         on_event(Event("note", f"images: {note}"))
     sources = [path / name for name in found.names if name not in masks]

@@ -7,19 +7,14 @@ import errno
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
 from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
 
-IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
-MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
-"""Names of folders, the likeliest first."""
-MASK_TAIL = re.compile(r"(?P<of>.*[^/])[-_. ](mask|label|seg|segmentation|gt|annotation)s?", re.IGNORECASE | re.DOTALL)
-"""What stands behind the name of a picture in that of its mask."""
 UNREAD = {
     ".heic", ".heif", ".jxl", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
     ".hdr", ".pfm", ".svg", ".eps", ".tga", ".ico", ".pcx", ".npy", ".npz", ".mat", ".dcm", ".nii", ".nii.gz", ".nrrd",
@@ -185,44 +180,6 @@ def find_pictures(
     home = folder.resolve()
     walk(str(folder), "", frozenset(_identity(path) for path in (home, *home.parents)))
     return found
-
-
-def masks_among(names: Iterable[str]) -> dict[str, str | None]:
-    """Of names of pictures, those that are masks, each with the one that it is the mask of.
-
-    That is `p_mask.png` where there is `p.jpg`, and a folder for masks where one in it is called like a picture beside
-    the folder, or in a folder for images beside it; others in such a folder are masks of None.
-    """
-    by_stem = {stem_of(name): name for name in names}
-    masks: dict[str, str | None] = {}
-    folders: dict[str, dict[str, str | None]] = defaultdict(dict)
-    for stem, name in by_stem.items():
-        parts = stem.split("/")
-        place = next((place for place, part in enumerate(parts[:-1]) if part in MASK_FOLDERS), None)
-        if place is not None:
-            homes = (parts[:place], *([*parts[:place], folder] for folder in IMAGE_FOLDERS))
-            called_so = (by_stem.get("/".join((*home, *parts[place + 1 :]))) for home in homes)
-            folders["/".join(parts[: place + 1])][name] = next(filter(None, called_so), None)
-        elif (found := MASK_TAIL.fullmatch(stem)) and found["of"] in by_stem:
-            masks[name] = by_stem[found["of"]]
-    for folder in folders.values():
-        if any(folder.values()):
-            masks |= folder
-    return masks
-
-
-def called_after(masks: Iterable[str], images: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Masks in a folder of their own that are not called as images are but after them: for each such image the ids of
-    those that are, `p_mask` and `p.jpg` (of `p.jpg.png`) for `p` of `p.jpg`."""
-    whole = {composed(f"{id}{path.suffix}"): id for id, path in images.items()}
-    known = {id: id for id in images} | {name: id for name, id in whole.items() if name not in images}
-    after: dict[str, list[str]] = defaultdict(list)
-    for mask in sorted(set(masks) - images.keys()):
-        tail = MASK_TAIL.fullmatch(mask)
-        image = known.get(mask) or (tail and known.get(tail["of"]))
-        if image:
-            after[image].append(mask)
-    return after
 
 
 def check_name(name: str) -> None:

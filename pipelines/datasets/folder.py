@@ -12,18 +12,9 @@ from pathlib import Path
 from ..errors import UsageError
 from .classes import FILES, find_classes, read_classes
 from .dataset import IMAGE_SUFFIXES, Dataset, Layout, Sample
-from .files import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
-    Pictures,
-    called_after,
-    check_name,
-    composed,
-    find_pictures,
-    masks_among,
-    stem_of,
-)
+from .files import Pictures, check_name, composed, find_pictures, stem_of
 from .lists import Entry, Names, alike, read_ids_present, read_list, shown, unknown
+from .pairs import IMAGE_FOLDERS, MASK_FOLDERS, called_after, masks_among, paired
 
 _PART = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:at(?:ion|ing))?)?|eval(?:uation)?|dev|hold[-_]?out)|(?P<test>test(?:s|ing)?))"
@@ -334,6 +325,13 @@ class _Samples:
                 masks[id] = masks.pop(mask)
         if renamed := [masks[id] for id, after in pairs if id in masks]:
             self.strange.append(f"{len(renamed)} masks are called after their images, {renamed[0]} for one")
+        if not pairs and masks.keys().isdisjoint(images) and (found := paired(masks, images)):
+            image, mask = min(found.items())
+            self.strange.append(
+                f"{len(found)} masks are called otherwise than their images, and are paired by what differs in names: "
+                f"{masks[mask]} is the mask of {images[image]}"
+            )
+            masks = {image: masks[mask] for image, mask in found.items()}
         return masks
 
     def _of_pairs(self, among: dict[str, str | None]) -> dict[str, Path]:

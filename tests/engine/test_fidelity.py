@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from semiseg.engine.catalogue import find_recipe, load_recipe
+from semiseg.engine.commands import train as command
 from semiseg.engine.commands.main import main
 from semiseg.engine.methods import METHODS
 from semiseg.engine.recipe import Recipe
@@ -34,7 +35,7 @@ def dry_run(monkeypatch, capsys):
     """`dry_run("cps_voc", "--batch", 4)` -> what the command prints: a JSON document with --json, else text."""
 
     # Which takes most of the time of a dry run, and has tests of its own.
-    monkeypatch.setattr("semiseg.engine.commands.train.forecast", lambda *arguments: "")
+    monkeypatch.setattr(command, "forecast", lambda *arguments: "")
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", ["semiseg", "train", name, "--dry-run", *map(str, arguments)])

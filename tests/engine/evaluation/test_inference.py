@@ -173,7 +173,7 @@ def test_masks_among_the_pictures_are_passed_over(new, run, masks):
     new("a.jpg", "b.jpg", "street_label.jpg", masks.format("a"))
     names, _, said = run()
     assert names == ["a.png", "b.png", "street_label.png"]
-    assert f"are masks of others, {masks.format('a')} for one" in said
+    assert f"are masks or drawings of some, and passed over: {masks.format('a')}, …" in said
 
 
 def test_a_circle_of_links_is_one_line(new, run):

@@ -7,7 +7,6 @@ import pytest
 
 from semiseg.pipelines.datasets.files import (
     find_pictures,
-    masks_among,
     read_lines,
     voc_colours,
 )
@@ -133,21 +132,6 @@ def test_a_usual_extension_wins_over_another(tmp_path):
     touch(tmp_path, "a.png")
     with pytest.raises(UsageError, match=r"holds both a\.jpg and a\.png"):
         find_pictures(tmp_path).by_stem()
-
-
-@pytest.mark.parametrize(
-    "end", ["_mask", "-mask", ".mask", "_masks", "_label", "_labels", "_seg", "_gt", "-Annotation"]
-)
-def test_masks_beside_pictures(end):
-    names = ["day/p.jpg", f"day/p{end}.png", f"q{end}.png", "street_label.jpg", f"p{end}.png"]
-    assert masks_among(names) == {f"day/p{end}.png": "day/p.jpg"}
-
-
-def test_masks_in_folders():
-    names = ["p.jpg", "masks/p.png", "masks/x.png", "a/images/q.jpg", "a/labels/q.png", "b/labels/bottle.jpg"]
-    names += ["out/masks/p.png", "c/label/day/r.jpg", "c/day/r.jpg"]
-    pairs = {"masks/p.png": "p.jpg", "a/labels/q.png": "a/images/q.jpg", "c/label/day/r.jpg": "c/day/r.jpg"}
-    assert masks_among(names) == {"masks/x.png": None, **pairs}
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def test_class_lists_are_found_under_the_names_that_other_programs_give_them(fol
 
 
 def break_masks(root):
-    for mask in (root / "masks").iterdir():
-        mask.rename(mask.with_name(mask.stem + "_thing.png"))
+    for mask, name in zip(sorted((root / "masks").iterdir()), "pqrstuvw"):
+        mask.rename(mask.with_name(f"{name}.png"))
 
 
 @pytest.mark.parametrize(
@@ -564,6 +564,19 @@ def test_ids_that_end_like_files_come_back_as_they_were_written(folder_root):
             if text != "a000.png":
                 assert resolve_split(str(write(root / "few.txt", text)), dataset).labeled == (id,), text
     assert resolve_split(str(write(root / "few.txt", "images/a000.jpg")), dataset).labeled == ("a000",)
+
+
+def test_masks_that_differ_from_their_images_by_one_ending_are_theirs(folder_root):
+    root = folder_root(masked=4, bare=3, val=0)
+    for mask in (root / "masks").iterdir():
+        mask.rename(mask.with_name(f"{mask.stem}_L.png"))
+    masks, known, notes = used(find_dataset("folder", root))
+    assert masks == {id: root / f"masks/{id}_L.png" for id in IDS[:4]}
+    assert known == IDS[:7]
+    assert f"{root / 'masks/a000_L.png'} is the mask of {root / 'images/a000.jpg'}" in notes
+    (root / "masks/a005.png").write_bytes((root / "masks/a000_L.png").read_bytes())
+    with pytest.raises(UsageError, match="has 1 images with masks"):  # called as it should be: the others are strange
+        find_dataset("folder", root)
 
 
 def test_masks_called_like_whole_files_are_those_of_the_files(folder_root):

@@ -155,7 +155,6 @@ NAMES = {
     "some-numbers": ("2 wheeler", "traffic light", "route 66"),
     "value-blank-names": ("the ground", "a car", "a tree"),
     "value-and-numbers": ("2 wheeler", "a car", "route 66"),
-    "quoted": ('"ground"', '"car"', '"tree"'),
 }
 """Of the class lists that have others than the usual ones."""
 for name, data in {

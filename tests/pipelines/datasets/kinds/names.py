@@ -71,8 +71,15 @@ for kind, end in {"mask": "_mask", "masks": " masks", "label": "-label", "gt": "
         ],
         noted="5 masks are called after their images",
     )
+for kind, name in {"ending": "{}_L", "beginning": "mask_{}", "capitals": "P{1}"}.items():
+    KINDS[f"mask-names-differ-by-{kind}"] = Kind(
+        lambda root, name=name: [
+            path.rename(path.with_stem(name.format(path.stem, path.stem[1:]))) for path in (root / "masks").iterdir()
+        ],
+        noted="5 masks are called otherwise than their images",
+    )
 KINDS["mask-names-of-others"] = Kind(
-    lambda root: [path.rename(path.with_stem(f"{path.stem}_thing")) for path in (root / "masks").iterdir()],
+    lambda root: [path.rename(path.with_stem(name)) for path, name in zip(sorted((root / "masks").iterdir()), "vwxyz")],
     refused="mask",
 )
 KINDS["mask-called-as-its-image-and-after-it"] = Kind(

@@ -1,0 +1,141 @@
+"""Which mask is of which picture, by their names."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from .files import composed, stem_of
+
+IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
+MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
+"""Names of folders, the likeliest first."""
+_TAIL = re.compile(
+    r"(?P<of>.*[^/])[-_. ](?:mask|label|seg|segmentation|gt|annotation)s?(?P<more>[-_. ][^/]+)?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What stands behind the name of a picture in that of its mask; with more behind it, perhaps in that of a drawing."""
+_DRAWN = re.compile(rf"(?P<masks>{'|'.join(MASK_FOLDERS)})(?P<more>[-_. ].+)?|SegmentationObject", re.IGNORECASE)
+"""A folder of masks; with more behind its name, of drawings of them."""
+_END = re.compile(r"(?P<of>.*[^/])[-_. ](?P<end>[^-_. /]*[^\d\W][^-_. /]*)", re.DOTALL)
+"""The last word in the name of a picture."""
+
+
+LONGEST = 24
+"""Shared beginnings and endings that are longer are cut off whole or not at all."""
+
+
+def masks_among(names: Iterable[str]) -> dict[str, str | None]:
+    """Of names of pictures, those that are masks, each with the one that it is the mask of, and drawings of masks with
+    None.
+
+    Masks are `p_mask.png` where there is `p.jpg`, and those in a folder for masks where one in it is called like a
+    picture beside the folder, or in a folder for images beside it; others in such a folder are of None. Drawings are
+    `p_mask_shown.png` beside a mask of `p`, `p_shown.png` where half of the pictures with a mask have one, and what is
+    called like a picture in `masks_shown`.
+    """
+    by_stem = {stem_of(name): name for name in names}
+    folded = {stem.casefold(): name for stem, name in by_stem.items()}
+    masks: dict[str, str | None] = {}
+    folders: dict[str, dict[str, str | None]] = defaultdict(dict)
+    drawn: set[str] = set()
+    ends: dict[str, dict[bool, list[str]]] = defaultdict(lambda: {False: [], True: []})
+    alone: list[str] = []
+    for stem, name in by_stem.items():
+        parts = stem.split("/")
+        place = next((place for place, part in enumerate(parts[:-1]) if _DRAWN.fullmatch(part)), None)
+        if place is not None:
+            homes = (parts[:place], *([*parts[:place], folder] for folder in IMAGE_FOLDERS))
+            called_so = (folded.get("/".join((*home, *parts[place + 1 :])).casefold()) for home in homes)
+            folder = "/".join(parts[: place + 1])
+            folders[folder][name] = next(filter(None, called_so), None)
+            if not (found := _DRAWN.fullmatch(parts[place]))["masks"] or found["more"]:
+                drawn.add(folder)
+        elif (found := _TAIL.fullmatch(stem)) and found["of"] in by_stem:
+            ends[by_stem[found["of"]]][bool(found["more"])].append(name)
+        elif found and not found["more"]:
+            alone.append(name)
+    for folder, found in folders.items():
+        if any(found.values()):
+            masks |= dict.fromkeys(found) if folder in drawn else found
+    for image, of in ends.items():
+        masks |= dict.fromkeys(of[True], None if of[False] else image) | dict.fromkeys(of[False], image)
+    rest = [name for name in by_stem.values() if name not in masks and name not in alone]
+    masks |= {mask: image for image, mask in _paired_files(alone, rest).items()}
+    return masks | dict.fromkeys(_drawings(by_stem, masks, set(filter(None, masks.values()))))
+
+
+def _paired_files(masks: Collection[str], images: Collection[str]) -> dict[str, str]:
+    of = {stem_of(name): name for name in (*masks, *images)}
+    pairs = paired([stem_of(name) for name in masks], [stem_of(name) for name in images])
+    return {of[image]: of[mask] for image, mask in pairs.items()}
+
+
+def _drawings(by_stem: Mapping[str, str], masks: Collection[str], masked: Collection[str]) -> list[str]:
+    """Pictures called after others by a word that half of those that are `masked` have one with."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for stem, name in by_stem.items():
+        end = _END.fullmatch(stem)
+        if end and name not in masks and name not in masked and by_stem.get(end["of"]) in masked:
+            found[end["end"].casefold()].append(name)
+    least = max(2, len(masked) / 2)
+    return [name for names in found.values() if len(names) >= least for name in names]
+
+
+def called_after(masks: Iterable[str], images: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Masks in a folder of their own that are not called as images are but after them: for each such image the ids of
+    those that are, `p_mask` and `p.jpg` (of `p.jpg.png`) for `p` of `p.jpg`."""
+    whole = {composed(f"{id}{path.suffix}"): id for id, path in images.items()}
+    known = {id: id for id in images} | {name: id for name, id in whole.items() if name not in images}
+    after: dict[str, list[str]] = defaultdict(list)
+    for mask in sorted(set(masks) - images.keys()):
+        tail = _TAIL.fullmatch(mask)
+        image = known.get(mask) or (tail and not tail["more"] and known.get(tail["of"]))
+        if image:
+            after[image].append(mask)
+    return after
+
+
+def paired(masks: Collection[str], images: Collection[str]) -> dict[str, str]:
+    """By image the mask whose name differs from its own by no more than a beginning and an ending that all images
+    share, and one that all masks do; the least that will do. Letter case does not count, nor do folders where names
+    are unique without. Empty where that does not give each of two masks or more an image of its own."""
+    if not 2 <= len(masks) <= len(images):
+        return {}
+    for name in (str, os.path.basename):
+        of_mask, of_image = ({name(id).casefold(): id for id in ids} for ids in (masks, images))
+        if len(of_mask) == len(masks) and len(of_image) == len(images) and (pairs := _by_cuts(of_mask, of_image)):
+            return pairs
+    return {}
+
+
+def _by_cuts(of_mask: Mapping[str, str], of_image: Mapping[str, str]) -> dict[str, str]:
+    """The same for names that are unique, in lower case; ids by name."""
+    ends = [*_shared(of_mask), *_shared(of_image)]
+    before, behind = ends[2:]
+    lengths = (range(len(end) + 1) if len(end) <= LONGEST else (0, len(end)) for end in ends)
+    first = next(iter(of_mask))
+    for head, tail, start, stop in sorted(itertools.product(*lengths), key=sum):
+        lead, trail = before[:start], behind[len(behind) - stop :]
+        if f"{lead}{first[head : len(first) - tail]}{trail}" not in of_image:
+            continue
+        cores = {name[head : len(name) - tail]: id for name, id in of_mask.items()}
+        named = {of_image.get(f"{lead}{core}{trail}"): id for core, id in cores.items() if core}
+        if None not in named and len(named) == len(of_mask):
+            return named
+    return {}
+
+
+def _shared(names: Iterable[str]) -> tuple[str, str]:
+    """The beginning and the ending that all names share."""
+    least, most = min(names), max(names)  # what these share, all do
+    last, latest = (edge(name[::-1] for name in names) for edge in (min, max))
+    return _common(least, most), _common(last, latest)[::-1]
+
+
+def _common(one: str, other: str) -> str:
+    return "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))
