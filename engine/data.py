@@ -95,7 +95,7 @@ def moved(files: Mapping[str, Any], before: Path | str | None, now: Path | str |
 
 def same_place(now: Path | str | None, before: Path | str | None) -> bool:
     """Whether data is where it was in the training: nothing else is said, or the same."""
-    return not now or (before is not None and Path(now).absolute() == Path(before).absolute())
+    return not now or (before is not None and Path(now).resolve() == Path(before).resolve())
 
 
 def _below(place: Any, root: Path | str) -> bool:

@@ -91,7 +91,10 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
     if not scored:
         raise UsageError(f"{run.folder}: log.jsonl holds no evaluation; go on with the run by --resume")
     trained = [line for line in lines if "loss" in line]
-    best = best_of(scored, recipe.protocol())
+    saved = (run.checkpoints / "best.safetensors").exists()
+    # A kill may leave the line of a better network that was never saved.
+    best = next((line for line in scored if saved and line["step"] == header.step), None)
+    best = best or best_of(scored, recipe.protocol())
     tiles = {
         "mIoU best": f"{percent(best['val/miou'])} %",
         "at step": f"{best['step']}",
@@ -118,7 +121,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         *_pseudo_labels(run, scored, header),
         "<h2>IoU of each class</h2>",
         _classes(header, best, scored[-1]),
-        "<h2>Image, truth, prediction of the best checkpoint</h2>",
+        f"<h2>Image, truth, prediction of the network of step {header.step}</h2>",
         _samples(run, header),
         "<h2>Speed and memory</h2>",
         _speed(trained),
@@ -142,7 +145,11 @@ def best_of(scored: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, A
 def beside(line: dict[str, Any]) -> dict[str, str]:
     """The log's keys for the mIoU of networks that are evaluated beside the one that is saved, and their names."""
     parts = {key: key.split("/") for key in line}
-    return {key: part[1] for key, part in parts.items() if len(part) == 3 and part[2] == "miou" and part[1] != "iou"}
+    return {
+        key: part[1]
+        for key, part in parts.items()
+        if len(part) == 3 and (part[0], part[2]) == ("val", "miou") and part[1] != "iou"
+    }
 
 
 def _values(lines: list[dict], name: str) -> list[float]:
@@ -168,7 +175,8 @@ def _curves(trained: list[dict], scored: list[dict]) -> str:
         left.legend(frameon=False)
     steps = [line["step"] for line in scored]
     for name, label in ({"val/miou": "the saved one"} | beside(scored[-1])).items():
-        middle.plot(steps, [100 * (line.get(name) or 0) for line in scored], marker="o", markersize=3, label=label)
+        values = [math.nan if line.get(name) is None else 100 * line[name] for line in scored]
+        middle.plot(steps, values, marker="o", markersize=3, label=label)
     if len(middle.lines) > 1:
         middle.legend(frameon=False)
     middle.set(title="validation mIoU, %", xlabel="step", ylim=(0, None))

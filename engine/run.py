@@ -37,6 +37,7 @@ PACKAGES = (
 SPLIT = {
     **{"name": str, "checksum": str, "labeled": tuple[str, ...], "unlabeled": tuple[str, ...]},
     **{"val": tuple[str, ...] | None, "classes": tuple[str, ...] | None, "class_pct": dict | None},
+    "contents": dict | None,
 }
 """What is read of a split.json; older ones have less of it."""
 
@@ -61,14 +62,17 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, recipe: dict[str, Any], split: dict[str, Any]) -> Run:
-        """A new run, to train; it is one from the moment that it has a recipe.json. Raises UsageError as `check`."""
+        """A new run, to train; it is one from the moment that it has a recipe.json. Raises UsageError as `check`, and
+        where another process begins one there."""
         cls.check(folder)
-        create_folder(folder / "checkpoints")
         run = cls(folder)
+        create_folder(folder)
+        run.lock("--out")
+        cls.check(folder)  # another process may have begun, and ended, one before the lock
+        create_folder(folder / "checkpoints")
         run.write_json("environment.json", environment())
         run.write_json("split.json", split)
         run.write_json("recipe.json", recipe)
-        run.lock()
         return run
 
     @classmethod
@@ -91,11 +95,12 @@ class Run:
             "--resume"
         )
 
-    def lock(self) -> None:
-        """Keeps the run for this process, until it is closed or ends. Raises UsageError where another has it."""
-        self._lock = locked(self.folder / "recipe.json")
+    def lock(self, flag: str = "--resume") -> None:
+        """Keeps the run for this process, until it is closed or ends. Raises UsageError, which begins with `flag`,
+        where another has it."""
+        self._lock = locked(self.folder / "lock")
         if self._lock is None:
-            raise UsageError(f"--resume: another process trains {self.folder}; wait for its end or stop it")
+            raise UsageError(f"{flag}: another process trains {self.folder}; wait for its end or stop it")
 
     @property
     def finished(self) -> bool:
@@ -167,11 +172,17 @@ class Run:
         curves, self._curves = self._curves, None  # after a failure they are begun anew
         with writing(self.folder / "tensorboard"):
             # Steps that were written before an interruption come again.
+            again = [] if curves else [line for line in self.log if self._comes_again(line, lines[0])]
             curves = curves or Curves(self.folder / "tensorboard", lines[0]["step"])
-            for line in lines:
+            for line in (*again, *lines):
                 curves.add(line)
         self._curves = curves
         self._unwritten = []
+
+    @staticmethod
+    def _comes_again(line: dict[str, Any], first: dict[str, Any]) -> bool:
+        """Whether curves that begin anew with the `first` line would lose this one: of the same step, before it."""
+        return line["step"] == first["step"] and _order(line) < _order(first)
 
     def sync(self) -> None:
         """Waits until the disk has all of the log. Raises UsageError where it does not take it, DiskFull for want of

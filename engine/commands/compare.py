@@ -96,6 +96,10 @@ def compare(arguments: list[str]) -> None:
             train_all(comparison.entries, where, lock, lambda entry: record(comparison, entry, next(number)), listener)
         except RunFailed as error:
             failed = error
+        except UsageError:
+            if any(entry.run.finished for entry in comparison.entries):
+                show(comparison, options)
+            raise
         if not failed or any(entry.run.finished for entry in comparison.entries):
             show(comparison, options)
         elif options.json:
@@ -144,13 +148,21 @@ def show(comparison: Comparison, options: Options) -> None:
     columns, rows = table(lines)
     with whole(comparison.out / "table.md") as draft:
         draft.write_text(markdown(columns, rows), encoding="utf-8")
-    page = write_page(comparison, finished)
     console.table("mean ± standard deviation over the seeds", columns, rows)
+    if others := _others(comparison):
+        console.say(f"{len(others)} more finished runs in {comparison.out} are not asked for here, {others[0]} for one")
+    page = write_page(comparison, finished)
     console.say(f"page: {page}")
     if options.json:
         results = comparison.out / "results.csv"
         where = {"page": str(page), "results": str(results), "out": str(comparison.out)}
         emit({"table": plain_lines(lines)} | where | {"missing": missing(comparison)})
+
+
+def _others(comparison: Comparison) -> list[str]:
+    """The finished runs of earlier calls that are not in this one, by their folders' names."""
+    own = {entry.folder.name for entry in comparison.entries}
+    return sorted(path.parent.name for path in comparison.out.glob("*/result.json") if path.parent.name not in own)
 
 
 def missing(comparison: Comparison) -> list[str]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ...pipelines.datasets.splits import Split, resolve_split
 from ...pipelines.errors import UsageError
 from ..data import Data, anchored, portable, prepare_data
@@ -16,6 +18,7 @@ from ..disk import locked
 from ..events import Event, Listener, silent
 from ..recipe import Recipe
 from ..run import Run, create_folder
+from ..training.build import open_method, planner_of
 from ..training.resume import require_same_data, require_same_settings
 
 ALIKE = ("precision", "eval_every", "device", "deterministic")
@@ -131,7 +134,7 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     _require_sense(entries)
     data = prepare_data(entries[0].recipe, on_event)
     splits: dict[str, Split] = {}
-    possible, idle = [], {}
+    possible, idle, built = [], {}, set()
     for entry in entries:
         spec = entry.recipe.split
         if spec not in splits:
@@ -140,7 +143,11 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
             idle.setdefault(entry.share, {})[entry.method] = None
             continue
         possible.append(entry)
-        _require_same(entry, replace(data, split=splits[spec]))
+        own = replace(data, split=splits[spec])
+        _require_same(entry, own)
+        if not entry.begun:
+            _require_start(entry, own, fresh=entry.method not in built)
+            built.add(entry.method)
     for share, methods in idle.items():
         on_event(Event("note", f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}"))
     if not possible:
@@ -186,6 +193,17 @@ def _require_same(entry: Entry, data: Data) -> None:
         require_same_data(run, entry.recipe, data)
     except UsageError as error:
         raise UsageError(str(error).replace("--resume:", "--out:", 1)) from None
+
+
+def _require_start(entry: Entry, data: Data, *, fresh: bool) -> None:
+    """Raises UsageError where a run could not begin: for windows that cannot be drawn and, if `fresh`, for weights that
+    are not to be had or do not fit."""
+    try:
+        planner_of(entry.recipe, data)
+        if fresh:
+            open_method(entry.recipe, data, torch.device("cpu"), fresh=True)
+    except UsageError as error:
+        raise UsageError(f"{entry.method}: {error}") from None
 
 
 def _settings(recipe: Recipe) -> dict[str, object]:

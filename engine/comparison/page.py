@@ -6,12 +6,14 @@ import html
 import io
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ...pipelines.errors import UsageError
 from ..checkpoint import Header, load_network
 from ..disk import whole
 from ..evaluation.scores import percent
@@ -46,7 +48,8 @@ def write_page(comparison: Comparison, finished: Sequence[Finished]) -> Path:
 def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
     lines = lines_of(comparison, finished)
     colours = colours_of(comparison.baseline, comparison.rivals)
-    header = load_network(finished[0].entry.folder).header
+    header = next(filter(None, map(_header, finished)), None)
+    classes = len(finished[0].result["iou"])
     recipe = finished[0].entry.recipe
     title = f"{len(comparison.methods)} methods on {recipe.runtime.data or recipe.layout}"
     anew = [share for share in comparison.shares if split_of(share, 0) != share]
@@ -74,12 +77,20 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         *_class_gains(comparison, lines, colours),
         *_samples(lines, header, colours),
         "<h2>Settings</h2>",
-        _settings(lines, len(header.classes)),
+        _settings(lines, classes),
         "<h2>Runs</h2>",
         _runs(finished, comparison.out),
         "</html>",
     ]
     return "\n".join(parts)
+
+
+def _header(run: Finished) -> Header | None:
+    """Of a run's network; None where its checkpoints were deleted, as they may be when it is finished."""
+    try:
+        return load_network(run.entry.folder).header
+    except UsageError:
+        return None
 
 
 def _lines(lines: Sequence[Line]) -> str:
@@ -97,15 +108,18 @@ def _class_gains(comparison: Comparison, lines: Sequence[Line], colours: dict[st
             yield class_gains(rivals, own[0], colours)
 
 
-def _samples(lines: Sequence[Line], header: Header, colours: dict[str, str]) -> Iterable[str]:
-    """The same images as each method sees them, of the first seed of each share."""
+def _samples(lines: Sequence[Line], header: Header | None, colours: dict[str, str]) -> Iterable[str]:
+    """The same images as each method sees them, of one seed of each share: the first that most methods have."""
     for share in dict.fromkeys(line.share for line in lines):
-        runs = {line.method: line.runs[0] for line in lines if line.share == share}
+        own = [line for line in lines if line.share == share]
+        seeds = Counter(run.entry.seed for line in own for run in line.runs)
+        seed = max(sorted(seeds), key=seeds.__getitem__)
+        runs = {line.method: run for line in own for run in line.runs if run.entry.seed == seed}
         if len(runs) == 1 and len(colours) > 1:  # nothing to lay side by side
             continue
         samples = {method: read_samples(run.entry.run) for method, run in runs.items()}
-        yield f"<h2>The same images, labels: {html.escape(share)}, seed {next(iter(runs.values())).entry.seed}</h2>"
-        yield legend(header.classes, header.palette)
+        yield f"<h2>The same images, labels: {html.escape(share)}, seed {seed}</h2>"
+        yield legend(header.classes, header.palette) if header else ""
         for name in next(iter(samples.values())):
             image, truth, _ = next(iter(samples.values()))[name]
             panels = [_panel("image", image), _panel("truth", truth)]

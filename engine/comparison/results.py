@@ -126,6 +126,12 @@ class Line:
         return statistics.fmean(run.result[name] for run in self.runs)
 
     @property
+    def labeled(self) -> tuple[int, int]:
+        """The least and the largest number of labelled images: draws differ where masks are missing."""
+        counts = [run.result["labeled"] for run in self.runs]
+        return min(counts), max(counts)
+
+    @property
     def hours(self) -> float:
         """Of all runs together."""
         return sum(run.hours for run in self.runs)
@@ -170,7 +176,8 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
             scores += [score.text(), gain.text(signed=True) if gain else ""]
         measured = [f"{line.mean(name):.{digits}f}" for name, digits in MEASURED.items()]
         seeds = ", ".join(str(run.entry.seed) for run in line.runs)
-        counts = [f"{result['labeled']} ({line.share})", f"{result['steps']}", seeds]
+        labeled = "-".join(map(str, sorted(set(line.labeled))))
+        counts = [f"{labeled} ({line.share})", f"{result['steps']}", seeds]
         rows.append([line.method, *counts, *scores, *measured, f"{line.hours:.2f}"])
     return columns, rows
 
@@ -194,7 +201,8 @@ def plain_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
         {
             "method": line.method,
             "share": line.share,
-            "labeled": line.runs[0].result["labeled"],
+            "labeled": line.labeled[0],
+            "labeled_most": line.labeled[1],
             "seeds": len(line.runs),
             "steps": line.runs[0].result["steps"],
             **pair("best", line.best),

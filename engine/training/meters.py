@@ -117,8 +117,13 @@ class Meters:
         return float(average(self._sums["loss"])) if self._sums else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses since the last log line, of each process, for a run that goes on between two of them."""
-        return {"sums": {name: gathered(total[None]) for name, total in self._sums.items()}, "counts": self._counts}
+        """The losses since the last log line, of each process, for a run that goes on between two of them; and the
+        steps, seconds and seconds of data wait of all lines."""
+        return {
+            "sums": {name: gathered(total[None]) for name, total in self._sums.items()},
+            "counts": self._counts,
+            "totals": (self._all_steps, self._all_seconds, self._all_waited),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """A process takes its own sums, so that the next line is that of a run that never stopped, to the last bit;
@@ -126,6 +131,8 @@ class Meters:
         sums = {name: torch.atleast_1d(total).to(self.device) for name, total in state["sums"].items()}
         self._sums = {name: total[rank()] if len(total) == world() else total.mean() for name, total in sums.items()}
         self._counts = dict(state["counts"])
+        # Older saves have no totals.
+        self._all_steps, self._all_seconds, self._all_waited = state.get("totals", (0, 0.0, 0.0))
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""

@@ -341,9 +341,9 @@ class _Samples:
             if image is None:
                 continue
             id = stem_of(image)
-            if id in masks or id in self.doubtful:
-                self.doubtful.setdefault(id, (masks.pop(id), self.found.folder / mask))
-            else:
+            if id in masks:
+                self.doubtful[id] = masks.pop(id), self.found.folder / mask
+            elif id not in self.doubtful:
                 masks[id] = self.found.folder / mask
         return masks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -47,16 +47,32 @@ def draw(ids: Iterable[str], share: Fraction | int, seed: int) -> tuple[str, ...
 
     The same ids in any order give the same choice, and a smaller choice of a seed is part of each larger one.
     """
+    ordered = _shuffled(ids, seed)
+    return tuple(sorted(ordered[: _count(len(ordered), share)]))
+
+
+def _shuffled(ids: Iterable[str], seed: int) -> list[str]:
     ids = sorted(ids)
-    if isinstance(share, int):
-        count, said = share, str(share)
-    else:
-        count, said = int(len(ids) * share), f"a share of {share}"
-    if not 1 <= count <= len(ids):
-        raise UsageError(f"cannot draw {said} of {len(ids)} images: that would be {count}, ask for 1 to {len(ids)}")
     # Raw words, since numpy promises their stability between versions, and of its shuffles it does not.
-    order = np.argsort(np.random.Philox(seed).random_raw(len(ids)), kind="stable")
-    return tuple(sorted(ids[i] for i in order[:count]))
+    return [ids[i] for i in np.argsort(np.random.Philox(seed).random_raw(len(ids)), kind="stable")]
+
+
+def _count(known: int, share: Fraction | int) -> int:
+    """How many of those that are known. Raises UsageError for none and for more."""
+    count = share if isinstance(share, int) else int(known * share)
+    if not 1 <= count <= known:
+        said = str(share) if isinstance(share, int) else f"a share of {share}"
+        raise UsageError(f"cannot draw {said} of {known} images: that would be {count}, ask for 1 to {known}")
+    return count
+
+
+def _draw_masked(pool: Mapping[str, Sample], share: Fraction | int, seed: int) -> list[str]:
+    """Of a listed pool: what is drawn from the whole of it where that has masks; otherwise the share of the images with
+    masks, in the same order, so that smaller choices stay part of larger ones."""
+    ordered = _shuffled(pool, seed)
+    masked = [id for id in ordered if pool[id].mask]
+    whole = ordered[: _count(len(ordered), share)]
+    return whole if all(pool[id].mask for id in whole) else masked[: _count(len(masked), share)]
 
 
 def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Split:
@@ -65,7 +81,7 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
     - `all`: every image of the pool that has a mask is labelled.
     - `draw:1/8@SEED`, `draw:30@SEED`: drawn from the images with masks. Where the pool is listed and all that would be
       drawn from the whole of it have masks, that draw holds: so it is found again after the masks of all others were
-      deleted, as published splits are.
+      deleted, as published splits are. A smaller draw of a seed is part of each larger one.
     - a published name (`voc-cps-1/8`): the user's copy of its lists, found under the folder `lists` or `$SEMISEG_LISTS`
       by checksum; without an unlabelled one the rest of the pool, if that has the published size.
     - `LABELLED_FILE`: the rest of the pool is unlabelled; if nothing is left, the images beside the pool are.
@@ -80,9 +96,7 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
         return _split("all", masked, pool)
     if spec.startswith("draw:"):
         share, seed = _parse_draw(spec)
-        labeled = draw(pool if dataset.pool_listed else masked, share, seed)
-        if any(pool[id].mask is None for id in labeled):
-            labeled = draw(masked, share, seed)
+        labeled = _draw_masked(pool, share, seed) if dataset.pool_listed else draw(masked, share, seed)
         return _split(spec, labeled, pool)
     names = _names(dataset)
     if spec in SPLITS:

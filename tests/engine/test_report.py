@@ -76,6 +76,26 @@ def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path
     assert (folder / "report.html").read_text() == page
 
 
+def test_the_best_is_the_one_that_was_saved(tiny, tmp_path):
+    """A kill may leave the line of a better network; the one that is kept is of step 0 here."""
+    lines = [{"step": 0, "val/miou": 0.25}, {"step": 4, "val/miou": 0.75}, {"step": 7, "val/miou": 0.125}]
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", "".join(json.dumps(x) + "\n" for x in lines))
+    page = write_report(folder).read_text()
+    for text in ("mIoU best<b>25.00 %</b>", "at step<b>0</b>", "mIoU last<b>12.50 %</b>", "of the network of step 0<"):
+        assert text in page
+    (folder / "checkpoints/best.safetensors").rename(folder / "checkpoints/last.safetensors")
+    assert "mIoU best<b>75.00 %</b>" in write_report(folder).read_text()
+
+
+def test_an_evaluation_without_a_number_is_a_gap(tiny, tmp_path):
+    lines = [{"step": step, "val/miou": score} for step, score in enumerate((0.5, 0.5, None, 0.6, 0.6))]
+    page = write_report(
+        begun(tiny("supervised", data=tmp_path), tmp_path / "run", "".join(json.dumps(x) + "\n" for x in lines))
+    ).read_text()
+    curve = re.search(r'<path d="(M[^"]*)" clip-path="[^"]*"[^>]*#1f77b4', page)[1]
+    assert curve.count("M") == 2
+
+
 def test_samples_are_read_as_they_were_written(tiny, voc_root, tmp_path):
     recipe = tiny("supervised", data=voc_root())
     data = prepare_data(recipe)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils import collect_env
 
 from semiseg.engine.catalogue import load_recipe
@@ -113,6 +114,30 @@ def test_a_folder_with_a_run_is_refused_and_left_alone(tmp_path):
     with pytest.raises(UsageError, match="already holds a run"):
         Run.create(tmp_path / "run", {"name": "second"}, {})
     assert Run.open(tmp_path / "run").recipe == recipe
+
+
+def test_two_processes_do_not_begin_one_run(tmp_path, monkeypatch):
+    """Also where the second looks before the first has written anything."""
+    first = Run.create(tmp_path / "run", {"name": "first"}, {})
+    monkeypatch.setattr(Run, "check", staticmethod(lambda folder: None))
+    with pytest.raises(UsageError, match=r"--out: another process trains .*run"):
+        Run.create(tmp_path / "run", {"name": "second"}, {})
+    assert first.read_json("recipe.json") == {"name": "first"}
+    first.close()
+
+
+def test_curves_keep_the_losses_of_a_step_that_is_judged_again(tmp_path):
+    """As after a stop between the last step and its evaluation."""
+    run = Run.create(tmp_path / "run", {}, {})
+    for step in (2, 4):
+        run.write({"step": step, "loss": float(step)})
+    run.close()
+    again = Run.open(tmp_path / "run")
+    again.write({"step": 4, "val/miou": 0.5})
+    again.close()
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 2.0), (4, 4.0)]
+    assert [event.step for event in events.Scalars("val/miou")] == [4]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from semiseg.engine.comparison.entries import folder_of, prepared, split_of
 from semiseg.engine.data import prepare_data
@@ -134,6 +137,39 @@ def test_a_folder_with_runs_of_other_images_is_refused(planned, folder_root):
     (data / "images/a011.jpg").unlink()
     with pytest.raises(UsageError, match=r"--out: the unlabelled images are not those .*a011"):
         prepared(planned(METHODS, data=data))
+
+
+def test_a_folder_with_runs_of_other_masks_is_refused(planned, folder_root):
+    """Under the same names."""
+    data = folder_root()
+    begin(planned(METHODS, data=data).entries[1])
+    prepared(planned(METHODS, data=data))
+    mask = data / "masks/a006.png"
+    Image.fromarray(2 - np.asarray(Image.open(mask)) % 3).save(mask)
+    with pytest.raises(UsageError, match="--out: files of the validation images or their masks hold other"):
+        prepared(planned(METHODS, data=data))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": "nowhere.pth"}, "cps_folder: weights nowhere.pth: no such file"),
+        ({"init": Path("nowhere.safetensors")}, "cps_folder: .*nowhere.safetensors"),
+    ],
+)
+def test_a_run_that_could_not_begin_is_told_of_before_the_first_one(planned, folder_root, changes, said):
+    comparison = planned(METHODS, data=folder_root())
+    first, second = comparison.entries
+    second = dataclasses.replace(second, recipe=second.recipe.replace(**changes))
+    with pytest.raises(UsageError, match=said):
+        prepared(dataclasses.replace(comparison, entries=(first, second)))
+    assert not comparison.out.exists()
+
+
+def test_a_share_that_leaves_too_little_to_mix_is_told_of_before_the_first_run(planned, folder_root):
+    root = folder_root(masked=7, bare=1, val=2)
+    with pytest.raises(UsageError, match="cutmix_cps_folder: "):
+        prepared(planned(["supervised_folder", "cutmix_cps_folder"], ["all"], data=root))
 
 
 def test_a_second_comparison_in_a_folder_is_refused_while_one_is_at_work(planned):

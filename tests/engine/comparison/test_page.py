@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -57,6 +58,26 @@ def test_all_that_was_run_is_on_the_page(page):
     first = text[text.index("<h2>The same images") :]
     assert first.count("<figcaption>", 0, first.index("<h2>", 1)) == 5  # image, truth and the methods
     assert "lr" in text[text.index("<h2>Settings") : text.index("the same for all")]
+
+
+def test_pictures_side_by_side_are_of_one_seed(planned, finish):
+    comparison = planned(METHODS, seeds=2)
+    for entry in comparison.entries:
+        if (entry.method, entry.seed) != (METHODS[1], 0):
+            finish(entry, 0.4)
+    text = write_page(comparison, finished_of(comparison)).read_text()
+    samples = text[text.index("<h2>The same images") : text.index("<h2>Settings")]
+    assert "seed 1</h2>" in samples
+    assert samples.count("<figcaption>") == 5
+
+
+def test_a_page_needs_no_checkpoints(planned, finish):
+    comparison = planned(METHODS)
+    for entry in comparison.entries:
+        finish(entry, 0.4)
+    for entry in comparison.entries:
+        shutil.rmtree(entry.run.checkpoints)
+    assert "<h2>The same images" in write_page(comparison, finished_of(comparison)).read_text()
 
 
 def test_a_method_alone_has_a_page(page):

@@ -120,6 +120,9 @@ def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, fol
     said.clear()
     assert evaluate(run, device="cpu", on_event=said.append) == before
     assert any("2 images are judged, those that the run held out" in event.text for event in said)
+    (root.parent / "link").symlink_to(root)
+    for spelled in (root, root / "images/..", root.parent / "link"):
+        assert evaluate(run, spelled, device="cpu") == before
 
     (root / "val.txt").write_text("\n".join([*sorted(held_out), "a000"]))
     said.clear()

@@ -163,13 +163,31 @@ def test_resume_refuses_another_recipe(tiny, voc_root, changes, said):
         ("cps", "unlabelled", r"the unlabelled images are not those .*1 are new, b000 for one"),
         ("cps", "val.txt", r"the validation images are not those .*1 are gone, a006 for one"),
         ("supervised", "unlabelled", None),
+        ("cps", "images/a000.jpg", "files of the labelled images or their masks hold other than when"),
+        ("cps", "masks/a000.png", "files of the labelled images or their masks hold other than when"),
+        ("cps", "images/a009.jpg", "files of the unlabelled images hold other than when"),
+        ("supervised", "images/a009.jpg", None),
+        ("cps", "masks/a007.png", "files of the validation images or their masks hold other than when"),
+        ("cps", "colours", "files of the labelled images or their masks hold other than when"),
     ],
 )
 def test_resume_refuses_data_that_changed(tiny, folder_root, method, change, said):
     root = folder_root()
     recipe = tiny(method, layout="folder", split="all", data=root)
+    if change == "colours":
+        shown = [(0, 0, 0), (200, 0, 0), (0, 0, 200)]
+        listed = [f"{name}\t#{bytes(colour).hex()}" for name, colour in zip(("ground", "car", "tree"), shown)]
+        (root / "classes.txt").write_text("\n".join(listed))
+        for mask in (root / "masks").iterdir():
+            Image.fromarray(np.array(shown, np.uint8)[np.asarray(Image.open(mask)) % 3]).save(mask)
     Trainer(recipe).train()
-    if change == "classes.txt":
+    if change == "colours":
+        colours = [line.partition("\t")[2] for line in listed]
+        (root / "classes.txt").write_text(f"ground\t{colours[0]}\ncar\t{colours[2]}\ntree\t{colours[1]}")
+    elif "/" in change:
+        image = Image.open(root / change)
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / change)
+    elif change == "classes.txt":
         (root / change).write_text("ground\ntree\ncar\n")
     elif change == "val.txt":
         (root / change).write_text("a007\n")

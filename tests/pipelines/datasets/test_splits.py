@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import shutil
 from fractions import Fraction
 
@@ -78,6 +79,18 @@ def test_draw_is_found_again_without_the_other_masks(voc_root):
     for id in before.unlabeled:
         (home / "SegmentationClass" / f"{id}.png").unlink()
     assert resolve_split("draw:1/4@7", find_dataset("voc", home)) == before
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_smaller_draws_are_part_of_larger_ones_also_where_some_masks_are_missing(folder_root, seed):
+    root = folder_root(masked=66, bare=0, val=2, height=4, width=4)
+    (root / "train.txt").write_text("\n".join(f"a{n:03d}" for n in range(64)))
+    for n in (3, 20, 40, 63):
+        (root / f"masks/a{n:03d}.png").unlink()
+    dataset = find_dataset("folder", root)
+    drawn = [set(resolve_split(f"draw:1/{n}@{seed}", dataset).labeled) for n in (16, 8, 4, 2)]
+    for small, large in itertools.pairwise(drawn):
+        assert small < large
 
 
 def test_labelled_file(folder, tmp_path):
