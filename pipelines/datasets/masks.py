@@ -143,13 +143,11 @@ def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[
     )
 
 
-def of_no_class(mask: Indexed, strange: Sequence[Colour]) -> tuple[str, str]:
+def of_no_class(strange: Sequence[Colour]) -> tuple[str, str]:
     """What to say of a mask in colours that are no class's, and the cure."""
     shown = ", ".join(map(_hex, strange[:_SHOWN])) + (", ..." if len(strange) > _SHOWN else "")
     text = f"is in colour and shows {shown}, which the class list gives no class, or two"
-    gray = all(red == green == blue for red, green, blue in mask.colours.values())
-    convert = "save one channel as 8-bit gray PNG, if it is class indices" if gray else _COLOURS_CURE
-    return text, f"give each class its colour in the class list (tab, #rrggbb), or {convert}"
+    return text, f"give each class its colour in the class list (tab, #rrggbb), or {_COLOURS_CURE}"
 
 
 def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed, str] | None:

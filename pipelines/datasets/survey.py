@@ -16,6 +16,9 @@ from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .inspection import Fault, Task, inspect_files, recolouring, tasks_of
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, inverted, of_no_class
 
+GRAYS = tuple((level, level, level) for level in range(IGNORE))
+"""The colours of masks whose channels are all alike, by class index."""
+
 
 @dataclass(slots=True)
 class Survey:
@@ -75,7 +78,7 @@ def survey_files(
         survey.fresh += fresh
 
     inspect(task for sample in dataset.samples for task in tasks_of(sample))
-    inspect(_palettes(survey, dataset) + _coloured(survey, dataset))
+    inspect(_palettes(survey, dataset) + _coloured(survey, dataset) + _gray_levels(survey, dataset))
     _turn(survey, dataset)
     survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
@@ -112,20 +115,44 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
 
 
 def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
-    """Masks in colour, which the colours of the class list say how to read. A fault where one is no class's."""
+    """Masks in colour, which the colours of the class list say how to read; one channel of them where all are gray and
+    the class list has none of their levels. A fault where a colour is no class's."""
+    found = [
+        (sample, _indexed(sample.mask, facts))
+        for sample, facts in _with_colours(survey, dataset, coloured=True).values()
+    ]
+    shown = {colour for _, mask in found for colour in mask.colours.values()}
+    gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*dataset.stated, *dataset.void})
     tasks = []
-    for sample, facts in _with_colours(survey, dataset, coloured=True).values():
-        mask = _indexed(sample.mask, facts)
-        remap = by_colour(mask, dataset.stated, dataset.void)
+    for sample, mask in found:
+        remap = by_colour(mask, GRAYS if gray else dataset.stated, dataset.void)
         if isinstance(remap, Remap):
             tasks.append(recolouring(sample, remap))
-            continue
-        survey.faults.append(Fault("colours", sample.mask, *of_no_class(mask, remap)))
+        else:
+            survey.faults.append(Fault("colours", sample.mask, *of_no_class(remap)))
     if tasks:
-        survey.notes.append(
-            f"{len(tasks)} masks are in colour, {tasks[0].path} for one: read by the colours of the class list"
-        )
+        how = "one channel of each, as all are alike" if gray else "the colours of the class list"
+        survey.notes.append(f"{len(tasks)} masks are in colour, {tasks[0].path} for one: read by {how}")
     return tasks
+
+
+def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
+    """Masks of gray levels that the class list states as the colours of its classes (#000000, #ffffff), and that are
+    not the indices of these."""
+    stated = {colour[0]: colour for colour in dataset.stated if colour and len(set(colour)) == 1}
+    masked = ((sample, survey.mask(sample)) for sample in dataset.samples if sample.mask and not sample.remap)
+    masks = [(sample, facts) for sample, facts in masked if facts and not facts.palette]
+    levels = {int(value) for _, facts in masks for value in facts.counts}
+    indices = levels <= {*range(dataset.num_classes), IGNORE} and not (levels <= {0, IGNORE} and IGNORE in stated)
+    if not masks or indices or len(stated) < dataset.num_classes or not levels <= {*stated, IGNORE}:
+        return []
+    remap = by_colour(
+        Indexed(masks[0][0].mask, {level: stated[level] for level in levels & stated.keys()}, ""), dataset.stated
+    )
+    survey.notes.append(
+        f"{len(masks)} masks hold gray levels, {masks[0][0].mask} for one: read by the colours of the class list"
+    )
+    return [recolouring(sample, remap) for sample, _ in masks]
 
 
 def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[str, tuple[Sample, Facts]]:
@@ -227,7 +254,11 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
             objects = dataset.classes[1] if classes == 2 else "objects"
             text = f"and the other {name} masks mark {objects} by 255, which means ignore, and never by 1"
             text += "" if classes == 2 else " or more"
-            yield Fault("binary", sample.mask, text, "write 1 instead of 255 into the masks")
+            cure = "write 1 instead of 255 into the masks"
+            if classes == 2:
+                first, second = dataset.classes
+                cure += f", or the class list as '{first} #000000' and '{second} #ffffff'"
+            yield Fault("binary", sample.mask, text, cure)
 
 
 def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Sample | None:

@@ -77,7 +77,6 @@ def large(root: Path) -> None:
 
 BINARY = np.where(labels(6) == 1, 255, 0).astype(np.uint8)
 FOURTH = "ground\ncar\ntree\nsky\n"
-GRAY = encoded(np.dstack([labels(6)] * 3))
 EXAMPLES = {
     # Masks that would be learnt wrong
     "half-size": Example(
@@ -145,12 +144,6 @@ EXAMPLES = {
         "give each class its colour in the class list",
         put("classes.txt", "ground\t#000000\ncar\t#800000\ntree\t#008000\n"),
         alone=True,
-    ),
-    "gray-colours": Example(
-        mask("gray", GRAY),
-        "gray.png is in colour and shows #000000, #010101, #020202",
-        "save one channel",
-        lambda root: Image.open(root / "masks/gray.png").getchannel(0).save(root / "masks/gray.png"),
     ),
     "pages": Example(
         mask(

@@ -45,7 +45,7 @@ def test_every_fault_is_listed(folder_root):
     (root / "images/a000.jpg").write_text("not a picture")
     for name in ("a001", "a002"):
         Image.fromarray(np.full((40, 48), 9, np.uint8)).save(root / f"masks/{name}.png")
-    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(root / "masks/a003.png")
+    Image.fromarray(np.full((40, 48, 3), (9, 0, 0), np.uint8)).save(root / "masks/a003.png")
     Image.fromarray(np.zeros((4, 48), np.uint8)).save(root / "masks/a004.png")
     report = diagnose(find_dataset("folder", root))
     assert not report.ok

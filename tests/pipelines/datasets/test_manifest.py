@@ -214,7 +214,10 @@ FAULTS = {
         lambda root: write_mask(root, rgb(40, 48)),
         r"a001\.png has 3 channels \(RGB\).* convert colours to class ind",
     ),
-    "gray RGB": (lambda root: write_mask(root, np.dstack([VALUES] * 3)), "save one channel as 8-bit gray PNG"),
+    "gray RGB": (
+        lambda root: write_mask(root, np.dstack([VALUES + 2] * 3)),
+        r"a001\.png has label values 3, 4 but the 3 classes are 0 to 2 \(255 ignored\)",
+    ),
     "JPEG": (jpeg_mask, r"a001\.jpg is a JPEG file, which changes label values: export it anew as PNG"),
     "values": (
         lambda root: write_mask(root, VALUES * 2),

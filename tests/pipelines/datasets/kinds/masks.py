@@ -254,7 +254,39 @@ painted("mask-of-a-photograph", encoded(np.random.default_rng(0).integers(0, 256
         refused="colours: convert")  # fmt: skip
 painted("mask-in-colour-without-colours", encoded(PAINTED), listed="ground\ncar\ntree\n",
         refused="#000000, #008000, #800000, which the class list gives no class")  # fmt: skip
-painted("mask-in-colour-of-indices", encoded(np.dstack([MASK] * 3)), refused="save one channel")
+painted("mask-in-colour-of-indices", encoded(np.dstack([MASK] * 3)), refused="shows #010101, #020202, which the class")
+like("mask-with-channels-alike", encoded(np.dstack([MASK] * 3)), noted="read by one channel of each")
+KINDS["mask-with-channels-alike-beside-colours"] = Kind(
+    steps(put("masks/p0.png", encoded(PAINTED)), put("masks/p1.png", encoded(np.zeros_like(PAINTED)))),
+    refused="which the class list gives no class, or two: give each class its colour in the class list (tab, #rrggbb)",
+)
+like("mask-with-channels-alike-webp", encoded(np.dstack([MASK] * 3), "WEBP", lossless=True), ".webp")
+unlike("mask-with-channels-alike-beyond", encoded(np.dstack([MASK + 1] * 3)), "has label values 3")
+for kind, level, colours, values in (
+    ("0-and-255", 255, ("000000", "ffffff"), TWO),
+    ("0-and-255-white-first", 255, ("ffffff", "000000"), 1 - TWO),
+    ("0-and-128-with-void", 128, ("000000", "808080"), np.where(MASK == 2, 255, TWO)),
+):
+    levels = np.where(values == 255, 255, level * TWO).astype(np.uint8)
+    KINDS[f"masks-of-gray-levels-{kind}"] = Kind(
+        steps(
+            all_masks(lambda n, v, level=level: encoded((level * (v == 1)).astype(np.uint8))),
+            put("masks/p0.png", encoded(levels)),
+            put("classes.txt", f"ground\t#{colours[0]}\ncrack\t#{colours[1]}\n"),
+        ),
+        mask=values,
+        noted="5 masks hold gray levels",
+    )
+KINDS["masks-of-indices-beside-gray-colours"] = Kind(
+    put("classes.txt", "ground\t#000000\ncar\t#808080\ntree\t#ffffff\n")
+)
+KINDS["masks-of-three-gray-levels"] = Kind(
+    steps(
+        all_masks(lambda n, v: encoded(np.array([0, 128, 255], np.uint8)[v])),
+        put("classes.txt", "ground\t#000000\ncar\t#808080\ntree\t#ffffff\n"),
+    ),
+    noted="5 masks hold gray levels",
+)
 
 # Values that are no classes
 unlike("mask-value-beyond", encoded(MASK + 1), "has label values 3")
