@@ -196,7 +196,7 @@ class Recipe:
         if self.fidelity == "published" and all(self.get(path) != value for path, value in self.switches().items()):
             yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"
         if LAYOUTS[self.layout].needs_root and self.runtime.data is None and not self.runtime.dry_run:
-            yield f"--data: the recipe {self.name} needs the root of the data set, e.g. --data /data/VOCdevkit"
+            yield f"--data: the recipe {self.name} needs the root of the data set: pass --data FOLDER"
         yield from self.runtime.faults()
 
     def network_faults(self) -> Iterator[str]:

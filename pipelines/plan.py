@@ -138,8 +138,8 @@ class Planner:
             raise UsageError("split: no labelled images; choose another --split")
         if views.windows and not len(unlabeled):
             raise UsageError(
-                "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0) "
-                "or train with the supervised recipe"
+                "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0), add "
+                "images without masks (to train.txt, too, where there is one) or train with the supervised recipe"
             )
         if views.partners and len(unlabeled) < 2 and sampling.cutmix_partner != "same":
             raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")

@@ -39,6 +39,7 @@ ORDERS = {
         datasets/registry
         datasets/splits
         datasets/voc | datasets/cityscapes
+        datasets/samples
         datasets/folder
         datasets/shapes
         datasets/layouts

@@ -43,7 +43,7 @@ VOID = "__ignore__"
 """What labelme calls that which is no class: its pixels are ignored, and no value is its."""
 FILES = (
     "classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv", "train/_classes.csv", "class_dict.csv",
-    "label_colors.txt", "labels.txt",
+    "class_mapping.csv", "label_colors.txt", "labels.txt",
 )  # fmt: skip
 """What class lists are called: ours, and those that other programs write beside the data."""
 HEADERS = {"name", "names", "class", "classes", "class name", "class names", "label", "labels", "label name"}

@@ -15,6 +15,12 @@ from pathlib import Path
 from ..errors import UsageError
 from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
 
+_PART = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:at(?:ion|ing))?)?|eval(?:uation)?|dev|hold[-_]?out)|(?P<test>test(?:s|ing)?))"
+    r"(?:[-_ ]?(?:set|split|data|images?|imgs?))?[-_ ]?\d*",
+    re.IGNORECASE,
+)
+"""What lists and folders of a part are called: `val.txt`, `Validation.txt`, `val2017/`, `test_images/`."""
 UNREAD = {
     ".heic", ".heif", ".jxl", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
     ".hdr", ".pfm", ".svg", ".eps", ".tga", ".ico", ".pcx", ".npy", ".npz", ".mat", ".dcm", ".nii", ".nii.gz", ".nrrd",
@@ -26,6 +32,8 @@ LEFT_BEHIND = {
     "desktop.ini", "system volume information",
 }  # fmt: skip
 """What operating systems and network disks put among a user's files."""
+SHOWN = 4
+"""Folders that a message names."""
 PREDICTED = {"masks", "colours", "overlays"}
 """The folders that a prediction writes, by which its results are known."""
 RUN = "recipe.json"
@@ -133,6 +141,24 @@ class Pictures:
             yield f"{self.folder} holds results of semiseg, which are passed over: {', '.join(self.results[:3])}"
 
 
+def holds_pictures(folder: Path) -> bool:
+    """Whether a picture is called so at any depth of a folder; it ends with the first."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name.casefold() not in LEFT_BEHIND]
+        if any(_suffix(name) in IMAGE_SUFFIXES and not name.startswith(".") for name in names):
+            return True
+    return False
+
+
+def where_pictures_lie(root: Path, *passed_over: Path | None) -> str:
+    """The folders below a root that hold pictures, but for some, with their numbers, for a message; nothing where none
+    does."""
+    apart = [folder for folder in passed_over if folder and folder != root]
+    counts = Counter(os.path.dirname(name) for name in find_pictures(root, apart=apart).names)
+    told = ", ".join(f"{folder or '.'} ({count})" for folder, count in counts.most_common(SHOWN))
+    return f"; pictures lie in {told}{', …' if len(counts) > SHOWN else ''}" if told else ""
+
+
 def find_pictures(
     folder: Path, *, suffixes: Iterable[str] = IMAGE_SUFFIXES, apart: Iterable[Path] = (), results: bool = False
 ) -> Pictures:
@@ -146,7 +172,7 @@ def find_pictures(
     suffixes, closed = tuple(suffixes), {_identity(path) for path in apart}
 
     def walk(place: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
-        entries = _entries(place)
+        entries = entries_of(place)
         names = {entry.name for entry in entries}
         if prefix and RUN in names and names & RUN_FILES:
             found.results.append(prefix)
@@ -159,7 +185,7 @@ def find_pictures(
             if name.startswith(".") or name.casefold() in LEFT_BEHIND:
                 continue
             suffix = _suffix(name)
-            if _is_folder(entry):
+            if is_folder(entry):
                 identity = _identity(entry.path)
                 if identity in above:
                     raise UsageError(f"the link {entry.path} leads back to a folder above it: remove the link")
@@ -180,6 +206,12 @@ def find_pictures(
     home = folder.resolve()
     walk(str(folder), "", frozenset(_identity(path) for path in (home, *home.parents)))
     return found
+
+
+def part_of(name: str) -> str | None:
+    """The part of a data set, train, val or test, that a list or a folder of a name is of; None where it is of none."""
+    found = _PART.fullmatch(name)
+    return found and found.lastgroup
 
 
 def check_name(name: str) -> None:
@@ -205,7 +237,8 @@ def _suffix(name: str) -> str:
     return f".nii{suffix}" if suffix == ".gz" and stem.endswith(".nii") else suffix
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name. Raises UsageError where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -213,7 +246,8 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         raise UsageError(f"the folder {folder} cannot be read ({error.strerror}): make it readable") from None
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one. Raises UsageError where it cannot be told."""
     try:
         return entry.is_dir()
     except OSError as error:

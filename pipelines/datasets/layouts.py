@@ -77,5 +77,5 @@ def _twofold(placed: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[st
     """A note for each option that means one thing in the data set and another in the working folder."""
     for name in given.keys() & set(PLACES):
         here = Path(given[name]).absolute()
-        if here.exists() and placed[name].exists() and not here.samefile(placed[name]):
+        if Path(given[name]) != Path() and here.exists() and placed[name].exists() and not here.samefile(placed[name]):
             yield f"--files.{name.replace('_', '-')}: {placed[name]} is taken, and not {here}"

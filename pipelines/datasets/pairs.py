@@ -6,13 +6,15 @@ import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from .files import composed, stem_of
 
-IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img")
-MASK_FOLDERS = ("masks", "labels", "annotations", "mask", "label", "SegmentationClass")
+IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "image", "img", "img_dir")
+MASK_FOLDERS = (
+    "masks", "labels", "annotations", "mask", "label", "SegmentationClass", "SegmentationClassPNG", "ann_dir",
+)  # fmt: skip
 """Names of folders, the likeliest first."""
 _TAIL = re.compile(
     r"(?P<of>.*[^/])[-_. ](?:mask|label|seg|segmentation|gt|annotation)s?(?P<more>[-_. ][^/]+)?",
@@ -21,6 +23,10 @@ _TAIL = re.compile(
 """What stands behind the name of a picture in that of its mask; with more behind it, perhaps in that of a drawing."""
 _DRAWN = re.compile(rf"(?P<masks>{'|'.join(MASK_FOLDERS)})(?P<more>[-_. ].+)?|SegmentationObject", re.IGNORECASE)
 """A folder of masks; with more behind its name, of drawings of them."""
+_BESIDE = re.compile(
+    r"(?P<of>.+?)(?P<join>[-_ ]?)(?:masks?|labels?|annotations?|annot|gt|segmentations?)", re.IGNORECASE
+)
+"""A folder of masks called after one of pictures: `train_masks` beside `train` or `train_images`."""
 _END = re.compile(r"(?P<of>.*[^/])[-_. ](?P<end>[^-_. /]*[^\d\W][^-_. /]*)", re.DOTALL)
 """The last word in the name of a picture."""
 
@@ -46,14 +52,16 @@ def masks_among(names: Iterable[str]) -> dict[str, str | None]:
     ends: dict[str, dict[bool, list[str]]] = defaultdict(lambda: {False: [], True: []})
     alone: list[str] = []
     for stem, name in by_stem.items():
-        parts = stem.split("/")
-        place = next((place for place, part in enumerate(parts[:-1]) if _DRAWN.fullmatch(part)), None)
+        *above, last = stem.split("/")
+        place = next((n for n, part in enumerate(above) if _DRAWN.fullmatch(part) or _BESIDE.fullmatch(part)), None)
         if place is not None:
-            homes = (parts[:place], *([*parts[:place], folder] for folder in IMAGE_FOLDERS))
-            called_so = (folded.get("/".join((*home, *parts[place + 1 :])).casefold()) for home in homes)
-            folder = "/".join(parts[: place + 1])
+            folder, below = "/".join(above[: place + 1]), [*above[place + 1 :], last]
+            tail = _TAIL.fullmatch(last)
+            called = ["/".join(below), *(["/".join((*below[:-1], tail["of"]))] if tail else [])]
+            places = ("/".join((*above[:place], *home)) for home in _homes(above[place]))
+            called_so = (folded.get(f"{at}/{one}".lstrip("/").casefold()) for at in places for one in called)
             folders[folder][name] = next(filter(None, called_so), None)
-            if not (found := _DRAWN.fullmatch(parts[place]))["masks"] or found["more"]:
+            if (found := _DRAWN.fullmatch(above[place])) and not (found["masks"] and not found["more"]):
                 drawn.add(folder)
         elif (found := _TAIL.fullmatch(stem)) and found["of"] in by_stem:
             ends[by_stem[found["of"]]][bool(found["more"])].append(name)
@@ -67,6 +75,16 @@ def masks_among(names: Iterable[str]) -> dict[str, str | None]:
     rest = [name for name in by_stem.values() if name not in masks and name not in alone]
     masks |= {mask: image for image, mask in _paired_files(alone, rest).items()}
     return masks | dict.fromkeys(_drawings(by_stem, masks, set(filter(None, masks.values()))))
+
+
+def _homes(folder: str) -> Iterator[tuple[str, ...]]:
+    """Where, beside a folder of masks, the pictures may lie: there, or in a folder that these are called."""
+    if _DRAWN.fullmatch(folder):
+        yield ()
+        yield from ((name,) for name in IMAGE_FOLDERS)
+    elif found := _BESIDE.fullmatch(folder):
+        yield (found["of"],)
+        yield from ((f"{found['of']}{found['join']}{name}",) for name in IMAGE_FOLDERS)
 
 
 def _paired_files(masks: Collection[str], images: Collection[str]) -> dict[str, str]:

@@ -125,7 +125,7 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
     gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*dataset.stated, *dataset.void})
     tasks = []
     for sample, mask in found:
-        remap = by_colour(mask, GRAYS if gray else dataset.stated, dataset.void)
+        remap = by_colour(mask, GRAYS, [WHITE]) if gray else by_colour(mask, dataset.stated, dataset.void)
         if isinstance(remap, Remap):
             tasks.append(recolouring(sample, remap))
         else:

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from semiseg.pipelines.datasets.folder import part_of
+from semiseg.pipelines.datasets.files import part_of
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.splits import resolve_split
 from semiseg.pipelines.errors import UsageError
@@ -586,6 +586,81 @@ def test_masks_called_like_whole_files_are_those_of_the_files(folder_root):
     masks, _, notes = used(find_dataset("folder", root))
     assert masks == {id: root / f"masks/{id}.jpg.png" for id in IDS[:4]}
     assert "4 masks are called after their images" in notes
+
+
+@pytest.mark.parametrize("names", [("Images", "MASKS"), ("JPEGImages", "SegmentationClassPNG"), ("img_dir", "ann_dir")])
+def test_usual_folders_are_found_in_any_letter_case_where_they_hold_pictures(folder_root, names):
+    root = folder_root(masked=6, bare=2, val=0)
+    for before, now in zip(("images", "masks"), names, strict=True):
+        (root / before).rename(root / now)
+    for other, file in (("labels", "a000.txt"), ("SegmentationClass", "a000.npy"), ("annotations", "all.json")):
+        (root / other).mkdir()
+        (root / other / file).touch()
+    masks, known, _ = used(find_dataset("folder", root))
+    assert (sorted(masks), known) == (IDS[:6], IDS[:8])
+
+
+def test_folders_of_parts_below_the_root_hold_the_images(folder_root):
+    """As Roboflow exports them."""
+    root = folder_root(masked=6, bare=2, val=0)
+    for part, names in (("train", (*IDS[:4], *IDS[6:8])), ("valid", IDS[4:5]), ("test", IDS[5:6])):
+        (root / part).mkdir()
+        for id in names:
+            (root / f"images/{id}.jpg").rename(root / f"{part}/{id}.jpg")
+            if id < IDS[6]:
+                (root / f"masks/{id}.png").rename(root / f"{part}/{id}_mask.png")
+    for folder in ("images", "masks"):
+        (root / folder).rmdir()
+    dataset = find_dataset("folder", root)
+    assert ids(dataset.train) == [f"train/{id}" for id in (*IDS[:4], *IDS[6:8])]
+    assert ids(dataset.val) == ["valid/a004"]
+    assert dataset.extra == ()
+
+
+@pytest.mark.parametrize("names", [("{}_images", "{}_masks"), ("{}", "{}_masks"), ("{}", "{}annot")])
+@pytest.mark.parametrize("end", ["", "_mask"])
+def test_folders_of_masks_called_after_those_of_images(folder_root, names, end):
+    """As at Kaggle."""
+    root = folder_root(masked=6, bare=2, val=0)
+    for part, own in (("train", (*IDS[:4], *IDS[6:7])), ("val", IDS[4:6]), ("test", IDS[7:8])):
+        for name in names:
+            (root / name.format(part)).mkdir()
+        for id in own:
+            (root / f"images/{id}.jpg").rename(root / names[0].format(part) / f"{id}.jpg")
+            if id < IDS[6]:
+                (root / f"masks/{id}.png").rename(root / names[1].format(part) / f"{id}{end}.png")
+    for folder in ("images", "masks"):
+        (root / folder).rmdir()
+    dataset = find_dataset("folder", root)
+    train, val = (names[0].format(part) for part in ("train", "val"))
+    assert ids(dataset.train) == [f"{train}/{id}" for id in (*IDS[:4], IDS[6])]
+    assert [sample.mask is not None for sample in dataset.train] == [True] * 4 + [False]
+    assert ids(dataset.val) == [f"{val}/{id}" for id in IDS[4:6]]
+    assert dataset.extra == ()
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (("photos", "truth"), r"has no images: .*pictures lie in photos \(6\), truth \(4\)$"),
+        (("mine/images", "mine/masks"), r"has no images: .*pictures lie in mine/images \(6\), mine/masks \(4\)$"),
+        (("images", "truth"), r"has no masks: .*pictures lie in truth \(4\)$"),
+    ],
+)
+def test_where_pictures_lie_instead_is_told(folder_root, folders, said):
+    root = folder_root(masked=4, bare=2, val=0)
+    for before, now in zip(("images", "masks"), folders, strict=True):
+        (root / now).parent.mkdir(exist_ok=True)
+        (root / before).rename(root / now)
+    with pytest.raises(UsageError, match=said):
+        find_dataset("folder", root)
+
+
+def test_a_validation_list_of_all_that_has_masks_is_refused(folder_root):
+    root = folder_root(masked=4, bare=2, val=0)
+    write(root / "val.txt", "\n".join(IDS[:4]))
+    with pytest.raises(UsageError, match=r"val.txt names all images with masks: leave some"):
+        find_dataset("folder", root)
 
 
 @pytest.mark.parametrize("home", ["", "ImageSets/Segmentation"])
