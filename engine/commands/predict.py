@@ -64,9 +64,9 @@ def predict(
         )
     folder = done.out
     console.say(f"{done.images} images: {folder}/masks, {folder}/colours, {folder}/overlays")
-    if done.images > HANDFUL:
-        least = ", ".join(one.image for one in done.confidences[:NAMED])
-        console.say(f"worth labelling next: {least}; all in {done.table}")
+    bare = [one.image for one in done.confidences if not one.labeled]
+    if done.images > HANDFUL and bare:
+        console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; all in {done.table}")
     for reason in done.failed.values():
         print(f"semiseg: {reason}", file=sys.stderr)
     if running.json:

@@ -36,13 +36,17 @@ class Confidence:
     """Share of the unsure pixels, in per cent."""
     unsure_class: str
     """The label of most of the unsure pixels, the first of several; empty where there are none."""
+    labeled: bool = False
+    """Whether the run was taught by its mask."""
 
     @classmethod
-    def of(cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str]) -> Confidence:
+    def of(
+        cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str], labeled: bool = False
+    ) -> Confidence:
         """mask: (H, W) uint8 class indices. sure: (H, W) the probability of each, in [0, 1]."""
         labels = np.bincount(mask[sure < UNSURE], minlength=len(classes))
         share, most = 100 * labels.sum() / mask.size, classes[labels.argmax()] if labels.any() else ""
-        return cls(image, round(float(sure.mean(dtype=np.float64)), 6), round(float(share), 4), most)
+        return cls(image, round(float(sure.mean(dtype=np.float64)), 6), round(float(share), 4), most, labeled)
 
 
 COLUMNS = tuple(field.name for field in fields(Confidence))
@@ -56,14 +60,15 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for one in ranked:
-            writer.writerow([one.image, f"{one.confidence:.6f}", f"{one.unsure_pct:.4f}", one.unsure_class])
+            numbers = f"{one.confidence:.6f}", f"{one.unsure_pct:.4f}"
+            writer.writerow([one.image, *numbers, one.unsure_class, "yes" if one.labeled else ""])
     return ranked
 
 
 def clear_csv(path: Path) -> None:
     """Takes away a table of before, which would stand beside other masks. Raises UsageError where something else than
     such a table is in its place."""
-    header = ",".join(COLUMNS).encode()
+    header = ",".join(COLUMNS[:-1]).encode()  # which those of older versions have, too
     if not path.is_symlink() and not path.exists():
         return
     with suppress(OSError), opened(path) as file:

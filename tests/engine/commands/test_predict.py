@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
@@ -92,3 +93,21 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
     if error is None:
         code, _, err = semiseg("predict", out, new, "--device", "cpu", "--protocol", "slide", "--window", "32")
         assert code == 0, err
+
+
+def test_what_is_worth_labelling_next_was_not_labelled(semiseg, folder_root, tmp_path, train):
+    root, out = folder_root(masked=9, bare=3, val=2), tmp_path / "run"
+    assert semiseg(*train(root, "--out", out, recipe="supervised_folder", split="draw:3@0"))[0] == 0
+    labeled = set(json.loads((out / "split.json").read_text())["labeled"])
+    code, text, _ = semiseg("predict", out, root / "images", "--out", tmp_path / "seen", "--device", "cpu")
+    assert code == 0
+    with (tmp_path / "seen/confidence.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert {row["image"].removesuffix(".jpg") for row in rows if row["labeled"] == "yes"} == labeled
+    assert len(rows) == 12
+    named = [name.removesuffix(".jpg") for name in text.split("worth labelling next: ")[1].split(";")[0].split(", ")]
+    assert len(named) == 3
+    assert labeled.isdisjoint(named)
+    shutil.copytree(root / "images", tmp_path / "elsewhere")  # of the same names
+    semiseg("predict", out, tmp_path / "elsewhere", "--out", tmp_path / "seen", "--device", "cpu")
+    assert "yes" not in (tmp_path / "seen/confidence.csv").read_text()

@@ -44,7 +44,7 @@ def test_names_come_back_as_they_are(tmp_path):
     write_csv(tmp_path / "x.csv", [Confidence(name, 1 / 3, 100.0, 'road, "wet"') for name in names])
     rows = read(tmp_path / "x.csv")
     assert sorted(row["image"] for row in rows) == sorted(names)
-    assert {tuple(row.values())[1:] for row in rows} == {("0.333333", "100.0000", 'road, "wet"')}
+    assert {tuple(row.values())[1:] for row in rows} == {("0.333333", "100.0000", 'road, "wet"', "")}
 
 
 @pytest.mark.parametrize("before", [[], [Confidence("old", 0.5, 0.0, "")]])
