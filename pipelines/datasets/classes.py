@@ -112,18 +112,7 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if strange := next((number for number, line in lines if set(line) <= BRACKETS), None):
         raise UsageError(f"{path}, line {strange}: names no class: write one class name a line, value 0 first")
-    rows = [_row(number, line) for number, line in _items(path, lines)]
-    if (
-        len(rows) > 1
-        and not rows[0].colour
-        and all(row.colour for row in rows[1:])
-        and re.search("[,;|\t ]", rows[0].text)
-    ):
-        if not _is_header(rows[0]):
-            raise UsageError(
-                f"{path}, line {rows[0].line}: gives no colour, as the other lines do: write name and colour"
-            )
-        rows = rows[1:]
+    rows = _below_header(path, [_row(number, line) for number, line in _items(path, lines)])
     shape = _shape_of(rows)
     found = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
     entries = [(number, name.rstrip(",; ").strip("\"'"), colour) for number, name, colour in found]
@@ -138,6 +127,19 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
         number, name, _ = entries[0]
         raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
     return entries
+
+
+def _below_header(path: Path, rows: list[_Row]) -> list[_Row]:
+    """The rows without a header, where all others give a colour. Raises UsageError for a first one that has columns as
+    they have, and is no header that is known."""
+    first, *others = rows or [_Row(0, "")]
+    if not others or first.colour or not all(row.colour for row in others):
+        return rows
+    if _is_header(first):
+        return others
+    if re.search(r"[,;|\t]", first.text):
+        raise UsageError(f"{path}, line {first.line}: gives no colour, as the other lines do: write name and colour")
+    return rows
 
 
 def _is_json(text: str) -> bool:

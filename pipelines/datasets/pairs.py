@@ -21,16 +21,16 @@ _TAIL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """What stands behind the name of a picture in that of its mask; with more behind it, perhaps in that of a drawing."""
-_DRAWN = re.compile(rf"(?P<masks>{'|'.join(MASK_FOLDERS)})(?P<more>[-_. ].+)?|SegmentationObject", re.IGNORECASE)
-"""A folder of masks; with more behind its name, of drawings of them."""
+_FOLDER = re.compile(
+    rf"(?P<masks>{'|'.join(MASK_FOLDERS)})|(?:{'|'.join(MASK_FOLDERS)})[-_. ].+|SegmentationObject", re.IGNORECASE
+)
+"""A folder of masks; any other that this matches is one of drawings, or of masks of single objects."""
 _BESIDE = re.compile(
     r"(?P<of>.+?)(?P<join>[-_ ]?)(?:masks?|labels?|annotations?|annot|gt|segmentations?)", re.IGNORECASE
 )
 """A folder of masks called after one of pictures: `train_masks` beside `train` or `train_images`."""
 _END = re.compile(r"(?P<of>.*[^/])[-_. ](?P<end>[^-_. /]*[^\d\W][^-_. /]*)", re.DOTALL)
 """The last word in the name of a picture."""
-
-
 LONGEST = 24
 """Shared beginnings and endings that are longer are cut off whole or not at all."""
 
@@ -45,46 +45,62 @@ def masks_among(names: Iterable[str]) -> dict[str, str | None]:
     called like a picture in `masks_shown`.
     """
     by_stem = {stem_of(name): name for name in names}
+    masks = _in_folders(by_stem)
+    masks |= _beside({stem: name for stem, name in by_stem.items() if name not in masks})
+    return masks | dict.fromkeys(_drawings(by_stem, masks, set(filter(None, masks.values()))))
+
+
+def _in_folders(by_stem: Mapping[str, str]) -> dict[str, str | None]:
+    """Masks and drawings in folders of their own."""
     folded = {stem.casefold(): name for stem, name in by_stem.items()}
-    masks: dict[str, str | None] = {}
     folders: dict[str, dict[str, str | None]] = defaultdict(dict)
-    drawn: set[str] = set()
-    ends: dict[str, dict[bool, list[str]]] = defaultdict(lambda: {False: [], True: []})
-    alone: list[str] = []
     for stem, name in by_stem.items():
         *above, last = stem.split("/")
-        place = next((n for n, part in enumerate(above) if _DRAWN.fullmatch(part) or _BESIDE.fullmatch(part)), None)
-        if place is not None:
-            folder, below = "/".join(above[: place + 1]), [*above[place + 1 :], last]
-            tail = _TAIL.fullmatch(last)
-            called = ["/".join(below), *(["/".join((*below[:-1], tail["of"]))] if tail else [])]
-            places = ("/".join((*above[:place], *home)) for home in _homes(above[place]))
-            called_so = (folded.get(f"{at}/{one}".lstrip("/").casefold()) for at in places for one in called)
-            folders[folder][name] = next(filter(None, called_so), None)
-            if (found := _DRAWN.fullmatch(above[place])) and not (found["masks"] and not found["more"]):
-                drawn.add(folder)
-        elif (found := _TAIL.fullmatch(stem)) and found["of"] in by_stem:
-            ends[by_stem[found["of"]]][bool(found["more"])].append(name)
-        elif found and not found["more"]:
-            alone.append(name)
+        place = next((n for n, part in enumerate(above) if _FOLDER.fullmatch(part) or _BESIDE.fullmatch(part)), None)
+        if place is None:
+            continue
+        below = above[place + 1 :]
+        tail = _TAIL.fullmatch(last)
+        called = [[*below, last], *([[*below, tail["of"]]] if tail else [])]
+        candidates = ("/".join((*above[:place], *home, *one)) for home in _homes(above[place]) for one in called)
+        pictures = (folded.get(candidate.casefold()) for candidate in candidates)
+        folders["/".join(above[: place + 1])][name] = next(filter(None, pictures), None)
+    masks: dict[str, str | None] = {}
     for folder, found in folders.items():
         if any(found.values()):
-            masks |= dict.fromkeys(found) if folder in drawn else found
-    for image, of in ends.items():
-        masks |= dict.fromkeys(of[True], None if of[False] else image) | dict.fromkeys(of[False], image)
-    rest = [name for name in by_stem.values() if name not in masks and name not in alone]
-    masks |= {mask: image for image, mask in _paired_files(alone, rest).items()}
-    return masks | dict.fromkeys(_drawings(by_stem, masks, set(filter(None, masks.values()))))
+            kind = _FOLDER.fullmatch(folder.rpartition("/")[2])
+            masks |= dict.fromkeys(found) if kind and not kind["masks"] else found
+    return masks
 
 
 def _homes(folder: str) -> Iterator[tuple[str, ...]]:
     """Where, beside a folder of masks, the pictures may lie: there, or in a folder that these are called."""
-    if _DRAWN.fullmatch(folder):
+    if _FOLDER.fullmatch(folder):
         yield ()
         yield from ((name,) for name in IMAGE_FOLDERS)
     elif found := _BESIDE.fullmatch(folder):
         yield (found["of"],)
         yield from ((f"{found['of']}{found['join']}{name}",) for name in IMAGE_FOLDERS)
+
+
+def _beside(by_stem: Mapping[str, str]) -> dict[str, str | None]:
+    """Masks and drawings beside the pictures that they are called after."""
+    plain: dict[str, list[str]] = defaultdict(list)
+    longer: dict[str, list[str]] = defaultdict(list)
+    alone = []
+    for stem, name in by_stem.items():
+        if not (tail := _TAIL.fullmatch(stem)):
+            continue
+        if image := by_stem.get(tail["of"]):
+            (longer if tail["more"] else plain)[image].append(name)
+        elif not tail["more"]:
+            alone.append(name)
+    masks: dict[str, str | None] = {}
+    for image in {*plain, *longer}:
+        masks |= dict.fromkeys(longer[image], None if image in plain else image)
+    masks |= {mask: image for image, of in plain.items() for mask in of}
+    rest = [name for name in by_stem.values() if name not in masks and name not in alone]
+    return masks | {mask: image for image, mask in _paired_files(alone, rest).items()}
 
 
 def _paired_files(masks: Collection[str], images: Collection[str]) -> dict[str, str]:

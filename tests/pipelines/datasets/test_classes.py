@@ -84,6 +84,11 @@ def test_what_is_no_class_may_have_a_colour(tmp_path):
     assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
 
 
+def test_a_first_class_without_a_colour_is_no_header(tmp_path):
+    (tmp_path / "classes.txt").write_text("the ground\ncar\t#400080\n")
+    assert read_classes(tmp_path / "classes.txt").names == ("the ground", "car")
+
+
 def test_names_in_labelmaps_may_hold_colons(tmp_path):
     (tmp_path / "labelmap.txt").write_text("ground:0,0,0::\ntraffic light: red:1,2,3::\n")
     names, colours, *_ = read_classes(tmp_path / "labelmap.txt")
