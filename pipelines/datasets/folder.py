@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
@@ -49,31 +49,17 @@ def find(
     They are no images.
     """
     usual = _usual_lists(root)
-    train_list, val_list = train_list or usual.get("train"), val_list or usual.get("val")
-    test_list = test_list or usual.get("test")
-    image_folder = _folder(root, images, IMAGE_FOLDERS)
-    mask_folder = _folder(root, masks, MASK_FOLDERS)
-    if image_folder is None and train_list is None and _has_parts(root):
-        image_folder = root
-    if image_folder is None and train_list is None:
-        put = f"put them in {root / IMAGE_FOLDERS[0]} or pass --files.images FOLDER"
-        raise UsageError(f"{root} has no images: {put}{where_pictures_lie(root)}")
-    class_list = classes or find_classes(root) or root / FILES[0]
-    if not class_list.is_file():
-        raise UsageError(
-            f"the class list {class_list} does not exist: write it, one class name a line, value 0 first, or pass one "
-            "with --files.classes FILE"
-        )
+    given = {"train": train_list, "val": val_list, "test": test_list}
+    train_list, val_list, test_list = (given[part] or usual.get(part) for part in ("train", "val", "test"))
+    image_folder, mask_folder = _image_folder(root, images, train_list), _folder(root, masks, MASK_FOLDERS)
+    class_list = _class_list(root, classes)
     listed_classes = read_classes(class_list)
 
     samples = Samples(root, image_folder, mask_folder)
     val = _listed_for_validation(samples, val_list) if val_list else {}
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = samples.settled()
-    if strange := [path for part, path in usual.items() if path != root / f"{part}.txt"]:
-        notes.append(f"lists of the data set: {', '.join(map(str, strange))}")
-    if class_list.name != FILES[0]:
-        notes.append(f"the classes are those of {class_list}")
+    notes += _found(root, {part: path for part, path in usual.items() if not given[part]}, class_list)
     if not val_list:
         val = {id: samples.all[id] for id, part in samples.parts().items() if part == "val" and samples.all[id].mask}
     by_folder = bool(val) and not val_list
@@ -92,7 +78,7 @@ def find(
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
     if not any(sample.mask for sample in pool.values()):
-        if val_list and any(sample.mask for sample in val.values()):
+        if val_list and val:
             raise UsageError(f"{val_list} names all images with masks: leave some of them for training")
         raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
     if held_out := not val:
@@ -115,6 +101,35 @@ def find(
         held_out=held_out,
         notes=tuple(notes),
     )
+
+
+def _image_folder(root: Path, chosen: str | None, train_list: Path | None) -> Path | None:
+    """The root itself where pictures lie in folders of parts there; none where a list names the images."""
+    folder = _folder(root, chosen, IMAGE_FOLDERS)
+    if folder is not None or train_list is not None:
+        return folder
+    if _has_parts(root):
+        return root
+    put = f"put them in {root / IMAGE_FOLDERS[0]} or pass --files.images FOLDER"
+    raise UsageError(f"{root} has no images: {put}{where_pictures_lie(root)}")
+
+
+def _class_list(root: Path, chosen: Path | None) -> Path:
+    file = chosen or find_classes(root) or root / FILES[0]
+    if not file.is_file():
+        raise UsageError(
+            f"the class list {file} does not exist: write it, one class name a line, value 0 first, or pass one with "
+            "--files.classes FILE"
+        )
+    return file
+
+
+def _found(root: Path, lists: Mapping[str, Path], class_list: Path) -> Iterator[str]:
+    """Notes about files that are taken for lists without being called as ours are."""
+    if strange := [path for part, path in lists.items() if path != root / f"{part}.txt"]:
+        yield f"lists of the data set: {', '.join(map(str, strange))}"
+    if class_list.name != FILES[0]:
+        yield f"the classes are those of {class_list}"
 
 
 def _usual_lists(root: Path) -> dict[str, Path]:
