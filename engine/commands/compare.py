@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import tyro
 
@@ -26,10 +22,9 @@ from ..device import resolve_device
 from ..disk import whole
 from ..evaluation.scores import percent
 from ..recipe import Recipe
-from .options import emit
+from .options import emit, one_line
 from .train import parse
 
-T = TypeVar("T")
 OURS = {
     "--split": "pass --shares",
     "--seed": "pass --seeds",
@@ -73,8 +68,8 @@ def compare(arguments: list[str]) -> None:
     methods = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
     rest = arguments[len(methods) :]
     program = "semiseg compare RECIPE [RECIPE …]"
-    options, flags = _one_line(
-        lambda: tyro.cli(Options, args=rest, prog=program, return_unknown_args=True), "semiseg compare --help"
+    options, flags = one_line(
+        lambda: tyro.cli(Options, args=rest, prog=program, return_unknown_args=True), "semiseg compare"
     )
     comparison = planned(methods, options, flags)
     with console.listening() as listener:
@@ -195,24 +190,5 @@ def _read(method: str, flags: Sequence[str], share: str) -> tuple[Recipe, list[s
             raise UsageError(f"{flag}: a comparison sets it; {OURS[flag]}")
     build = find_recipe(name)
     said = [*words, "--split", split_of(share, 0)]
-    recipe, _ = _one_line(lambda: parse(build, said), f"semiseg train {name} --help", OWN_FLAGS)
+    recipe, _ = parse(build, said, OWN_FLAGS)
     return recipe, ["train", name, *words]
-
-
-def _one_line(read: Callable[[], T], help_command: str, *hints: str) -> T:
-    """What tyro reads, with its complaint and hints as one line. Raises UsageError."""
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            return read()
-    except SystemExit as end:
-        if not end.code:  # after --help
-            raise
-    raise UsageError("; ".join((_complaint(said.getvalue()), f"`{help_command}` lists the flags", *hints)))
-
-
-def _complaint(framed: str) -> str:
-    """What tyro says between the title and the second rule, in whatever frame the terminal has room for."""
-    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[\d;]*m", "", framed).splitlines()[1:]]
-    words = itertools.dropwhile(lambda line: not line.strip("─-"), lines)
-    return " ".join(itertools.takewhile(lambda line: line.strip("─-╰╯"), words))

@@ -7,8 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-import tyro
-
 from ...pipelines.errors import UsageError
 from .. import console
 from ..api import ExportError, Stopped
@@ -21,6 +19,7 @@ from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
+from .options import called
 from .predict import predict
 from .prepare import prepare
 from .replay import replay
@@ -87,7 +86,7 @@ def run_command(arguments: list[str]) -> None:
     elif command in COMMANDS:
         if command in ("evaluate", "predict", "export"):
             rest = checkpoint_first(rest)
-        tyro.cli(COMMANDS[command], args=rest, prog=f"semiseg {command}")
+        called(COMMANDS[command], rest, f"semiseg {command}")
     else:
         raise UsageError(f"unknown command {command!r}; the commands are train, compare, splits, {', '.join(COMMANDS)}")
 

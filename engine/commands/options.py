@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,6 +29,8 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """One of two that contradict each other; neither leaves it to the recipe, so that tyro's own pair will not do."""
+NEAR = 2
+"""Flags that may have been meant instead of one that is none."""
 MIRRORED = tyro.conf.create_mutex_group(required=False, title="mirrored images")
 
 
@@ -97,3 +104,44 @@ class Running:
 def emit(document: Any) -> None:
     """The one JSON document of `--json`."""
     print(json.dumps(document))
+
+
+def called(command: Callable[..., T], arguments: list[str], program: str) -> T:
+    """What a command returns for the values of its arguments. Raises UsageError, in one line, for arguments that give
+    none."""
+
+    @functools.wraps(command)
+    def later(*values: Any, **named: Any) -> Callable[[], T]:
+        return functools.partial(command, *values, **named)
+
+    return one_line(lambda: tyro.cli(later, args=arguments, prog=program), program)()
+
+
+def one_line(read: Callable[[], T], program: str, *hints: str) -> T:
+    """What tyro reads, with its complaint, and hints, as one line. Raises UsageError."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return read()
+    except SystemExit as end:
+        if not end.code:  # after --help
+            raise
+    raise UsageError("; ".join((*_complaint(said.getvalue()), f"`{program} --help` lists the flags", *hints)))
+
+
+def _complaint(framed: str) -> Iterator[str]:
+    """What tyro says between the title and the second rule, in whatever frame the terminal has room for, and what it
+    thinks was meant."""
+    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[\d;]*m", "", framed).splitlines()[1:]]
+    sections = [[]]
+    for line in lines:
+        if line.strip("─-╰╯"):
+            sections[-1].append(line)
+        else:
+            sections.append([])
+    first, *others = (section for section in sections if section)
+    yield " ".join(first)
+    for title, *meant in others:
+        flags = [found[0] for line in meant if (found := re.match(r"--[\w.-]+", line))]
+        if title.startswith(("Perhaps", "Similar")) and flags:
+            yield f"perhaps you meant {' or '.join(flags[:NEAR])}"

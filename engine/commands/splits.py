@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import tyro
-
 from ...pipelines.datasets.lists import plain_ids, read_list
 from ...pipelines.datasets.registry import SPLITS, PublishedSplit, checksum, closest
 from ...pipelines.datasets.registry import identify as identify_ids
@@ -16,7 +14,7 @@ from ...pipelines.datasets.splits import check_lists, resolve_split
 from ...pipelines.errors import UsageError
 from .. import console
 from ..run import create_folder
-from .options import Flat, Positional, Source, emit
+from .options import Flat, Positional, Source, called, emit
 
 SHOWN = 5  # ids of a fault that are printed; --json has all
 UNKNOWN = 3  # exit code of `identify`
@@ -29,7 +27,7 @@ def run(arguments: list[str]) -> None:
         lines = [f"  {name:<10} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
         print("\n".join(["usage: semiseg splits COMMAND [--help] …", "", *lines]))
     elif command in COMMANDS:
-        tyro.cli(COMMANDS[command], args=rest, prog=f"semiseg splits {command}")
+        called(COMMANDS[command], rest, f"semiseg splits {command}")
     else:
         raise UsageError(f"splits: there is no {command!r}; the commands are {', '.join(COMMANDS)}")
 

@@ -24,7 +24,7 @@ from ..training.interruption import verify_resume
 from ..training.result import Result
 from ..training.signals import Stopped
 from . import slurm
-from .options import emit
+from .options import emit, one_line
 from .table import show_settings
 
 
@@ -103,8 +103,9 @@ def dry_run(recipe: Recipe, default: Recipe) -> None:
     emit({"effective": hyperparameters(recipe, classes), "published": published})
 
 
-def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, Recipe]:
-    """The recipe that a command line asks for, and the one that it departs from.
+def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tuple[Recipe, Recipe]:
+    """The recipe that a command line asks for, and the one that it departs from. Raises UsageError, with hints behind
+    it, for a command line that asks for none.
 
     What it leaves open may hang on what it says (see `adapted`). So it is read once for that, and then over defaults
     that go with it.
@@ -113,7 +114,11 @@ def parse(build: Callable[..., Recipe], arguments: list[str]) -> tuple[Recipe, R
     def read(default: Recipe) -> Recipe:
         program = f"semiseg train {default.name}"
         with nullcontext() if speaks() else console.quiet():
-            return tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name)
+            return one_line(
+                lambda: tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name),
+                program,
+                *hints,
+            )
 
     said = read(build())
     default, original = adapted(build, said)

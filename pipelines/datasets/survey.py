@@ -122,10 +122,11 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
         for sample, facts in _with_colours(survey, dataset, coloured=True).values()
     ]
     shown = {colour for _, mask in found for colour in mask.colours.values()}
-    gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*dataset.stated, *dataset.void})
+    stated = dataset.stated or dataset.palette  # the layout's own, where no class list is there
+    gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*stated, *dataset.void})
     tasks = []
     for sample, mask in found:
-        remap = by_colour(mask, GRAYS, [WHITE]) if gray else by_colour(mask, dataset.stated, dataset.void)
+        remap = by_colour(mask, GRAYS, [WHITE]) if gray else by_colour(mask, stated, dataset.void)
         if isinstance(remap, Remap):
             tasks.append(recolouring(sample, remap))
         else:

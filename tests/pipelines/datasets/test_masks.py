@@ -111,6 +111,16 @@ def test_masks_in_colour_are_read_by_the_colours_of_the_class_list(root):
         run(root)
 
 
+def test_masks_of_voc_in_colour_have_the_colours_of_voc(voc_root):
+    home = voc_root()
+    truth = np.asarray(Image.open(home / "SegmentationClass/2007_000001.png"))
+    for path in (home / "SegmentationClass").iterdir():
+        values = np.asarray(Image.open(path))
+        colours = np.array([*voc_colours(255), (224, 224, 192)], np.uint8)
+        Image.fromarray(colours[values]).save(path)
+    assert np.array_equal(seen(prepare(find_dataset("voc", home)), "2007_000001")[1], truth)
+
+
 def test_a_colour_may_be_declared_to_be_ignored(root):
     (root / "classes.txt").write_text("0,ground,0,0,0\n1,car,200,0,0\n255,void,0,0,200\n")
     masks_of(root, lambda path: Image.fromarray(np.array(COLOURS, np.uint8)[VALUES]).save(path))
