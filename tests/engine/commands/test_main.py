@@ -184,8 +184,8 @@ def test_mask_of_another_size(refused, voc_root, train):
 
 def test_rgb_mask(refused, voc_root, train):
     root = voc_root()
-    Image.fromarray(np.full((40, 56, 3), 9, np.uint8)).save(root / "SegmentationClass/2007_000002.png")
-    assert "2007_000002.png is in colour and shows #090909" in refused(*train(root))
+    Image.fromarray(np.full((40, 56, 3), (9, 0, 0), np.uint8)).save(root / "SegmentationClass/2007_000002.png")
+    assert "2007_000002.png is in colour and shows #090000" in refused(*train(root))
 
 
 def test_label_value_outside_the_classes(refused, voc_root, train):
