@@ -133,8 +133,8 @@ def predict(
 ) -> Predictions:
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
     (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least
-    sure image first. A file that cannot be read does not stop the others. Pictures are found as for training; masks
-    among them, and what was predicted into `out` before, are passed over.
+    sure image first. Of several, a file that cannot be read does not stop the others. Pictures are found as for
+    training; masks among them, and what was predicted into `out` before, are passed over.
 
     checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
     `max_megapixels` of `find_dataset` where they are not to be as in training.
@@ -146,6 +146,8 @@ def predict(
     taught = {"orientation": "ignore"} if loaded.header.as_stored else {}
     reading = Reading.of(taught | _said(loaded.header.files) | _said(files))
     sources = _images(images, out, on_event)
+    if images.is_file():
+        read(images, COLOUR, reading=reading)  # what is no picture is refused, and nothing begun
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])
     _check_out(out, names)

@@ -19,6 +19,14 @@ def test_predict_on_an_empty_folder(refused, semiseg, voc_root, tmp_path, train)
     assert "no images" in refused("predict", tmp_path / "run", tmp_path / "empty", "--device", "cpu")
 
 
+def test_a_file_that_is_no_picture_is_refused(refused, semiseg, voc_root, tmp_path, train):
+    assert semiseg(*train(voc_root(), "--out", tmp_path / "run"))[0] == 0
+    (tmp_path / "classes.txt").write_text("ground\ncar\n")
+    said = refused("predict", tmp_path / "run", tmp_path / "classes.txt", "--out", tmp_path / "seen", "--device", "cpu")
+    assert "classes.txt cannot be decoded (not an image of" in said
+    assert not (tmp_path / "seen").exists()
+
+
 def test_a_bad_file_stops_no_other(semiseg, voc_root, tmp_path, train):
     root = voc_root()
     assert semiseg(*train(root, "--out", tmp_path / "run"))[0] == 0
