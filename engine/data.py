@@ -50,6 +50,13 @@ class Data:
         whole = max(sum(counts), 1)
         return {name: 100 * pixels / whole for name, pixels in zip(self.dataset.classes, counts, strict=True)}
 
+    def pictures(self) -> dict[str, list[str]]:
+        """The hashes of the pictures that have masks, by what these are for; so a picture is known wherever it lies."""
+        masked = {sample.id for sample in self.dataset.samples if sample.mask}
+        labeled, val = set(self.split.labeled), {sample.id for sample in self.dataset.val}
+        uses = {"labels": labeled, "validation": val, "unused": masked - labeled - val}
+        return {use: self.manifest.pictures(ids) for use, ids in uses.items()}
+
     @property
     def val(self) -> list[Record]:
         return [self.manifest.records[sample.id] for sample in self.dataset.val]

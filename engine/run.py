@@ -37,7 +37,7 @@ PACKAGES = (
 SPLIT = {
     **{"name": str, "checksum": str, "labeled": tuple[str, ...], "unlabeled": tuple[str, ...]},
     **{"val": tuple[str, ...] | None, "classes": tuple[str, ...] | None, "class_pct": dict | None},
-    "contents": dict | None,
+    **{"contents": dict | None, "pictures": dict | None},
 }
 """What is read of a split.json; older ones have less of it."""
 

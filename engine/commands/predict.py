@@ -64,7 +64,7 @@ def predict(
         )
     folder = done.out
     console.say(f"{done.images} images: {folder}/masks, {folder}/colours, {folder}/overlays")
-    bare = [one.image for one in done.confidences if not one.labeled]
+    bare = [one.image for one in done.confidences if not one.mask]
     if done.images > HANDFUL and bare:
         console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; all in {done.table}")
     for reason in done.failed.values():

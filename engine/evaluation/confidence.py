@@ -36,17 +36,16 @@ class Confidence:
     """Share of the unsure pixels, in per cent."""
     unsure_class: str
     """The label of most of the unsure pixels, the first of several; empty where there are none."""
-    labeled: bool = False
-    """Whether the run was taught by its mask."""
+    mask: str = ""
+    """What the run had its mask for, labels or validation, or that it had one and did not use it; empty where the
+    picture is none of the run's, or has no mask."""
 
     @classmethod
-    def of(
-        cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str], labeled: bool = False
-    ) -> Confidence:
+    def of(cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str], use: str = "") -> Confidence:
         """mask: (H, W) uint8 class indices. sure: (H, W) the probability of each, in [0, 1]."""
         labels = np.bincount(mask[sure < UNSURE], minlength=len(classes))
         share, most = 100 * labels.sum() / mask.size, classes[labels.argmax()] if labels.any() else ""
-        return cls(image, round(float(sure.mean(dtype=np.float64)), 6), round(float(share), 4), most, labeled)
+        return cls(image, round(float(sure.mean(dtype=np.float64)), 6), round(float(share), 4), most, use)
 
 
 COLUMNS = tuple(field.name for field in fields(Confidence))
@@ -61,7 +60,7 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
         writer.writerow(COLUMNS)
         for one in ranked:
             numbers = f"{one.confidence:.6f}", f"{one.unsure_pct:.4f}"
-            writer.writerow([one.image, *numbers, one.unsure_class, "yes" if one.labeled else ""])
+            writer.writerow([one.image, *numbers, one.unsure_class, one.mask])
     return ranked
 
 

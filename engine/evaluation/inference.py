@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,12 @@ from PIL import Image
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
-from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures, stem_of
+from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures
 from ...pipelines.datasets.pairs import masks_among
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError, refuse
-from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
+from ...pipelines.watch import hash_of
+from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import judged_again, moved, prepare_manifest, same_place, tell
 from ..device import Precision, free_memory_of, out_of_memory, resolve_device, resolve_precision
 from ..disk import whole
@@ -155,7 +156,7 @@ def predict(
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
     failed: dict[Path, str] = {}
-    rows, taught_by = [], _labeled(file, loaded.header)
+    rows, uses = [], _uses(file)
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
             image = read(source, COLOUR, reading=reading)
@@ -174,29 +175,18 @@ def predict(
                 with whole(path) as draft:
                     Image.fromarray(picture).save(draft, "PNG")
             shown = source.relative_to(home).as_posix()
-            rows.append(Confidence.of(shown, mask, sure, loaded.header.classes, taught_by(source)))
+            use = uses.get(hash_of(source.read_bytes()), "") if uses else ""
+            rows.append(Confidence.of(shown, mask, sure, loaded.header.classes, use))
         on_event(Event("progress", "predicting", done, len(sources)))
     return Predictions(out, len(sources) - len(failed), failed, write_csv(out / FILE, rows))
 
 
-def _labeled(checkpoint: Path, header: Header) -> Callable[[Path], bool]:
-    """Tells whether a picture is a labelled one of the run that the checkpoint lies in."""
-    ids: set[str] = set()
-    with suppress(UsageError):  # a file alone, or a run whose split.json is damaged
-        ids.update(Run(home_of(checkpoint)).split["labeled"])
-    if header.data is None or not ids:
-        return lambda picture: False
-    root = Path(header.data).resolve()
-
-    def known(picture: Path) -> bool:
-        """By its path below the data set's root: an id is the end of it."""
-        whole = picture.resolve()
-        if not whole.is_relative_to(root):
-            return False
-        parts = stem_of(whole.relative_to(root).as_posix()).split("/")
-        return any("/".join(parts[start:]) in ids for start in range(len(parts)))
-
-    return known
+def _uses(checkpoint: Path) -> dict[str, str]:
+    """What the run that a checkpoint lies in had the masks of pictures for, by the hashes of these."""
+    with suppress(UsageError):  # a file alone, a run of an older version, or one whose split.json is damaged
+        uses = Run(home_of(checkpoint)).split.get("pictures", {})
+        return {name: use for use, names in uses.items() for name in names}
+    return {}
 
 
 def _said(files: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
-from .dataset import IGNORE, Colour
+from .dataset import IGNORE, IMAGE_SUFFIXES, Colour
 from .files import read_lines, voc_colours
 
 _INT = r"[\"']?\d{1,9}[\"']?"
@@ -37,6 +37,8 @@ _COLUMN_WORDS = frozenset({
     "category", "trainid", "color", "colour", "colors", "colours", "hex", "rgb", "r", "g", "b", "red", "green", "blue",
 })  # fmt: skip
 """All that the line over columns may say."""
+_PAINTS = frozenset({"red", "green", "blue"})
+"""Of these, what may belong to a name: `red label`."""
 BRACKETS = frozenset("{}[](),;:'\"")
 """Lines of nothing else are those of JSON, not names."""
 VOID = "__ignore__"
@@ -82,6 +84,8 @@ def read_classes(path: Path) -> ClassList:
     if not 2 <= len(classes) <= IGNORE:
         raise UsageError(f"{path} names {len(classes)} classes: write one a line, 2 to {IGNORE}, background included")
     stated = tuple(colour for _, _, colour in classes)
+    if both := next((name for _, name, colour in classes if colour in void), None):
+        raise UsageError(f"{path}: {both} has the colour of what is no class: give it its own")
     palette = tuple(colour or own for colour, own in zip(stated, voc_colours(len(classes))))
     return ClassList(tuple(name for _, name, _ in classes), palette, stated, void)
 
@@ -120,10 +124,12 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     for number, name, _ in entries:
         if name in seen:
             raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
+        if name.lower().endswith(IMAGE_SUFFIXES):
+            raise UsageError(f"{path}, line {number}: {name!r} is a file, not a class: is this a class list?")
         if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$", name):
             raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
         seen.add(name)
-    if entries and entries[0][1].lower().replace("_", " ") in HEADERS:
+    if entries and entries[0][1].lower().replace("_", " ").rstrip(":") in HEADERS:
         number, name, _ = entries[0]
         raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
     return entries
@@ -200,7 +206,8 @@ def _shape_of(rows: list[_Row]) -> tuple[int, int] | None:
 
 def _is_header(row: _Row) -> bool:
     words = re.findall(r"[a-z]+", row.text.lower())
-    return len(words) > 1 and _COLUMN_WORDS.issuperset(words)
+    named = not _PAINTS.issuperset(words) and not (len(words) == 2 and words[0] in _PAINTS)
+    return len(words) > 1 and _COLUMN_WORDS.issuperset(words) and named
 
 
 def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tuple[int, str, Colour | None]]:
@@ -222,6 +229,11 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
     if shape not in _VALUES:
         return entries
     values = [(*row.before, *row.after)[_VALUES[shape]] for row in rows]
+    for row, value in zip(rows, values):
+        if row.name == VOID and value != IGNORE:
+            raise UsageError(
+                f"{path}, line {row.line}: {VOID} has the value {value}, but only 255 is ignored: write 255"
+            )
     void = []
     if values.count(IGNORE) == 1 and len(values) <= IGNORE:
         place = values.index(IGNORE)
@@ -247,6 +259,8 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
             raise UsageError(
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
             )
+    if any(row.text.strip() == VOID and not row.colour for row in rows[1:-1]):
+        raise UsageError(f"{path}: {VOID} stands between classes, whose values it may shift: write value and name")
     for row in rows:
         short = re.search(r"[,;|\s](#[0-9a-fA-F]{1,8})$", row.text)
         colour = short[1] if short else row.text.partition("\t")[2].strip()

@@ -20,7 +20,7 @@ _PART = re.compile(
     r"(?:[-_ ]?(?:set|split|data|images?|imgs?))?[-_ ]?\d*",
     re.IGNORECASE,
 )
-"""What lists and folders of a part are called: `val.txt`, `Validation.txt`, `val2017/`, `test_images/`."""
+"""What folders of a part are called: `val/`, `Validation/`, `val2017/`, `test_images/`."""
 UNREAD = {
     ".heic", ".heif", ".jxl", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
     ".hdr", ".pfm", ".svg", ".eps", ".tga", ".ico", ".pcx", ".npy", ".npz", ".mat", ".dcm", ".nii", ".nii.gz", ".nrrd",
@@ -209,7 +209,7 @@ def find_pictures(
 
 
 def part_of(name: str) -> str | None:
-    """The part of a data set, train, val or test, that a list or a folder of a name is of; None where it is of none."""
+    """The part of a data set, train, val or test, that a folder of a name is of; None where it is of none."""
     found = _PART.fullmatch(name)
     return found and found.lastgroup
 

@@ -16,8 +16,14 @@ from .lists import read_ids_present
 from .pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from .samples import Samples, called_otherwise
 
+LISTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What lists are called, in lower case, by the part that they are of."""
 LIST_FOLDERS = "", "ImageSets/Segmentation"
-"""Where lists lie below the root."""
+"""Where they lie below the root."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
 
@@ -39,7 +45,7 @@ def find(
     images, `test.txt` images to leave alone; a list may also give the mask of an image, then any name will do. Lists
     may lie in `ImageSets/Segmentation`, too. Without a validation list the folder `images/val` is it, and without
     either a tenth of the masked images is held out, the same in every run. What lies in `images/test` is left alone,
-    unless a list names it. Other spellings will do: see `part_of`.
+    unless a list names it. Other spellings will do: see `LISTS` and `part_of`.
 
     A file that a list names and that is there, wherever it lies, is the one that is used, but for a copy of one of this
     data set, which stands for that. A path to nothing counts by its name, as in lists of a data set that was moved;
@@ -71,7 +77,7 @@ def find(
         raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
     orphans = samples.orphans()
     # Images of the validation folder without a mask are no training data either.
-    apart = ("test", "val") if by_folder else ("test",)
+    apart = ("test",) if val_list else ("test", "val")
     aside, about = _left_alone(test_list, samples, apart, val.keys() | (listed or {}).keys())
     notes += about
     rest = {id: sample for id, sample in samples.all.items() if id not in aside}
@@ -139,7 +145,7 @@ def _usual_lists(root: Path) -> dict[str, Path]:
         here: dict[str, list[str]] = defaultdict(list)
         for entry in entries_of(home) if home.is_dir() else ():
             stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() == ".txt" and (part := part_of(stem)):
+            if suffix.lower() == ".txt" and (part := LISTS.get(stem.lower())):
                 here[part].append(entry.name)
         for part, found in here.items():
             chosen = [f"{part}.txt"] if f"{part}.txt" in found else found

@@ -5,6 +5,7 @@ differently is converted into the cache, and sizes, hashes and label counts are 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +82,14 @@ class Manifest:
             image = survey.image(sample)
             told = [sample.id, image.hash, str(str(sample.image) in survey.stored)]
             if masks and sample.mask and (mask := survey.mask(sample)):
-                told += [mask.hash, mask.mapping or ""]
+                told += [mask.hash, json.dumps(mask.counts, sort_keys=True)]  # the counts are of what it is read as
             digest.update("\n".join(told).encode() + b"\0")
         return digest.hexdigest()
+
+    def pictures(self, ids: Iterable[str]) -> list[str]:
+        """The hashes of the picture files of these samples, sorted."""
+        ids = set(ids)
+        return sorted(self.survey.image(sample).hash for sample in self.dataset.samples if sample.id in ids)
 
     def counts(self, ids: Iterable[str]) -> tuple[int, ...]:
         """Pixels of each class over the masks of these samples."""

@@ -154,6 +154,8 @@ def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed
     """The first mask that shows a class in the colour that the class list states for another one."""
     for mask in masks:
         for index, colour in mask.colours.items():
+            if colour in dataset.void:
+                return mask, f"shows {index} in a colour that the class list of {dataset.root} gives no class"
             if colour in dataset.stated and index < dataset.num_classes and dataset.stated[index] != colour:
                 named = dataset.classes[dataset.stated.index(colour)]
                 return mask, f"shows {index} in the colour of {named} in the class list of {dataset.root}"

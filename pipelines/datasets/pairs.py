@@ -29,8 +29,15 @@ _BESIDE = re.compile(
     r"(?P<of>.+?)(?P<join>[-_ ]?)(?:masks?|labels?|annotations?|annot|gt|segmentations?)", re.IGNORECASE
 )
 """A folder of masks called after one of pictures: `train_masks` beside `train` or `train_images`."""
-_END = re.compile(r"(?P<of>.*[^/])[-_. ](?P<end>[^-_. /]*[^\d\W][^-_. /]*)", re.DOTALL)
+_END = re.compile(r"(?P<of>.*[^/])[-_. ](?P<end>[^-_. /\d]+)", re.DOTALL)
 """The last word in the name of a picture."""
+DRAWN = {
+    "color", "colour", "colored", "coloured", "colors", "colours", "overlay", "overlays", "blend", "blended", "viz",
+    "vis", "visual", "visualization", "preview", "palette",
+}  # fmt: skip
+"""Last words in the names of drawings."""
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".avif")
+"""What photographs are called, and no mask of any use."""
 LONGEST = 24
 """Shared beginnings and endings that are longer are cut off whole or not at all."""
 
@@ -41,36 +48,52 @@ def masks_among(names: Iterable[str]) -> dict[str, str | None]:
 
     Masks are `p_mask.png` where there is `p.jpg`, and those in a folder for masks where one in it is called like a
     picture beside the folder, or in a folder for images beside it; others in such a folder are of None. Drawings are
-    `p_mask_shown.png` beside a mask of `p`, `p_shown.png` where half of the pictures with a mask have one, and what is
-    called like a picture in `masks_shown`.
+    `p_mask_shown.png` beside a mask of `p`, `p_overlay.png` and the like, and what is called like a picture in
+    `masks_shown`.
     """
     by_stem = {stem_of(name): name for name in names}
     masks = _in_folders(by_stem)
     masks |= _beside({stem: name for stem, name in by_stem.items() if name not in masks})
-    return masks | dict.fromkeys(_drawings(by_stem, masks, set(filter(None, masks.values()))))
+    return masks | {
+        name: None for stem, name in by_stem.items() if name not in masks and _is_drawing(stem, name, by_stem)
+    }
+
+
+def _is_drawing(stem: str, name: str, by_stem: Mapping[str, str]) -> bool:
+    end = _END.fullmatch(stem)
+    return bool(end and end["end"].casefold() in DRAWN and end["of"] in by_stem and not _is_photograph(name))
+
+
+def _is_photograph(name: str) -> bool:
+    return name.lower().endswith(LOSSY)
 
 
 def _in_folders(by_stem: Mapping[str, str]) -> dict[str, str | None]:
-    """Masks and drawings in folders of their own."""
+    """Masks and drawings in folders of their own: the innermost beside which there is a picture that is called so."""
     folded = {stem.casefold(): name for stem, name in by_stem.items()}
     folders: dict[str, dict[str, str | None]] = defaultdict(dict)
     for stem, name in by_stem.items():
         *above, last = stem.split("/")
-        place = next((n for n, part in enumerate(above) if _FOLDER.fullmatch(part) or _BESIDE.fullmatch(part)), None)
-        if place is None:
-            continue
-        below = above[place + 1 :]
         tail = _TAIL.fullmatch(last)
-        called = [[*below, last], *([[*below, tail["of"]]] if tail else [])]
-        candidates = ("/".join((*above[:place], *home, *one)) for home in _homes(above[place]) for one in called)
-        pictures = (folded.get(candidate.casefold()) for candidate in candidates)
-        folders["/".join(above[: place + 1])][name] = next(filter(None, pictures), None)
+        own = [last, *([tail["of"]] if tail else [])]
+        places = [place for place, part in enumerate(above) if _is_for_masks(part, name)]
+        for place in reversed(places):
+            homes = ([*above[:place], *home, *above[place + 1 :]] for home in _homes(above[place]))
+            pictures = (folded.get("/".join((*home, one)).casefold()) for home in homes for one in own)
+            if (picture := next(filter(None, pictures), None)) or place == places[0]:
+                folders["/".join(above[: place + 1])][name] = picture
+                break
     masks: dict[str, str | None] = {}
     for folder, found in folders.items():
         if any(found.values()):
             kind = _FOLDER.fullmatch(folder.rpartition("/")[2])
             masks |= dict.fromkeys(found) if kind and not kind["masks"] else found
     return masks
+
+
+def _is_for_masks(folder: str, name: str) -> bool:
+    """Whether a folder of this name may be one of masks, as far as a file in it may be one."""
+    return bool(_FOLDER.fullmatch(folder) or (_BESIDE.fullmatch(folder) and not _is_photograph(name)))
 
 
 def _homes(folder: str) -> Iterator[tuple[str, ...]]:
@@ -87,37 +110,30 @@ def _beside(by_stem: Mapping[str, str]) -> dict[str, str | None]:
     """Masks and drawings beside the pictures that they are called after."""
     plain: dict[str, list[str]] = defaultdict(list)
     longer: dict[str, list[str]] = defaultdict(list)
-    alone = []
+    alone: dict[str, str] = {}
     for stem, name in by_stem.items():
-        if not (tail := _TAIL.fullmatch(stem)):
+        if not (tail := _TAIL.fullmatch(stem)) or (tail["more"] and _is_photograph(name)):
             continue
         if image := by_stem.get(tail["of"]):
             (longer if tail["more"] else plain)[image].append(name)
-        elif not tail["more"]:
-            alone.append(name)
+        elif not tail["more"] and not _is_photograph(name):
+            alone[tail["of"]] = name
     masks: dict[str, str | None] = {}
     for image in {*plain, *longer}:
         masks |= dict.fromkeys(longer[image], None if image in plain else image)
     masks |= {mask: image for image, of in plain.items() for mask in of}
-    rest = [name for name in by_stem.values() if name not in masks and name not in alone]
-    return masks | {mask: image for image, mask in _paired_files(alone, rest).items()}
+    return masks | _of_other_ends(alone, [name for name in by_stem.values() if name not in masks])
 
 
-def _paired_files(masks: Collection[str], images: Collection[str]) -> dict[str, str]:
-    of = {stem_of(name): name for name in (*masks, *images)}
-    pairs = paired([stem_of(name) for name in masks], [stem_of(name) for name in images])
-    return {of[image]: of[mask] for image, mask in pairs.items()}
-
-
-def _drawings(by_stem: Mapping[str, str], masks: Collection[str], masked: Collection[str]) -> list[str]:
-    """Pictures called after others by a word that half of those that are `masked` have one with."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for stem, name in by_stem.items():
-        end = _END.fullmatch(stem)
-        if end and name not in masks and name not in masked and by_stem.get(end["of"]) in masked:
-            found[end["end"].casefold()].append(name)
-    least = max(2, len(masked) / 2)
-    return [name for names in found.values() if len(names) >= least for name in names]
+def _of_other_ends(masks: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """`p_mask.png` of `p_sat.jpg` where each of two masks or more has a picture of that end. masks: by what stands
+    before their tail."""
+    ends: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        if (end := _END.fullmatch(stem_of(name))) and name not in masks.values():
+            ends[end["end"]][end["of"]] = name
+    found = [of for of in ends.values() if len(masks) >= 2 and masks.keys() <= of.keys()]
+    return {mask: found[0][stem] for stem, mask in masks.items()} if len(found) == 1 else {}
 
 
 def called_after(masks: Iterable[str], images: Mapping[str, Path]) -> dict[str, list[str]]:
@@ -136,11 +152,13 @@ def called_after(masks: Iterable[str], images: Mapping[str, Path]) -> dict[str, 
 
 def paired(masks: Collection[str], images: Collection[str]) -> dict[str, str]:
     """By image the mask whose name differs from its own by no more than a beginning and an ending that all images
-    share, and one that all masks do; the least that will do. Letter case does not count, nor do folders where names
-    are unique without. Empty where that does not give each of two masks or more an image of its own."""
+    share, and one that all masks do, without other numbers in them; the least that will do. Letter case does not count,
+    nor do the folders of images where masks have none. Empty where that does not give each of two masks or more an
+    image of its own."""
     if not 2 <= len(masks) <= len(images):
         return {}
-    for name in (str, os.path.basename):
+    flat = not any("/" in id for id in masks)
+    for name in (str, os.path.basename) if flat else (str,):
         of_mask, of_image = ({name(id).casefold(): id for id in ids} for ids in (masks, images))
         if len(of_mask) == len(masks) and len(of_image) == len(images) and (pairs := _by_cuts(of_mask, of_image)):
             return pairs
@@ -149,19 +167,34 @@ def paired(masks: Collection[str], images: Collection[str]) -> dict[str, str]:
 
 def _by_cuts(of_mask: Mapping[str, str], of_image: Mapping[str, str]) -> dict[str, str]:
     """The same for names that are unique, in lower case; ids by name."""
-    ends = [*_shared(of_mask), *_shared(of_image)]
+    ends = [end for names in (of_mask, of_image) for end in _shared([os.path.basename(name) for name in names])]
     before, behind = ends[2:]
     lengths = (range(len(end) + 1) if len(end) <= LONGEST else (0, len(end)) for end in ends)
     first = next(iter(of_mask))
     for head, tail, start, stop in sorted(itertools.product(*lengths), key=sum):
         lead, trail = before[:start], behind[len(behind) - stop :]
-        if f"{lead}{first[head : len(first) - tail]}{trail}" not in of_image:
+        if not _is_fair(ends[0][:head], lead) or not _is_fair(ends[1][len(ends[1]) - tail :][::-1], trail[::-1]):
             continue
-        cores = {name[head : len(name) - tail]: id for name, id in of_mask.items()}
-        named = {of_image.get(f"{lead}{core}{trail}"): id for core, id in cores.items() if core}
+        if _renamed(first, head, tail, lead, trail) not in of_image:
+            continue
+        named = {of_image.get(_renamed(name, head, tail, lead, trail)): id for name, id in of_mask.items()}
         if None not in named and len(named) == len(of_mask):
             return named
     return {}
+
+
+def _is_fair(one: str, other: str) -> bool:
+    """Whether a beginning that is cut off and the one that takes its place hold the same numbers, and end in none: it
+    may go on behind the cut. Digits within words do not count (`Img8bit`)."""
+    numbers, others = (re.findall(r"(?<![a-z])\d+|\d+(?![a-z])", part) for part in (one, other))
+    return numbers == others and not any(part[-1:].isdigit() for part in (one, other))
+
+
+def _renamed(name: str, head: int, tail: int, lead: str, trail: str) -> str | None:
+    """A mask's name with other ends; None where nothing of its own is left."""
+    folder, slash, last = name.rpartition("/")
+    core = last[head : len(last) - tail]
+    return f"{folder}{slash}{lead}{core}{trail}" if core else None
 
 
 def _shared(names: Iterable[str]) -> tuple[str, str]:

@@ -31,7 +31,12 @@ class Samples:
         found = self.found.by_stem()
         if self.masks_found and (self.masks_found.names or self.masks_found.others):
             self.by_pairs = False
-            self.masks = self._called_after(self.masks_found.by_stem(), found)
+            masks = self.masks_found.by_stem()
+            for name, image in among.items():  # of which the folder may hold copies
+                mask = masks.get(stem_of(name))
+                if mask and image and stem_of(image) not in masks and alike(self.found.folder / name, mask):
+                    masks[stem_of(image)] = masks.pop(stem_of(name))
+            self.masks = self._called_after(masks, found)
             # What has a mask of its own is a picture, whatever it is called.
             among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
         else:
@@ -115,7 +120,9 @@ class Samples:
             del self.all[id]
         notes = [*self.found.notes(), *(self.masks_found.notes("PNG") if self.masks_found else ()), *self.strange]
         if among:
-            used = "are the masks of others there" if self.by_pairs else "are masks, not images"
+            used = (
+                "are the masks of others there, or drawings" if self.by_pairs else "are masks or drawings, not images"
+            )
             notes.append(f"{len(among)} pictures in {self.images} {used}, {among[0]} for one")
         return notes
 

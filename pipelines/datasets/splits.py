@@ -68,11 +68,16 @@ def _count(known: int, share: Fraction | int) -> int:
 
 def _draw_masked(pool: Mapping[str, Sample], share: Fraction | int, seed: int) -> list[str]:
     """Of a listed pool: what is drawn from the whole of it where that has masks; otherwise the share of the images with
-    masks, in the same order, so that smaller choices stay part of larger ones."""
+    masks, in the same order, and no less than what a smaller draw from the whole may hold. So smaller choices are part
+    of larger ones."""
     ordered = _shuffled(pool, seed)
     masked = [id for id in ordered if pool[id].mask]
     whole = ordered[: _count(len(ordered), share)]
-    return whole if all(pool[id].mask for id in whole) else masked[: _count(len(masked), share)]
+    if all(pool[id].mask for id in whole):
+        return whole
+    leading = next(place for place, id in enumerate(ordered) if not pool[id].mask)
+    count = share if isinstance(share, int) else max(int(len(masked) * share), leading)
+    return masked[: _count(len(masked), count or share)]
 
 
 def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Split:

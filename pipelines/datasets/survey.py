@@ -124,6 +124,7 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
     shown = {colour for _, mask in found for colour in mask.colours.values()}
     stated = dataset.stated or dataset.palette  # the layout's own, where no class list is there
     gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*stated, *dataset.void})
+    gray = gray and shown != {BLACK}  # which may be the background of others in colour
     tasks = []
     for sample, mask in found:
         remap = by_colour(mask, GRAYS, [WHITE]) if gray else by_colour(mask, stated, dataset.void)
@@ -139,20 +140,30 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
 
 def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
     """Masks of gray levels that the class list states as the colours of its classes (#000000, #ffffff), and that are
-    not the indices of these."""
-    stated = {colour[0]: colour for colour in dataset.stated if colour and len(set(colour)) == 1}
+    not the indices of these. A doubt where they may be either, and are not the same."""
+    known = [colour for colour in (*dataset.stated, *dataset.void) if colour and len(set(colour)) == 1]
+    colours = {colour[0]: colour for colour in known}
     masked = ((sample, survey.mask(sample)) for sample in dataset.samples if sample.mask and not sample.remap)
     masks = [(sample, facts) for sample, facts in masked if facts and not facts.palette]
     levels = {int(value) for _, facts in masks for value in facts.counts}
-    indices = levels <= {*range(dataset.num_classes), IGNORE} and not (levels <= {0, IGNORE} and IGNORE in stated)
-    if not masks or indices or len(stated) < dataset.num_classes or not levels <= {*stated, IGNORE}:
+    if not levels or not dataset.stated or not all(colour in known for colour in dataset.stated):
         return []
-    remap = by_colour(
-        Indexed(masks[0][0].mask, {level: stated[level] for level in levels & stated.keys()}, ""), dataset.stated
-    )
-    survey.notes.append(
-        f"{len(masks)} masks hold gray levels, {masks[0][0].mask} for one: read by the colours of the class list"
-    )
+    by_level, by_index = levels <= {*colours, IGNORE}, levels <= {*range(dataset.num_classes), IGNORE}
+    path = masks[0][0].mask
+    either = "and other gray masks hold what may be class indices, or the gray levels of classes in the class list"
+    doubt = Fault("palette", path, either, "give the classes other colours there, or save all masks in these")
+    if not by_level:
+        survey.doubts += [doubt] if by_index and IGNORE in levels & colours.keys() else []
+        return []
+    shown = Indexed(path, {level: colours[level] for level in levels & colours.keys()}, "")
+    remap = by_colour(shown, dataset.stated, dataset.void)
+    if all(remap.table[level] == level for level in levels):
+        return []
+    marked = levels <= {0, IGNORE} and IGNORE in colours  # as indices they would show nothing
+    if by_index and not marked:
+        survey.doubts.append(doubt)
+        return []
+    survey.notes.append(f"{len(masks)} masks hold gray levels, {path} for one: read by the colours of the class list")
     return [recolouring(sample, remap) for sample, _ in masks]
 
 

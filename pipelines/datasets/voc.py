@@ -79,6 +79,8 @@ def find(
     reserved = pool.union(val, test)
     own_classes = classes or find_classes(home, root)
     own = read_classes(own_classes) if own_classes else ClassList(CLASSES, PALETTE, ())
+    if [name.lower() for name in own.names] == list(CLASSES[1:]):
+        raise UsageError(f"the class list {own_classes} lacks background, which has the value 0: add it as first line")
     if own_classes and not classes:
         notes.append(f"the classes are those of {own_classes}")
     return Dataset(

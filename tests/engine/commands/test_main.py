@@ -33,9 +33,8 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path, train):
 
     code, text, _ = semiseg("predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--device", "cpu")
     rows = (tmp_path / "seen/confidence.csv").read_text().splitlines()[1:]
-    rows = [row for row in rows if not row.endswith("yes")]
-    least = ", ".join(row.partition(",")[0] for row in rows[:3])
-    assert f"worth labelling next: {least}; all in {tmp_path / 'seen/confidence.csv'}" in text.splitlines()
+    assert {row.rpartition(",")[2] for row in rows} == {"labels", "validation", "unused"}
+    assert "worth labelling" not in text  # as all have masks
     image = root / "JPEGImages/2007_000001.jpg"
     code, text, _ = semiseg("predict", out, image, "--out", tmp_path / "one", "--device", "cpu")
     assert "worth labelling" not in text

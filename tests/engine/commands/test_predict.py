@@ -103,19 +103,23 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
         assert code == 0, err
 
 
-def test_what_is_worth_labelling_next_was_not_labelled(semiseg, folder_root, tmp_path, train):
-    root, out = folder_root(masked=9, bare=3, val=2), tmp_path / "run"
+def test_what_is_worth_labelling_next_has_no_mask(semiseg, folder_root, tmp_path, train):
+    """Known by its bytes, wherever it lies and whatever it is called."""
+    root, out = folder_root(masked=9, bare=4, val=2), tmp_path / "run"
+    (root / "images/b").mkdir()
+    (root / "images/a012.jpg").rename(root / "images/b/a000.jpg")  # called like a labelled one
     assert semiseg(*train(root, "--out", out, recipe="supervised_folder", split="draw:3@0"))[0] == 0
     labeled = set(json.loads((out / "split.json").read_text())["labeled"])
-    code, text, _ = semiseg("predict", out, root / "images", "--out", tmp_path / "seen", "--device", "cpu")
-    assert code == 0
-    with (tmp_path / "seen/confidence.csv").open(newline="") as file:
-        rows = [*csv.DictReader(file)]
-    assert {row["image"].removesuffix(".jpg") for row in rows if row["labeled"] == "yes"} == labeled
-    assert len(rows) == 12
-    named = [name.removesuffix(".jpg") for name in text.split("worth labelling next: ")[1].split(";")[0].split(", ")]
-    assert len(named) == 3
-    assert labeled.isdisjoint(named)
-    shutil.copytree(root / "images", tmp_path / "elsewhere")  # of the same names
-    semiseg("predict", out, tmp_path / "elsewhere", "--out", tmp_path / "seen", "--device", "cpu")
-    assert "yes" not in (tmp_path / "seen/confidence.csv").read_text()
+    uses = dict.fromkeys((f"a{n:03d}" for n in range(7)), "unused") | dict.fromkeys(labeled, "labels")
+    uses |= {"a007": "validation", "a008": "validation"}
+    shutil.copytree(root / "images", tmp_path / "copied")
+    for images in (root / "images", tmp_path / "copied"):
+        code, text, _ = semiseg("predict", out, images, "--out", tmp_path / "seen", "--device", "cpu")
+        assert code == 0
+        with (tmp_path / "seen/confidence.csv").open(newline="") as file:
+            rows = [*csv.DictReader(file)]
+        assert len(rows) == 13
+        assert {row["image"].removesuffix(".jpg"): row["mask"] for row in rows if row["mask"]} == uses
+        named = text.split("worth labelling next: ")[1].split(";")[0].split(", ")
+        assert len(named) == 3
+        assert set(named) <= {"a009.jpg", "a010.jpg", "a011.jpg", "b/a000.jpg"}

@@ -85,8 +85,9 @@ def test_what_is_no_class_may_have_a_colour(tmp_path):
 
 
 def test_a_first_class_without_a_colour_is_no_header(tmp_path):
-    (tmp_path / "classes.txt").write_text("the ground\ncar\t#400080\n")
-    assert read_classes(tmp_path / "classes.txt").names == ("the ground", "car")
+    for name in ("the ground", "red label"):
+        (tmp_path / "classes.txt").write_text(f"{name}\ncar\t#400080\n")
+        assert read_classes(tmp_path / "classes.txt").names == (name, "car")
 
 
 def test_names_in_labelmaps_may_hold_colons(tmp_path):
@@ -108,6 +109,11 @@ def test_names_in_labelmaps_may_hold_colons(tmp_path):
         ("ground,rgb(0,0,0)\ncar,rgb(0,0,300)\n", "line 2: 'car,rgb\\(0,0,300\\)' is no name of a class"),
         ('{"ground": [0, 0, 0],\n "car": [1, 1, 1]}\n', "is JSON, which is not read"),
         ('["ground", "car"]', "is JSON, which is not read"),
+        ("0: __ignore__\n1: ground\n2: car\n", "line 1: __ignore__ has the value 0, but only 255 is ignored"),
+        ("ground\n__ignore__\ncar\n", "__ignore__ stands between classes"),
+        ("masks/p0.png\nmasks/p1.png\n", "line 1: 'masks/p0.png' is a file, not a class"),
+        ("Classes:\nground\ncar\n", "line 1: 'Classes:' looks like a header"),
+        ("0,ground,0,0,0\n1,car,9,9,9\n255,void,0,0,0\n", "ground has the colour of what is no class"),
         ("0, ground\n1, car\ntree\n", "line 3: gives no label value"),
         ("ground\n0: car\n1: tree\n", "line 1: gives no label value"),
         ("1 ground\n2 car\n3 tree\n", "line 3: the label values of 3 classes are 0 to 2.* or write '0, NAME'"),

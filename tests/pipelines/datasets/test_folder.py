@@ -213,7 +213,18 @@ def test_masks_beside_their_images_are_masks_where_there_is_no_folder(folder_roo
     assert masks == {id: root / f"images/{id}{tail}.png" for id in IDS[:8]}
     assert ids == IDS
     assert "8 pictures in" in notes
-    assert f"are the masks of others there, a000{tail} for one" in notes
+    assert f"are the masks of others there, or drawings, a000{tail} for one" in notes
+
+
+def test_copies_of_masks_beside_their_images_are_those_of_the_images(folder_root):
+    root = folder_root(masked=6, bare=2, val=0)
+    for mask in (root / "masks").iterdir():
+        shutil.copy(mask, root / f"images/{mask.stem}_mask.png")
+        mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+    masks, known, notes = used(find_dataset("folder", root))
+    assert masks == {id: root / f"masks/{id}_mask.png" for id in IDS[:6]}
+    assert known == IDS[:8]
+    assert "6 pictures in" in notes
 
 
 def test_two_masks_beside_an_image_are_refused_unless_a_list_names_one(folder_root):
@@ -656,6 +667,16 @@ def test_where_pictures_lie_instead_is_told(folder_root, folders, said):
         find_dataset("folder", root)
 
 
+def test_a_validation_folder_without_masks_is_left_alone(folder_root):
+    root = folder_root(masked=6, bare=2, val=0)
+    (root / "images/val").mkdir()
+    for id in IDS[6:8]:
+        (root / f"images/{id}.jpg").rename(root / f"images/val/{id}.jpg")
+    masks, known, notes = used(find_dataset("folder", root))
+    assert (sorted(masks), known) == (IDS[:6], IDS[:6])
+    assert "2 images of folders for testing or validation are left alone" in notes
+
+
 def test_a_validation_list_of_all_that_has_masks_is_refused(folder_root):
     root = folder_root(masked=4, bare=2, val=0)
     write(root / "val.txt", "\n".join(IDS[:4]))
@@ -665,13 +686,15 @@ def test_a_validation_list_of_all_that_has_masks_is_refused(folder_root):
 
 @pytest.mark.parametrize("home", ["", "ImageSets/Segmentation"])
 @pytest.mark.parametrize(
-    "names", [("train", "val", "test"), ("Train", "Validation", "Test"), ("train_set", "VALID", "testing2")]
+    "names", [("train", "val", "test"), ("Train", "Validation", "Test"), ("training", "VALID", "testing")]
 )
 def test_lists_are_found_in_other_spellings_and_places(folder_root, home, names):
     root = folder_root(masked=8, bare=4, val=0)
     (root / home).mkdir(parents=True, exist_ok=True)
     for name, part in zip(names, (IDS[:4], IDS[4:6], IDS[6:7]), strict=True):
         write(root / home / f"{name}.txt", "\n".join(part))
+    write(root / "evaluation.txt", "mIoU 0.5")  # no list, as are others of more than the name
+    write(root / "train_1.txt", "not here")
     dataset = find_dataset("folder", root)
     assert (ids(dataset.train), ids(dataset.val)) == (IDS[:4], IDS[4:6])
     assert ids(dataset.extra) == IDS[7:]

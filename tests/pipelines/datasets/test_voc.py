@@ -88,6 +88,13 @@ def test_missing_parts_are_named(voc_root, remove, what):
         find_dataset("voc", home)
 
 
+def test_a_list_of_the_classes_of_voc_without_background_is_refused(voc_root):
+    home = voc_root()
+    (home / "class_names.txt").write_text("\n".join(find_dataset("voc", home).classes[1:]))
+    with pytest.raises(UsageError, match=r"class_names\.txt lacks background, which has the value 0"):
+        find_dataset("voc", home)
+
+
 def test_images_for_testing_are_left_alone_also_where_they_have_masks(voc_root, tmp_path):
     home = voc_root()
     whole = ids(find_dataset("voc", home).train)

@@ -280,6 +280,33 @@ for kind, level, colours, values in (
 KINDS["masks-of-indices-beside-gray-colours"] = Kind(
     put("classes.txt", "ground\t#000000\ncar\t#808080\ntree\t#ffffff\n")
 )
+for kind, level, listed, said in (
+    ("and-levels", 255, "ground\t#000000\ncrack\t#ffffff\n", "mark crack by 255"),
+    ("or-levels", 1, "crack\t#010101\nground\t#000000\n", "what may be class indices, or the gray levels"),
+):
+    KINDS[f"masks-of-indices-{kind}"] = Kind(
+        steps(
+            all_masks(lambda n, v, level=level: encoded((level * (v == 1)).astype(np.uint8))),
+            put("masks/p0.png", encoded(TWO)),
+            put("classes.txt", listed),
+        ),
+        refused=said,
+    )
+KINDS["mask-in-black-beside-palettes"] = Kind(
+    steps(
+        all_masks(lambda n, v: encoded(indexed(v, COLOURS))),
+        put("masks/p0.png", encoded(np.zeros_like(PAINTED))),
+    ),
+    refused="shows #000000, which the class list gives no class",
+)
+KINDS["palettes-in-the-colour-of-void"] = Kind(
+    steps(
+        all_masks(lambda n, v: encoded(indexed(v == 1, [(0, 0, 0), (0, 128, 0)]))),
+        put("classes.txt", "0,car,128,0,0\n1,tree,0,128,0\n255,void,0,0,0\n"),
+    ),
+    mask=np.where(TWO, 1, 255),
+    noted="read by their colours",
+)
 KINDS["masks-of-three-gray-levels"] = Kind(
     steps(
         all_masks(lambda n, v: encoded(np.array([0, 128, 255], np.uint8)[v])),
