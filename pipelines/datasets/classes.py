@@ -41,7 +41,7 @@ _PAINTS = frozenset({"red", "green", "blue"})
 """Of these, what may belong to a name: `red label`."""
 BRACKETS = frozenset("{}[](),;:'\"")
 """Lines of nothing else are those of JSON, not names."""
-VOID = "__ignore__"
+NO_CLASS = "__ignore__"
 """What labelme calls that which is no class: its pixels are ignored, and no value is its."""
 FILES = (
     "classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv", "train/_classes.csv", "class_dict.csv",
@@ -79,8 +79,8 @@ def read_classes(path: Path) -> ClassList:
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
     """
     entries = _listed_classes(path)
-    void = tuple(colour for _, name, colour in entries if name == VOID and colour)
-    classes = [entry for entry in entries if entry[1] != VOID]
+    void = tuple(colour for _, name, colour in entries if name == NO_CLASS and colour)
+    classes = [entry for entry in entries if entry[1] != NO_CLASS]
     if not 2 <= len(classes) <= IGNORE:
         raise UsageError(f"{path} names {len(classes)} classes: write one a line, 2 to {IGNORE}, background included")
     stated = tuple(colour for _, _, colour in classes)
@@ -108,7 +108,7 @@ class _Row(NamedTuple):
 
 
 def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
-    """(line, name, colour) by label value, and of what is no class as VOID."""
+    """(line, name, colour) by label value, and of what is no class as NO_CLASS."""
     text = read_lines(path, "class list")
     if _is_json("\n".join(text)):
         raise UsageError(f"{path} is JSON, which is not read: write one class name a line, value 0 first")
@@ -230,15 +230,15 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
         return entries
     values = [(*row.before, *row.after)[_VALUES[shape]] for row in rows]
     for row, value in zip(rows, values):
-        if row.name == VOID and value != IGNORE:
+        if row.name == NO_CLASS and value != IGNORE:
             raise UsageError(
-                f"{path}, line {row.line}: {VOID} has the value {value}, but only 255 is ignored: write 255"
+                f"{path}, line {row.line}: {NO_CLASS} has the value {value}, but only 255 is ignored: write 255"
             )
     void = []
     if values.count(IGNORE) == 1 and len(values) <= IGNORE:
         place = values.index(IGNORE)
         (line, _, colour), _, _ = entries.pop(place), rows.pop(place), values.pop(place)
-        void = [(line, VOID, colour)]
+        void = [(line, NO_CLASS, colour)]
     if sorted(values) != list(range(len(rows))):
         wrong = next((row for row, value in zip(rows, values) if value >= len(rows)), rows[0])
         belongs = "" if wrong.certain else ", or write '0, NAME' and so on where numbers are part of names"
@@ -259,8 +259,8 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
             raise UsageError(
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
             )
-    if any(row.text.strip() == VOID and not row.colour for row in rows[1:-1]):
-        raise UsageError(f"{path}: {VOID} stands between classes, whose values it may shift: write value and name")
+    if any(row.text.strip() == NO_CLASS and not row.colour for row in rows[1:-1]):
+        raise UsageError(f"{path}: {NO_CLASS} stands between classes, whose values it may shift: write value and name")
     for row in rows:
         short = re.search(r"[,;|\s](#[0-9a-fA-F]{1,8})$", row.text)
         colour = short[1] if short else row.text.partition("\t")[2].strip()

@@ -78,7 +78,9 @@ def survey_files(
         survey.fresh += fresh
 
     inspect(task for sample in dataset.samples for task in tasks_of(sample))
-    inspect(_palettes(survey, dataset) + _coloured(survey, dataset) + _gray_levels(survey, dataset))
+    # All three before any is read again: each looks at the masks as they are stored.
+    by_colours = [*_palettes(survey, dataset), *_coloured(survey, dataset), *_gray_levels(survey, dataset)]
+    inspect(by_colours)
     _turn(survey, dataset)
     survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
