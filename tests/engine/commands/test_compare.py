@@ -44,7 +44,10 @@ def refused(semiseg, tmp_path):
     [
         ([], "name recipes, the baseline first: cac_cityscapes"),
         (["cac_folderr"], "no recipe is called 'cac_folderr'"),
-        (["cac_folder", "--stepz", "3"], "Unrecognized options: --stepz, 3; `semiseg train cac_folder --help`"),
+        (
+            ["cac_folder", "--stepz", "3"],
+            "Unrecognized options: --stepz, 3; perhaps you meant --steps; `semiseg train cac_folder --help`",
+        ),
         (["cac_folder", "--steps", "few"], "--steps"),
         (["cac_folder", "--seeds", "few"], "--seeds: invalid literal for int() with base 10: 'few'; `semiseg compare"),
         (["supervised_folder", "cac_folder --method.weigth 1"], "--method.weigth"),
