@@ -50,6 +50,15 @@ class Data:
         whole = max(sum(counts), 1)
         return {name: 100 * pixels / whole for name, pixels in zip(self.dataset.classes, counts, strict=True)}
 
+    def contents(self) -> dict[str, str]:
+        """Checksums of what the files hold that a run learns from and is judged by; not of unlabelled images' masks."""
+        split, contents = self.split, self.manifest.contents
+        return {
+            "labeled": contents(split.labeled, masks=True),
+            "unlabeled": contents(split.unlabeled, masks=False),
+            "val": contents((record.id for record in self.val), masks=True),
+        }
+
     def pictures(self) -> dict[str, list[str]]:
         """The hashes of the pictures that have masks, by what these are for; so a picture is known wherever it lies."""
         masked = {sample.id for sample in self.dataset.samples if sample.mask}

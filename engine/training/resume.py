@@ -73,15 +73,10 @@ def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any],
         )
 
 
-def identity(data: Data) -> dict[str, Any]:
-    """What of the data must not change when a run goes on; order counts. It is part of a run's split.json."""
-    manifest, split = data.manifest, data.split
+def identity(data: Data) -> dict[str, list[str]]:
+    """What of the data must not change when a run goes on, besides what its files hold; order counts. It is part of a
+    run's split.json."""
     return {
-        "contents": {
-            "labeled": manifest.contents(split.labeled, masks=True),
-            "unlabeled": manifest.contents(split.unlabeled, masks=False),
-            "val": manifest.contents((record.id for record in data.val), masks=True),
-        },
         "labeled": list(data.split.labeled),
         "unlabeled": list(data.split.unlabeled),
         "val": [record.id for record in data.val],
@@ -91,9 +86,8 @@ def identity(data: Data) -> dict[str, Any]:
 
 def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
     """Raises UsageError where the data is not that with which the run began."""
-    before, wanted = run.split, identity(data)
-    contents, held = wanted.pop("contents"), before.get("contents", {})
-    for name, now in wanted.items():
+    before = run.split
+    for name, now in identity(data).items():
         was = list(before.get(name, now))  # older runs wrote neither validation images nor classes
         unused = name == "unlabeled" and not recipe.views.windows
         if was == now or unused:
@@ -105,9 +99,10 @@ def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
             f"--resume: the {WORDS.get(name, name)} are not those with which {run.folder} began "
             f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
         )
-    for name, now in contents.items():
+    held = before.get("contents", {})  # older runs wrote none
+    for name, now in data.contents().items():
         unused = name == "unlabeled" and not recipe.views.windows
-        if held.get(name, now) != now and not unused:  # older runs did not write it
+        if held.get(name, now) != now and not unused:
             masks = "" if name == "unlabeled" else " or their masks"
             raise UsageError(
                 f"--resume: files of the {WORDS[name]}{masks} hold other than when {run.folder} began; restore the "

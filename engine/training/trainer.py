@@ -139,8 +139,9 @@ class Trainer:
             return Run(of_first(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        split = asdict(self.data.split) | identity(self.data)
-        split |= {"class_pct": self.data.class_pct(), "pictures": self.data.pictures()}
+        data = self.data
+        split = asdict(data.split) | identity(data)
+        split |= {"class_pct": data.class_pct(), "contents": data.contents(), "pictures": data.pictures()}
         run = Run.create(self.folder, self.recipe.to_dict(), split)
         of_first(self.folder)
         return run

@@ -75,7 +75,7 @@ class Manifest:
 
     def contents(self, ids: Iterable[str], *, masks: bool) -> str:
         """A checksum of what the files of these samples hold: of their pictures and, if `masks`, of their masks as they
-        are read. Names, places and dates do not count."""
+        are read. Places and dates do not count."""
         digest, survey = hashlib.blake2b(digest_size=8), self.survey
         ids = set(ids)
         for sample in sorted((s for s in self.dataset.samples if s.id in ids), key=lambda sample: sample.id):

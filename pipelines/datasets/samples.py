@@ -31,12 +31,7 @@ class Samples:
         found = self.found.by_stem()
         if self.masks_found and (self.masks_found.names or self.masks_found.others):
             self.by_pairs = False
-            masks = self.masks_found.by_stem()
-            for name, image in among.items():  # of which the folder may hold copies
-                mask = masks.get(stem_of(name))
-                if mask and image and stem_of(image) not in masks and alike(self.found.folder / name, mask):
-                    masks[stem_of(image)] = masks.pop(stem_of(name))
-            self.masks = self._called_after(masks, found)
+            self.masks = self._called_after(self._copies_renamed(self.masks_found.by_stem(), among), found)
             # What has a mask of its own is a picture, whatever it is called.
             among = {mask: image for mask, image in among.items() if stem_of(mask) not in self.masks}
         else:
@@ -155,6 +150,14 @@ class Samples:
         if not orphans or len(orphans) < len(self.masks):
             return None
         return called_otherwise(self.masks_found.folder if self.masks_found else self.images, orphans, self.all)
+
+    def _copies_renamed(self, masks: dict[str, Path], among: Mapping[str, str | None]) -> dict[str, Path]:
+        """The masks by their ids; copies of masks that lie beside their images, too, by the ids of these."""
+        for name, image in among.items():
+            mask = masks.get(stem_of(name))
+            if mask and image and stem_of(image) not in masks and alike(self.found.folder / name, mask):
+                masks[stem_of(image)] = masks.pop(stem_of(name))
+        return masks
 
     def _called_after(self, masks: dict[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
         """The masks by the id of their image, also of those that are called after it and not as it is; where there are

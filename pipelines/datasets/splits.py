@@ -77,7 +77,7 @@ def _draw_masked(pool: Mapping[str, Sample], share: Fraction | int, seed: int) -
         return whole
     leading = next(place for place, id in enumerate(ordered) if not pool[id].mask)
     count = share if isinstance(share, int) else max(int(len(masked) * share), leading)
-    return masked[: _count(len(masked), count or share)]
+    return masked[: _count(len(masked), count or share)]  # of none, the share is what to name
 
 
 def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Split:

@@ -21,7 +21,8 @@ METHODS = ["supervised_folder", "cps_folder"]
 def begin(entry):
     """A run as `train` begins it."""
     data = prepare_data(entry.recipe)
-    Run.create(entry.folder, entry.recipe.to_dict(), dataclasses.asdict(data.split) | identity(data)).close()
+    split = dataclasses.asdict(data.split) | identity(data) | {"contents": data.contents()}
+    Run.create(entry.folder, entry.recipe.to_dict(), split).close()
 
 
 @pytest.mark.parametrize(

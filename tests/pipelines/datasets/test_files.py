@@ -7,6 +7,7 @@ import pytest
 
 from semiseg.pipelines.datasets.files import (
     find_pictures,
+    part_of,
     read_lines,
     voc_colours,
 )
@@ -160,3 +161,17 @@ def test_a_pipe_is_no_text(tmp_path):
 def test_lines_end_in_any_way(tmp_path):
     (tmp_path / "x.txt").write_bytes("\ufeffa\r\nb\u2028c\rd\n".encode())
     assert read_lines(tmp_path / "x.txt", "list") == ["a", "b\u2028c", "d", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *(("train", "train"), ("training", "train"), ("train2017", "train"), ("Train_Set", "train")),
+        *(("val", "val"), ("valid", "val"), ("validation", "val"), ("VAL", "val"), ("val2017", "val")),
+        *(("eval", "val"), ("dev", "val"), ("holdout", "val"), ("hold-out", "val"), ("val_images", "val")),
+        *(("test", "test"), ("tests", "test"), ("testing", "test"), ("test_images", "test"), ("Test-1", "test")),
+        *((name, None) for name in ("", "trains", "trainval", "value", "valley", "test_drive", "2017", "street")),
+    ],
+)
+def test_the_part_of_a_data_set_by_a_name(name, part):
+    assert part_of(name) == part
