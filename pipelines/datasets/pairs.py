@@ -85,10 +85,24 @@ def _in_folders(by_stem: Mapping[str, str]) -> dict[str, str | None]:
                 break
     masks: dict[str, str | None] = {}
     for folder, found in folders.items():
+        found = found if any(found.values()) else _called_otherwise(folder, found, by_stem)
         if any(found.values()):
             kind = _FOLDER.fullmatch(folder.rpartition("/")[2])
             masks |= dict.fromkeys(found) if kind and not kind["masks"] else found
     return masks
+
+
+def _called_otherwise(folder: str, names: Iterable[str], by_stem: Mapping[str, str]) -> dict[str, str | None]:
+    """The masks of a folder, `a_L.png` for one, where all belong to the pictures beside it by what differs in names."""
+    *above, last = folder.split("/")
+    masks = {stem_of(name).removeprefix(f"{folder}/"): name for name in names if not _is_photograph(name)}
+    for home in _homes(last):
+        place = "".join(f"{part}/" for part in (*above, *home))
+        inside = {stem: name for stem, name in by_stem.items() if stem.startswith(place)}
+        images = {stem.removeprefix(place): name for stem, name in inside.items() if name not in masks.values()}
+        if pairs := paired(masks, images):
+            return {masks[mask]: images[image] for image, mask in pairs.items()}
+    return {}
 
 
 def _is_for_masks(folder: str, name: str) -> bool:

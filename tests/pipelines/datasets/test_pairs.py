@@ -24,6 +24,16 @@ def test_masks_in_folders():
     assert masks_among(names) == {"masks/x.png": None, **pairs}
 
 
+def test_masks_in_a_folder_may_be_called_otherwise_than_the_pictures_beside_it():
+    pictures = [f"{part}/{id}.png" for part in ("train", "val") for id in ("0001TP_1", "0001TP_12", "Seq_3")]
+    masks = {name.replace("/", "_labels/").replace(".png", "_L.png"): name for name in pictures[:2] + pictures[3:]}
+    assert masks_among([*pictures, *masks]) == masks
+    inside = [f"a/images/img_{number}.jpg" for number in range(3)]
+    masks = {f"a/masks/mask_{number}.png": inside[number] for number in (0, 2)}
+    assert masks_among([*inside, *masks, "b/labels/mask_0.png", "b/labels/mask_2.png"]) == masks
+    assert masks_among([*pictures, "train_labels/0001TP_1_L.png", "train_labels/0002TP_12_L.png"]) == {}
+
+
 def test_folders_are_known_in_any_letter_case():
     names = ["Images/p.jpg", "MASKS/p.png", "JPEGImages/q.jpg", "SegmentationClass/q.png", "SegmentationObject/q.png"]
     assert masks_among(names) == {
