@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -37,15 +37,34 @@ def check_tensor(
         raise ValueError(f"{name} must be on {device}, not {tensor.device}")
 
 
+def check_maps(name: str, maps: Tensor) -> None:
+    """Raise TypeError or ValueError naming `name` unless `maps` are (B, C, H, W) float with channels and pixels."""
+    check_tensor(name, maps, (None, None, None, None), FLOATS)
+    if maps.shape[1] == 0 or maps.shape[2] == 0 or maps.shape[3] == 0:
+        raise ValueError(f"{name} must have channels and pixels, not shape {tuple(maps.shape)}")
+
+
 def check_normalizer(normalizer: Tensor, device: torch.device) -> None:
     """Raise TypeError or ValueError unless `normalizer` is a single number on `device`."""
-    check_tensor("normalizer", normalizer, (), (torch.int32, torch.int64, torch.float32, torch.float64), device)
+    check_tensor("normalizer", normalizer, (), (*INTEGERS, *FLOATS), device)
 
 
 def check_integer(name: str, value: int) -> None:
     """Raise TypeError naming `name` unless `value` is an integer, or a tensor, as shapes are while torch.jit traces."""
-    if not isinstance(value, (int, torch.SymInt, Integral, Tensor)):
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt, Integral, Tensor)):
         raise TypeError(f"{name} must be an integer, not {value!r}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise TypeError naming `name` unless `value` is a number, or a tensor of one."""
+    if not isinstance(value, (Real, torch.SymFloat, torch.SymInt, Tensor)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise TypeError naming `name` unless `value` is True or False."""
+    if not isinstance(value, (bool, torch.SymBool)):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:

@@ -44,6 +44,12 @@ def without_tangent(name: str, *upstream: Tensor | None) -> None:
         raise _error(name, "tangents")
 
 
+def keep(ctx: Any, *tensors: Tensor | None) -> None:
+    """`ctx.save_for_backward`, which takes no tensor made in `torch.inference_mode`, such as a pseudo-label: of that a
+    copy is kept."""
+    ctx.save_for_backward(*(one.clone() if one is not None and one.is_inference() else one for one in tensors))
+
+
 def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
     """`gradient` times the number `upstream`, rounded to `dtype` in the same pass."""
     if gradient.dtype == dtype:

@@ -102,6 +102,8 @@ def cut_windows(
     if filter not in FILTERS:
         raise ValueError(f"filter must be one of {', '.join(FILTERS)}, not {filter!r}")
     fill = listed("fill", fill, "three grey levels from 0 to 255", 3)
+    for level in fill:
+        check_integer("each grey level of fill", level)
     if not all(0 <= level <= 255 for level in fill):
         raise ValueError(f"fill must be three grey levels from 0 to 255, not {fill}")
     return _operator(pixels, places, size, channels, filter, list(map(int, fill)))

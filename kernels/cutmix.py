@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, INTEGERS, check_size, check_tensor, memory_format
-from ._derivatives import without_tangent
+from ._derivatives import keep, without_tangent
 from .cpu import cutmix as cpu
 from .gpu import cutmix as gpu
 
@@ -48,7 +48,7 @@ def _(gradient, boxes):
 
 
 def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(inputs[2])
+    keep(ctx, inputs[2])
 
 
 def _backward(ctx, gradient):
@@ -61,7 +61,7 @@ _operator.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _setup_twice(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1])
+    keep(ctx, inputs[1])
 
 
 def _backward_twice(ctx, outside, inside):

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_integer, check_tensor, dtypes_beside
+from ._arguments import check_integer, check_maps, check_tensor, dtypes_beside
 from .cpu import depthwise_conv2d as cpu
 
 POSITIONS = 64 * 64
@@ -40,10 +40,10 @@ def depthwise_conv2d(
     in float64, in strides, of kernels up to 3x3 without dilation, and of maps of 64x64 and more, torch's own.
     Raises TypeError or ValueError naming the argument.
     """
-    check_tensor("x", x, (None, None, None, None), FLOATS)
+    check_maps("x", x)
     check_tensor("weight", weight, (x.shape[1], 1, None, None), dtypes_beside(x), x.device)
     taps = weight.shape[-1]
-    if weight.shape[-2] != taps:
+    if weight.shape[-2] != taps or taps == 0:
         raise ValueError(f"weight must have a square kernel, not {tuple(weight.shape[-2:])}")
     pads = tuple(padding) if isinstance(padding, (tuple, list)) else (padding, padding)
     for name, values in (("stride", (stride,)), ("each side of padding", pads), ("dilation", (dilation,))):

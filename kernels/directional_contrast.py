@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, INTEGERS, check_tensor, outside_autocast
-from ._derivatives import first_only
+from ._arguments import FLOATS, INTEGERS, check_flag, check_number, check_tensor, outside_autocast
+from ._derivatives import first_only, keep
 from .cpu import directional_contrast as cpu
 from .gpu import directional_contrast as gpu
 
@@ -57,9 +57,7 @@ def _operator(
     direction's rows, which times exp(s_ik - lse_i) is the derivative with respect to s_ik. All but `direction` float32.
     """
     if _dispatch.DEBUG:
-        _check_unit("feat1", feat1, valid)
-        _check_unit("feat2", feat2, valid)
-        _check_unit("negatives", negatives, negative_labels >= 0)
+        _check_values(feat1, feat2, negatives, negative_labels, valid)
     arguments = (feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels, valid)
     options = (temperature, threshold, eps, with_gradient)
     if _dispatch.provider(feat1) == "triton":
@@ -112,11 +110,9 @@ def _setup_context(ctx, inputs, output):
     _, direction, gradient, lse, factor = output
     ctx.mark_non_differentiable(direction, gradient, lse, factor)
     ctx.feat_dtype, ctx.grad_negatives = feat1.dtype, negatives.requires_grad
-    ctx.save_for_backward(direction, gradient)
+    keep(ctx, direction, gradient)
     if ctx.grad_negatives:
-        ctx.save_for_backward(
-            direction, gradient, lse, factor, feat1, feat2, label1, label2, negatives, negative_labels
-        )
+        keep(ctx, direction, gradient, lse, factor, feat1, feat2, label1, label2, negatives, negative_labels)
 
 
 @first_only("directional_contrast")
@@ -147,6 +143,14 @@ def _backward(ctx, upstream, *_):
 
 
 _operator.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _check_values(
+    feat1: Tensor, feat2: Tensor, negatives: Tensor, negative_labels: Tensor, valid: Tensor | None
+) -> None:
+    _check_unit("feat1", feat1, valid)
+    _check_unit("feat2", feat2, valid)
+    _check_unit("negatives", negatives, negative_labels >= 0)
 
 
 def _check_unit(name: str, features: Tensor, used: Tensor | None) -> None:
@@ -207,6 +211,10 @@ def directional_contrast(
     check_tensor("negative_labels", negative_labels, (negatives.shape[0],), INTEGERS, device)
     if valid is not None:
         check_tensor("valid", valid, (rows,), (torch.bool,), device)
+    for name, value in (("temperature", temperature), ("threshold", threshold), ("eps", eps)):
+        check_number(name, value)
+    check_flag("grad_negatives", grad_negatives)
+    check_flag("by_class", by_class)
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     if product_dtype not in (None, *PRODUCTS):
@@ -217,6 +225,8 @@ def directional_contrast(
     options = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
     provider = _dispatch.provider(feat1, "directional_contrast")
     if provider == "plain" or (provider == "triton" and channels > gpu.LARGEST_CHANNELS):
+        if _dispatch.DEBUG and not (_dispatch.transformed() or torch.compiler.is_compiling()):
+            _check_values(feat1, feat2, negatives, negative_labels, valid)
         # The CPU has the memory, and torch.func does not go through checkpoints.
         whole = device.type == "cpu" or _dispatch.transformed()
         block_rows = None if whole else reference.affordable_rows(rows, len(negatives))

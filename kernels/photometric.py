@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_integer, check_tensor, listed
+from ._arguments import FLOATS, check_flag, check_integer, check_number, check_tensor, listed
 from .cpu import photometric as cpu
 from .gpu import photometric as gpu
 from .reference.photometric import SIGMA
@@ -57,9 +57,11 @@ def _per_channel(name: str, values: Tensor | Sequence[float], device: torch.devi
     if not isinstance(values, Tensor):
         values = listed(name, values, "three numbers", 3)
         # Filled on the device: a copy from the host would make the host wait.
+        for value in values:
+            check_number(name, value)
         values = torch.stack([torch.full((), float(value), device=device) for value in values])
     check_tensor(name, values, (3,), FLOATS, device)
-    return values
+    return values.detach()
 
 
 def photometric(
@@ -82,7 +84,7 @@ def photometric(
     where it is not. radius: pixels that a blur reaches to each side, 1 to 30. blur_last: blur after recolouring, not
     before.
     mean, std: three numbers or a tensor (3,) each, for images scaled to [0, 1]. dtype: of the result, a float.
-    Returns (B, 3, H, W) in channels-last memory format.
+    Returns (B, 3, H, W) in channels-last memory format; nothing is differentiated.
     Raises TypeError or ValueError naming the argument.
     """
     check_tensor("images", images, (None, None, None, 3), (torch.uint8,))
@@ -93,9 +95,12 @@ def photometric(
     check_tensor("blur", blur, (batch,), (torch.bool,), images.device)
     if isinstance(sigma, Tensor):
         check_tensor("sigma", sigma, (batch,), FLOATS, images.device)
-    elif not sigma > 0:
-        raise ValueError(f"sigma must be above 0, not {sigma}")
+    else:
+        check_number("sigma", sigma)
+        if not sigma > 0:
+            raise ValueError(f"sigma must be above 0, not {sigma}")
     check_integer("radius", radius)
+    check_flag("blur_last", blur_last)
     if not 1 <= radius <= LARGEST_RADIUS:
         raise ValueError(f"radius must be from 1 to {LARGEST_RADIUS}, not {radius}")
     mean, std = _per_channel("mean", mean, images.device), _per_channel("std", std, images.device)

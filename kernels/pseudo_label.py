@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_size, check_tensor, outside_autocast
+from ._arguments import FLOATS, check_flag, check_size, check_tensor, outside_autocast
 from .cpu import pseudo_label as cpu
 from .cutmix import check_boxes
 from .gpu import pseudo_label as gpu
@@ -90,6 +90,8 @@ def pseudo_label(
     """
     check_classes("logits", logits)
     height, width = check_size("size", size)
+    check_flag("align_corners", align_corners)
+    check_flag("confidence", confidence)
     logits = logits.detach()
     if _dispatch.provider(logits, "pseudo_label") == "plain":
         return reference.pseudo_label(logits, (height, width), align_corners=align_corners, confidence=confidence)
@@ -119,6 +121,8 @@ def mixed_pseudo_label(
     check_tensor("logits_b", logits_b, tuple(logits_a.shape), (logits_a.dtype,), logits_a.device)
     check_boxes(boxes, logits_a.shape[0], logits_a.device)
     height, width = check_size("size", size)
+    check_flag("align_corners", align_corners)
+    check_flag("confidence", confidence)
     logits_a, logits_b = logits_a.detach(), logits_b.detach()
     if _dispatch.provider(logits_a, "mixed_pseudo_label") == "plain":
         return reference.mixed_pseudo_label(

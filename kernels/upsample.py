@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_size, check_tensor, memory_format
+from ._arguments import check_flag, check_maps, check_size, memory_format
 from ._derivatives import without_tangent
 from .gpu import upsample as gpu
 
@@ -82,10 +82,9 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True)
     maps: (B, C, h, w) float. size: (H, W), also smaller ones, without antialiasing.
     Returns (B, C, H, W) in the dtype and memory format of `maps`. Raises TypeError or ValueError naming the argument.
     """
-    check_tensor("maps", maps, (None, None, None, None), FLOATS)
-    if maps.shape[1] == 0 or maps.shape[2] == 0 or maps.shape[3] == 0:
-        raise ValueError(f"maps must have channels and pixels, not shape {tuple(maps.shape)}")
+    check_maps("maps", maps)
     height, width = check_size("size", size)
+    check_flag("align_corners", align_corners)
     provider = _dispatch.provider(maps, "upsample")
     if provider == "torch":
         return F.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)

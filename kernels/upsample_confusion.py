@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import TARGETS, check_integer, check_tensor, outside_autocast
+from ._arguments import TARGETS, check_flag, check_integer, check_tensor, outside_autocast
 from .cpu import upsample_confusion as cpu
 from .gpu import upsample_confusion as gpu
 from .pseudo_label import check_classes
@@ -45,6 +45,7 @@ def upsample_confusion(
     check_classes("logits", logits, 256)
     check_integer("num_classes", num_classes)
     check_integer("ignore_index", ignore_index)
+    check_flag("align_corners", align_corners)
     if logits.shape[1] != num_classes:
         raise ValueError(f"num_classes is {num_classes}, but logits have {logits.shape[1]} classes")
     check_tensor("target", target, (logits.shape[0], None, None), TARGETS, logits.device)

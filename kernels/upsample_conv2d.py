@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, accumulation_dtype, check_size, check_tensor, dtypes_beside
+from ._arguments import accumulation_dtype, check_maps, check_size, check_tensor, dtypes_beside
 
 
 def upsample_conv2d(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
@@ -35,7 +35,7 @@ def upsample_conv2d(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
     of `x`; gradients flow to both. float64 computes the plain definition.
     Raises TypeError or ValueError naming the argument.
     """
-    check_tensor("x", x, (None, None, None, None), FLOATS)
+    check_maps("x", x)
     check_tensor("weight", weight, (None, x.shape[1], None, None), dtypes_beside(x), x.device)
     size = check_size("size", size)
     taps = weight.shape[-1]

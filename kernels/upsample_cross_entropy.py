@@ -27,8 +27,17 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, TARGETS, check_integer, check_normalizer, check_tensor, outside_autocast
-from ._derivatives import first_only, scaled
+from ._arguments import (
+    FLOATS,
+    TARGETS,
+    check_flag,
+    check_integer,
+    check_normalizer,
+    check_number,
+    check_tensor,
+    outside_autocast,
+)
+from ._derivatives import first_only, keep, scaled
 from ._ranking import kth_smallest
 from .cpu import upsample_cross_entropy as cpu
 from .gpu import upsample_cross_entropy as gpu
@@ -137,7 +146,7 @@ def _(logits, target, weight, align_corners, ignore_index, deterministic):
 
 def _setup_map(ctx, inputs, output):
     logits, target, weight, *ctx.options = inputs
-    ctx.save_for_backward(logits, target, weight)
+    keep(ctx, logits, target, weight)
 
 
 @first_only("upsample_cross_entropy")
@@ -152,9 +161,10 @@ def _backward_map(ctx, upstream):
 _map_operator.register_autograd(_backward_map, setup_context=_setup_map)
 
 
-def _check(logits: Tensor, target: Tensor, ignore_index: int) -> None:
+def _check(logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int) -> None:
     check_tensor("logits", logits, (None, None, None, None), FLOATS)
     check_tensor("target", target, (logits.shape[0], None, None), TARGETS, logits.device)
+    check_flag("align_corners", align_corners)
     check_integer("ignore_index", ignore_index)
     for name, tensor in (("logits", logits), ("target", target)):
         if tensor.numel() == 0:
@@ -187,7 +197,8 @@ def upsample_cross_entropy(
     Returns float32 (float64 for float64 logits). Raises TypeError or ValueError naming the argument, and RuntimeError
     in a backward pass with create_graph. On a GPU a target that is no class makes loss and gradient NaN instead.
     """
-    _check(logits, target, ignore_index)
+    _check(logits, target, align_corners, ignore_index)
+    check_flag("deterministic", deterministic)
     if pixel_weight is not None:
         check_tensor("pixel_weight", pixel_weight, tuple(target.shape), FLOATS, logits.device)
         pixel_weight = pixel_weight.detach()
@@ -239,7 +250,8 @@ def upsample_ohem_cross_entropy(
     Raises TypeError or ValueError naming the argument, and RuntimeError in a backward pass with create_graph. On a GPU
     a target that is no class makes loss and gradient NaN instead.
     """
-    _check(logits, target, ignore_index)
+    _check(logits, target, align_corners, ignore_index)
+    check_number("threshold", threshold)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be a probability, not {threshold}")
     check_integer("min_kept", min_kept)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_normalizer, check_size, check_tensor, outside_autocast
+from ._arguments import FLOATS, check_flag, check_normalizer, check_size, check_tensor, outside_autocast
 from ._derivatives import first_only, scaled
 from .cpu import upsample_mse as cpu
 from .cutmix import check_boxes
@@ -100,6 +100,7 @@ def upsample_mse(
     if logits.numel() == 0:
         raise ValueError(f"logits is empty: {tuple(logits.shape)}")
     check_tensor("teacher", teacher, tuple(logits.shape), (logits.dtype,), logits.device)
+    teacher = teacher.detach()
     if (other is None) != (boxes is None):
         raise ValueError("other and boxes belong together: pass both or neither")
     if other is not None:
@@ -113,6 +114,7 @@ def upsample_mse(
         pixel_weight = pixel_weight.detach()
     if normalizer is not None:
         check_normalizer(normalizer, logits.device)
+    check_flag("align_corners", align_corners)
     provider = _dispatch.provider(logits, "upsample_mse")
     if provider == "plain" or (provider == "triton" and torch.are_deterministic_algorithms_enabled()):
         return reference.upsample_mse(
@@ -120,9 +122,7 @@ def upsample_mse(
             normalizer=normalizer, align_corners=align_corners,
         )  # fmt: skip
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    total, _ = _operator(
-        logits, teacher.detach(), other, boxes, pixel_weight, height, width, align_corners, with_gradient
-    )
+    total, _ = _operator(logits, teacher, other, boxes, pixel_weight, height, width, align_corners, with_gradient)
     if normalizer is None:
         return total / (logits.shape[0] * height * width)
     return total / normalizer.detach().to(total.dtype).clamp(min=1)

@@ -17,7 +17,18 @@ import math
 import torch
 from torch import Tensor
 
-from .._triton import Configuration, ceil_div, choose, exact_fp32, jit, launch, multiprocessors, next_power_of_two, tl
+from .._triton import (
+    INTERPRETED,
+    Configuration,
+    ceil_div,
+    choose,
+    exact_fp32,
+    jit,
+    launch,
+    multiprocessors,
+    next_power_of_two,
+    tl,
+)
 from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summarise_kernel
 
 LARGEST_CHANNELS = 256
@@ -409,4 +420,6 @@ def _factors(
     if dtype is None:
         dtype = torch.promote_types(feat1.dtype, negatives.dtype)
         dtype = torch.float32 if dtype == torch.float64 else dtype
+    if INTERPRETED and dtype == torch.bfloat16:  # whose products are wrong in Triton's interpreter
+        dtype = torch.float32
     return tuple(part.to(dtype).contiguous() for part in (feat1, feat2, negatives))

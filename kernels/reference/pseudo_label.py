@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cutmix import box_mask
-from .upsample import upsample_wide
+from .upsample import upsample_alike
 
 
 def argmax_with_confidence(full: Tensor, with_confidence: bool) -> tuple[Tensor, Tensor | None]:
@@ -16,15 +16,13 @@ def argmax_with_confidence(full: Tensor, with_confidence: bool) -> tuple[Tensor,
     return label.to(torch.uint8), confidence
 
 
-@torch.no_grad()
 def pseudo_label(
     logits: Tensor, size: tuple[int, int], *, align_corners: bool = True, confidence: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """Arguments as in `semiseg.kernels.pseudo_label`."""
-    return argmax_with_confidence(upsample_wide(logits, size, align_corners), confidence)
+    return argmax_with_confidence(upsample_alike(logits, size, align_corners), confidence)
 
 
-@torch.no_grad()
 def mixed_pseudo_label(
     logits_a: Tensor,
     logits_b: Tensor,
@@ -35,5 +33,5 @@ def mixed_pseudo_label(
     confidence: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Arguments as in `semiseg.kernels.mixed_pseudo_label`."""
-    full_a, full_b = upsample_wide(logits_a, size, align_corners), upsample_wide(logits_b, size, align_corners)
+    full_a, full_b = upsample_alike(logits_a, size, align_corners), upsample_alike(logits_b, size, align_corners)
     return argmax_with_confidence(torch.where(box_mask(boxes, size)[:, None], full_b, full_a), confidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,3 +18,21 @@ def upsample_wide(maps: Tensor, size: tuple[int, int], align_corners: bool) -> T
     """(B, C, h, w) to (B, C, H, W) in float32, from float64 in float64."""
     maps = maps.to(accumulation_dtype(maps.dtype))
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def upsample_alike(maps: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """The same with every channel rounded alike, so that ties stay ties: on the CPU F.interpolate rounds the last
+    channels otherwise. `maps` are not differentiated."""
+    maps = maps.detach().to(accumulation_dtype(maps.dtype))
+    for dim, large in zip((2, 3), size):
+        small = maps.shape[dim]
+        place = torch.arange(large, device=maps.device, dtype=torch.float64)
+        if align_corners:
+            place = place * ((small - 1) / max(large - 1, 1))
+        else:
+            place = ((place + 0.5) * (small / large) - 0.5).clamp(min=0)
+        before = place.long().clamp(max=small - 1)
+        share = (place - before).to(maps.dtype).view(-1, *[1] * (3 - dim))
+        behind = maps.index_select(dim, (before + 1).clamp(max=small - 1))
+        maps = maps.index_select(dim, before) * (1 - share) + behind * share
+    return maps

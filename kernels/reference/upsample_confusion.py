@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .upsample import upsample_wide
+from .upsample import upsample_alike
 
 
-@torch.no_grad()
 def upsample_confusion(
     logits: Tensor, target: Tensor, num_classes: int, *, align_corners: bool = True, ignore_index: int = 255
 ) -> Tensor:
     """Arguments as in `semiseg.kernels.upsample_confusion`."""
-    prediction = upsample_wide(logits, tuple(target.shape[-2:]), align_corners).argmax(1)
+    prediction = upsample_alike(logits, tuple(target.shape[-2:]), align_corners).argmax(1)
     target = target.long()
     counted = (target != ignore_index) & (target >= 0) & (target < num_classes)
     # Pixels that are not counted share one extra bin, so that no shape depends on the data.

@@ -21,11 +21,10 @@ def upsample_mse(
     align_corners: bool = True,
 ) -> Tensor:
     """Interpolate, softmax, squared error. Arguments as in `semiseg.kernels.upsample_mse`."""
-    with torch.no_grad():
-        full = upsample_wide(teacher, size, align_corners)
-        if other is not None:
-            full = torch.where(box_mask(boxes, size)[:, None], upsample_wide(other, size, align_corners), full)
-        wanted = full.softmax(1)
+    full = upsample_wide(teacher.detach(), size, align_corners)
+    if other is not None:
+        full = torch.where(box_mask(boxes, size)[:, None], upsample_wide(other.detach(), size, align_corners), full)
+    wanted = full.softmax(1)
     errors = (upsample_wide(logits, size, align_corners).softmax(1) - wanted).square().sum(1)
     if pixel_weight is not None:
         errors = errors * pixel_weight.detach().to(errors.dtype)

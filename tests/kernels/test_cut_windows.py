@@ -159,6 +159,8 @@ def test_what_lies_beyond_the_region_is_not_looked_at(filter, device):
         ({"filter": "area"}, ValueError, "filter must be one of nearest, linear, antialiased, cubic, not 'area'"),
         ({"fill": (0, 0)}, ValueError, "fill must be three grey levels"),
         ({"fill": (0, 0, 256)}, ValueError, "fill must be three grey levels"),
+        ({"fill": (127.5, 0, 0)}, TypeError, "fill must be an integer, not 127.5"),
+        ({"fill": ("a", 0, 0)}, TypeError, "fill must be an integer, not 'a'"),
     ],
 )
 def test_wrong_arguments_are_named(changes, error, says):

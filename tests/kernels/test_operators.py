@@ -248,6 +248,28 @@ def test_forward_mode_is_right(name, device):
         close([forward_ad.unpack_dual(result).tangent], expected)
 
 
+HELD = [name for name, (_, tensors, differentiable) in calls("cpu").items() if len(tensors) > differentiable]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_takes_no_gradient_has_no_part_in_forward_mode(name, device):
+    function, tensors, differentiable = calls(device)[name]
+    leaves, others = tensors[:differentiable], tuple(tensors[differentiable:])
+
+    def total(*others):
+        outputs = function(*leaves, *others)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return sum(output.sum() for output in outputs if output is not None and output.is_floating_point())
+
+    if isinstance(total(*others), int):
+        pytest.skip("nothing but integers")
+    tangents = tuple(map(torch.ones_like, others))
+    assert not torch.func.jvp(total, others, tangents)[1].any()
+    wide = [tensor.double() for tensor in leaves], tuple(other.double() for other in others)
+    leaves = wide[0]
+    assert not torch.func.jvp(total, wide[1], tuple(map(torch.ones_like, wide[1])))[1].any()
+
+
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_torch_func_has_second_derivatives(name, device):
     total, leaves = cubed(name, device)

@@ -216,6 +216,13 @@ def test_strided_images_and_an_empty_batch(device):
     assert photometric(images[:0], matrix[:0], blur[:0], MEAN, STD, dtype=torch.float32).shape == (0, 3, 13, 17)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_nothing_is_differentiated(precision, device):
+    images, matrix, blur = problem(device)
+    learnt = [torch.tensor(values, device=device, requires_grad=True) for values in (MEAN, STD)]
+    assert not photometric(images, matrix.requires_grad_(), blur, *learnt, dtype=precision).requires_grad
+
+
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
@@ -226,6 +233,10 @@ def test_strided_images_and_an_empty_batch(device):
         ("blur", torch.zeros(4), TypeError),
         ("sigma", 0.0, ValueError),
         ("sigma", torch.ones(3), ValueError),
+        ("sigma", None, TypeError),
+        ("blur_last", None, TypeError),
+        ("mean", "abc", TypeError),
+        ("std", (None, 1, 1), TypeError),
         ("sigma", torch.ones(4, dtype=torch.int32), TypeError),
         ("radius", 0, ValueError),
         ("radius", 31, ValueError),

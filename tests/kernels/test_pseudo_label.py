@@ -175,6 +175,21 @@ def test_the_side_that_is_not_selected_is_not_looked_at(box, device):
         assert torch.equal(ours, true)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("classes", [2, 5, 21, 255])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_of_equal_classes_the_first_is_the_label(precision, classes, align_corners, device):
+    logits = random_logits(2, 1, 9, 8, dtype=precision, device=device).expand(2, classes, 9, 8).contiguous()
+    boxes = torch.tensor([[[0, 0, 9, 20]], [[3, 3, 30, 30]]], device=device)
+
+    def labels(logits):
+        size, options = (33, 41), {"align_corners": align_corners}
+        return pseudo_label(logits, size, **options)[0], mixed_pseudo_label(logits, logits, boxes, size, **options)[0]
+
+    for label in (*labels(logits), *torch.func.vmap(labels)(logits[None])):
+        assert not label.any()
+
+
 def test_memory_stays_below_the_upsampled_logits(largest_allocation):
     logits = random_logits(2, 19, 64, 64)
     assert largest_allocation(lambda: pseudo_label(logits, (256, 256))) < 2 * 19 * 256 * 256 * 4 / 4
@@ -192,6 +207,8 @@ def test_memory_stays_below_the_upsampled_logits(largest_allocation):
         ({"size": 20}, TypeError, r"size must be two integers \(height, width\), not 20"),
         ({"size": (20.0, 24.0)}, TypeError, "size must be an integer, not 20.0"),
         ({"size": (20, 24, 3)}, ValueError, "size"),
+        ({"align_corners": "no"}, TypeError, "align_corners"),
+        ({"confidence": 1}, TypeError, "confidence"),
     ],
 )
 def test_wrong_arguments_are_named(options, error, name):

@@ -151,6 +151,7 @@ def test_an_empty_batch(device):
         (torch.zeros(2, 3, 4, 4), (0, 8), ValueError, "size"),
         (torch.zeros(2, 3, 4, 4), 8, TypeError, "size"),
         (torch.zeros(2, 3, 4, 4), (8.0, 8.0), TypeError, "size"),
+        (torch.zeros(2, 3, 4, 4), (True, 8), TypeError, "size"),
     ],
 )
 def test_wrong_arguments_are_named(maps, size, error, name):

@@ -50,6 +50,13 @@ def test_counts(device, batch, classes, low, full, align_corners, dtype, target_
     check(ours, counted(logits, target, classes, align_corners), moved=1)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_of_equal_classes_the_first_is_predicted(precision, device):
+    logits, target = problem(classes=21, dtype=precision)
+    equal = logits[:, :1].expand_as(logits).contiguous().to(device)
+    assert not upsample_confusion(equal, target.to(device), 21)[:, 1:].any()
+
+
 # With 60 classes a histogram would be larger than a program's share of the pixels: another way to count.
 @pytest.mark.parametrize("classes", [1, 2, 21, 60])
 def test_several_programs_for_each_image(classes, device, dtype):

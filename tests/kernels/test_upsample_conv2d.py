@@ -115,6 +115,7 @@ def test_the_whole_of_the_upsampled_map_is_never_held(largest_allocation):
         ({"weight": torch.zeros(4, 5, 2, 2)}, ValueError, "odd side"),
         ({"weight": torch.zeros(4, 5, 3, 1)}, ValueError, "square kernel"),
         ({"size": (0, 4)}, ValueError, "size must be two positive numbers"),
+        ({"x": torch.zeros(2, 5, 0, 7)}, ValueError, "x must have channels and pixels"),
     ],
 )
 def test_wrong_arguments_are_named(change, error, words):

@@ -320,6 +320,8 @@ def test_mining_counts_over_the_whole_batch(device):
         ({"ignore_index": 255.0}, TypeError, "ignore_index"),
         ({"normalizer": 3}, TypeError, "normalizer"),
         ({"normalizer": torch.ones(1)}, ValueError, "normalizer"),
+        ({"align_corners": "no"}, TypeError, "align_corners"),
+        ({"deterministic": None}, TypeError, "deterministic"),
         ({"normalizer": torch.tensor(3), "reduction": "sum"}, ValueError, "normalizer"),
     ],
 )
@@ -360,6 +362,22 @@ def test_where_the_loss_is_not_a_number_its_gradient_is_none_either(options, lab
         assert wrong.sum() == wrong[1, :, :3, :3].sum()
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_targets_made_in_inference_mode(precision, device):
+    """As pseudo-labels are, though torch keeps no such tensor for a backward pass."""
+    logits, target = problem(dtype=precision, device=device)
+    logits.requires_grad_()
+    with torch.inference_mode():
+        label, weight = target.clone(), torch.rand(target.shape, device=device)
+    for function in (
+        lambda of: upsample_cross_entropy(logits, of, pixel_weight=weight),
+        lambda of: upsample_cross_entropy(logits, of, pixel_weight=weight, reduction="none").sum(),
+        lambda of: upsample_ohem_cross_entropy(logits, of, min_kept=10),
+    ):
+        (ours,), (true,) = (torch.autograd.grad(function(of), logits) for of in (label, target))
+        assert torch.equal(ours, true)
+
+
 def test_the_look_at_the_target_passes_torchs_own_checks(device):
     _, target = problem(device=device)
     torch.library.opcheck(torch.ops.semiseg.checked_target, (target.to(torch.uint8), 3, 255))
@@ -367,7 +385,13 @@ def test_the_look_at_the_target_passes_torchs_own_checks(device):
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
-    [("threshold", 1.5, ValueError), ("min_kept", -1, ValueError), ("min_kept", 100.0, TypeError)],
+    [
+        ("threshold", 1.5, ValueError),
+        ("threshold", None, TypeError),
+        ("min_kept", -1, ValueError),
+        ("min_kept", 100.0, TypeError),
+        ("min_kept", True, TypeError),
+    ],
 )
 def test_wrong_mining_arguments_are_named(name, value, error):
     logits, target = problem()

@@ -148,6 +148,7 @@ def test_memory_stays_below_the_upsampled_logits(largest_allocation):
         ({"size": (0, 4)}, ValueError, "size"),
         ({"pixel_weight": torch.zeros(2, 8, 7)}, ValueError, "pixel_weight"),
         ({"normalizer": 3}, TypeError, "normalizer"),
+        ({"align_corners": None}, TypeError, "align_corners"),
     ],
 )
 def test_wrong_arguments_are_named(options, error, name):
