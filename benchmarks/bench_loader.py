@@ -1,6 +1,6 @@
 """Images a second of the loader against a DataLoader as the published programs have it.
 
-    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 3] [--seconds 5] [--results FILE]
+    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 4] [--seconds 5] [--results FILE]
 
 `plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
 the data sets of CAC do; `host`, `dali` (CPU operators) and `resident` are this project's backends with two threads.
@@ -38,6 +38,7 @@ from semiseg.engine.run import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
 from semiseg.pipelines.datasets.manifest import Record, sizes_of
+from semiseg.pipelines.errors import refuse, require
 from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.plan import Planner
 from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
@@ -116,7 +117,7 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
     return result
 
 
-def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0, results: Path | None = None) -> None:
+def main(data: Path, json: bool = False, rounds: int = 4, seconds: float = 5.0, results: Path | None = None) -> None:
     """Compare loaders on the training images of a VOC tree.
 
     Args:
@@ -126,6 +127,9 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0, 
         seconds: how long each is measured in a round, after a warm-up.
         results: CSV file that rows are appended to.
     """
+    faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
+    refuse(faults + require(seconds > 0, "--seconds", "must be above 0", seconds))
+    tables.appendable(results)
     prepared = prepare(find_dataset("voc", data)).records.values()
     records = [record for record in prepared if record.mask]
     with two_cores():
@@ -135,12 +139,12 @@ def main(data: Path, json: bool = False, rounds: int = 3, seconds: float = 5.0, 
         **{"rounds": rounds, "seconds": seconds},
     }
     result["environment"] = environment()
-    if results:
-        append(result, results)
     if json:
         print(dumps(result, indent=1))
     else:
         table(result)
+    if results:
+        append(result, results)
 
 
 def append(result: dict[str, Any], path: Path) -> None:

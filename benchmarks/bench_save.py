@@ -29,6 +29,7 @@ from semiseg.engine.training.build import build_method
 from semiseg.engine.training.saver import Saver
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.batch import Batch, Labeled
+from semiseg.pipelines.errors import refuse, require
 
 CLASSES, EVERY_S = 21, 300
 
@@ -55,15 +56,17 @@ def main(
         results: CSV file that a row is appended to.
         load: what else kept the machine busy, in words, for the row.
     """
+    refuse(require(rounds >= 1, "--rounds", "must be at least 1", rounds))
+    tables.appendable(results)
     where = resolve_device(device)
     computing = resolve_precision(precision, where)
     setting = {"backbone": backbone, "crop": crop, "batch": batch, "precision": computing.name}
     measured = measure(setting, computing, rounds)
     row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
     row |= setting | {"device": str(where), "rounds": rounds} | measured
+    Console().print(row)
     if results:
         tables.append([row], results)
-    Console().print(row)
 
 
 def measure(setting: dict[str, Any], computing: Precision, rounds: int) -> dict[str, float]:

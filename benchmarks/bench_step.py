@@ -33,6 +33,7 @@ from semiseg.engine.device import resolve_device, resolve_precision
 from semiseg.engine.run import environment
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.pipelines.cores import cores
+from semiseg.pipelines.errors import refuse, require
 from ways import Training, Way, images_a_step, voc_recipe
 
 AHEAD = 4
@@ -75,6 +76,9 @@ def main(
         results: CSV file that a row is appended to.
         load: what else kept the machine busy, in words, for the row.
     """
+    faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
+    refuse(faults + require(steps >= 1, "--steps", "must be at least 1", steps))
+    tables.appendable(results)
     where, threads = resolve_device(device), threads or cores()
     recipe = voc_recipe(method, data, device, threads, backbone=backbone, crop=crop, batch=batch)
     prepared, images = prepare_data(recipe), images_a_step(recipe)
@@ -115,18 +119,18 @@ def main(
         **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
     }
     result["environment"] = environment()
+    if json:
+        print(dumps(result, indent=1))
+    else:
+        table = Table("way", "training images/s", "ratio")
+        table.add_row("published", f"{result['published_way']['images_per_s']:.3f}", "1.00")
+        table.add_row("ours", f"{result['ours']['images_per_s']:.3f}", f"{result['ratio']:.2f}")
+        Console().print(table)
     if results:
         row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
         row |= {name: value for name, value in result["settings"].items() if name not in row}
         row |= {name: result[name]["images_per_s"] for name in ways} | {"ratio": result["ratio"]}
         tables.append([row], results)
-    if json:
-        print(dumps(result, indent=1))
-        return
-    table = Table("way", "training images/s", "ratio")
-    table.add_row("published", f"{result['published_way']['images_per_s']:.3f}", "1.00")
-    table.add_row("ours", f"{result['ours']['images_per_s']:.3f}", f"{result['ratio']:.2f}")
-    Console().print(table)
 
 
 def steps_of(training: Training) -> Iterator[bool]:

@@ -32,6 +32,7 @@ import measurement
 import tables
 from comparison import aligned, short
 from published_way import METHODS
+from semiseg.engine.child import PYTHON
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import LOW, Precision, resolve_device, resolve_precision
 from semiseg.engine.recipe import Recipe
@@ -89,6 +90,7 @@ def main(
     least = LEAST if where.type == "cuda" else FIFTHS
     rule = f"must be a multiple of {FIFTHS} and at least {least}"
     refuse(require(steps >= least and steps % FIFTHS == 0, "--steps", rule, steps))
+    tables.appendable(results)
     recipe = voc_recipe(method, data, str(where), threads, backbone=backbone, crop=crop, batch=batch)
     ways = waterfall(where, resolve_precision("auto", where).name, compile)
     if row is not None:
@@ -99,10 +101,12 @@ def main(
         **{"method": method, "backbone": backbone, "crop": crop, "batch": batch, "steps": steps},
         **{"device": str(where), "threads": threads},
     }
+    prepared = prepare_data(recipe)
     about = measurement.machine(where)
-    about |= {"load": load, "network_threads": about["threads"]} | settings
-    classes = len(prepare_data(recipe).dataset.classes)
-    tflop = forecast(recipe, classes, Precision("fp32", where)).flops / images_a_step(recipe) / 1e12
+    about |= {"load": load, "network_threads": about["threads"]} | settings | {"images": len(prepared.split.labeled)}
+    tflop = (
+        forecast(recipe, len(prepared.dataset.classes), Precision("fp32", where)).flops / images_a_step(recipe) / 1e12
+    )
     known, rows = before(results, about), []
     for name, way in ways.items():
         line = known.get(name)
@@ -137,7 +141,7 @@ def alone(name: str, options: dict[str, Any], compiled: bool) -> dict[str, Any]:
     """What a process of its own measures of a row."""
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
     words += ["--compile"] if compiled else []
-    done = subprocess.run([sys.executable, __file__, "--row", name, *words], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*PYTHON, __file__, "--row", name, *words], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UsageError(f"the row {name!r} failed, its message stands above; --results keeps the rows before it")
     return loads(done.stdout)

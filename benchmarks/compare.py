@@ -1,13 +1,15 @@
 """Whether one result of a benchmark is slower than another: `semiseg bench compare BASE.json NEW.json`.
 
 Both are what `bench_step.py --json` or `bench_loader.py --json` printed. Rates of the rounds are compared by an exact
-rank test, one-sided; results of other machines, settings or versions of torch are refused. Exits with 1 where a rate is
-lower by chance in fewer than 5 of 100 cases and its median by more than 3 %.
+rank test, one-sided; results of other machines, settings or versions of torch are refused, and so few rounds that none
+could be told from chance. Exits with 1 where a rate is lower by chance in fewer than 5 of 100 cases and its median by
+more than 3 %.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -21,7 +23,7 @@ import command
 from semiseg.pipelines.errors import UsageError
 
 LIKELY, NOTABLE = 0.05, 0.03
-ENVIRONMENT = ("processor", "cores", "threads", "gpu")
+ENVIRONMENT = ("processor", "instructions", "cores", "threads", "gpu")
 
 
 def slower(base: list[float], new: list[float]) -> float:
@@ -53,9 +55,16 @@ def rates(document: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def read(path: Path) -> dict[str, Any]:
+    """A document with its rates. Raises UsageError for anything else than what a benchmark prints."""
     try:
         document = json.loads(path.read_text())
-        return {**document, "rates": rates(document)}
+        found = rates(document)
+        if not found or not all(rounds and all(0 < rate < math.inf for rate in rounds) for rounds in found.values()):
+            raise ValueError("a rate is missing, or not above 0")
+        packages, settings = document["environment"]["packages"], document["settings"]
+        return {"rates": found, "environment": dict(document["environment"]), "packages": dict(packages)} | {
+            "settings": dict(settings)
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not what a benchmark printed with --json ({error}): make it anew") from None
 
@@ -63,11 +72,20 @@ def read(path: Path) -> dict[str, Any]:
 def alike(base: dict[str, Any], new: dict[str, Any]) -> None:
     """Raises UsageError where the two were not measured alike."""
     pairs = [(name, *(document["environment"].get(name) for document in (base, new))) for name in ENVIRONMENT]
-    pairs += [("torch", *(document["environment"]["packages"].get("torch") for document in (base, new)))]
-    pairs += [(name, value, new["settings"].get(name)) for name, value in base["settings"].items()]
+    pairs += [("torch", *(document["packages"].get("torch") for document in (base, new)))]
+    names = {**base["settings"], **new["settings"]}
+    pairs += [(name, *(document["settings"].get(name) for document in (base, new))) for name in names]
     for name, one, other in pairs:
         if one != other:
             raise UsageError(f"{name} was {one} in the first result and is {other} in the second: measure both alike")
+    if only := base["rates"].keys() ^ new["rates"].keys():
+        raise UsageError(f"only one result has {min(only)}: measure both with one version of the benchmark")
+    for name in base["rates"]:
+        first, second = (len(document["rates"][name]) for document in (base, new))
+        if 1 / math.comb(first + second, second) >= LIKELY:
+            raise UsageError(
+                f"{first} and {second} rounds are too few to tell lower rates from chance: measure both with --rounds 4"
+            )
 
 
 def main(base: tyro.conf.Positional[Path], new: tyro.conf.Positional[Path], /) -> int:
@@ -82,9 +100,7 @@ def main(base: tyro.conf.Positional[Path], new: tyro.conf.Positional[Path], /) -
     table = Table("what", "base", "new", "new / base", "slower by chance")
     worse = False
     for name, before in documents[0]["rates"].items():
-        after = documents[1]["rates"].get(name)
-        if after is None:
-            raise UsageError(f"{new} has no {name}: measure both with one version of the benchmark")
+        after = documents[1]["rates"][name]
         ratio, chance = median(after) / median(before), slower(before, after)
         bad = chance < LIKELY and ratio < 1 - NOTABLE
         worse |= bad and name.split()[0] not in ("plain", "published_way")

@@ -191,8 +191,8 @@ class Comparison:
             **{"date": datetime.now(UTC).isoformat(timespec="seconds"), **self.machine},
             **{"operator": operator.name, "size": case.size, "shape": shape(case.arguments)},
             **{"dtype": case.dtype, "mode": case.mode, "provider": case.provider},
-            "error": short(max(errors[:outputs])),
-            "gradient_error": short(max(errors[outputs:])) if backward else "",
+            "error": short(np.max(errors[:outputs])),  # NaN where one is
+            "gradient_error": short(np.max(errors[outputs:])) if backward else "",
         }
         if self.counting:
             row |= asdict(measurement.counts(call, self.device))

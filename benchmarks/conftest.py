@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import tables
 from comparison import Comparison, cases, compiles
+from semiseg.pipelines.errors import UsageError
 
-collect_ignore = ["bench_loader.py", "bench_step.py", "bench_waterfall.py"]
+collect_ignore = ["bench_loader.py", "bench_save.py", "bench_step.py", "bench_waterfall.py"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RESULTS = Path(__file__).parent / "results" / "kernels.csv"
 COMPARISON = pytest.StashKey[Comparison]()
@@ -43,6 +45,10 @@ def pytest_configure(config):
 def _comparison(option) -> Comparison:
     tiny = option.sizes == "tiny"
     results = option.results or (None if tiny else RESULTS)
+    try:
+        tables.appendable(results)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
     compiled = option.compiled or compiles(option.sizes, DEVICE)
     return Comparison(DEVICE, results, option.rounds, compiled, counting=tiny)
 

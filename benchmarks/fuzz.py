@@ -54,6 +54,7 @@ def main(name: str, /, runs: int = 100_000, seed: int = 0, results: Path | None 
     """
     if name not in READERS:
         raise UsageError(f"{name}: no kind of input; there are {', '.join(READERS)}")
+    tables.appendable(results)
     home = Path(tempfile.mkdtemp())
     for folder in ("files", "tried"):
         (home / folder).mkdir()

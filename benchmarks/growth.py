@@ -64,6 +64,7 @@ def main(method: str = "cac", backend: str = "host", steps: int = 5000, results:
         steps: of the run.
         results: CSV file that a row is appended to.
     """
+    tables.appendable(results)
     with tempfile.TemporaryDirectory() as folder:
         kills.draw(Path(folder) / "data")
         recipe = kills.small(method, Path(folder) / "data", Path(folder) / "run", backend=backend)
@@ -75,9 +76,9 @@ def main(method: str = "cac", backend: str = "host", steps: int = 5000, results:
     row |= {"method": method, "backend": backend, "steps": steps, "memory_mib": round(found.memory_mib, 1)}
     row |= {"bytes_a_step": round(found.bytes_a_step)}
     row |= {"more_descriptors": found.descriptors, "more_threads": found.threads}
+    Console().print(row)
     if results:
         tables.append([row], results)
-    Console().print(row)
     return int(found.bytes_a_step > MOST or found.descriptors > 0 or found.threads > 0)
 
 

@@ -8,6 +8,7 @@ verdict names what takes longest.
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -20,18 +21,19 @@ from typing import Any
 import torch
 
 import command
-from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.catalogue import find_recipe
+from semiseg.engine.commands.train import parse
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
 from semiseg.engine.evaluation.scores import evaluate
+from semiseg.engine.recipe import Recipe
 from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.engine.training.step import Step
+from semiseg.pipelines.errors import UsageError
 
 SECONDS, BATCHES, IMAGES = 15.0, 4, 8
-EVALUATIONS = 20
-"""In a run, with the default --eval-every."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class Verdict:
     advice: str
 
 
-def verdict(seconds: dict[str, float], steps: int, validation: int, device: str) -> Verdict:
-    """`seconds`: of an input batch, a step, on a GPU its launch, and of an evaluated image."""
-    evaluating = EVALUATIONS * validation * seconds["evaluated_image"]
+def verdict(seconds: dict[str, float], steps: int, evaluated: int, device: str) -> Verdict:
+    """Of a run of so many steps that evaluates so many images in all. `seconds`: of an input batch, a step, on a GPU
+    its launch, and of an evaluated image."""
+    evaluating = evaluated * seconds["evaluated_image"]
     training = steps * max(seconds["input"], seconds["step"])
     if evaluating > training:
         return Verdict("evaluation", "evaluate less often: --eval-every with more steps")
@@ -71,6 +74,17 @@ def timed(call: Callable[[], Any], device: torch.device, seconds: float, least: 
     return median(times)
 
 
+def flowing(call: Callable[[], Any], seconds: float, least: int = 2) -> float:
+    """The mean of the seconds of a call, which may take some that are ready and then wait for one."""
+    began = time.perf_counter()
+    for count in itertools.count(1):
+        call()
+        taken = time.perf_counter() - began
+        if count >= least and taken >= seconds:
+            return taken / count
+    raise AssertionError
+
+
 def launched(call: Callable[[], Any], device: torch.device) -> float:
     """Seconds until the host has launched a call, while the device is busy with something else."""
     torch.cuda.synchronize(device)
@@ -82,17 +96,27 @@ def launched(call: Callable[[], Any], device: torch.device) -> float:
     return taken
 
 
+def recipe_of(words: str, *flags: str) -> Recipe:
+    """The one that is named by the first of some words, with flags. Raises UsageError."""
+    try:
+        name, *own = shlex.split(words)
+    except ValueError:
+        raise UsageError(f"--recipe: {words!r} is no name of a recipe with flags behind it") from None
+    said = [*flags, *own]
+    return parse(find_recipe(name), said, "flags of the recipe stand behind its name, in quotes with it")[0]
+
+
 def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "auto", json: bool = False) -> None:
     """Find what holds a training run up.
 
     Args:
-        recipe: a recipe's name.
+        recipe: a recipe's name, with flags of its own behind it: "fixmatch_folder --split draw:1/8@0".
         data: root of its data set.
         device: auto, cpu, cuda or cuda:N.
         json: print one JSON document.
     """
-    where = resolve_device(device)
-    chosen = load_recipe(recipe).replace(data=data, device=device)
+    chosen = recipe_of(recipe, *(["--data", str(data)] if data else []), "--device", device)
+    where = resolve_device(chosen.runtime.device)
     chosen.check()
     prepared = prepare_data(chosen)
     precision = resolve_precision(chosen.runtime.precision, where)
@@ -104,7 +128,7 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     batches = iter(loader)
     ready = list(itertools.islice(batches, BATCHES))
     numbers = itertools.count(chosen.steps // 2)
-    seconds = {"input": timed(lambda: next(batches), where, SECONDS)}
+    seconds = {"input": flowing(lambda: next(batches), SECONDS)}
     loader.close()
     turns = itertools.cycle(ready)
     for _ in range(WARM_UP + 1 if step.graph else 0):  # then it is captured, or refused
@@ -119,10 +143,13 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
         lambda: evaluate(method.predictor(), some, classes, protocol, precision=precision), where, SECONDS, least=1
     )
     seconds["evaluated_image"] = evaluated / len(some)
-    found = verdict(seconds | {"low_precision": precision.name != "fp32"}, chosen.steps, len(prepared.val), where.type)
+    evaluations = -(-chosen.steps // chosen.steps_between_evaluations())
+    found = verdict(
+        seconds | {"low_precision": precision.name != "fp32"}, chosen.steps, evaluations * len(prepared.val), where.type
+    )
     images = chosen.batch + chosen.views.windows * chosen.unlabeled_batch
     document = {
-        "recipe": recipe,
+        "recipe": chosen.name,
         "settings": {
             **{"backbone": chosen.backbone, "crop": chosen.crop, "batch": chosen.batch, "images_a_step": images},
             **{"device": str(where), "precision": precision.name, "graph": step.graph is not None},

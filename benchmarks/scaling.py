@@ -103,13 +103,14 @@ def main(rounds: int = 12, results: Path | None = None, load: str = "") -> None:
         results: CSV file that rows are appended to.
         load: what else kept the machine busy, in words, for the rows.
     """
+    tables.appendable(results)
     head = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
     head |= {"load": load}
     rows = [head | row for method in CASES for row in (*predicted(method), *checked(method, rounds))]
-    if results:
-        tables.append(rows, results)
     for row in rows:
         Console().print({name: value for name, value in row.items() if name not in head})
+    if results:
+        tables.append(rows, results)
 
 
 def predicted(method: str, counts: Sequence[int] = GPUS) -> Iterator[dict[str, Any]]:

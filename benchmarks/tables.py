@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.engine.comparison.results import Spread
+from semiseg.pipelines.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -22,17 +23,37 @@ PAGES = ("README.md", "docs/performance.md", "docs/operations.md", "docs/results
 Row = dict[str, str]
 
 
+def appendable(path: Path | None) -> None:
+    """For before a measurement that takes long. Raises UsageError where no row can be added to a CSV file."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--results: {path} cannot be added to ({error}): choose another file") from None
+    if text and (not text.endswith("\n") or not text.partition("\n")[0].strip()):
+        raise UsageError(f"--results: {path} has no header, or ends within a row: mend it, or choose another file")
+
+
 def append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Add rows to a CSV file, which gets a header if it is new. Raises ValueError where it has other columns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Add rows to a CSV file, which gets a header if it is new. Raises UsageError where it has other columns."""
+    appendable(path)
+    try:
+        _append(rows, path)
+    except OSError as error:
+        raise UsageError(f"--results: {path} cannot be added to ({error}): choose another file") from None
+
+
+def _append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     with path.open("a+", newline="") as file:
         file.seek(0)
         columns = next(csv.reader(file), None)
         writer = csv.DictWriter(file, columns or list(rows[0]))
+        if missing := {name for row in rows for name in set(writer.fieldnames) ^ row.keys()}:
+            raise UsageError(f"--results: {path} has other columns ({', '.join(sorted(missing))}); choose another file")
         if columns is None:
             writer.writeheader()
-        if missing := {name for row in rows for name in set(writer.fieldnames) ^ row.keys()}:
-            raise ValueError(f"{path} has other columns ({', '.join(sorted(missing))}); move it away")
         writer.writerows(rows)
 
 

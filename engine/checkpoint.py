@@ -255,9 +255,9 @@ def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[i
             "class list it was trained with"
         )
     known = {name: place for place, name in enumerate(classes)}
-    if made_up(len(classes)) in (header.classes, tuple(classes)):
-        return tuple(range(len(classes)))
     if strangers := [name for name in header.classes if name not in known]:
+        if made_up(len(classes)) in (header.classes, tuple(classes)):
+            return tuple(range(len(classes)))
         new = next(name for name in classes if name not in header.classes)
         raise UsageError(
             f"{where}: the class {strangers[0]!r} it was trained on is not one of the data set, which has {new!r}; "

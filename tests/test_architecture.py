@@ -63,7 +63,7 @@ ORDERS = {
         __init__
     """,
     "engine": """
-        events
+        events | child
         processes
         console | pictures | device | distributed | disk | curves
         sheet
@@ -122,7 +122,6 @@ ORDERS = {
         commands/table
         commands/*
         commands/main
-        commands/child
         commands/__init__
     """,
 }
@@ -132,8 +131,8 @@ BY_NAME = {"engine/catalogue.py"}
 """The one file that finds recipes by their names."""
 COMMAND_LINES = ("engine/commands/*",)
 """What talks to a shell."""
-NOTES_THE_COMMAND = {"engine/run.py"}
-"""Reads sys.argv for environment.json, and obeys none of it."""
+NOTES_THE_COMMAND = {"engine/run.py", "engine/child.py"}
+"""Read sys.argv for environment.json, or to pass it on, and obey none of it."""
 LIMITS = (
     ("engine/methods/*", "pipelines", {"errors.py", "views.py", "batch.py"}),
     ("engine/methods/*", "kernels", {"__init__.py"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,13 @@ import tyro
 
 from ...pipelines.datasets import shapes
 from ...pipelines.errors import UsageError
+from ..child import PYTHON
 
 TRAINING = ("step", "waterfall")
+PROGRAMS = ("loader", *TRAINING, "save")
+"""Benchmarks that are no kernel's."""
+NETWORK = ("backbone", "crop", "batch", "steps")
+"""Flags that recipes have, too."""
 
 
 def bench(
@@ -21,7 +27,7 @@ def bench(
     /,
     *,
     quick: bool = False,
-    recipe: str = "cac_shapes",
+    recipe: str | None = None,
     data: Path | None = None,
     rounds: int | None = None,
     sizes: Literal["default", "all", "tiny"] = "default",
@@ -37,62 +43,91 @@ def bench(
     """Run the benchmarks of a source checkout.
 
     Args:
-        what: loader, step, waterfall, kernels, one kernel by its name, or all but the waterfall; compare: two results
-            of --json, BASE and NEW.
+        what: loader, step, waterfall, save, kernels, one kernel by its name, or all: loader, step and kernels; compare:
+            two results of --json, BASE and NEW.
         files: The results to compare.
         quick: Measure the parts of a training run, and say what holds it up and which flag to change.
-        recipe: What --quick runs.
+        recipe: What --quick runs (default: cac_shapes), with flags of its own behind it, in quotes:
+            "fixmatch_folder --split draw:1/8@0".
         data: Root of Pascal VOC for loader, step and waterfall (default: the embedded data set, the loader alone), or
             of the data set of --quick.
-        rounds: Timed rounds (default: 3 of the loaders, for kernels as many as fit a fixed time).
+        rounds: Timed rounds (default: 4 of the loaders, 5 of the step, for kernels as many as fit a fixed time).
         sizes: Of the kernels, what suits the device, or all; of tiny ones launches and allocations are counted, and of
             all benchmarks these alone run.
-        compiled: Include torch.compile on the CPU too, which takes minutes; in the waterfall, as its last row.
+        compiled: Include torch.compile of kernels on the CPU too, which takes minutes; compile our networks of the
+            step, and as its last row those of the waterfall.
         method: What step and waterfall train (default: cac).
-        backbone: Of their network.
+        backbone: Of the network of step, waterfall or save.
         crop: Pixels, side of their windows.
         batch: Their labelled images a step.
-        steps: Their optimizer steps.
+        steps: Optimizer steps of step and waterfall.
         json: Print one JSON document, which describes the machine as well: --quick, loader, step or waterfall.
-        results: CSV file that rows are appended to: loader, step, waterfall or kernels.
+        results: CSV file that rows are appended to, of one benchmark or of the kernels.
     """
     folder = Path(__file__).resolve().parents[2] / "benchmarks"
     if not folder.is_dir():
         raise UsageError("bench: the benchmarks come with the source; clone the repository and run `make bench` there")
-    root = _flags(data=data)
-    if quick:
-        _run("quick", str(folder / "quick.py"), "--recipe", recipe, *root, *_flags(json=json))
-        return
-    if what == "compare":
-        if len(files) != 2:
-            raise UsageError("bench compare: name two results of --json, BASE and NEW")
-        sys.exit(subprocess.run([sys.executable, str(folder / "compare.py"), *map(str, files)]).returncode)
     scripts = {path.stem.removeprefix("bench_"): path for path in sorted(folder.glob("bench_*.py"))}
-    loader, step, waterfall = (str(scripts.pop(name)) for name in ("loader", "step", "waterfall"))
-    if what not in ("all", "loader", "step", "waterfall", "kernels", *scripts):
-        names = ", ".join(scripts)
-        raise UsageError(f"bench: there is no {what!r}; choose all, loader, step, waterfall, kernels, compare, {names}")
-    training = _flags(method=method, backbone=backbone, crop=crop, batch=batch, steps=steps)
-    if training and what not in TRAINING:
-        raise UsageError(f"bench: {training[0]} is of {' and '.join(TRAINING)}; name one of them, or leave it out")
-    if json and what not in ("loader", *TRAINING):
-        raise UsageError("bench: --json is of --quick, loader, step and waterfall; name one of them, or leave it out")
-    if results and what == "all":
-        raise UsageError("bench: --results is one file for one kind of rows; name a benchmark, or leave it out")
+    kernels = [name for name in scripts if name not in PROGRAMS]
+    choices = ("all", *PROGRAMS, "kernels", "compare", *kernels)
+    if what not in choices:
+        raise UsageError(f"bench: there is no {what!r}; choose {', '.join(choices)}")
+    if quick and what != "all":
+        raise UsageError(f"bench: --quick measures a run of a recipe; leave it or {what!r} out")
+    name = "--quick" if quick else what
+    with_kernels = ("all", "kernels", *kernels)
+    _require_heeded(
+        name,
+        files=(files, ["compare"]),
+        recipe=(recipe, ["--quick"]),
+        data=(data, ["--quick", "all", "loader", *TRAINING]),
+        rounds=(rounds, ["loader", "step", "save", *with_kernels]),
+        sizes=(sizes != "default", with_kernels),
+        compiled=(compiled, [*TRAINING, *with_kernels]),
+        method=(method, TRAINING),
+        backbone=(backbone, [*TRAINING, "save"]),
+        crop=(crop, [*TRAINING, "save"]),
+        batch=(batch, [*TRAINING, "save"]),
+        steps=(steps, TRAINING),
+        json=(json, ["--quick", "loader", *TRAINING]),
+        results=(results, [*PROGRAMS, "kernels", *kernels]),
+    )
     if what in TRAINING and not data:
         raise UsageError(f"bench {what}: say where Pascal VOC is with --data ROOT")
-    if what == "all" and sizes == "tiny":
-        what = "kernels"
-    number, output = _flags(rounds=rounds), _flags(json=json, results=results)
-    if what in ("all", "loader"):
-        _run("loader", loader, "--data", str(data or shapes.find().root), *number, *output)
-    if what == "step" or (what == "all" and data):
-        _run("step", step, *root, *number, *training, *output)
-    if what == "waterfall":
-        _run("waterfall", waterfall, *root, *training, *_flags(compile=compiled), *output)
-    if what not in ("loader", *TRAINING):
-        chosen = [str(path) for name, path in scripts.items() if what in ("all", "kernels", name)]
+    root, number, output = _flags(data=data), _flags(rounds=rounds), _flags(json=json, results=results)
+    network = _flags(method=method, backbone=backbone, crop=crop, batch=batch, steps=steps)
+    if quick:
+        _run("quick", str(folder / "quick.py"), *_flags(recipe=recipe), *root, *_flags(json=json))
+    if name == "compare":
+        if len(files) != 2:
+            raise UsageError("bench compare: name two results of --json, BASE and NEW")
+        sys.exit(subprocess.run([*PYTHON, str(folder / "compare.py"), *map(str, files)]).returncode)
+    if name == "all" and sizes == "tiny":
+        name = "kernels"
+    if name in ("all", "loader"):
+        _run("loader", str(scripts["loader"]), "--data", str(data or shapes.find().root), *number, *output)
+    if name == "step" or (name == "all" and data):
+        _run("step", str(scripts["step"]), *root, *number, *network, *_flags(compile=compiled), *output)
+    if name == "waterfall":
+        _run("waterfall", str(scripts["waterfall"]), *root, *network, *_flags(compile=compiled), *output)
+    if name == "save":
+        _run("save", str(scripts["save"]), *number, *network, *output)
+    if name in with_kernels:
+        chosen = [str(scripts[one]) for one in kernels if name in ("all", "kernels", one)]
         _run("kernels", "-m", "pytest", "-q", *chosen, "--sizes", sizes, *number, *_flags(compiled=compiled), *output)
+
+
+def _require_heeded(benchmark: str, **flags: tuple[Any, Collection[str]]) -> None:
+    """Raises UsageError for a flag that is given and not of this benchmark. flags: the value, and which it is of."""
+    for flag, (given, of) in flags.items():
+        if given is None or given is False or given == () or benchmark in of:
+            continue
+        named = f"names of files ({given[0]})" if flag == "files" else f"--{flag}"
+        shown = ", ".join(one for one in of if one in ("--quick", "all", *PROGRAMS, "kernels", "compare"))
+        cure = "name one of them, or leave it out"
+        if benchmark == "--quick" and flag in NETWORK:
+            cure = f'or give it to the recipe: --recipe "NAME {named} ..."'
+        raise UsageError(f"bench {benchmark}: {named} is of {shown}; {cure}")
 
 
 def _flags(**values: Any) -> list[str]:
@@ -103,7 +138,7 @@ def _flags(**values: Any) -> list[str]:
 
 def _run(name: str, *arguments: str) -> None:
     """Ends with the program's exit code where a user can mend what it has said."""
-    code = subprocess.run([sys.executable, *arguments]).returncode
+    code = subprocess.run([*PYTHON, *arguments]).returncode
     if code == 2:
         sys.exit(2)
     if code:

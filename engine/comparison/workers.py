@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,13 +15,14 @@ import torch
 from ...pipelines.cores import cores
 from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
+from ..child import PYTHON
 from ..events import Event, Listener, silent
 from ..run import log_line
 from ..training.signals import ENDING, Stopped, ending
 from .entries import Entry
 
-PROGRAM = (sys.executable, "-m", "semiseg.engine.commands.child")
-"""Takes the words of `semiseg`, and ends when the process that started it is gone."""
+PROGRAM = (*PYTHON, "-m", "semiseg.engine.commands.main")
+"""Takes the words of `semiseg`."""
 FAULT, STOPPED = 2, (75, 130)
 """Exit codes of the command line: what a user can mend, and what goes on with --resume."""
 IN_A_ROW = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +155,7 @@ def predict(
     clear_csv(out / FILE)
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
+    tell("predictions", _of_earlier(out, names), on_event)
     failed: dict[Path, str] = {}
     rows, uses = [], _uses(file)
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
@@ -163,6 +164,8 @@ def predict(
             mask, sure = _segmented(source, loaded, image, chosen, computing)
         except UsageError as error:
             failed[source] = str(error)
+            for kind in PREDICTED:  # one of another picture that was called so
+                (out / kind / name).unlink(missing_ok=True)
         else:
             pictures = {
                 "masks": mask,
@@ -281,6 +284,16 @@ def _check_out(out: Path, names: Sequence[Path]) -> None:
     strange = sorted(kind for kind in there if any((out / kind).iterdir()))
     if strange and there != PREDICTED:  # which a prediction makes before its first picture
         raise UsageError(f"--out: {out / strange[0]} holds what no prediction wrote: choose another folder")
+
+
+def _of_earlier(out: Path, names: Collection[Path]) -> Iterator[str]:
+    """A note where an earlier prediction left masks that this one does not replace."""
+    masks, ours = out / "masks", set(names)
+    if others := sorted(path for path in masks.rglob("*.png") if path.relative_to(masks) not in ours):
+        yield (
+            f"{len(others)} masks of an earlier one stay, {others[0]} for one, and may be of another network: pass "
+            "another --out, or remove the folder, to keep these apart"
+        )
 
 
 def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:

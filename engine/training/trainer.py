@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -232,7 +233,8 @@ class Trainer:
                         self._save(done)
                     if ended_by:
                         self._flush()
-                        raise Stopped(ended_by, f"stopped after step {done}; go on with --out {self.folder} --resume")
+                        out = shlex.quote(str(self.folder))
+                        raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
                 if not scores:  # it was stopped after its last step
                     scores = self._evaluate(self.first)
                     self._save(self.first, self._judged(self.first, scores))

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ...pipelines.backends import PLAIN, unproven
 from ...pipelines.cache import cache_root, write_atomically
 from ...pipelines.documents import read_sealed, sealed
 from ...pipelines.errors import UsageError
+from ..child import PYTHON
 from ..device import LOW, Precision
 from ..recipe import Recipe
 from ..run import processor, versions
@@ -122,7 +122,7 @@ def _known(path: Path, facts: dict[str, str | None]) -> list[Result] | None:
 def examine(part: Part) -> list[Result]:
     """Runs the check in a process of its own. One that dies or hangs has a problem with all that it was about."""
     module, *arguments = part.program
-    command = [sys.executable, "-P", "-m", module, *arguments, "--device", str(part.device), "--json"]
+    command = [*PYTHON, "-P", "-m", module, *arguments, "--device", str(part.device), "--json"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # In a session of its own, so that what it started ends with it.
     with subprocess.Popen(command, start_new_session=True, **pipes) as process:

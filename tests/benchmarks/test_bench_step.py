@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import bench_step
 from published_way import METHODS, as_published
 from published_way.boxes import box_masks, half_box, no_box, tried_box
 from published_way.images import Images, LabeledImages, Pairs, WeakStrong
@@ -21,6 +22,7 @@ from semiseg.engine.training.step import Step
 from semiseg.pipelines import batch as batches
 from semiseg.pipelines.batch import Batch, Labeled, Mixed, Pair, Plain
 from semiseg.pipelines.datasets import find_dataset, prepare
+from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation, ViewSpec
 from ways import voc_recipe
 
@@ -169,6 +171,19 @@ def test_json_compares_the_two_ways(voc_root):
     assert result["ours"]["images_per_s"] > 0
     assert result["published_way"]["images_per_s"] > 0
     assert result["settings"]["method"] == "cac"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"rounds": 0}, "--rounds: must be at least 1, is 0"),
+        ({"steps": -3}, "--steps: must be at least 1, is -3"),
+        ({"results": Path("/dev/null/a.csv")}, "--results: /dev/null/a.csv cannot be added to"),
+    ],
+)
+def test_wrong_numbers_and_files_are_told_before_anything_is_measured(tmp_path, flags, says):
+    with pytest.raises(UsageError, match=says):
+        bench_step.main(tmp_path, **flags)
 
 
 def test_a_wrong_root_is_one_line_and_exit_code_2(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import compare
+from semiseg.pipelines.errors import UsageError
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "compare.py"
 
@@ -18,7 +19,14 @@ def document(ours: list[float], plain: list[float] = (1.0, 1.0, 1.0, 1.0), **env
     return {
         "rounds": {"published_way": list(plain), "ours": ours},
         "settings": {"crop": 320},
-        "environment": {"processor": "a", "cores": 2, "threads": 2, "gpu": None, "packages": {"torch": "2"}}
+        "environment": {
+            "processor": "a",
+            "instructions": "AVX2",
+            "cores": 2,
+            "threads": 2,
+            "gpu": None,
+            "packages": {"torch": "2"},
+        }
         | environment,
     }
 
@@ -32,6 +40,21 @@ def judged(tmp_path):
         return subprocess.run([sys.executable, str(PROGRAM), *paths], capture_output=True, text=True)
 
     return run
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """What is said of two documents that are not compared."""
+
+    def say(*documents: dict) -> str:
+        paths = [tmp_path / "base.json", tmp_path / "new.json"]
+        for path, one in zip(paths, documents, strict=True):
+            path.write_text(json.dumps(one))
+        with pytest.raises(UsageError) as error:
+            compare.main(*paths)
+        return str(error.value)
+
+    return say
 
 
 def test_the_rank_test_is_exact():
@@ -56,15 +79,42 @@ def test_a_slower_comparison_is_not_a_slower_program(judged):
     assert judged(base, document([2.0, 2.1, 2.05, 2.02], [0.5, 0.4, 0.5, 0.4])).returncode == 0
 
 
-@pytest.mark.parametrize("changes", [{"processor": "b"}, {"cores": 8}, {"packages": {"torch": "3"}}])
-def test_results_of_other_machines_are_refused_in_one_line(judged, changes):
-    done = judged(document([1.0, 1.0]), document([1.0, 1.0], **changes))
-    assert done.returncode == 2
-    assert "measure both alike" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+@pytest.mark.parametrize(
+    "changes", [{"processor": "b"}, {"instructions": "AVX512"}, {"cores": 8}, {"packages": {"torch": "3"}}]
+)
+def test_results_of_other_machines_are_refused(refused, changes):
+    assert "measure both alike" in refused(document([1.0, 1.0]), document([1.0, 1.0], **changes))
 
 
-def test_what_is_no_result_is_refused(judged):
-    done = judged({"rounds": 3}, document([1.0]))
-    assert done.returncode == 2
-    assert "--json" in done.stderr
+def test_what_is_refused_is_told_in_one_line(judged):
+    done = judged({"rounds": 3}, document([1.0] * 4))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"rounds": 3},
+        {"rounds": {}},
+        *({"rounds": {"ours": rates}} for rates in ([], ["a"], [0.0] * 4, [float("nan")] * 4, [1.0, -1.0], 3.0)),
+        *({name: value} for name in ("environment", "settings") for value in (None, [1])),
+        {"environment": {}},
+        {"environment": {"packages": None}},
+    ],
+)
+def test_what_is_no_result_is_refused(refused, broken):
+    base = document([1.0] * 4)
+    for pair in ((base | broken, base), (base, base | broken)):
+        assert "is not what a benchmark printed with --json" in refused(*pair)
+
+
+def test_rounds_that_could_not_tell_are_refused(refused):
+    said = refused(document([2.0, 2.1, 2.05], [1.0] * 3), document([0.1, 0.2, 0.3], [1.0] * 3))
+    assert "3 and 3 rounds are too few to tell lower rates from chance: measure both with --rounds 4" in said
+
+
+def test_rates_that_one_result_has_alone_are_refused(refused):
+    base, more = document([2.0] * 4), document([2.0] * 4)
+    more["rounds"]["resident"] = [1.0] * 4
+    for pair in ((base, more), (more, base)):
+        assert "only one result has resident" in refused(*pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import quick
+from semiseg.engine.catalogue import load_recipe
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "quick.py"
 
@@ -25,29 +27,61 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "quick.py"
     ],
 )
 def test_the_longest_part_is_named_with_a_flag(seconds, bound, flag):
-    found = quick.verdict(seconds, steps=1000, validation=100, device="cpu")
+    found = quick.verdict(seconds, steps=1000, evaluated=2000, device="cpu")
     assert found.bound == bound
     assert flag in found.advice
 
 
-def test_wrong_input_is_one_line():
-    done = subprocess.run([sys.executable, str(PROGRAM), "--recipe", "cac_vox"], capture_output=True, text=True)
+def test_an_input_that_stalls_now_and_then_is_as_slow_as_it_is_on_average(monkeypatch):
+    """Most calls take nothing: of those the median would tell."""
+    clock = [0.0]
+    calls = itertools.count(1)
+
+    def wait():
+        clock[0] += 6.0 if next(calls) % 4 == 0 else 0.01
+
+    monkeypatch.setattr(quick.time, "perf_counter", lambda: clock[0])
+    assert quick.flowing(wait, 30.0) == pytest.approx(6.03 / 4)
+
+
+def test_evaluations_are_those_of_the_run(monkeypatch, voc_root):
+    """Steps of a run with few evaluations take longer than these."""
+    seen = {}
+
+    def verdict(seconds, steps, evaluated, device):
+        seen.update(steps=steps, evaluated=evaluated)
+        return quick.Verdict("compute", "")
+
+    monkeypatch.setattr(quick, "SECONDS", 0.0)
+    monkeypatch.setattr(quick, "verdict", verdict)
+    small = "--backbone resnet18 --head-width 16 --weights none --crop 32 --batch 2 --threads 1 --split draw:1/2@0"
+    quick.main(f"supervised_voc {small} --backend host --steps 600", voc_root(), "cpu", json=True)
+    assert seen == {"steps": 600, "evaluated": 12 * 3}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [("cac_vox", "cac_vox"), ("cac_shapes --crpo 3", "--crop"), ("cac_shapes '", "no name of a recipe")],
+)
+def test_wrong_input_is_one_line(recipe, says):
+    done = subprocess.run([sys.executable, str(PROGRAM), "--recipe", recipe], capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
 
 
 def test_a_run_is_measured_in_parts(monkeypatch, capsys, tmp_path, voc_root):
     monkeypatch.setattr(quick, "SECONDS", 0.0)
-    recipe = quick.load_recipe("supervised_voc").replace(
+    recipe = load_recipe("supervised_voc").replace(
         **{"backbone": "resnet18", "head_width": 16, "weights": "none", "crop": 32, "batch": 2, "threads": 1},
         **{"split": "draw:1/2@0", "backend": "host", "steps": 3},
     )
-    monkeypatch.setattr(quick, "load_recipe", lambda name: recipe)
-    quick.main("supervised_voc", voc_root(), "cpu", json=True)
+    monkeypatch.setattr(quick, "find_recipe", lambda name: lambda: recipe)
+    quick.main("supervised_voc --crop 48", voc_root(), "cpu", json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["bound"] in ("decode", "compute", "evaluation")
     assert document["settings"]["precision"] in ("fp32", "bf16")
-    assert (document["settings"]["crop"], document["settings"]["backend"]) == (32, "HostBackend")
+    assert (document["settings"]["crop"], document["settings"]["backend"]) == (48, "HostBackend")
     assert document["environment"]["memory_gib"] > 0
     assert set(document["seconds"]) == {"input", "step", "evaluated_image"}
     assert all(value > 0 for value in document["seconds"].values())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tables
+from semiseg.pipelines.errors import UsageError
 
 
 @pytest.mark.parametrize("page", tables.PAGES)
@@ -63,5 +64,25 @@ def test_rows_go_below_the_columns_of_their_names(tmp_path):
     tables.append([{"a": 1, "b": 2}], path)
     tables.append([{"b": 4, "a": 3}], path)
     assert path.read_text().split() == ["a,b", "1,2", "3,4"]
-    with pytest.raises(ValueError, match=r"other columns \(c\)"):
+    with pytest.raises(UsageError, match=r"other columns \(c\)"):
         tables.append([{"a": 1, "b": 2, "c": 3}], path)
+    assert path.read_text().split() == ["a,b", "1,2", "3,4"]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n3", "\n", "\n1,2\n", "a,b"])
+def test_files_that_a_row_would_damage_are_left_alone(tmp_path, text):
+    path = tmp_path / "some.csv"
+    path.write_text(text)
+    for add in (tables.appendable, lambda path: tables.append([{"a": 5, "b": 6}], path)):
+        with pytest.raises(UsageError, match=r"--results: .*some\.csv has no header, or ends within a row"):
+            add(path)
+    assert path.read_text() == text
+
+
+def test_files_that_cannot_be_are_told_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file/some.csv"):
+        with pytest.raises(UsageError, match=r"--results: .* cannot be added to"):
+            tables.appendable(path)
+    tables.appendable(tmp_path / "new/some.csv")
+    assert not (tmp_path / "new/some.csv").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semiseg.engine.checkpoint import find, header_of, load_network, save_network
+from semiseg.engine.checkpoint import find, header_of, load_network, match_classes, save_network
 from semiseg.engine.evaluation.scores import normalised
 from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
@@ -239,6 +240,22 @@ def test_a_renamed_field_makes_no_file_unreadable(saved):
     loaded = load_network(path)
     assert loaded.header.evaluation.window == 32
     assert loaded.recipe["windows"] == 32
+
+
+@pytest.mark.parametrize(
+    ("trained", "data", "places"),
+    [
+        ("car tree ground", "ground car tree", (1, 2, 0)),
+        ("class 0 class 1 class 2", "car tree ground", (0, 1, 2)),
+        ("car tree ground", "class 0 class 1 class 2", (0, 1, 2)),
+        ("class 1 class 0 class 2", "class 0 class 1 class 2", (1, 0, 2)),
+        ("class 0 class 1 class 2", "class 2 class 0 class 1", (1, 2, 0)),
+    ],
+)
+def test_classes_are_matched_by_name_and_by_number_where_names_are_made_up(saved, trained, data, places):
+    trained, data = (tuple(re.findall(r"class \d|\w+", names)) for names in (trained, data))
+    header = replace(load_network(saved[0]).header, classes=trained)
+    assert match_classes(header, data, "here") == places
 
 
 def test_a_network_is_given_images_as_in_its_training(saved):

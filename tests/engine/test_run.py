@@ -191,8 +191,8 @@ GPU = ("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver")
 def test_a_stranger_learns_all_of_the_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = json.loads(json.dumps(environment()))
-    wanted = {"command", "python", "platform", "processor", "cores", "threads", "memory_gib", "cuda", "cudnn", "commit"}
-    assert found.keys() == wanted | {"packages", *GPU}
+    wanted = {"command", "python", "platform", "processor", "instructions", "cores", "threads", "memory_gib"}
+    assert found.keys() == wanted | {"cuda", "cudnn", "commit", "packages", *GPU}
     assert found["memory_gib"] > 0.1
     assert found["packages"]["torch"]
     assert [found[name] for name in GPU] == 5 * [None]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from semiseg.engine.child import PYTHON
+
 
 @pytest.fixture
 def started(monkeypatch):
@@ -14,7 +16,8 @@ def started(monkeypatch):
     commands = []
 
     def run(command):
-        commands.append(command[1:])
+        assert command[: len(PYTHON)] == [*PYTHON]
+        commands.append(command[len(PYTHON) :])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -39,7 +42,7 @@ def test_bench_quick_takes_a_recipe_and_its_data(semiseg, started, tmp_path):
     assert semiseg("bench", "--quick", "--recipe", "cac_voc", "--data", tmp_path)[0] == 0
     assert started[0][1:] == ["--recipe", "cac_voc", "--data", str(tmp_path)]
     assert semiseg("bench", "--quick", "--json")[0] == 0
-    assert started[1][1:] == ["--recipe", "cac_shapes", "--json"]
+    assert started[1][1:] == ["--json"]
 
 
 def test_bench_compare_takes_two_results(refused, semiseg, started):
@@ -52,6 +55,18 @@ def test_bench_of_the_step_wants_data(refused):
     assert "--data" in refused("bench", "step")
 
 
+def test_bench_of_saves_is_a_program_of_its_own(semiseg, started):
+    assert semiseg("bench", "save", "--crop", "64", "--rounds", "1")[0] == 0
+    (command,) = started
+    assert command[0].endswith("bench_save.py")
+    assert command[1:] == ["--rounds", "1", "--crop", "64"]
+
+
+def test_bench_of_compiled_steps(semiseg, started, tmp_path):
+    assert semiseg("bench", "step", "--data", tmp_path, "--compiled")[0] == 0
+    assert started[0][1:] == ["--data", str(tmp_path), "--compile"]
+
+
 @pytest.mark.parametrize("what", ["step", "waterfall"])
 def test_bench_hands_on_what_is_trained_and_where_rows_go(semiseg, started, tmp_path, what):
     words = ["--method", "cps", "--crop", "160", "--steps", "10", "--json", "--results", tmp_path / "rows.csv"]
@@ -62,9 +77,19 @@ def test_bench_hands_on_what_is_trained_and_where_rows_go(semiseg, started, tmp_
 
 
 def test_bench_refuses_what_the_benchmark_would_not_heed(refused, semiseg, started):
-    assert "--crop is of step and waterfall" in refused("bench", "loader", "--crop", "0")
-    assert "--json is of --quick, loader, step and waterfall" in refused("bench", "cutmix", "--json")
-    assert "--results is one file" in refused("bench", "--results", "rows.csv")
+    assert "bench loader: --crop is of step, waterfall, save;" in refused("bench", "loader", "--crop", "0")
+    assert "--json is of --quick, loader, step, waterfall;" in refused("bench", "cutmix", "--json")
+    assert "bench all: --results is of loader, step, waterfall, save, kernels;" in refused(
+        "bench", "--results", "a.csv"
+    )
+    assert '; or give it to the recipe: --recipe "NAME --crop ..."' in refused("bench", "--quick", "--crop", "96")
+    assert "bench waterfall: --rounds is of loader, step, save, all" in refused(
+        "bench", "waterfall", "--data", ".", "--rounds", "3"
+    )
+    assert "bench loader: --sizes is of all, kernels;" in refused("bench", "loader", "--sizes", "tiny")
+    assert "bench step: --recipe is of --quick;" in refused("bench", "step", "--data", ".", "--recipe", "cac_voc")
+    assert "names of files (a.json) is of compare;" in refused("bench", "loader", "a.json")
+    assert "--quick measures a run of a recipe; leave it or 'loader' out" in refused("bench", "loader", "--quick")
     assert "--data" in refused("bench", "waterfall")
     assert not started
 

@@ -167,11 +167,11 @@ def job(tmp_path, monkeypatch):
 def test_a_job_is_started_again_after_a_signal_and_goes_on_with_the_same_command(
     semiseg, voc_root, tmp_path, monkeypatch, job, train
 ):
-    root, out = voc_root(), tmp_path / "run"
+    root, out = voc_root(), tmp_path / "a run"
     arguments = train(root, "--steps", "4", "--eval-every", "1", "--requeue", "--out", out)
     code, _, err = semiseg(*arguments)
     assert (code, job.read_text()) == (75, "requeue 42\n")
-    line = f"semiseg: stopped after step 1; go on with --out {out} --resume; job 42 is started again"
+    line = f"semiseg: stopped after step 1; go on with --out '{out}' --resume; job 42 is started again"
     assert err.splitlines() == [line]
     monkeypatch.setenv("FAILS", "Job is held")
     code, _, err = semiseg(*arguments)

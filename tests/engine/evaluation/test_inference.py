@@ -193,6 +193,20 @@ def test_predicting_twice_is_predicting_the_same(new, run, tmp_path, out):
         assert run(out)[:2] == (["a.png", "day/b.png"], 2)
 
 
+def test_masks_of_an_earlier_prediction_are_told_and_none_stands_for_a_picture_that_failed(new, run, tmp_path):
+    new("a.png", "day/b.png")
+    assert run()[2] == ""
+    new("a.jpg")
+    (tmp_path / "new/day/b.png").unlink()
+    made, _, said = run()
+    assert made == ["a.jpg.png", "a.png", "a.png.png", "day/b.png"]
+    assert f"2 masks of an earlier one stay, {tmp_path / 'out/masks/a.png'} for one" in said
+    (tmp_path / "new/a.jpg").write_bytes(b"")
+    with pytest.raises(AssertionError):  # it says that one failed
+        run()
+    assert not [*(tmp_path / "out").rglob("a.jpg.png")]
+
+
 def test_nothing_but_predictions_is_written_over(new, run, tmp_path):
     new("a.jpg", "masks/a.png", "masks/b.png")
     (tmp_path / "others").mkdir()
