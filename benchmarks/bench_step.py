@@ -36,8 +36,8 @@ from semiseg.pipelines.cores import cores
 from semiseg.pipelines.errors import refuse, require
 from ways import Training, Way, images_a_step, voc_recipe
 
-AHEAD = 4
-"""Batches that the input may have ready when its turn comes."""
+AHEAD = 2
+"""Batches that each thread or process of the input may have ready when its turn comes, as DataLoader's workers have."""
 
 
 def main(
@@ -91,7 +91,7 @@ def main(
     rates: dict[str, list[float]] = {name: [] for name in ways}
     captured: dict[str, bool] = {}
     for number, (name, step) in itertools.product(range(rounds), ways.items()):
-        for _ in range(AHEAD if number else WARM_UP + 1 if where.type == "cuda" else 1):
+        for _ in range(AHEAD * threads if number else WARM_UP + 1 if where.type == "cuda" else 1):
             next(step)
         if where.type == "cuda":
             torch.cuda.synchronize(where)
@@ -117,6 +117,7 @@ def main(
             "device": str(where),
         },
         **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
+        "images": len(prepared.split.labeled),
     }
     result["environment"] = environment()
     if json:
@@ -128,7 +129,7 @@ def main(
         Console().print(table)
     if results:
         row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
-        row |= {name: value for name, value in result["settings"].items() if name not in row}
+        row |= {name: value for name, value in result["settings"].items() if name not in (*row, "images")}
         row |= {name: result[name]["images_per_s"] for name in ways} | {"ratio": result["ratio"]}
         tables.append([row], results)
 
