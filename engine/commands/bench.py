@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +13,19 @@ from ...pipelines.datasets import shapes
 from ...pipelines.errors import UsageError
 from ..child import PYTHON
 
-TRAINING = ("step", "waterfall")
-PROGRAMS = ("loader", *TRAINING, "save")
+HEEDED = {
+    "all": "data rounds sizes compiled",
+    "loader": "data rounds json results",
+    "step": "data rounds compiled method backbone crop batch steps json results",
+    "waterfall": "data compiled method backbone crop batch steps json results",
+    "save": "rounds backbone crop batch results",
+    "kernels": "rounds sizes compiled results",
+    "compare": "files",
+    "--quick": "recipe data json",
+}
+"""Flags of each benchmark; a kernel's are those of `kernels`."""
+PROGRAMS = ("loader", "step", "waterfall", "save")
 """Benchmarks that are no kernel's."""
-NETWORK = ("backbone", "crop", "batch", "steps")
-"""Flags that recipes have, too."""
 
 
 def bench(
@@ -75,27 +82,14 @@ def bench(
     if quick and what != "all":
         raise UsageError(f"bench: --quick measures a run of a recipe; leave it or {what!r} out")
     name = "--quick" if quick else what
-    with_kernels = ("all", "kernels", *kernels)
-    _require_heeded(
-        name,
-        files=(files, ["compare"]),
-        recipe=(recipe, ["--quick"]),
-        data=(data, ["--quick", "all", "loader", *TRAINING]),
-        rounds=(rounds, ["loader", "step", "save", *with_kernels]),
-        sizes=(sizes != "default", with_kernels),
-        compiled=(compiled, [*TRAINING, *with_kernels]),
-        method=(method, TRAINING),
-        backbone=(backbone, [*TRAINING, "save"]),
-        crop=(crop, [*TRAINING, "save"]),
-        batch=(batch, [*TRAINING, "save"]),
-        steps=(steps, TRAINING),
-        json=(json, ["--quick", "loader", *TRAINING]),
-        results=(results, [*PROGRAMS, "kernels", *kernels]),
-    )
-    if what in TRAINING and not data:
-        raise UsageError(f"bench {what}: say where Pascal VOC is with --data ROOT")
+    network = {"method": method, "backbone": backbone, "crop": crop, "batch": batch, "steps": steps}
+    given = {"files": files, "recipe": recipe, "data": data, "rounds": rounds, "compiled": compiled, **network}
+    given |= {"sizes": sizes != "default", "json": json, "results": results}
+    _require_heeded("kernels" if name in kernels else name, given)
+    if name in ("step", "waterfall") and not data:
+        raise UsageError(f"bench {name}: say where Pascal VOC is with --data ROOT")
+    trained = _flags(**network)
     root, number, output = _flags(data=data), _flags(rounds=rounds), _flags(json=json, results=results)
-    network = _flags(method=method, backbone=backbone, crop=crop, batch=batch, steps=steps)
     if quick:
         _run("quick", str(folder / "quick.py"), *_flags(recipe=recipe), *root, *_flags(json=json))
     if name == "compare":
@@ -107,27 +101,26 @@ def bench(
     if name in ("all", "loader"):
         _run("loader", str(scripts["loader"]), "--data", str(data or shapes.find().root), *number, *output)
     if name == "step" or (name == "all" and data):
-        _run("step", str(scripts["step"]), *root, *number, *network, *_flags(compile=compiled), *output)
+        _run("step", str(scripts["step"]), *root, *number, *trained, *_flags(compile=compiled), *output)
     if name == "waterfall":
-        _run("waterfall", str(scripts["waterfall"]), *root, *network, *_flags(compile=compiled), *output)
+        _run("waterfall", str(scripts["waterfall"]), *root, *trained, *_flags(compile=compiled), *output)
     if name == "save":
-        _run("save", str(scripts["save"]), *number, *network, *output)
-    if name in with_kernels:
-        chosen = [str(scripts[one]) for one in kernels if name in ("all", "kernels", one)]
+        _run("save", str(scripts["save"]), *number, *trained, *output)
+    if chosen := [str(scripts[one]) for one in kernels if name in ("all", "kernels", one)]:
         _run("kernels", "-m", "pytest", "-q", *chosen, "--sizes", sizes, *number, *_flags(compiled=compiled), *output)
 
 
-def _require_heeded(benchmark: str, **flags: tuple[Any, Collection[str]]) -> None:
-    """Raises UsageError for a flag that is given and not of this benchmark. flags: the value, and which it is of."""
-    for flag, (given, of) in flags.items():
-        if given is None or given is False or given == () or benchmark in of:
+def _require_heeded(name: str, given: dict[str, Any]) -> None:
+    """Raises UsageError for a flag that is given and not the benchmark's."""
+    for flag, value in given.items():
+        if value is None or value is False or value == () or flag in HEEDED[name].split():
             continue
-        named = f"names of files ({given[0]})" if flag == "files" else f"--{flag}"
-        shown = ", ".join(one for one in of if one in ("--quick", "all", *PROGRAMS, "kernels", "compare"))
+        named = f"names of files ({value[0]})" if flag == "files" else f"--{flag}"
+        of = ", ".join(one for one, flags in HEEDED.items() if flag in flags.split())
         cure = "name one of them, or leave it out"
-        if benchmark == "--quick" and flag in NETWORK:
+        if name == "--quick" and flag in ("backbone", "crop", "batch", "steps"):  # which recipes have, too
             cure = f'or give it to the recipe: --recipe "NAME {named} ..."'
-        raise UsageError(f"bench {benchmark}: {named} is of {shown}; {cure}")
+        raise UsageError(f"bench {name}: {named} is of {of}; {cure}")
 
 
 def _flags(**values: Any) -> list[str]:

@@ -78,12 +78,12 @@ def test_bench_hands_on_what_is_trained_and_where_rows_go(semiseg, started, tmp_
 
 def test_bench_refuses_what_the_benchmark_would_not_heed(refused, semiseg, started):
     assert "bench loader: --crop is of step, waterfall, save;" in refused("bench", "loader", "--crop", "0")
-    assert "--json is of --quick, loader, step, waterfall;" in refused("bench", "cutmix", "--json")
+    assert "--json is of loader, step, waterfall, --quick;" in refused("bench", "cutmix", "--json")
     assert "bench all: --results is of loader, step, waterfall, save, kernels;" in refused(
         "bench", "--results", "a.csv"
     )
     assert '; or give it to the recipe: --recipe "NAME --crop ..."' in refused("bench", "--quick", "--crop", "96")
-    assert "bench waterfall: --rounds is of loader, step, save, all" in refused(
+    assert "bench waterfall: --rounds is of all, loader, step, save, kernels;" in refused(
         "bench", "waterfall", "--data", ".", "--rounds", "3"
     )
     assert "bench loader: --sizes is of all, kernels;" in refused("bench", "loader", "--sizes", "tiny")
