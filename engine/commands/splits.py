@@ -46,7 +46,7 @@ def draw(
         source: Which data set.
         share: Labelled share (1/8) or count (30).
         seed: Of the draw; a smaller share of the same seed is part of a larger one.
-        out: Folder for labeled.txt and unlabeled.txt.
+        out: Folder for labeled.txt and, unless all are labelled, unlabeled.txt.
         json: Print one JSON document.
     """
     split = resolve_split(f"draw:{share}@{seed}", source.find())
@@ -55,13 +55,15 @@ def draw(
         if path.exists():
             raise UsageError(f"--out: {path} exists; choose another folder")
     create_folder(out)
-    for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True):
+    written = {path: ids for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True) if ids}
+    for path, ids in written.items():
         path.write_text("".join(f"{name}\n" for name in ids))
     console.say(
-        f"{split.name} [{split.checksum}]: {len(split.labeled)} in {paths[0]}, {len(split.unlabeled)} in {paths[1]}"
+        f"{split.name} [{split.checksum}]: {', '.join(f'{len(ids)} in {path}' for path, ids in written.items())}"
     )
     if json:
-        emit({"name": split.name, "checksum": split.checksum, "labeled": str(paths[0]), "unlabeled": str(paths[1])})
+        labeled, unlabeled = (str(path) if path in written else None for path in paths)
+        emit({"name": split.name, "checksum": split.checksum, "labeled": labeled, "unlabeled": unlabeled})
 
 
 def identify(labeled: Positional[Path], unlabeled: Positional[Path | None] = None, /, *, json: bool = False) -> None:

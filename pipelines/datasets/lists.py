@@ -148,7 +148,7 @@ class Names:
         """The id that is meant, or None if there is none or more than one. folder: that of the list."""
         file = self.file(text, folder)
         if file and (id := self.by_path.get(composed(str(file)))):
-            return id
+            return self.ids.get(composed(text), id)  # `a.jpg` is the id of `a.jpg.png`, though a.jpg may be there, too
         id = self.called(text)
         if file is None or id is None or len(_split(text)) == 1:  # a name alone is no path
             return id
@@ -235,13 +235,21 @@ def read_entries(path: Path, names: Names, where: str) -> list[tuple[str, Entry]
         if id is None:
             missing.append(entry)
             continue
-        paired = entry.label is not None and names.root is None
-        if paired and (other := names.called(entry.label)) not in (None, id):
+        if other := of_another(entry, id, names):
             raise UsageError(f"{path}, line {entry.line}: pairs the image {id} with the label of {other}: correct it")
         found.append((id, entry))
     if missing:
         raise UsageError(unknown(path, missing, names, f"among {where}"))
     return found
+
+
+def of_another(entry: Entry, id: str, names: Names | None) -> str | None:
+    """The other id whose label a line gives the image of `id`; None where it gives its own, or lists may name files. Of
+    no known names, ids are those of published lists."""
+    if entry.label is None or (names and names.root):
+        return None
+    other = names.called(entry.label) if names else plain_id(entry.label)
+    return other if other != id else None
 
 
 def unknown(path: Path, missing: list[Entry], names: Names, where: str) -> str:

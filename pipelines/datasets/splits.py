@@ -15,7 +15,19 @@ import numpy as np
 
 from ..errors import UsageError
 from .dataset import Dataset, Sample
-from .lists import Entry, Names, alike, plain_id, plain_ids, read_entries, read_ids, read_list, shown
+from .lists import (
+    Entry,
+    Names,
+    alike,
+    of_another,
+    parts_of,
+    plain_id,
+    plain_ids,
+    read_entries,
+    read_ids,
+    read_list,
+    shown,
+)
 from .registry import PREFIXES, SPLITS, PublishedSplit, checksum, find_lists, identify, names_of_share
 
 FEW = (92, 183, 366, 732)
@@ -172,7 +184,7 @@ def _published(spec: str) -> PublishedSplit | None:
 class ListFault:
     """What is wrong with the ids of a list, by its kind."""
 
-    kind: Literal["twice", "labelled and unlabelled", "in val", "unknown", "without mask"]
+    kind: Literal["twice", "labelled and unlabelled", "in val", "unknown", "without mask", "with the label of another"]
     file: Path
     ids: tuple[str, ...]
     """Sorted; of unknown ones, what the list says."""
@@ -192,18 +204,20 @@ def check_lists(
     def read(path: Path) -> Counter[str]:
         ids: Counter[str] = Counter()
         said: dict[str, str] = {}
-        unknown = set()
+        unknown, wrong = set(), set()
         for entry in read_list(path, names.ids if names else ()):
             id = names.match(entry.image, path.parent) if names else plain_id(entry.image)
             if id is None:
                 unknown.add(shown(entry.image))
                 continue
-            if names is None and said.setdefault(id, entry.image) != entry.image:
+            if names is None and _apart(said.setdefault(id, entry.image), entry.image):
                 raise UsageError(
                     f"{path}, line {entry.line}: {entry.image} and {said[id]} have one file name: pass --layout and "
                     "--data, so that ids may hold folders"
                 )
             ids[id] += 1
+            wrong |= {id} if of_another(entry, id, names) else set()
+        found("with the label of another", path, wrong)
         found("twice", path, (id for id, count in ids.items() if count > 1))
         found("unknown", path, unknown)
         return ids
@@ -223,6 +237,12 @@ def check_lists(
     for file, ids in ((labeled, chosen), (unlabeled, rest)):
         found("in val", file, ids.keys() & judged)
     return faults
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether two paths of one file name lead to different folders, as far as they name any."""
+    folders = parts_of(one)[:-1], parts_of(other)[:-1]
+    return all(folders) and folders[0] != folders[1]
 
 
 def _published_split(published: PublishedSplit, dataset: Dataset, names: Names, lists: Path | None) -> Split:

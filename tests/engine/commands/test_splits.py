@@ -132,3 +132,14 @@ def test_a_bare_share_is_refused_before_any_data_is_wanted(semiseg):
         code, _, err = semiseg("train", recipe, "--dry-run", "--split", "1/8")
         assert code == 2
         assert f"{'voc' if 'voc' in recipe else 'city'}-cac-0-1/8" in err
+
+
+def test_a_draw_of_all_leaves_no_list_that_nothing_reads(semiseg, voc_root, tmp_path):
+    source = "--layout", "voc", "--data", voc_root()
+    code, text, err = semiseg("splits", "draw", *source, "--share", "6", "--out", tmp_path / "all", "--json")
+    assert code == 0, err
+    labeled = tmp_path / "all/labeled.txt"
+    found = json.loads(text)
+    assert (found["labeled"], found["unlabeled"]) == (str(labeled), None)
+    assert [*labeled.parent.iterdir()] == [labeled]
+    assert semiseg("splits", "check", labeled, *source)[0] == 0

@@ -402,6 +402,19 @@ def test_ids_that_end_like_files_come_back_as_they_were_written(folder_root):
     assert resolve_split(str(write(root / "few.txt", "images/a000.jpg")), dataset).labeled == ("a000",)
 
 
+def test_ids_that_end_like_files_come_back_where_the_root_holds_the_images(folder_root):
+    root = folder_root(masked=4, bare=0, val=0)
+    for file in (root / "images").iterdir():
+        file.rename(root / file.name)
+    for kind, suffix in ((root, "jpg"), (root / "masks", "png")):
+        shutil.copy(kind / f"a001.{suffix}", kind / "a000.jpg.png")
+    (root / "val.txt").write_text("a003\n")
+    dataset = find_dataset("folder", root, images=".")
+    written = resolve_split("all", dataset).labeled
+    assert written == ("a000", "a000.jpg", "a001", "a002")
+    assert resolve_split(str(write(root / "few.txt", "\n".join(written))), dataset).labeled == written
+
+
 def test_masks_that_differ_from_their_images_by_one_ending_are_theirs(folder_root):
     root = folder_root(masked=4, bare=3, val=0)
     for mask in (root / "masks").iterdir():

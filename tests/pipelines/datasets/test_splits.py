@@ -277,6 +277,21 @@ def test_check_names_every_kind_of_fault(folder, tmp_path):
     bare = write(tmp_path / "bare.txt", ["a009"])
     assert [(fault.kind, fault.ids) for fault in check_lists(bare, dataset=folder)] == [("without mask", ("a009",))]
     assert check_lists(write(tmp_path / "good.txt", ["a001", "a002"]), bare, dataset=folder) == []
+    pairs = ["/JPEGImages/a001.jpg /SegmentationClassAug/a001.png", "JPEGImages/a002.jpg SegmentationClassAug/a003.png"]
+    (fault,) = check_lists(write(tmp_path / "pairs.txt", pairs))
+    assert (fault.kind, fault.ids) == ("with the label of another", ("a002",))
+    (fault,) = check_lists(write(tmp_path / "spelled.txt", ["/JPEGImages/a001.jpg", "a001", "a002"]))
+    assert (fault.kind, fault.ids) == ("twice", ("a001",))
+
+
+def test_check_finds_what_training_refuses(voc_root, tmp_path):
+    dataset = find_dataset("voc", voc_root())
+    one, other = (sample.id for sample in dataset.train[:2])
+    list_file = write(tmp_path / "pairs.txt", [f"/JPEGImages/{one}.jpg /SegmentationClassAug/{other}.png"])
+    (fault,) = check_lists(list_file, dataset=dataset)
+    assert (fault.kind, fault.ids) == ("with the label of another", (one,))
+    with pytest.raises(UsageError, match=f"pairs the image {one} with the label of {other}"):
+        resolve_split(str(list_file), dataset)
 
 
 def test_check_knows_images_of_folders_again(folder_root, tmp_path):
