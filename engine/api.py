@@ -9,8 +9,10 @@ scores = evaluate(result.out)
 
 from __future__ import annotations
 
+from ..pipelines.errors import UsageError
 from .catalogue import load_recipe
 from .checkpoint import load_network
+from .device import as_started
 from .evaluation.export import Export, ExportError, export
 from .evaluation.inference import evaluate, predict
 from .events import Event, Listener, silent
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 
+@as_started()
 def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     """Trains a recipe, evaluates it and leaves a run's folder (`result.out`) with report.html.
 
@@ -46,6 +49,8 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     Raises UsageError, before anything is written, for whatever a user can mend; Stopped after a signal, all saved. Of
     several processes the first that fails does so, the others raise SystemExit.
     """
+    if asked := recipe.runtime.asks_for_no_training():
+        raise UsageError(f"{asked}: `semiseg train` does so; leave it out to train")
     with joined(recipe.runtime.timeout):
         trainer = Trainer(recipe, on_event if leads() else silent)
         result = trainer.train()

@@ -21,6 +21,7 @@ from ..pipelines.datasets.files import voc_colours
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError, refuse, require
+from .device import as_started
 from .disk import whole
 from .methods.programs import PROGRAMS
 from .models import Network, build_network, encoder_of, from_published, published_program, read_state_dict
@@ -131,6 +132,7 @@ def _checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     return digest.hexdigest()
 
 
+@as_started()
 def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     """The network of a checkpoint file or of a run's folder (its best one), on the CPU, in evaluation mode.
 
@@ -279,13 +281,14 @@ def initialise(network: Network, file: Path | str, classes: Sequence[str], layou
         )
     state, wanted = checkpoint.network.state_dict(), network.state_dict()
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    missing = [name for name in wanted if name not in state and not name.startswith("projector")]
-    if wrong or missing:
+    # Those of a shallower network may be among those of a deeper one.
+    others = [name for name in wanted.keys() ^ state.keys() if not name.startswith("projector")]
+    if wrong or others or header.backbone != network.backbone_name:
         raise UsageError(
             f"--init: {file} holds another network (--network {header.network} --backbone {header.backbone} "
             f"--head-width {header.head_width}); ask for the same"
         )
-    network.load_state_dict(state, strict=False)
+    network.load_state_dict(state, strict=False)  # a projector may be there alone
 
 
 def made_up(count: int) -> tuple[str, ...]:

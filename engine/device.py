@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,27 @@ class Precision:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("highest" if self.name == "fp32" else "high")
             torch.backends.cudnn.allow_tf32 = self.name != "fp32"
+
+
+@contextmanager
+def as_started() -> Iterator[None]:
+    """Torch as a new process has it, whatever the program around has set: float32 by default, on the CPU, no autocast,
+    gradients on. Afterwards all is as it was, the generator of random numbers on the CPU, too."""
+    dtype = torch.get_default_dtype()
+    with ExitStack() as changed:
+        changed.enter_context(torch.random.fork_rng(devices=[]))
+        changed.enter_context(torch.inference_mode(False))
+        changed.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                changed.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            changed.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 @contextmanager

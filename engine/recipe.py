@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from .methods import Method, MethodConfig, method_of
 from .models import DECODERS, ENCODERS, Encoder, check_pair, encoder_of
 from .protocol import Evaluation, Protocol, side_faults
 from .runtime import RUNTIME, Runtime
-from .serial import plain, require_types, typed
+from .serial import leaves, plain, require_types, typed
 
 EVALUATIONS, APART = 20, 50
 """How many a run has, and how many steps they are apart at least, where nobody says it."""
@@ -165,11 +166,15 @@ class Recipe:
     def check(self) -> None:
         """Raises UsageError for a value that is not of its field's type, or else with every fault: values that make no
         sense or do not go together, naming field and fix."""
+        self.check_types()
+        refuse(self.faults())
+
+    def check_types(self) -> None:
+        """Raises UsageError for a value that is not of its field's type."""
         try:
             require_types(self, "recipe")
         except ValueError as error:
             raise UsageError(str(error)) from None
-        refuse(self.faults())
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field and the fix."""
@@ -275,6 +280,21 @@ class Recipe:
         runtime = dataclasses.replace(changes.pop("runtime", self.runtime), **own)
         return dataclasses.replace(self, runtime=runtime, **changes)
 
+    def changed(self, settings: Mapping[str, Any]) -> Recipe:
+        """The same for values of any name, `method.threshold` for those of a part. Raises UsageError for a name that
+        there is not, and for values of another type."""
+        recipe = self
+        for path, value in settings.items():
+            try:
+                recipe = _replaced(recipe, path, value)
+            except (TypeError, AttributeError):
+                known = [*leaves(self.to_dict()), *self.to_dict()]
+                near = get_close_matches(path, known, 3)
+                which = f"; did you mean {' or '.join(near)}?" if near else ""
+                raise UsageError(f"{path}: no setting of {self.name}{which}") from None
+        recipe.check_types()
+        return recipe
+
     def decisive(self, *, fresh: bool = False) -> dict[str, Any]:
         """What must not change when a run goes on. Labels decide nothing, and weights only for a run that has none of
         its own yet: fresh."""
@@ -304,6 +324,8 @@ class Recipe:
 
 def _replaced(value: Any, path: str, new: Any) -> Any:
     name, _, rest = path.partition(".")
+    if isinstance(value, Recipe) and name in RUNTIME:
+        return value.replace(**{name: new})
     return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, new) if rest else new})
 
 

@@ -88,6 +88,12 @@ class Runtime:
     json: bool = False
     """Print one JSON document on standard output; everything else goes to standard error."""
 
+    def asks_for_no_training(self) -> str | None:
+        """The name of the setting that does, of those of the command line."""
+        if self.dry_run:
+            return "dry_run"
+        return None if self.verify_resume is None else "verify_resume"
+
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from require(self.log_every >= 1, "--log-every", "must be at least 1", self.log_every)

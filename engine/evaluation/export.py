@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import Checkpoint, find, load_network
-from ..device import free_memory_of, out_of_memory, resolve_precision
+from ..device import as_started, free_memory_of, out_of_memory, resolve_precision
 from ..disk import whole
 from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
@@ -68,6 +68,7 @@ class Program(nn.Module):
         return full_logits(self.network, normalised, self.protocol).argmax(1).to(torch.uint8)
 
 
+@as_started()
 def export(
     checkpoint: Path | str,
     out: Path | str | None = None,

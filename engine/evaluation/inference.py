@@ -24,7 +24,7 @@ from ...pipelines.errors import UsageError, refuse
 from ...pipelines.watch import hash_of
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import judged_again, moved, prepare_manifest, same_place, tell
-from ..device import Precision, free_memory_of, out_of_memory, resolve_device, resolve_precision
+from ..device import Precision, as_started, free_memory_of, out_of_memory, resolve_device, resolve_precision
 from ..disk import whole
 from ..events import Event, Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
@@ -57,6 +57,7 @@ class Predictions(NamedTuple):
         return self.out / FILE
 
 
+@as_started()
 def evaluate(
     checkpoint: Path | str,
     data: Path | str | None = None,
@@ -119,6 +120,7 @@ def evaluate(
     return documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
 
 
+@as_started()
 def predict(
     checkpoint: Path | str,
     images: Path | str,

@@ -68,8 +68,17 @@ class Trainer:
             raise UsageError("torchrun: several processes train together by semiseg.engine.train, not by Trainer alone")
         recipe = anchored(recipe)
         self.recipe, self.on_event = recipe, on_event
-        runtime = recipe.runtime
         run = begun(recipe)
+        try:
+            self._open(run)
+        except BaseException:  # the next call of this process may go on with it
+            if run is not None:
+                run.close()
+            raise
+
+    def _open(self, run: Run | None) -> None:
+        """Everything up to the first step. run: the one that goes on."""
+        recipe, runtime, on_event = self.recipe, self.recipe.runtime, self.on_event
         self.folder = run.folder if run else Path(runtime.out or RUNS)
         if run is None and leads():
             Run.check(self.folder)

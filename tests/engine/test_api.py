@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import semiseg.engine
 from semiseg.engine import evaluate, load_network, load_recipe, predict, train
+from semiseg.engine.api import Stopped
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.errors import UsageError
@@ -83,3 +88,86 @@ def test_what_is_exported_is_what_is_there():
     ]
     with pytest.raises(AttributeError, match="no attribute 'tune'"):
         semiseg.engine.tune  # noqa: B018
+
+
+@pytest.fixture
+def around():
+    """Ways in which a program around may have set torch."""
+    return {
+        "float64": lambda: default_dtype(torch.float64),
+        "bfloat16": lambda: default_dtype(torch.bfloat16),
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "meta": lambda: torch.device("meta"),
+    }
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("setting", ["float64", "bfloat16", "autocast", "no_grad", "inference_mode", "meta"])
+def test_calls_do_not_hang_on_what_the_program_around_has_set(tiny, voc_root, around, setting):
+    root = voc_root()
+    plain = train(tiny("supervised", data=root, out=root / "plain"))
+    with around[setting]():
+        random = torch.get_rng_state()
+        result = train(tiny("supervised", data=root, out=root / "within"))
+        network = load_network(result.out).network
+        miou = evaluate(result.out, device="cpu", precision="fp32")["miou"]
+        assert torch.equal(torch.get_rng_state(), random)
+    expected = load_network(plain.out).network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+    assert miou == pytest.approx(load_network(plain.out).header.miou, abs=1e-6)
+
+
+def test_a_call_that_is_refused_leaves_the_run_to_the_next_one(tiny, voc_root):
+    root = voc_root()
+    recipe = tiny("supervised", data=root, out=root / "run")
+
+    def stop(event):
+        if event.kind == "log" and event.done == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(recipe, stop)
+    with pytest.raises(UsageError, match=r"lr was .* and is 7") as held:  # as a notebook holds what was raised
+        train(recipe.replace(lr=7.0, resume=True))
+    assert train(recipe.replace(resume=True)).out == root / "run"
+    assert held.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize(("name", "value"), [("dry_run", True), ("verify_resume", 4)])
+def test_what_trains_nothing_is_refused(tiny, voc_root, name, value):
+    root = voc_root()
+    with pytest.raises(UsageError, match=f"{name}: `semiseg train` does so"):
+        train(tiny("supervised", data=root, out=root / "run").replace(**{name: value}))
+    assert not (root / "run").exists()
+
+
+def test_settings_of_a_recipe_are_named_as_flags_are():
+    recipe = load_recipe(
+        "fixmatch_shapes", steps=7, eval_every=3, **{"method.threshold": 0.9, "sampling.shared_draws": 2}
+    )
+    assert (recipe.steps, recipe.runtime.eval_every, recipe.method.threshold) == (7, 3, 0.9)
+    assert recipe.sampling.shared_draws == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"stepz": 5}, "stepz: no setting of fixmatch_shapes; did you mean steps"),
+        ({"method.treshold": 0.9}, r"method\.treshold: no setting .* did you mean method\.threshold"),
+        ({"steps.more": 5}, r"steps\.more: no setting"),
+        ({"batch": "8"}, "batch"),
+        ({"steps": "5"}, "steps"),
+    ],
+)
+def test_wrong_settings_of_a_recipe_are_named(settings, says):
+    with pytest.raises(UsageError, match=says):
+        load_recipe("fixmatch_shapes", **settings)

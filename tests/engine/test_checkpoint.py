@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semiseg.engine.checkpoint import find, header_of, load_network, match_classes, save_network
+from semiseg.engine.checkpoint import find, header_of, initialise, load_network, match_classes, save_network
 from semiseg.engine.evaluation.scores import normalised
 from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
@@ -256,6 +256,20 @@ def test_classes_are_matched_by_name_and_by_number_where_names_are_made_up(saved
     trained, data = (tuple(re.findall(r"class \d|\w+", names)) for names in (trained, data))
     header = replace(load_network(saved[0]).header, classes=trained)
     assert match_classes(header, data, "here") == places
+
+
+@pytest.mark.parametrize(("shallow", "deep"), [("resnet18", "resnet34"), ("resnet50", "resnet101")])
+def test_weights_of_a_deeper_network_are_not_those_of_a_shallower_one(tiny, tmp_path, shallow, deep):
+    """Though all of the shallower one's have their names and shapes in it."""
+    path = tmp_path / "deep.safetensors"
+    networks = {name: build_network("cac", name, 3, head_width=16) for name in (shallow, deep)}
+    for name, network in networks.items():
+        header = header_of(tiny("cac", data=tmp_path, backbone=name), network, CLASSES, PALETTE)
+        save_network(path, network.state_dict(), header, tiny("cac", data=tmp_path, backbone=name))
+        other = networks[shallow if name == deep else deep]
+        with pytest.raises(UsageError, match=f"another network .* --backbone {name} "):
+            initialise(other, path, CLASSES)
+        initialise(network, path, CLASSES)
 
 
 def test_a_network_is_given_images_as_in_its_training(saved):
