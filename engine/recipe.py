@@ -319,7 +319,9 @@ class Recipe:
             own = {name: value for name, value in values.items() if name not in RUNTIME}
             return dataclasses.replace(typed(cls, own), runtime=typed(Runtime, runtime))
         except (TypeError, ValueError) as error:
-            raise UsageError(f"recipe: not one of this version of semiseg ({error}); train again") from error
+            raise UsageError(
+                f"recipe: not one of this version of semiseg ({error}); import the additions to it, or train again"
+            ) from error
 
 
 def _replaced(value: Any, path: str, new: Any) -> Any:
