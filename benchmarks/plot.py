@@ -67,13 +67,18 @@ def comparison(sets: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
             axes.text(max(*runs, fmean(runs), 0) + 0.2, place, f"{fmean(runs):+.1f}", va="center")
             axes.plot(runs, [place] * len(runs), "o", color=colour, markersize=4)
         axes.axvline(0, color=BASELINE, linewidth=1)
-        axes.set_yticks(range(len(groups)), [name.replace(" --", "\n--") for name in groups])
+        axes.set_yticks(range(len(groups)), list(map(broken, groups)))
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_xmargin(0.12)
         axes.spines[["top", "right"]].set_visible(False)
         axes.invert_yaxis()
     axes.set_xlabel("points of mIoU more; a dot is a draw of the labelled images")
     drawn(figure, path)
+
+
+def broken(name: str) -> str:
+    """With flags on a line of their own."""
+    return name.replace(" --", "\n--")
 
 
 def drawn(figure: Figure, path: Path) -> None:
