@@ -288,7 +288,7 @@ class Recipe:
             try:
                 recipe = _replaced(recipe, path, value)
             except (TypeError, AttributeError):
-                known = [*leaves(self.to_dict()), *self.to_dict()]
+                known = {**leaves(self.to_dict()), **self.to_dict()}
                 near = get_close_matches(path, known, 3)
                 which = f"; did you mean {' or '.join(near)}?" if near else ""
                 raise UsageError(f"{path}: no setting of {self.name}{which}") from None

@@ -161,7 +161,7 @@ def test_settings_of_a_recipe_are_named_as_flags_are():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"stepz": 5}, "stepz: no setting of fixmatch_shapes; did you mean steps"),
+        ({"stepz": 5}, r"stepz: no setting of fixmatch_shapes; did you mean steps\?$"),
         ({"method.treshold": 0.9}, r"method\.treshold: no setting .* did you mean method\.threshold"),
         ({"steps.more": 5}, r"steps\.more: no setting"),
         ({"batch": "8"}, "batch"),
