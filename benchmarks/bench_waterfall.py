@@ -104,9 +104,8 @@ def main(
     prepared = prepare_data(recipe)
     about = measurement.machine(where)
     about |= {"load": load, "network_threads": about["threads"]} | settings | {"images": len(prepared.split.labeled)}
-    tflop = (
-        forecast(recipe, len(prepared.dataset.classes), Precision("fp32", where)).flops / images_a_step(recipe) / 1e12
-    )
+    classes = len(prepared.dataset.classes)
+    tflop = forecast(recipe, classes, Precision("fp32", where)).flops / images_a_step(recipe) / 1e12
     known, rows = before(results, about), []
     for name, way in ways.items():
         line = known.get(name)

@@ -62,9 +62,8 @@ def read(path: Path) -> dict[str, Any]:
         if not found or not all(rounds and all(0 < rate < math.inf for rate in rounds) for rounds in found.values()):
             raise ValueError("a rate is missing, or not above 0")
         packages, settings = document["environment"]["packages"], document["settings"]
-        return {"rates": found, "environment": dict(document["environment"]), "packages": dict(packages)} | {
-            "settings": dict(settings)
-        }
+        told = {"environment": document["environment"], "packages": packages, "settings": settings}
+        return {"rates": found, **{name: dict(values) for name, values in told.items()}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not what a benchmark printed with --json ({error}): make it anew") from None
 

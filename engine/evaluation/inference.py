@@ -137,7 +137,8 @@ def predict(
     """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
     (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least
     sure image first. Of several, a file that cannot be read does not stop the others. Pictures are found as for
-    training; masks among them, and what was predicted into `out` before, are passed over.
+    training; masks among them, and what was predicted into `out` before, are passed over. Masks of an earlier
+    prediction that this one does not replace stay, and a note says so.
 
     checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
     `max_megapixels` of `find_dataset` where they are not to be as in training.
