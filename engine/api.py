@@ -55,7 +55,7 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
         trainer = Trainer(recipe, on_event if leads() else silent)
         result = trainer.train()
     if leads():
-        write_samples(trainer.run, trainer.data.val, trainer.device)
+        write_samples(trainer.run, trainer.data.manifest, trainer.device, on_event)
         write_report(result.out)
         trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
     return result

@@ -298,7 +298,7 @@ def made_up(count: int) -> tuple[str, ...]:
 
 def find(path: Path | str) -> Path:
     """The checkpoint that a path means: a file, or a run's best. Raises UsageError where there is none."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_file():
         return path
     for name in ("best", "last"):

@@ -22,7 +22,7 @@ WIDEST = 1000
 def _open(*, stderr: bool) -> Console:
     # Into a file or a pipe, tables are as wide as they are.
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else 160)
+    return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=True, width=None if terminal else 160)
 
 
 _console = _open(stderr=False)

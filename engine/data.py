@@ -44,6 +44,11 @@ class Data:
     def unlabeled(self) -> list[Record]:
         return [self.manifest.records[id] for id in self.split.unlabeled]
 
+    @property
+    def trained_on(self) -> list[Record]:
+        """The labelled records and behind them the unlabelled ones, whose masks no step reads and nobody keeps."""
+        return [*self.labeled, *(replace(record, mask=None, mask_mark=None) for record in self.unlabeled)]
+
     def class_pct(self) -> dict[str, float]:
         """Of the labelled images, each class's share of the pixels that count, in per cent."""
         counts = self.manifest.counts(self.split.labeled)

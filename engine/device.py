@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import torch
 
 from ..pipelines.errors import UsageError
@@ -45,8 +46,10 @@ class Precision:
 @contextmanager
 def as_started() -> Iterator[None]:
     """Torch as a new process has it, whatever the program around has set: float32 by default, on the CPU, no autocast,
-    gradients on. Afterwards all is as it was, the generator of random numbers on the CPU, too."""
-    dtype = torch.get_default_dtype()
+    gradients on. Afterwards all is as it was, also the CPU's generator of random numbers, whether a GPU may use TF32,
+    and OpenCV's threads."""
+    dtype, threads = torch.get_default_dtype(), cv2.getNumThreads()
+    products, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     with ExitStack() as changed:
         changed.enter_context(torch.random.fork_rng(devices=[]))
         changed.enter_context(torch.inference_mode(False))
@@ -61,6 +64,9 @@ def as_started() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+            torch.set_float32_matmul_precision(products)
+            torch.backends.cudnn.allow_tf32 = cudnn
+            cv2.setNumThreads(threads)
 
 
 @contextmanager

@@ -198,7 +198,8 @@ class Recipe:
         for weight in self.method_class.terms.values():
             yield from self.method.bounded(weight, 0)
         yield from self.network_faults()
-        if self.fidelity == "published" and all(self.get(path) != value for path, value in self.switches().items()):
+        switches = self.switches()
+        if switches and self.fidelity == "published" and all(self.get(path) != v for path, v in switches.items()):
             yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"
         if LAYOUTS[self.layout].needs_root and self.runtime.data is None and not self.runtime.dry_run:
             yield f"--data: the recipe {self.name} needs the root of the data set: pass --data FOLDER"
@@ -326,7 +327,7 @@ class Recipe:
 
 def _replaced(value: Any, path: str, new: Any) -> Any:
     name, _, rest = path.partition(".")
-    if isinstance(value, Recipe) and name in RUNTIME:
+    if isinstance(value, Recipe) and name in RUNTIME and not rest:
         return value.replace(**{name: new})
     return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, new) if rest else new})
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..pipelines.datasets.manifest import Record
-from ..pipelines.decode import COLOUR, LABEL, read
+from ..pipelines.datasets.manifest import Manifest, seen
 from ..pipelines.errors import UsageError
 from .checkpoint import Header, load_network
 from .device import Precision
 from .disk import whole, writing
-from .evaluation.inference import segment
+from .evaluation.inference import segmented
 from .evaluation.scores import percent
+from .events import Event, Listener, silent
 from .hyperparameters import shown, summary
 from .page import STYLE, embedded, figure_of, label_of, legend, svg
 from .pictures import coloured
@@ -41,22 +41,26 @@ PSEUDO_LABELS = {
 """The log's keys, and what a curve is called."""
 
 
-def write_samples(run: Run, records: Sequence[Record], device: torch.device) -> None:
-    """samples/<id>.png: image, truth and the best checkpoint's prediction side by side, for a few images."""
+def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: Listener = silent) -> None:
+    """samples/<id>.png: image, truth and the best checkpoint's prediction side by side, for a few validation images.
+    One that is too large for the memory, or has changed, is left out, and a note says so."""
     checkpoint = load_network(run.folder)
     checkpoint.network.to(device, memory_format=torch.channels_last)
     folder = run.folder / "samples"
     folder.mkdir(exist_ok=True)
-    chosen = np.unique(np.linspace(0, len(records) - 1, SAMPLES).round().astype(int))
-    for number in chosen:
-        record = records[number]
-        size = record.height, record.width
-        image, truth = read(record.image, COLOUR, size), read(record.mask, LABEL, size)
-        predicted, _ = segment(checkpoint.network, image, checkpoint.header.evaluation, Precision("fp32", device))
+    val, protocol, precision = manifest.dataset.val, checkpoint.header.evaluation, Precision("fp32", device)
+    for number in np.unique(np.linspace(0, len(val) - 1, SAMPLES).round().astype(int)):
+        sample = val[number]
+        try:
+            image, truth = seen(manifest, sample.id)
+            predicted, _ = segmented(sample.image, checkpoint, image, protocol, precision)
+        except UsageError as error:
+            on_event(Event("note", f"report: without the picture of {error}"))
+            continue
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
         gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])
-        path = folder / f"{record.id}.png"  # ids of images in nested folders have slashes
+        path = folder / f"{sample.id}.png"  # ids of images in nested folders have slashes
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
             Image.fromarray(picture).save(path, "PNG")

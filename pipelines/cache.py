@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -25,13 +24,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write beside the target and rename, so that no reader and no other process ever sees half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{threading.get_ident()}-")
+        partial = path.with_name(f".{uuid.uuid4().hex}")  # not tempfile's, which nobody else could read
         try:
-            with open(handle, "wb") as file:
+            with partial.open("xb") as file:
                 write(file)
             os.replace(partial, path)
         except BaseException:
-            os.unlink(partial)
+            partial.unlink(missing_ok=True)
             raise
     except OSError as error:
         reason = error.strerror or error

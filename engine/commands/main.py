@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -50,7 +51,7 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
     Exits with 2 where a user can mend something, with 1 where a network cannot be exported, with 75 where a signal
     ended a run that is to be started again with --resume, and with 130 after Ctrl-C.
     """
-    arguments = sys.argv[1:]
+    arguments = [at_home(argument) for argument in sys.argv[1:]]
     console.use(stderr="--json" in arguments)
     try:
         if recipe is not None:
@@ -109,6 +110,12 @@ def checkpoint_first(arguments: list[str]) -> list[str]:
             end = index + (1 if given else 2)
             return [*([value] if given else arguments[index + 1 : end]), *arguments[:index], *arguments[end:]]
     return arguments
+
+
+def at_home(argument: str) -> str:
+    """An argument `--flag=~/path` as shells leave it, with the user's home for the tilde."""
+    flag, given, value = argument.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if given and flag.startswith("--") else argument
 
 
 def with_flags(message: str) -> str:

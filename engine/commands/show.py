@@ -69,7 +69,7 @@ def show(
 def find_samples(dataset: Dataset, ids: tuple[str, ...]) -> list[Sample]:
     """The samples that are meant, as lists name them. Raises UsageError for one that is not there, naming near ones."""
     known = {sample.id: sample for sample in dataset.samples}
-    names = Names(known)
+    names = Names.of(dataset.samples, dataset.root if dataset.lists_name_files else None)
     found = []
     for id in ids:
         match = names.match(id)

@@ -13,6 +13,7 @@ from ...pipelines.datasets.registry import identify as identify_ids
 from ...pipelines.datasets.splits import check_lists, resolve_split
 from ...pipelines.errors import UsageError
 from .. import console
+from ..disk import whole
 from ..run import create_folder
 from .options import Flat, Positional, Source, called, emit
 
@@ -57,7 +58,8 @@ def draw(
     create_folder(out)
     written = {path: ids for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True) if ids}
     for path, ids in written.items():
-        path.write_text("".join(f"{name}\n" for name in ids))
+        with whole(path) as draft:
+            draft.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
     console.say(
         f"{split.name} [{split.checksum}]: {', '.join(f'{len(ids)} in {path}' for path, ids in written.items())}"
     )

@@ -164,7 +164,7 @@ def predict(
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
             image = read(source, COLOUR, reading=reading)
-            mask, sure = _segmented(source, loaded, image, chosen, computing)
+            mask, sure = segmented(source, loaded, image, chosen, computing)
         except UsageError as error:
             failed[source] = str(error)
             for kind in PREDICTED:  # one of another picture that was called so
@@ -200,7 +200,7 @@ def _said(files: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (files or {}).items() if value is not None}
 
 
-def _segmented(
+def segmented(
     source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `segment`. Raises UsageError where the image is too large for the memory that is free."""

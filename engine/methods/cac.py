@@ -15,11 +15,11 @@ from ...pipelines.batch import Batch, Pair
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
+from ..models.network import PROJECTION
 from .method import Method, MethodConfig, PseudoLabels, Setting
 from .programs import PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
-CHANNELS = 128  # of the projected features
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,6 +64,7 @@ class Cac(Method):
     def __init__(self, config: CacConfig, setting: Setting):
         super().__init__(config, setting)
         self.network = setting.network(projector=True)
+        self.pool = round(STRIDE / self.network.stride)
         self.bank = NegativeBank(config.bank_steps, 2 * setting.unlabeled_batch * (setting.crop // STRIDE) ** 2)
 
     @staticmethod
@@ -149,9 +150,9 @@ class Cac(Method):
         )
 
     def describe(self, view: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A view (B, 3, S, S) and its features (B, F, S/4, S/4) -> unit features (N, 128), pseudo-labels (N,) and
-        confidences (N,), N = B (S / 8)^2."""
-        pooled = F.avg_pool2d(features, 2)
+        """A view (B, 3, S, S) and its features (B, F, h, w), of a stride that divides 8 -> unit features (N, 128),
+        pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
+        pooled = F.avg_pool2d(features, self.pool)
         feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
         with torch.no_grad():
             confidence, label = _rows(self.label_logits(view, pooled)).softmax(1).max(1)
@@ -164,13 +165,13 @@ class Cac(Method):
     def judge(self, view: Tensor) -> Tensor:
         """Logits (B, C, S / 8, S / 8) of the network in evaluation mode, whose running statistics stay as they are."""
         with evaluating(self.network):
-            return self.network.classify(F.avg_pool2d(self.network.features(view), 2))
+            return self.network.classify(F.avg_pool2d(self.network.features(view), self.pool))
 
     def pseudo_labels(self, batch: Batch[Pair]) -> PseudoLabels:
         """The confident positions, which others follow; positions are enlarged to pixels."""
         windows = {"window 1": batch.unlabeled.image1, "window 2": batch.unlabeled.image2}
         _, *of_views = self.network.features_of_each(batch.labeled.image, *windows.values())
-        pooled = zip(windows.values(), (F.avg_pool2d(features, 2) for features in of_views), strict=True)
+        pooled = zip(windows.values(), (F.avg_pool2d(features, self.pool) for features in of_views), strict=True)
         logits = torch.cat([self.label_logits(*one) for one in pooled])
         label, confidence = pseudo_label(logits, (self.crop, self.crop))
         return PseudoLabels(windows, label, kept=confidence > self.config.threshold)
@@ -184,7 +185,7 @@ class NegativeBank(nn.Module):
 
     def __init__(self, steps: int, rows: int):
         super().__init__()
-        self.register_buffer("features", torch.zeros(steps, rows, CHANNELS))
+        self.register_buffer("features", torch.zeros(steps, rows, PROJECTION))
         self.register_buffer("labels", torch.full((steps, rows), -1))
         self.register_buffer("position", torch.zeros(1, dtype=torch.long))
 

@@ -80,7 +80,7 @@ def threads_of(recipe: Recipe) -> int:
 
 def planner_of(recipe: Recipe, data: Data) -> Planner:
     """From a step to this process's plan, over the labelled images and, behind them, the unlabelled ones."""
-    records = [*data.labeled, *data.unlabeled]
+    records = data.trained_on
     labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
     return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world())
 
@@ -112,7 +112,7 @@ def open_method(
 
 def is_small(data: Data) -> bool:
     """Whether `--backend auto` keeps the images decoded."""
-    return small([*data.labeled, *data.unlabeled], data.manifest.folder)
+    return small(data.trained_on, data.manifest.folder)
 
 
 def open_loader(
@@ -120,7 +120,7 @@ def open_loader(
 ) -> Loader:
     """This process's batches of the steps from `first` to the recipe's last, made from when the first one is asked for;
     says so where the data set has to be packed for it."""
-    records, encoder, runtime = [*data.labeled, *data.unlabeled], recipe.encoder, recipe.runtime
+    records, encoder, runtime = data.trained_on, recipe.encoder, recipe.runtime
     backend = open_backend(
         runtime.backend,
         records,

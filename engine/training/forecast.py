@@ -59,6 +59,24 @@ def _flops_of_gradients(upstream: Tensor, x: Tensor, weight: Tensor, *form: Any)
     return 2 * positions * (weight.numel() // len(weight)) * sum(asked[:2])
 
 
+def _normalised(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *form: Any) -> tuple:
+    """Of a batch normalisation: maps, and the mean and deviation of each channel that the backward pass needs."""
+    channels = x.shape[1] if training else 0
+    return torch.empty_like(x), *(x.new_empty(channels, dtype=torch.float32) for _ in range(2))
+
+
+def _gradients_of_normalised(upstream: Tensor, x: Tensor, weight: Tensor, *form: Any) -> tuple:
+    """Of the input, weight and bias of a batch normalisation."""
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+SHAPES = {
+    torch.ops.aten.native_batch_norm.default: _normalised,
+    torch.ops.aten.native_batch_norm_backward.default: _gradients_of_normalised,
+}
+"""What comes of operations that torch would take apart to know: most of a first forecast's time is theirs."""
+
+
 class Costs(TorchDispatchMode):
     """Counts the bytes of the tensors that are alive, now and at the most, and FLOPs by torch's formulas, but for
     gradients of convolutions in groups, for which that is the one without groups. torch's FlopCounterMode tries to
@@ -71,7 +89,7 @@ class Costs(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        result = function(*args, **kwargs)
+        result = SHAPES.get(function, function)(*args, **kwargs)
         if function is torch.ops.aten.convolution_backward.default:
             self.flops += _flops_of_gradients(*args)
         elif count := flop_registry.get(function.overloadpacket):

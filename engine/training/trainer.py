@@ -67,6 +67,8 @@ class Trainer:
         if launched() > 1 and not several():
             raise UsageError("torchrun: several processes train together by semiseg.engine.train, not by Trainer alone")
         recipe = anchored(recipe)
+        if recipe.runtime.out:
+            recipe = recipe.replace(out=Path(recipe.runtime.out).expanduser())
         self.recipe, self.on_event = recipe, on_event
         run = begun(recipe)
         try:
@@ -130,7 +132,7 @@ class Trainer:
         if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
             return recipe, []
         classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
-        kept = bytes_on(self.device, recipe.runtime.backend, [*self.data.labeled, *self.data.unlabeled])
+        kept = bytes_on(self.device, recipe.runtime.backend, self.data.trained_on)
         if room is not None:
             room -= kept
         # Of this process's share; to normalise a batch, one process needs two images.

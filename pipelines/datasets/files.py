@@ -142,12 +142,24 @@ class Pictures:
 
 
 def holds_pictures(folder: Path) -> bool:
-    """Whether a picture is called so at any depth of a folder; it ends with the first."""
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name.casefold() not in LEFT_BEHIND]
-        if any(_suffix(name) in IMAGE_SUFFIXES and not name.startswith(".") for name in names):
-            return True
-    return False
+    """Whether a picture is called so at any depth of a folder, links to folders included; it ends with the first."""
+    return any(_suffix(name) in IMAGE_SUFFIXES for _, names in walked(folder) for name in names)
+
+
+def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The folders at any depth of one, links to folders included, and the sorted names of the files in each; nothing
+    that is hidden, and what systems leave behind. A folder that several links lead to comes once."""
+    entered = {_identity(folder)}
+    for home, folders, names in os.walk(folder, followlinks=True):
+        inside = []
+        for name in sorted(folders):
+            if not name.startswith(".") and name.casefold() not in LEFT_BEHIND:
+                identity = _identity(os.path.join(home, name))
+                if identity not in entered:
+                    entered.add(identity)
+                    inside.append(name)
+        folders[:] = inside
+        yield home, sorted(name for name in names if not name.startswith("."))
 
 
 def where_pictures_lie(root: Path, *passed_over: Path | None) -> str:

@@ -12,7 +12,7 @@ import fcntl
 import math
 import os
 import shutil
-import tempfile
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -289,9 +289,9 @@ def _packed(
 
 
 def _new_file(home: Path) -> Path:
-    handle, name = tempfile.mkstemp(dir=home, prefix=PIXELS)
-    os.close(handle)
-    return Path(name)
+    path = home / f"{PIXELS}{uuid.uuid4().hex}"  # not tempfile's, which nobody else could read
+    path.touch(exist_ok=False)
+    return path
 
 
 def _is_alive(key: str, entry: Entry) -> bool:

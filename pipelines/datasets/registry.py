@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..documents import opened
 from ..errors import UsageError
+from .files import walked
 from .lists import plain_ids
 
 POOLS = {"voc": 10_582, "cityscapes": 2_975}
@@ -246,9 +247,8 @@ def find_lists(split: PublishedSplit, folder: Path | None) -> tuple[Path, Path |
 
 
 def _text_files(folder: Path) -> Iterator[Path]:
-    for home, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(home, name) for name in sorted(names) if name.lower().endswith(".txt"))
+    for home, names in walked(folder):
+        yield from (Path(home, name) for name in names if name.lower().endswith(".txt"))
 
 
 def _lists(files: Iterable[Path], least: int, most: int) -> Iterator[tuple[Path, tuple[str, ...]]]:

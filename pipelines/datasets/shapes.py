@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..cache import cache_root
+from ..errors import UsageError
 from . import voc
 from .dataset import IGNORE, Dataset, Layout
 from .files import voc_colours
@@ -32,9 +33,12 @@ SUPERSAMPLING = 2  # outlines are drawn larger and averaged down, so that their 
 
 
 def find(root: Path | None = None) -> Dataset:
-    """The data set in `root` (default: the cache), drawn there first if it is not complete."""
-    root = root or cache_root() / f"shapes-{VERSION}"
-    if not (root / "classes.txt").exists():
+    """The data set in `root` (default: the cache), drawn there first if nothing is there. Raises UsageError where
+    something else is."""
+    root = root.expanduser().absolute() if root else cache_root() / f"shapes-{VERSION}"
+    if not _is_drawn(root):
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UsageError(f"{root} is not the data set shapes: pass an empty folder, or leave out --data")
         write(root)
     return replace(voc.find(root), layout="shapes")
 
@@ -42,10 +46,16 @@ def find(root: Path | None = None) -> Dataset:
 LAYOUT = Layout(find=find, classes=CLASSES, palette=voc_colours(len(CLASSES)), needs_root=False)
 
 
+def _is_drawn(root: Path) -> bool:
+    classes = root / "classes.txt"
+    return classes.is_file() and classes.read_text().split() == list(CLASSES)
+
+
 def write(root: Path) -> None:
-    """Draws the whole set into `root`, which appears complete or not at all."""
+    """Draws the whole set into `root`, which appears complete or not at all, and is nothing or an empty folder before.
+    Where another process draws it at the same time, the first one's set stays."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=root.name, dir=root.parent))
+    draft = root.with_name(f"{root.name}-{uuid.uuid4().hex}")
     try:
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (draft / name).mkdir(parents=True)
@@ -58,9 +68,11 @@ def write(root: Path) -> None:
         (lists / "train.txt").write_text("\n".join(ids[:TRAIN]) + "\n")
         (lists / "val.txt").write_text("\n".join(ids[TRAIN:]) + "\n")
         (draft / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-        if root.exists():
-            shutil.rmtree(root)
-        os.replace(draft, root)
+        try:
+            os.replace(draft, root)
+        except OSError:  # a folder that is not empty
+            if not _is_drawn(root):
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

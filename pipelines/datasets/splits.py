@@ -110,6 +110,8 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
     pool = {sample.id: sample for sample in dataset.train}
     masked = [id for id, sample in pool.items() if sample.mask]
     if spec == "all":
+        if not masked:
+            raise UsageError(f"the split all: none of the {len(pool)} images of the pool has a mask; add masks")
         return _split("all", masked, pool)
     if spec.startswith("draw:"):
         share, seed = _parse_draw(spec)

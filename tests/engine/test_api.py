@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,8 +14,10 @@ from PIL import Image
 import semiseg.engine
 from semiseg.engine import evaluate, load_network, load_recipe, predict, train
 from semiseg.engine.api import Stopped
+from semiseg.engine.device import as_started
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
+from semiseg.pipelines.datasets.manifest import seen
 from semiseg.pipelines.errors import UsageError
 
 SMALL = {"backbone": "resnet18", "head_width": 16, "weights": "none", "crop": 32, "batch": 2, "steps": 2, "threads": 1}
@@ -171,3 +174,46 @@ def test_settings_of_a_recipe_are_named_as_flags_are():
 def test_wrong_settings_of_a_recipe_are_named(settings, says):
     with pytest.raises(UsageError, match=says):
         load_recipe("fixmatch_shapes", **settings)
+
+
+def test_what_a_call_sets_for_the_process_is_put_back(monkeypatch):
+    cv2.setNumThreads(3)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with as_started():
+            cv2.setNumThreads(1)
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
+        now = cv2.getNumThreads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
+    assert now == (3, "medium", False)
+
+
+def test_a_run_ends_where_a_picture_of_its_report_cannot_be_made(tiny, voc_root, monkeypatch):
+    root, told = voc_root(val=3), []
+    first = root / "SegmentationClass/2007_000007.png"
+
+    def then(event):
+        told.append(event.text)
+        if event.kind == "log" and event.done == 3:
+            monkeypatch.setattr(semiseg.engine.report, "seen", changed)
+
+    def changed(manifest, id):
+        if id == first.stem:
+            raise UsageError(f"{first} changed since it was prepared")
+        return seen(manifest, id)
+
+    result = train(tiny("supervised", data=root), then)
+    assert (result.out / "result.json").exists()
+    assert sorted(path.name for path in (result.out / "samples").iterdir()) == ["2007_000008.png", "2007_000009.png"]
+    assert f"report: without the picture of {first} changed since it was prepared" in told
+
+
+def test_a_tilde_is_the_users_home(tiny, voc_root, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    result = train(tiny("supervised", data=voc_root(), out="~/runs/one"))
+    assert result.out == tmp_path / "home/runs/one"
+    assert load_network("~/runs/one").header.step == 3

@@ -14,3 +14,9 @@ def test_a_table_wider_than_the_terminal_is_not_cut(capsys, monkeypatch):
     assert lines[0] == "a title"
     assert lines[1].split() == ["first", "[second]"]
     assert lines[2].split() == cells
+
+
+def test_paths_with_colons_are_no_emoji(capsys):
+    console.use(stderr=False)
+    console.say("runs/a:car:b")
+    assert capsys.readouterr().out == "runs/a:car:b\n"

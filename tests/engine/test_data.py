@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import anchored, portable, prepare_data
 from semiseg.engine.recipe import Files, Recipe
+from semiseg.engine.training.build import open_loader
+from semiseg.pipelines.datasets.pack import packed_bytes
 from semiseg.pipelines.views import Augmentation
 
 
@@ -41,3 +44,22 @@ def test_a_crop_that_most_labelled_images_are_smaller_than_is_told(folder_root, 
     prepare_data(recipe.replace(labeled=Augmentation(scale=scale)), notes.append)
     warning = "warning: --crop: most labelled images are smaller than windows of 96, which are padded; use --crop "
     assert [note.text for note in notes if "--crop" in note.text] == [f"{warning}{fits}" for fits in said]
+
+
+def test_the_masks_of_unlabelled_images_are_not_trained_on(voc_root):
+    """Every image of the pool has a mask; those of the unlabelled ones may go after the data was prepared."""
+    root = voc_root(train=6)
+    recipe = load_recipe("fixmatch_voc").replace(data=root, split="draw:2@0", backend="resident", crop=32, batch=2)
+    data = prepare_data(recipe)
+    labeled, unlabeled = data.trained_on[:2], data.trained_on[2:]
+    assert [record.id for record in data.trained_on] == [*data.split.labeled, *data.split.unlabeled]
+    assert all(record.mask and record.mask_mark for record in labeled)
+    assert all(record.mask is None and record.mask_mark is None for record in unlabeled)
+    assert len(unlabeled) == 4
+    for id in data.split.unlabeled:
+        (root / f"SegmentationClass/{id}.png").unlink()
+    batches = iter(open_loader(recipe, data, torch.device("cpu")))
+    assert next(batches).labeled.target.shape == (2, 32, 32)
+    pixels = sum(record.height * record.width for record in data.trained_on)
+    masks = sum(record.height * record.width for record in labeled)
+    assert packed_bytes(data.trained_on) == 3 * pixels + masks

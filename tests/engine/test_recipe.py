@@ -238,6 +238,17 @@ def test_a_runtime_and_a_value_of_it_are_replaced_together(tmp_path):
     assert recipe.runtime == Runtime(device="cpu", log_every=3, data=tmp_path)
 
 
+@pytest.mark.parametrize("path", ["out.typo", "steps.typo", "method.typo", "typo"])
+def test_a_path_to_nothing_is_no_setting(path):
+    with pytest.raises(UsageError, match=f"^{path}: no setting of cac_voc"):
+        load_recipe("cac_voc", **{path: 1})
+
+
+def test_a_method_without_a_published_program_is_as_published_as_it_gets(tmp_path):
+    recipe = load_recipe("supervised_folder").replace(data=tmp_path, fidelity="published")
+    assert (recipe.switches() == {}) == (not any("fidelity" in fault for fault in recipe.faults()))
+
+
 def test_what_a_resume_may_change_decides_nothing(tmp_path):
     recipe = load_recipe("cac_voc")
     moved = recipe.replace(data=tmp_path, out=tmp_path, device="cuda", precision="bf16", weights="none", log_every=1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from semiseg.pipelines.cache import cache_root
+from semiseg.pipelines.cache import cache_root, write_atomically
 from semiseg.pipelines.errors import UsageError
 
 
@@ -30,3 +32,24 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", nowhere)
     with pytest.raises(UsageError, match="set SEMISEG_CACHE"):
         cache_root()
+
+
+def test_others_may_read_what_is_written_as_the_user_has_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "one", lambda file: file.write(b"whole"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "one").write_bytes(b"before")
+    with pytest.raises(UsageError, match=r"cannot write to the cache .*No space left.*set SEMISEG_CACHE elsewhere"):
+        write_atomically(tmp_path / "one", fail)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]

@@ -157,6 +157,16 @@ def test_what_is_wrong_with_a_command_line_is_one_line(refused, monkeypatch, arg
     assert says in refused(*arguments)
 
 
+def test_a_tilde_behind_an_equals_sign_is_the_users_home(semiseg, folder_root, monkeypatch, tmp_path):
+    """Shells leave it as it is."""
+    root = folder_root()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = semiseg("show", "--layout=folder", "--data=~/own", "a000", "--out=~/sheet.png")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "sheet.png").exists()
+    assert root == tmp_path / "own"
+
+
 def test_missing_root(refused, tmp_path, train, small):
     assert "nowhere" in refused(*train(tmp_path / "nowhere"))
     assert "--data" in refused("train", "cac_voc", *small)

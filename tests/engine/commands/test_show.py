@@ -57,6 +57,17 @@ def test_pictures_of_several_images_and_what_is_said_of_them(semiseg, folder_roo
     assert sheet.shape[0] > 2 * 5 * 40
 
 
+def test_the_way_to_an_image_is_that_of_lists(semiseg, folder_root):
+    """`images/x` means x of the images' folder, whatever masks and other folders are called."""
+    root = folder_root()
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        (root / folder / "b").mkdir()
+        (root / folder / f"a001.{suffix}").rename(root / folder / "b" / f"a000.{suffix}")
+    code, text, _ = semiseg("show", *ROW, root, "images/a000", "images/b/a000.jpg", "--json")
+    assert code == 0
+    assert [image["id"] for image in json.loads(text)["images"]] == ["a000", "b/a000"]
+
+
 def test_names_an_image_that_is_not_there(refused, folder_root):
     line = refused(*ROW, folder_root(), "a001", "b001")
     assert "has no image 'b001': the nearest of 12 are a001" in line

@@ -7,13 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from few import Few
 from semiseg.engine.methods import METHODS, method_of
 from semiseg.engine.methods.cac import Cac, NegativeBank, overlap_positions
 from semiseg.engine.methods.consistency import Consistency
 from semiseg.engine.methods.supervised import Supervised, SupervisedConfig
+from semiseg.engine.models import ENCODERS
+from semiseg.engine.models.encoders.resnet import BasicBlock
 from semiseg.engine.training.build import build_method
 from semiseg.kernels import reference
 from semiseg.pipelines.batch import Pair
@@ -235,6 +239,28 @@ def test_cac_contrast_is_positive_and_moves_the_projector_but_not_the_classifier
     losses["contrastive"].backward()
     assert all(p.grad.abs().sum() > 0 for p in method.network.projector.parameters() if p.ndim > 1)
     assert all(p.grad is None for p in method.network.classifier.parameters())
+
+
+@pytest.mark.parametrize("stride", [2, 8])
+def test_cac_contrasts_positions_of_eight_pixels_whatever_the_encoders_stride(tiny, random_batch, monkeypatch, stride):
+    class Other(Few):
+        def __init__(self):
+            super().__init__()
+            self.stem[0] = nn.Conv2d(3, 8, stride, stride, bias=False)
+            self.blocks[1] = BasicBlock(8, 16, stride=16 // stride)
+
+    recipe = tiny("cac")
+    monkeypatch.setitem(ENCODERS, "few", dataclasses.replace(ENCODERS["few"], build=Other, strides=(stride, 16)))
+    assert not list(recipe.replace(data="somewhere").faults())
+    method = made(tiny, "cac")
+    method.config.threshold = 0.0
+    batch = random_batch("pair")
+    view = batch.unlabeled.image1
+    features = method.network.features(view)
+    assert features.shape[-1] == 32 // stride
+    unit, label, confidence = method.describe(view, features)
+    assert len(unit) == len(label) == len(confidence) == len(view) * 4 * 4
+    assert method.losses(batch, 0.5)["contrastive"] > 0
 
 
 def test_overlap_positions_show_the_same_place_in_both_views():

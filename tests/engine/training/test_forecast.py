@@ -18,7 +18,7 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import Costs, example, fitted, forecast
+from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, forecast
 from semiseg.engine.training.step import Step
 from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
@@ -202,3 +202,17 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
     large = tiny("supervised", evaluation=Evaluation(), memory_budget=0.5)
     with pytest.raises(UsageError, match=r"pass --evaluation\.protocol slide"):
         fitted(large, 3, FP32, (4096, 4096), None)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("maps", "channels"), [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)])
+def test_what_comes_of_a_normalisation_is_what_torch_makes_of_it(maps, channels, training):
+    x = torch.randn(2, 3, 5, 7, dtype=maps)
+    weight, bias, mean, variance = (torch.rand(3, dtype=channels) for _ in range(4))
+    forward = torch.ops.aten.native_batch_norm.default
+    arguments = x, weight, bias, mean, variance, training, 0.1, 1e-5
+    backward = torch.ops.aten.native_batch_norm_backward.default
+    upstream = x, x, weight, mean, variance, mean, variance, training, 1e-5, [True, True, True]
+    for function, given in ((forward, arguments), (backward, upstream)):
+        said, made = SHAPES[function](*given), function(*given)
+        assert [(one.shape, one.dtype) for one in said] == [(one.shape, one.dtype) for one in made]

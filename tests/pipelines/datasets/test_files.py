@@ -7,9 +7,11 @@ import pytest
 
 from semiseg.pipelines.datasets.files import (
     find_pictures,
+    holds_pictures,
     part_of,
     read_lines,
     voc_colours,
+    walked,
 )
 from semiseg.pipelines.errors import UsageError
 
@@ -175,3 +177,16 @@ def test_lines_end_in_any_way(tmp_path):
 )
 def test_the_part_of_a_data_set_by_a_name(name, part):
     assert part_of(name) == part
+
+
+def test_folders_are_walked_once_through_any_links(tmp_path):
+    """Two links to a folder above would otherwise be walked again and again, doubling at each level."""
+    (tmp_path / "set/b").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/one.png").touch()
+    for name, target in (("a", "../elsewhere"), ("again", "../elsewhere"), ("up", ".."), ("self", "."), ("gone", "no")):
+        (tmp_path / "set" / name).symlink_to(target)
+    found = [(os.path.relpath(home, tmp_path / "set"), names) for home, names in walked(tmp_path / "set")]
+    assert found == [(".", ["gone"]), ("a", ["one.png"]), ("b", []), ("up", [])]
+    assert holds_pictures(tmp_path / "set")
+    assert not holds_pictures(tmp_path / "set/b")

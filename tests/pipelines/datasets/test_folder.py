@@ -276,3 +276,18 @@ def test_two_lists_of_one_part_are_refused_unless_one_is_called_as_usual(folder_
         find_dataset("folder", root)
     write(root / "val.txt", IDS[2])
     assert ids(find_dataset("folder", root).val) == [IDS[2]]
+
+
+def test_the_masks_of_linked_folders_are_the_masks(folder_root):
+    """`masks/` is looked for before `labels/`, also where it holds nothing but links to the pictures."""
+    root = folder_root()
+    (root / "masks").rename(root.parent / "elsewhere")
+    (root / "masks").mkdir()
+    (root / "masks/a").symlink_to(root.parent / "elsewhere")
+    (root / "images").rename(root.parent / "pictures")
+    (root / "images").mkdir()
+    (root / "images/a").symlink_to(root.parent / "pictures")
+    shutil.copytree(root.parent / "elsewhere", root / "labels/a")
+    (root / "val.txt").unlink()
+    dataset = find_dataset("folder", root)
+    assert {sample.mask.parent for sample in dataset.samples if sample.mask} == {root / "masks/a"}

@@ -175,3 +175,12 @@ def expanded(text: str) -> list[str]:
     if braces := re.search(r"\{([^}]*)\}", text):
         return [name for word in braces[1].split(",") for name in expanded(text.replace(braces[0], word, 1))]
     return [text]
+
+
+def test_lists_in_linked_folders_are_found(publish, tmp_path):
+    split = publish("voc-test-1/4", IDS[:3])
+    write(tmp_path / "disk/some/labeled.txt", IDS[:3])
+    write(tmp_path / "lists/unlabeled.txt", IDS[3:])
+    (tmp_path / "lists/linked").symlink_to(tmp_path / "disk")
+    mine = tmp_path / "lists/linked/some/labeled.txt"
+    assert find_lists(split, tmp_path / "lists") == (mine, tmp_path / "lists/unlabeled.txt")

@@ -9,6 +9,7 @@ from PIL import Image
 from semiseg.pipelines.datasets import shapes
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import prepare
+from semiseg.pipelines.errors import UsageError
 
 
 @pytest.fixture
@@ -42,6 +43,38 @@ def test_an_interrupted_drawing_leaves_nothing(own_cache, small, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         shapes.find()
     assert not list(own_cache.iterdir())
+
+
+@pytest.mark.parametrize("kept", ["thesis.txt", "classes.txt", "JPEGImages/000000.jpg"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, small, kept):
+    (tmp_path / kept).parent.mkdir(exist_ok=True)
+    (tmp_path / kept).write_text("mine")
+    with pytest.raises(UsageError, match="is not the data set shapes: pass an empty folder, or leave out --data"):
+        find_dataset("shapes", tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / kept]
+    assert (tmp_path / kept).read_text() == "mine"
+
+
+def test_it_is_drawn_into_an_empty_folder_and_at_home(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    assert find_dataset("shapes", "~/here").root == tmp_path / "here"
+    assert len(find_dataset("shapes", tmp_path / "here").train) == 12
+
+
+def test_of_two_that_draw_at_once_the_first_ones_set_stays(tmp_path, small, monkeypatch):
+    draw, root, drawn = shapes.draw, tmp_path / "set", {}
+
+    def overtaken(number):
+        monkeypatch.setattr(shapes, "draw", draw)
+        shapes.write(root)
+        drawn.update({path: path.stat().st_ino for path in root.rglob("*.jpg")})
+        return draw(number)
+
+    monkeypatch.setattr(shapes, "draw", overtaken)
+    assert len(find_dataset("shapes", root).train) == 12
+    assert drawn == {path: path.stat().st_ino for path in root.rglob("*.jpg")}
+    assert list(tmp_path.iterdir()) == [root]
 
 
 def test_a_picture_is_a_function_of_its_number():

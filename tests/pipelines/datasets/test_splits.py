@@ -349,3 +349,11 @@ def test_specs_are_made_absolute(tmp_path, monkeypatch):
     assert absolute_spec("a.txt, b.txt") == f"{tmp_path / 'a.txt'},{tmp_path / 'b.txt'}"
     for spec in ("all", "draw:1/8@0", "voc-cps-1/8", "none.txt"):
         assert absolute_spec(spec) == spec
+
+
+def test_all_of_a_pool_without_masks_is_refused(voc_root):
+    root = voc_root()
+    for id in (root / "ImageSets/Segmentation/train.txt").read_text().split():
+        (root / f"SegmentationClass/{id}.png").unlink()
+    with pytest.raises(UsageError, match="the split all: none of the 6 images of the pool has a mask; add masks"):
+        resolve_split("all", find_dataset("voc", root))
