@@ -175,7 +175,7 @@ def split_specs(folder: Path) -> Test:
 
 def manifests(folder: Path) -> Test:
     dataset, cache = small(folder), folder / "cache"
-    sound = prepare(dataset, cache=cache, workers=1)
+    sound = prepare(dataset, cache=cache, threads=1)
     path = sound.folder / "manifest.json"
     told = st.one_of(documents(path.read_text()), changed(read_sealed(path)).map(sealed))
 
@@ -183,14 +183,14 @@ def manifests(folder: Path) -> Test:
     def test(data: bytes) -> None:
         path.write_bytes(data)
         with refused:
-            assert prepare(dataset, cache=cache, workers=1).records.keys() == sound.records.keys()
+            assert prepare(dataset, cache=cache, threads=1).records.keys() == sound.records.keys()
 
     return test
 
 
 def packs(folder: Path) -> Test:
     """Whatever index there is, what is had of a pack is what was packed."""
-    manifest = prepare(small(folder), cache=folder / "cache", workers=1)
+    manifest = prepare(small(folder), cache=folder / "cache", threads=1)
     records = list(manifest.records.values())
     pixels = [seen(manifest, record.id)[0] for record in records]
     open_pack(records, manifest.folder, threads=1)
@@ -327,7 +327,7 @@ def pictures(folder: Path) -> Test:
         path = sample.image if role == "images" else sample.mask
         path.write_bytes(with_checksums(data) if kind == "PNG" and seal else data)
         with refused:
-            manifest = prepare(dataset, cache=cache, workers=1)
+            manifest = prepare(dataset, cache=cache, threads=1)
             picture, mask = seen(manifest, "a000")
             record = manifest.records["a000"]
             assert picture.shape == (record.height, record.width, 3)

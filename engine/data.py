@@ -128,8 +128,11 @@ def locate(recipe: Recipe) -> Dataset:
     return find_dataset(recipe.layout, recipe.runtime.data, **asdict(recipe.files))
 
 
-def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: bool = False) -> Manifest:
-    """The checked and converted data set; says so where files have to be read for it. verify: all are.
+def prepare_manifest(
+    dataset: Dataset, on_event: Listener = silent, *, threads: int = 0, verify: bool = False
+) -> Manifest:
+    """The checked and converted data set; says so where files have to be read for it. verify: all are. threads: 0 for
+    one a core.
 
     Raises UsageError for faults, and for masks that contradict each other."""
     announced = False
@@ -142,7 +145,7 @@ def prepare_manifest(dataset: Dataset, on_event: Listener = silent, *, verify: b
             announced = True
         on_event(Event("progress", "preparing", done, total))
 
-    manifest = prepare(dataset, verify=verify, on_progress=show)
+    manifest = prepare(dataset, threads=threads, verify=verify, on_progress=show)
     refuse(manifest.doubts)
     tell("data", manifest.notes, on_event)
     return manifest
@@ -170,7 +173,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     tell("data", dataset.notes, on_event)
     split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
     tell("split", split.notes, on_event)
-    data = Data(prepare_manifest(dataset, on_event), split)
+    data = Data(prepare_manifest(dataset, on_event, threads=recipe.runtime.threads), split)
     tell("classes", unseen_classes(data), on_event)
     if note := padded_windows(data, recipe):
         on_event(Event("note", f"warning: --crop: {note}"))

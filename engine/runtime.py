@@ -34,7 +34,7 @@ class Runtime:
     the data set is packed already or small; else dali with a GPU (or what its check leaves: dali_whole, which decodes
     whole images to cut windows from, or host), and host without one."""
     threads: int = 0
-    """Threads of the input pipeline (0: one a core)."""
+    """Threads of the input pipeline, and of what prepares the data for it (0: one a core)."""
     precision: PrecisionName = "auto"
     """Of matrix products and convolutions; auto: bf16 on a GPU or processor that has it (AVX-512 BF16, AMX),
     else fp32."""

@@ -188,8 +188,8 @@ def list_file(folder: Path) -> tuple[str, Use]:
 
 def manifest(folder: Path) -> tuple[str, Use]:
     dataset, cache = small(folder), folder / "cache"
-    path = prepare(dataset, cache=cache, workers=1).folder / "manifest.json"
-    return str(path.relative_to(folder)), lambda said: prepare(dataset, cache=cache, workers=1).records
+    path = prepare(dataset, cache=cache, threads=1).folder / "manifest.json"
+    return str(path.relative_to(folder)), lambda said: prepare(dataset, cache=cache, threads=1).records
 
 
 def copy(folder: Path) -> tuple[str, Use]:
@@ -197,18 +197,18 @@ def copy(folder: Path) -> tuple[str, Use]:
     dataset, cache = small(folder), folder / "cache"
     source = folder / "images/a000.jpg"
     Image.new("L", (9, 8), 7).save(source)
-    path = prepare(dataset, cache=cache, workers=1).records["a000"].image
+    path = prepare(dataset, cache=cache, threads=1).records["a000"].image
 
     def use(said: list[str]) -> Any:
         with suppress(UsageError):
-            return seen(prepare(dataset, cache=cache, workers=1), "a000")[0].tolist()
-        return seen(prepare(dataset, cache=cache, workers=1), "a000")[0].tolist()
+            return seen(prepare(dataset, cache=cache, threads=1), "a000")[0].tolist()
+        return seen(prepare(dataset, cache=cache, threads=1), "a000")[0].tolist()
 
     return str(path.relative_to(folder)), use
 
 
 def pack(folder: Path, pattern: str) -> tuple[str, Use]:
-    prepared = prepare(small(folder), cache=folder / "cache", workers=1)
+    prepared = prepare(small(folder), cache=folder / "cache", threads=1)
     records = list(prepared.records.values())
 
     def use(said: list[str]) -> Any:

@@ -104,7 +104,7 @@ def diagnose(
     *,
     split: str | None = None,
     lists: Path | None = None,
-    workers: int | None = None,
+    threads: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Examine a data set, given as found or as the arguments of `find_dataset`, and a split of it if one is named
@@ -120,7 +120,7 @@ def diagnose(
         except (UsageError, OSError) as error:
             found = Finding("error", *_text_and_cure(error))
             return Report(str(data.get("layout")), str(data.get("root")), (found,), {})
-    survey = survey_files(dataset, workers=workers, on_progress=on_progress)
+    survey = survey_files(dataset, threads=threads, on_progress=on_progress)
     train, val = (_Counts(part, survey) for part in (dataset.train, dataset.val))
     findings = [
         *_faults(survey),

@@ -76,7 +76,7 @@ def inspect_files(
     reading: Reading,
     known: dict[Key, Facts],
     folder: Path | None,
-    workers: int | None,
+    threads: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[Key, Facts], list[Fault], int]:
     """The facts of files, the faults of those that cannot be used, and how many `known` did not vouch for. Converted
@@ -126,8 +126,8 @@ def inspect_files(
             why = refusal(error)
             return Fault(why.kind, task.path, why.text, why.cure)
 
-    with ThreadPoolExecutor(workers or cores()) as threads:
-        for done, (task, result) in enumerate(zip(pending, threads.map(attempt, pending)), 1):
+    with ThreadPoolExecutor(threads or cores()) as pool:
+        for done, (task, result) in enumerate(zip(pending, pool.map(attempt, pending)), 1):
             if isinstance(result, Fault):
                 faults.append(result)
             else:

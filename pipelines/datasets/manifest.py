@@ -102,14 +102,15 @@ def prepare(
     dataset: Dataset,
     *,
     cache: Path | None = None,
-    workers: int | None = None,
+    threads: int = 0,
     verify: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Verify a data set and make it ready: the user's folder is only read, copies and the manifest go to the cache.
 
     Files whose size and times of change are those of the last manifest are not read again, and those that hold the same
-    bytes are not decoded again; verify: all are, every copy is made anew, and a note says what was another.
+    bytes are not decoded again; verify: all are, every copy is made anew, and a note says what was another. threads: 0
+    for one a core.
     `on_progress(done, total)` counts the files that are read. Raises UsageError, in one line, for the first fault and
     the number of further ones.
     """
@@ -117,7 +118,7 @@ def prepare(
     known = load_facts(folder / "manifest.json")
     damaged = [copy for facts in known.values() for copy in facts.copies if not copy.is_whole(folder)] if verify else []
     survey = survey_files(
-        dataset, known={} if verify else known, folder=folder, workers=workers, on_progress=on_progress
+        dataset, known={} if verify else known, folder=folder, threads=threads, on_progress=on_progress
     )
     if verify:
         survey.notes.append(_verified(survey, known, damaged))

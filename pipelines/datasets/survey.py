@@ -64,7 +64,7 @@ def survey_files(
     *,
     known: dict[Key, Facts] | None = None,
     folder: Path | None = None,
-    workers: int | None = None,
+    threads: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
     """Decode every file of a data set that `known` does not vouch for. Converted copies are written below `folder`;
@@ -72,7 +72,7 @@ def survey_files(
     survey = Survey({}, [], 0)
 
     def inspect(tasks: Iterable[Task]) -> None:
-        facts, faults, fresh = inspect_files(tasks, dataset.reading, known or {}, folder, workers, on_progress)
+        facts, faults, fresh = inspect_files(tasks, dataset.reading, known or {}, folder, threads, on_progress)
         survey.facts |= facts
         survey.faults += faults
         survey.fresh += fresh

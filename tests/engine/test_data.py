@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import anchored, portable, prepare_data
 from semiseg.engine.recipe import Files, Recipe
 from semiseg.engine.training.build import open_loader
+from semiseg.pipelines.datasets import inspection
 from semiseg.pipelines.datasets.pack import packed_bytes
 from semiseg.pipelines.views import Augmentation
 
@@ -63,3 +65,18 @@ def test_the_masks_of_unlabelled_images_are_not_trained_on(voc_root):
     pixels = sum(record.height * record.width for record in data.trained_on)
     masks = sum(record.height * record.width for record in labeled)
     assert packed_bytes(data.trained_on) == 3 * pixels + masks
+
+
+@pytest.mark.parametrize(("threads", "pools"), [(1, [1]), (3, [3]), (0, [5])])
+def test_data_is_prepared_by_as_many_threads_as_are_asked_for(voc_root, monkeypatch, threads, pools):
+    started = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers):
+            started.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(inspection, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(inspection, "cores", lambda: 5)
+    prepare_data(load_recipe("supervised_voc").replace(data=voc_root(), split="all", threads=threads))
+    assert set(started) == set(pools)

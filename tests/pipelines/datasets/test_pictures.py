@@ -417,11 +417,11 @@ def test_large_files_are_decoded_one_at_a_time(root, monkeypatch):
 
     decode_picture = inspection.decode_picture
     monkeypatch.setattr(inspection, "decode_picture", decode)
-    prepare(find_dataset("folder", root), workers=4)
+    prepare(find_dataset("folder", root), threads=4)
     assert max(most) > 1
     most.clear()
     monkeypatch.setattr(inspection, "LARGE", 1e-6)
-    assert len(prepare(find_dataset("folder", root), workers=4, verify=True).records) == 12
+    assert len(prepare(find_dataset("folder", root), threads=4, verify=True).records) == 12
     assert max(most) == 1
 
 

@@ -83,11 +83,11 @@ def _answer(function: Callable[[], Any], pipe: int, gigabytes: float) -> None:
 def judged(kind: Kind, root: Path, cache: Path) -> list[str]:
     """What is not as defined."""
     arguments = {"layout": "folder", "root": root, **kind.options}
-    report = diagnose(arguments, workers=1)
+    report = diagnose(arguments, threads=1)
     lines = list(report.lines())
     try:
         dataset = find_dataset(**arguments)
-        manifest = prepare(dataset, cache=cache, workers=1)
+        manifest = prepare(dataset, cache=cache, threads=1)
         refused = manifest.doubts[0] if manifest.doubts else None
     except UsageError as error:
         refused = str(error)
