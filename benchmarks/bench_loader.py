@@ -34,7 +34,7 @@ import measurement
 import tables
 from published_way import images
 from published_way.images import FILL, MEAN, STD, LabeledImages, Pairs
-from semiseg.engine.run import environment
+from semiseg.engine.environment import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare
 from semiseg.pipelines.datasets.manifest import Record, sizes_of

@@ -30,7 +30,7 @@ import tables
 from published_way import METHODS
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
-from semiseg.engine.run import environment
+from semiseg.engine.environment import environment
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.pipelines.cores import cores
 from semiseg.pipelines.errors import refuse, require

@@ -35,8 +35,8 @@ from published_way import METHODS
 from semiseg.engine.child import PYTHON
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import LOW, Precision, resolve_device, resolve_precision
+from semiseg.engine.environment import environment
 from semiseg.engine.recipe import Recipe
-from semiseg.engine.run import environment
 from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.meters import Meters
 from semiseg.pipelines.cores import cores

@@ -25,9 +25,9 @@ from semiseg.engine.catalogue import find_recipe
 from semiseg.engine.commands.train import parse
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.environment import environment
 from semiseg.engine.evaluation.scores import evaluate
 from semiseg.engine.recipe import Recipe
-from semiseg.engine.run import environment
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.engine.training.step import Step

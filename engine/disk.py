@@ -1,9 +1,10 @@
-"""Files of a run, written so that a full disk costs nothing that was there."""
+"""Files and folders of a run, written so that a full disk costs nothing that was there."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,3 +86,26 @@ def writing(path: Path) -> Iterator[None]:
             f"--out: cannot write {path} ({reason}); free space on its disk, or take another folder; a run goes on "
             "from its last save with --resume"
         ) from None
+
+
+def create_folder(folder: Path) -> None:
+    """The folder and those above it, where they are missing. Raises UsageError where it cannot be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UsageError(f"--out: cannot write into {folder} ({error.strerror}); choose another folder") from None
+
+
+def create_new(folder: Path) -> Path:
+    """A folder of this name that was not there before. Of runs that ask for one name at the same time each gets a
+    folder of its own: with -2, -3 and so on behind the name."""
+    create_folder(folder.parent)
+    for number in itertools.count(1):
+        own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            own.mkdir()
+        except FileExistsError:
+            continue
+        return own

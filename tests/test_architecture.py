@@ -65,7 +65,7 @@ ORDERS = {
     "engine": """
         events | child
         processes
-        console | pictures | device | distributed | disk | curves
+        console | pictures | device | distributed | disk | curves | environment
         sheet
         models/fill
         models/state_dict
@@ -131,7 +131,7 @@ BY_NAME = {"engine/catalogue.py"}
 """The one file that finds recipes by their names."""
 COMMAND_LINES = ("engine/commands/*",)
 """What talks to a shell."""
-NOTES_THE_COMMAND = {"engine/run.py", "engine/child.py"}
+NOTES_THE_COMMAND = {"engine/environment.py", "engine/child.py"}
 """Read sys.argv for environment.json, or to pass it on, and obey none of it."""
 LIMITS = (
     ("engine/methods/*", "pipelines", {"errors.py", "views.py", "batch.py"}),

@@ -13,8 +13,7 @@ from ...pipelines.datasets.registry import identify as identify_ids
 from ...pipelines.datasets.splits import check_lists, resolve_split
 from ...pipelines.errors import UsageError
 from .. import console
-from ..disk import whole
-from ..run import create_folder
+from ..disk import create_folder, whole
 from .options import Flat, Positional, Source, called, emit
 
 SHOWN = 5  # ids of a fault that are printed; --json has all

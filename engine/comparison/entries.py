@@ -14,10 +14,10 @@ import torch
 from ...pipelines.datasets.splits import Split, resolve_split
 from ...pipelines.errors import UsageError
 from ..data import Data, anchored, portable, prepare_data
-from ..disk import locked
+from ..disk import create_folder, locked
 from ..events import Event, Listener, silent
 from ..recipe import Recipe
-from ..run import Run, create_folder
+from ..run import Run
 from ..training.build import open_method, planner_of
 from ..training.resume import require_same_data, require_same_settings
 

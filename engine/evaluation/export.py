@@ -18,11 +18,10 @@ from torch.export import ExportedProgram
 from ...pipelines.errors import UsageError
 from ..checkpoint import Checkpoint, find, load_network
 from ..device import as_started, free_memory_of, out_of_memory, resolve_precision
-from ..disk import whole
+from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
-from ..run import create_folder
 from .formats import FORMATS, FormatName
 from .inference import home_of, protocol_of, segment
 from .protocols import full_logits, memory_of

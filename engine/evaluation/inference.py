@@ -25,12 +25,12 @@ from ...pipelines.watch import hash_of
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import judged_again, moved, prepare_manifest, same_place, tell
 from ..device import Precision, as_started, free_memory_of, out_of_memory, resolve_device, resolve_precision
-from ..disk import whole
+from ..disk import create_folder, whole
 from ..events import Event, Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..pictures import coloured, overlay
 from ..protocol import Protocol
-from ..run import Run, create_folder
+from ..run import Run
 from .confidence import FILE, Confidence, clear_csv, write_csv
 from .protocols import confidence, full_logits, memory_of
 from .scores import evaluate_each, finite, normalised

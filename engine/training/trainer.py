@@ -20,7 +20,7 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, save_network
 from ..data import anchored, prepare_data
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
-from ..disk import DiskFull
+from ..disk import DiskFull, create_new
 from ..distributed import gathered
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of, silent
@@ -38,7 +38,7 @@ from ..processes import (
     world,
 )
 from ..recipe import Recipe
-from ..run import Run, create_new, require_packages
+from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
 from .forecast import GIB, fitted

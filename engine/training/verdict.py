@@ -26,8 +26,8 @@ from ...pipelines.documents import read_sealed, sealed
 from ...pipelines.errors import UsageError
 from ..child import PYTHON
 from ..device import LOW, Precision
+from ..environment import processor, versions
 from ..recipe import Recipe
-from ..run import processor, versions
 from .check import Subject
 from .nvml import driver
 

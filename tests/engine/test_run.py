@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import shutil
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils import collect_env
 
 from semiseg.engine.catalogue import load_recipe
-from semiseg.engine.disk import DiskFull, whole, writing
-from semiseg.engine.run import Run, commit_of, create_new, environment
+from semiseg.engine.disk import DiskFull
+from semiseg.engine.run import Run
 from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
 
@@ -145,37 +137,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run.open(tmp_path)
 
 
-def test_runs_that_begin_at_once_have_a_folder_each(tmp_path):
-    with ThreadPoolExecutor(4) as threads:
-        made = list(threads.map(lambda _: create_new(tmp_path / "runs/cac-1"), range(4)))
-    assert sorted(path.name for path in made) == ["cac-1", "cac-1-2", "cac-1-3", "cac-1-4"]
-    assert all(path.is_dir() for path in made)
-
-
-def fill(path: Path, error: Exception) -> None:
-    """Half a file, and then the disk is full."""
-    with whole(path) as draft:
-        draft.write_text("half")
-        raise error
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")])
-def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path, error):
-    path = tmp_path / "last.state.pt"
-    path.write_text("before")
-    with pytest.raises(UsageError, match=r"^--out: cannot write .*last.state.pt \((No space|file write).*--resume"):
-        fill(path, error)
-    assert path.read_text() == "before"
-    assert [file.name for file in tmp_path.iterdir()] == ["last.state.pt"]
-
-
-def test_a_folder_that_is_gone_is_no_full_disk(tmp_path):
-    """Of which torch's error says as little."""
-    with pytest.raises(UsageError, match="No such file or directory") as error, writing(tmp_path / "gone/a"):
-        torch.save(1, tmp_path / "gone/a")
-    assert not isinstance(error.value, DiskFull)
-
-
 @pytest.mark.parametrize("name", ["tensorboard", "matplotlib"])
 def test_a_package_that_is_needed_later_is_missed_at_once(monkeypatch, tmp_path, tiny, voc_root, name):
     monkeypatch.setitem(sys.modules, name, None)
@@ -183,45 +144,3 @@ def test_a_package_that_is_needed_later_is_missed_at_once(monkeypatch, tmp_path,
     with pytest.raises(UsageError, match=rf"^{name}: .*pip install {name}"):
         Trainer(recipe)
     assert not recipe.runtime.out.exists()
-
-
-GPU = ("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver")
-
-
-def test_a_stranger_learns_all_of_the_machine(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = json.loads(json.dumps(environment()))
-    wanted = {"command", "python", "platform", "processor", "instructions", "cores", "threads", "memory_gib"}
-    assert found.keys() == wanted | {"cuda", "cudnn", "commit", "packages", *GPU}
-    assert found["memory_gib"] > 0.1
-    assert found["packages"]["torch"]
-    assert [found[name] for name in GPU] == 5 * [None]
-
-
-def test_a_gpu_is_described_with_its_driver(monkeypatch):
-    device = SimpleNamespace(name="NVIDIA X", total_memory=80 * 2**30, major=9, minor=0)
-    for name, value in [("is_available", True), ("current_device", 0), ("device_count", 2)]:
-        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
-    monkeypatch.setattr(collect_env, "run", lambda command: (0, "| NVIDIA-SMI 1  Driver Version: 595.1 |", ""))
-    found = environment()
-    assert [found[name] for name in GPU] == ["NVIDIA X", 2, 80.0, "9.0", "595.1"]
-
-
-def test_the_commit_is_that_of_the_file_and_of_no_project_around_it(tmp_path):
-    def git(*words: str) -> None:
-        person = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", tmp_path, *person, *words], check=True, capture_output=True)
-
-    ours, others = tmp_path / "ours.py", tmp_path / "installed.py"
-    ours.write_text("1")
-    assert commit_of(ours) is None
-    git("init", "-q")
-    git("add", "ours.py")
-    git("commit", "-qm", "first")
-    others.write_text("2")
-    commit = commit_of(ours)
-    assert len(commit) == 40
-    assert commit_of(others) is None
-    ours.write_text("3")
-    assert commit_of(ours) == f"{commit}-dirty"

@@ -1,0 +1,53 @@
+"""What is written down of the machine, the versions and the commit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import torch
+from torch.utils import collect_env
+
+from semiseg.engine.environment import commit_of, environment
+
+GPU = ("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver")
+
+
+def test_a_stranger_learns_all_of_the_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = json.loads(json.dumps(environment()))
+    wanted = {"command", "python", "platform", "processor", "instructions", "cores", "threads", "memory_gib"}
+    assert found.keys() == wanted | {"cuda", "cudnn", "commit", "packages", *GPU}
+    assert found["memory_gib"] > 0.1
+    assert found["packages"]["torch"]
+    assert [found[name] for name in GPU] == 5 * [None]
+
+
+def test_a_gpu_is_described_with_its_driver(monkeypatch):
+    device = SimpleNamespace(name="NVIDIA X", total_memory=80 * 2**30, major=9, minor=0)
+    for name, value in [("is_available", True), ("current_device", 0), ("device_count", 2)]:
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
+    monkeypatch.setattr(collect_env, "run", lambda command: (0, "| NVIDIA-SMI 1  Driver Version: 595.1 |", ""))
+    found = environment()
+    assert [found[name] for name in GPU] == ["NVIDIA X", 2, 80.0, "9.0", "595.1"]
+
+
+def test_the_commit_is_that_of_the_file_and_of_no_project_around_it(tmp_path):
+    def git(*words: str) -> None:
+        person = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", tmp_path, *person, *words], check=True, capture_output=True)
+
+    ours, others = tmp_path / "ours.py", tmp_path / "installed.py"
+    ours.write_text("1")
+    assert commit_of(ours) is None
+    git("init", "-q")
+    git("add", "ours.py")
+    git("commit", "-qm", "first")
+    others.write_text("2")
+    commit = commit_of(ours)
+    assert len(commit) == 40
+    assert commit_of(others) is None
+    ours.write_text("3")
+    assert commit_of(ours) == f"{commit}-dirty"
