@@ -23,7 +23,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         batch=4,
         labeled=windows,
         unlabeled=replace(windows, **COLOURS),
-        evaluation=Evaluation(scale=0.5),
+        evaluation=Evaluation(native_crop=2 * CROP),
     )
 
 

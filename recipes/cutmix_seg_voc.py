@@ -5,19 +5,19 @@ from dataclasses import replace
 from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cutmix_seg import CutMixSegConfig
 from semiseg.engine.methods.programs import PROGRAMS
-from semiseg.engine.recipe import Recipe
+from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.mean_teacher_voc import COLOURS
 from semiseg.recipes.schedule import SPLIT
 
-STEPS = 40 * 1000
+STEPS, CROP = 40 * 1000, 321
 
 
 def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
     windows = Augmentation(
         scale="factors",
         factors=tuple(tenths / 10 for tenths in range(5, 16)),
-        native_crop=321,
+        native_crop=CROP,
         filter="linear",
         padding="centre",
     )
@@ -28,7 +28,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         backbone=backbone,
         method=CutMixSegConfig(),
         published=PROGRAMS["cutmix_seg"].source,
-        crop=321,
+        crop=CROP,
         batch=10,
         steps=STEPS,
         optimizer="adamw",  # without decay it is Adam
@@ -38,6 +38,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         schedule="constant",
         labeled=windows,
         unlabeled=replace(windows, **COLOURS),
+        evaluation=Evaluation(native_crop=CROP),
     )
 
 

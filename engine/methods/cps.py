@@ -17,7 +17,7 @@ from .programs import PROGRAMS
 
 
 def published_switches(layout: str) -> dict[str, Any]:
-    """What TorchSemiSeg does otherwise with and without CutMix, see docs/fidelity.md."""
+    """What TorchSemiSeg does otherwise in CPS, with and without CutMix, and in Mean Teacher, see docs/fidelity.md."""
     program = PROGRAMS["cps"]
     return {
         "network": "cps",

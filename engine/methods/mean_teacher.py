@@ -11,9 +11,9 @@ from ...kernels import upsample_mse
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import inside
+from .cps import published_switches
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import PseudoLabels, Setting
-from .programs import PROGRAMS
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,13 +49,7 @@ class MeanTeacher(TeacherMethod):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        program = PROGRAMS["cps"]  # which has Mean Teacher, too
-        return {
-            "network": program.name,
-            "evaluation.protocol": program.protocol_on(layout),
-            "method.best": "student",
-            "emulate_processes": program.processes_on(layout),
-        }
+        return published_switches(layout) | {"method.best": "student"}
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled

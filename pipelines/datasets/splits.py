@@ -337,7 +337,7 @@ def _read_unlabeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ..
 
 def absolute_spec(spec: str) -> str:
     """What a user names the split by, with the absolute paths of list files."""
-    files = () if spec in SPLITS else _files(spec)
+    files = () if spec == "all" or spec.startswith("draw:") or spec in SPLITS else _files(spec)
     return ",".join(str(file.absolute()) for file in files if file) or spec
 
 

@@ -36,6 +36,17 @@ def test_a_recipe_builds_is_named_after_itself_and_survives_json(name):
     recipe.replace(dry_run=True).check()
 
 
+@pytest.mark.parametrize("name", recipes())
+def test_images_are_judged_at_the_scale_of_training_at_any_crop(name):
+    recipe = load_recipe(name)
+    crop = 112  # which every encoder takes
+    before, now = recipe.protocol(), recipe.replace(crop=crop).protocol()
+    follows = recipe.labeled.scale != "own"
+    assert now.scale / before.scale == pytest.approx(crop / recipe.crop if follows else 1)
+    assert before.long_side is now.long_side is None
+    assert now.longest == (recipe.labeled.longest and recipe.labeled.longest * crop)
+
+
 def test_whatever_decides_a_result_is_among_the_settings():
     recipe = load_recipe("fixmatch_folder")
     known = settings(recipe)

@@ -347,8 +347,10 @@ def test_specs_are_made_absolute(tmp_path, monkeypatch):
     write(tmp_path / "b.txt", ["y"])
     assert absolute_spec("a.txt") == str(tmp_path / "a.txt")
     assert absolute_spec("a.txt, b.txt") == f"{tmp_path / 'a.txt'},{tmp_path / 'b.txt'}"
-    for spec in ("all", "draw:1/8@0", "voc-cps-1/8", "none.txt"):
-        assert absolute_spec(spec) == spec
+    for spec in ("all", "draw:1@0", "voc-original-92"):
+        write(tmp_path / spec, ["x"])
+    for spec in ("all", "draw:1@0", "draw:1/8@0", "voc-original-92", "voc-cps-1/8", "none.txt"):
+        assert absolute_spec(spec) == spec, "a form of its own is no file, whatever lies about"
 
 
 def test_all_of_a_pool_without_masks_is_refused(voc_root):
