@@ -46,11 +46,6 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def label_of(name: str) -> str:
-    """A name of the user's for a figure, whose $ begin no mathematics."""
-    return name.replace("$", r"\$")
-
-
 def embedded(data: bytes, kind: str = "png") -> str:
     """The bytes of a picture's file, PNG or JPEG, as an element of a page."""
     return f"<img alt='' src='data:image/{kind};base64,{base64.b64encode(data).decode()}'>"

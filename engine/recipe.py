@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -304,7 +304,7 @@ class Recipe:
 
     def get(self, path: str) -> Any:
         """The value of a field, nested ones by dots: `sampling.cutmix_partner`."""
-        return functools.reduce(getattr, path.split("."), self)
+        return attrgetter(path)(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the runtime's beside the others; `from_dict` is the inverse."""

@@ -22,7 +22,7 @@ from .evaluation.inference import segmented
 from .evaluation.scores import percent
 from .events import Event, Listener, silent
 from .hyperparameters import shown, summary
-from .page import STYLE, embedded, figure_of, label_of, legend, svg
+from .page import STYLE, embedded, figure_of, legend, svg
 from .pictures import coloured
 from .protocol import Protocol
 from .recipe import Recipe
@@ -235,7 +235,7 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     right.bar(places - 0.2, [labels.get(name, 0) for name in header.classes], 0.4, label="labels", color="#bbbbbb")
     right.bar(places + 0.2, taught, 0.4, label="pseudo-labels that count, last look", color="#4477aa")
     right.set(title="classes, % of pixels", ylabel="% (logarithmic)", yscale="symlog")
-    right.set_xticks(places, [label_of(name) for name in header.classes], rotation=40, ha="right")
+    right.set_xticks(places, header.classes, rotation=40, ha="right", parse_math=False)
     right.legend(frameon=False)
     sheet = run.folder / "views.png"
     picture = f"<p class='samples'>{embedded(sheet.read_bytes())}</p>" if sheet.exists() else ""

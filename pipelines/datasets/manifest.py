@@ -16,7 +16,7 @@ from ..cache import cache_root
 from ..decode import COLOUR, LABEL, read
 from ..errors import UsageError
 from ..watch import Mark, Watch
-from .dataset import IGNORE, Dataset, Sample
+from .dataset import Dataset, Sample
 from .facts import Copy, Facts, Key, load_facts, save_facts
 from .survey import Survey, survey_files
 
@@ -63,8 +63,6 @@ class Manifest:
     """By sample id: train, val and extra."""
     histogram: tuple[int, ...]
     """Pixels of each class over all masks of the training pool."""
-    ignored: int
-    """Ignored pixels of the same masks."""
     survey: Survey = field(repr=False, compare=False)
     """The facts of all files."""
     notes: tuple[str, ...] = ()
@@ -135,7 +133,6 @@ def prepare(
         folder=folder,
         records={s.id: _record(s, survey, folder) for s in dataset.samples},
         histogram=tuple(int(n) for n in counts[: dataset.num_classes]),
-        ignored=int(counts[IGNORE]),
         survey=survey,
         notes=tuple(survey.notes),
         doubts=tuple(map(str, survey.doubts)),

@@ -105,7 +105,7 @@ def test_samples_are_read_as_they_were_written(tiny, voc_root, tmp_path):
     network = build_network("cac", "resnet18", len(dataset.classes), head_width=16)
     header = header_of(recipe, network, dataset.classes, dataset.palette)
     save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
-    write_samples(run, data.val, torch.device("cpu"))
+    write_samples(run, data.manifest, torch.device("cpu"))
     samples = read_samples(run)
     assert list(samples) == [record.id for record in data.val]
     for record in data.val:
