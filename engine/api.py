@@ -53,9 +53,10 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
         raise UsageError(f"{asked}: `semiseg train` does so; leave it out to train")
     with joined(recipe.runtime.timeout):
         trainer = Trainer(recipe, on_event if leads() else silent)
-        result = trainer.train()
-    if leads():
-        write_samples(trainer.run, trainer.data.manifest, trainer.device, on_event)
-        write_report(result.out)
-        trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
-    return result
+
+        def conclude(result: Result) -> None:
+            write_samples(trainer.run, trainer.data.manifest, trainer.device, on_event)
+            write_report(result.out)
+            trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
+
+        return trainer.train(conclude)

@@ -171,9 +171,12 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     """The recipe's data set, prepared, and its split."""
     dataset = locate(recipe)
     tell("data", dataset.notes, on_event)
+    if recipe.runtime.out and not recipe.runtime.resume:
+        refuse(out_faults(Path(recipe.runtime.out), dataset))
     split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
     tell("split", split.notes, on_event)
     data = Data(prepare_manifest(dataset, on_event, threads=recipe.runtime.threads), split)
+    refuse(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
     if note := padded_windows(data, recipe):
         on_event(Event("note", f"warning: --crop: {note}"))
@@ -200,6 +203,24 @@ def judged_again(dataset: Dataset, split: Mapping[str, Any], on_event: Listener 
     return dataset
 
 
+def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:
+    """The fault of a run's folder that is one of the data's, where its pictures would be images or masks."""
+    folder = out.expanduser().absolute()
+    homes = {file.parent.absolute() for sample in dataset.samples for file in (sample.image, sample.mask) if file}
+    if folder in homes:
+        yield f"--out: {out} holds images or masks of the data; choose another folder"
+
+
+def count_faults(data: Data) -> Iterator[str]:
+    """What is wrong with masks of which no pixel counts: nothing is taught, or nothing judged."""
+    for flag, ids, where in (
+        ("--split", data.split.labeled, f"the {len(data.split.labeled)} labelled images"),
+        ("--files.val-list", [record.id for record in data.val], f"the {len(data.val)} validation images"),
+    ):
+        if ids and not sum(data.manifest.counts(ids)):
+            yield f"{flag}: no pixel of {where} has a class, all are ignored (255); see `semiseg doctor`"
+
+
 def padded_windows(data: Data, recipe: Recipe) -> str:
     """What is to be said where most labelled images, seen at their own size, are smaller than the windows."""
     long_side = median(max(record.height, record.width) for record in data.labeled)
@@ -214,7 +235,11 @@ def unseen_classes(data: Data) -> Iterator[str]:
     """Of the classes that cannot be learnt from the split, or cannot be judged by the validation set: a line each."""
     for ids, where, so in (
         (data.split.labeled, "labelled image of the split", "nothing teaches them"),
-        ([record.id for record in data.val], "validation mask", "their IoU says nothing"),
+        (
+            [record.id for record in data.val],
+            "validation mask",
+            "predicted anywhere they count as 0 in the mIoU",
+        ),
     ):
         counts = data.manifest.counts(ids)
         unseen = [name for name, pixels in zip(data.dataset.classes, counts, strict=True) if not pixels]

@@ -43,7 +43,9 @@ class Run:
         if (folder / "recipe.json").exists() or any((folder / "checkpoints").glob("*")):
             raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
+        if not existing.is_dir():
+            raise UsageError(f"--out: {existing} is a file; choose a folder")
+        if not os.access(existing, os.W_OK):
             raise UsageError(f"--out: cannot write into {existing}; choose another folder")
 
     @classmethod

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -92,7 +95,7 @@ def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.I
     width, height = panels[0].size
     step = max(width, LEAST_COLUMN) + GAP
     total = len(panels) * step - GAP
-    title, text = ImageFont.load_default(TITLE), ImageFont.load_default(TEXT)
+    title, text = font_of(TITLE), font_of(TEXT)
     head, line = 2 * TITLE, 2 * TEXT - 4
     held = shares(row.mask, classes) if row.mask is not None else []
     legend = list(_lines(held, total, text))
@@ -135,9 +138,15 @@ def _panel(panel: Panel, size: tuple[int, int], filter: Image.Resampling, palett
     return Image.fromarray(overlay(np.asarray(picture), mask, palette))
 
 
+@functools.cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's, which has the letters of more languages than Pillow's."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
 def _missing(size: tuple[int, int]) -> Image.Image:
     none = Image.new("RGB", size, LIGHT)
-    words = _fitted("no mask", size[0], font := ImageFont.load_default(TEXT))
+    words = _fitted("no mask", size[0], font := font_of(TEXT))
     ImageDraw.Draw(none).text((size[0] / 2, size[1] / 2), words, FAINT, font, anchor="mm")
     return none
 

@@ -175,7 +175,7 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         for score, gain in ((line.best, line.best_gain), (line.last, line.last_gain)):
             scores += [score.text(), gain.text(signed=True) if gain else ""]
         measured = [f"{line.mean(name):.{digits}f}" for name, digits in MEASURED.items()]
-        seeds = ", ".join(str(run.entry.seed) for run in line.runs)
+        seeds = f"{len(line.runs)} ({', '.join(str(run.entry.seed) for run in line.runs)})"
         labeled = "-".join(map(str, sorted(set(line.labeled))))
         counts = [f"{labeled} ({line.share})", f"{result['steps']}", seeds]
         rows.append([line.method, *counts, *scores, *measured, f"{line.hours:.2f}"])

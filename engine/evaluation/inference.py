@@ -86,7 +86,12 @@ def evaluate(
     if layout in (None, header.layout):
         trained = {name: value for name, value in header.files.items() if name not in said}
         said |= moved(trained, header.data, data)
-    dataset = find_dataset(layout or header.layout, data or header.data, **said)
+    try:
+        dataset = find_dataset(layout or header.layout, data or header.data, **said)
+    except UsageError as error:
+        own = {name: value for name, value in said.items() if name not in _said(files)}
+        told = ", ".join(f"--files.{name.replace('_', '-')} {value}" for name, value in own.items())
+        raise UsageError(f"{error} (the training had {told}; say what it is here)" if told else str(error)) from None
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [protocol_of(loaded, name=name, **settings) for name in names]
@@ -95,6 +100,13 @@ def evaluate(
     if same_place(data, header.data) and (run / "split.json").exists():
         dataset = judged_again(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
+    uses = _uses(find(checkpoint))
+    taught = [sample.id for sample in dataset.val if uses.get(manifest.picture(sample)) == "labels"]
+    if taught and not same_place(data, header.data):
+        note = (
+            f"warning: {len(taught)} of {len(dataset.val)} images, {taught[0]} for one, were labelled in the training"
+        )
+        tell("data", [note], on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
     scores = evaluate_each(
         loaded.network,
@@ -134,7 +146,8 @@ def predict(
     on_event: Listener = silent,
     **settings: Any,
 ) -> Predictions:
-    """Writes masks/ (indices), colours/ and overlays/ for every image below `images`, or for that one image, into `out`
+    """Writes masks/ (indices), colours/, with the class list, and overlays/ for every image below `images`, or for that
+    one image, into `out`
     (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least
     sure image first. Of several, a file that cannot be read does not stop the others. Pictures are found as for
     training; masks among them, and what was predicted into `out` before, are passed over. Masks of an earlier
@@ -159,6 +172,10 @@ def predict(
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
     tell("predictions", _of_earlier(out, names), on_event)
+    colours = zip(loaded.header.classes, loaded.header.palette, strict=True)
+    with whole(out / "colours" / "classes.txt") as draft:
+        lines = (f"{name}\t#{bytes(colour).hex()}\n" for name, colour in colours)
+        draft.write_text("".join(lines), encoding="utf-8")
     failed: dict[Path, str] = {}
     rows, uses = [], _uses(file)
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
@@ -242,6 +259,8 @@ def _ready(path: Path | str, layout: str | None, device: str, precision: str) ->
     computing = resolve_precision(precision, resolve_device(device))
     computing.allow_tf32()
     checkpoint = load_network(path, layout)
+    if not all(bool(value.isfinite().all()) for value in checkpoint.network.state_dict().values()):
+        raise UsageError(f"{path}: holds weights that are no numbers; take an earlier checkpoint, or train again")
     checkpoint.network.to(computing.device, memory_format=torch.channels_last)
     return checkpoint, computing
 
@@ -304,6 +323,8 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
     check_name(str(path))
     if path.is_file():
         return [path]
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: pass a folder of images or one image")
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is neither a folder nor a file: pass a folder of images or one image")
     known = ", ".join(sorted(IMAGE_SUFFIXES))

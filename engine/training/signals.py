@@ -20,6 +20,25 @@ class Stopped(Exception):
 
 
 @contextmanager
+def at_once() -> Iterator[None]:
+    """While nothing is there to be saved, a scheduler's signal raises Stopped where it comes, as Ctrl-C raises
+    KeyboardInterrupt. In other threads than the main one it does not."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number, "stopped before the first step; the same command begins again, or goes on")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in ENDING if number != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[list[int]]:
     """The signals so far. Once one has come, the next has its effect in the system: it ends the process at once,
     whatever that waits for. In other threads than the main one, which signals do not reach, there are none.

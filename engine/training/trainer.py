@@ -47,7 +47,7 @@ from .profiling import profiling
 from .result import Result
 from .resume import RUNS, begun, identity, require_same_data, require_same_recipe
 from .saver import Saver, host_copy
-from .signals import Stopped, ending
+from .signals import Stopped, at_once, ending
 from .state import Writer, load_method, load_save
 from .step import Step
 from .verdict import trusted
@@ -72,7 +72,8 @@ class Trainer:
         self.recipe, self.on_event = recipe, on_event
         run = begun(recipe)
         try:
-            self._open(run)
+            with nullcontext() if several() else at_once():
+                self._open(run)
         except BaseException:  # the next call of this process may go on with it
             if run is not None:
                 run.close()
@@ -205,8 +206,9 @@ class Trainer:
     def _note(self, text: str) -> None:
         self.on_event(Event("note", text))
 
-    def train(self) -> Result:
-        """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved."""
+    def train(self, conclude: Callable[[Result], None] = lambda result: None) -> Result:
+        """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved. conclude: what the
+        process that writes makes of the result, before any other may go on with the run."""
         recipe, runtime, meters = self.recipe, self.recipe.runtime, self.meters
         every = recipe.steps_between_evaluations()
         scores: dict[str, Scores] = {}
@@ -250,11 +252,14 @@ class Trainer:
                     scores = self._evaluate(self.first)
                     self._save(self.first, self._judged(self.first, scores))
                 self._flush()
+                result = self._result(scores, meters, time.perf_counter() - self.began)
+                if leads():
+                    conclude(result)
         finally:
             self.loader.close()
             self.saver.close()
             self.run.close()
-        return self._result(scores, meters, time.perf_counter() - self.began)
+        return result
 
     def _spare(self, write: Callable[..., None], *arguments: Any) -> None:
         """Writes to the log; what there is no room for comes with the next line."""
@@ -355,7 +360,8 @@ class Trainer:
         which hold the others."""
         kept = ["last"]
         miou = next(iter(scores.values())).miou
-        if self.recipe.protocol().prefers(miou, self.best):
+        # A network of no numbers says class 0 everywhere, which may score well.
+        if math.isfinite(self._largest_weight()) and self.recipe.protocol().prefers(miou, self.best):
             self.best, self.best_step = miou, done
             kept.append("best")
         dataset = self.data.dataset

@@ -221,7 +221,7 @@ def rows_of(batch: Batch, seen: PseudoLabels, truth: Tensor | None, ids: Sequenc
     label = (label if seen.kept is None else label.masked_fill(~seen.kept[:UNLABELED], IGNORE)).cpu().numpy()
     for number, mask in enumerate(label[: len(next(iter(views.values())))]):
         panels = [Panel(name, images[number]) for name, images in views.items()]
-        panels.append(Panel("pseudo-label", mask=mask))
+        panels.append(Panel(f"pseudo-label, {next(iter(views))}", mask=mask))
         if truth is not None:
             panels.append(Panel("truth", mask=truth[number].cpu().numpy()))
         rows.append(Row(f"unlabelled: {ids[len(batch.labeled.image) + number]}", panels, mask))

@@ -158,13 +158,16 @@ def diagnose(
 
 
 class _Counts:
-    """Over the masks of some samples, by label value, (256,): pixels, and images that have any."""
+    """Over the masks of some samples, and how many these are: by label value, (256,), pixels, and images that have
+    any."""
 
     def __init__(self, samples: tuple[Sample, ...], survey: Survey):
         self.pixels = survey.counts(samples)
         self.images = np.zeros(256, np.int64)
+        self.masks = 0
         for sample in samples:
             if sample.mask and (facts := survey.mask(sample)):
+                self.masks += 1
                 self.images[[int(value) for value in facts.counts]] += 1
 
 
@@ -233,7 +236,11 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
         cure = "add validation images that show them; their IoU is not defined"
         yield Finding("warning", f"{len(unseen)} classes occur in no validation mask", cure, tuple(unseen))
     labeled, ignored = int(train.pixels[:classes].sum()), int(train.pixels[IGNORE])
-    if ignored > labeled:
+    for part, seen in (("training", train), ("validation", val)):
+        if (masks := seen.masks) and not seen.pixels[:classes].sum():
+            text = f"no pixel of the {masks} {part} masks has a class, all are ignored (255)"
+            yield Finding("error", text, "check what 255 means in them")
+    if ignored > labeled > 0:
         share = ignored / max(1, labeled + ignored)
         yield Finding("warning", f"{share:.0%} of the training pixels are ignored (255)", "check that this is meant")
 

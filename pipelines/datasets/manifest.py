@@ -84,10 +84,14 @@ class Manifest:
             digest.update("\n".join(told).encode() + b"\0")
         return digest.hexdigest()
 
+    def picture(self, sample: Sample) -> str:
+        """The hash of a sample's picture file."""
+        return self.survey.image(sample).hash
+
     def pictures(self, ids: Iterable[str]) -> list[str]:
         """The hashes of the picture files of these samples, sorted."""
         ids = set(ids)
-        return sorted(self.survey.image(sample).hash for sample in self.dataset.samples if sample.id in ids)
+        return sorted(self.picture(sample) for sample in self.dataset.samples if sample.id in ids)
 
     def counts(self, ids: Iterable[str]) -> tuple[int, ...]:
         """Pixels of each class over the masks of these samples."""

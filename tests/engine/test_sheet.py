@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semiseg.engine.sheet import DARK, GAP, LIGHT, MARGIN, PAPER, Panel, Row, draw, shares
+from semiseg.engine.sheet import DARK, GAP, LIGHT, MARGIN, PAPER, Panel, Row, draw, font_of, shares
 
 CLASSES = ("ground", "car", "tree")
 PALETTE = ((10, 20, 30), (255, 128, 0), (0, 128, 0))
@@ -84,3 +84,9 @@ def test_without_a_mask():
 def test_line_ends_in_names_make_no_lines():
     one, other = (draw([Row.of_sample(name, PICTURE, None)], CLASSES, PALETTE) for name in ("a b c", "a\nb\x1bc"))
     assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_letters_of_other_languages_are_drawn():
+    """A font without them draws one box for all."""
+    drawn = {bytes(font_of(16).getmask(letter)) for letter in "ößłñçйΩ"}
+    assert len(drawn) == 7

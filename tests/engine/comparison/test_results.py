@@ -64,7 +64,7 @@ def test_gains_are_of_the_seeds_that_both_have(planned, finish):
     assert rival.last.mean == pytest.approx(0.67)
     assert (rival.last_gain.mean, rival.last_gain.deviation) == (pytest.approx(0.02), None)
     _, rows = table(lines)
-    assert [row[3] for row in rows] == ["0, 1", "1, 2"]
+    assert [row[3] for row in rows] == ["2 (0, 1)", "2 (1, 2)"]
 
 
 def test_a_score_that_is_no_number_is_none_of_the_table(planned, finish):
@@ -81,13 +81,13 @@ def test_a_score_that_is_no_number_is_none_of_the_table(planned, finish):
 def test_the_table_of_a_person_has_gains_in_a_column_of_their_own(comparison):
     columns, rows = table(lines_of(comparison, finished_of(comparison)))
     assert columns[:8] == ["method", "labelled", "steps", "seeds", "mIoU best %", "gain", "mIoU last %", "gain"]
-    assert rows[0][:8] == ["supervised_folder", "4 (1/2)", "20", "0, 1", "56.00 ± 7.07", "", "55.00 ± 7.07", ""]
+    assert rows[0][:8] == ["supervised_folder", "4 (1/2)", "20", "2 (0, 1)", "56.00 ± 7.07", "", "55.00 ± 7.07", ""]
     assert rows[1][6:] == ["61.00 ± 11.31", "+6.00 ± 4.24", "10.5", "1.0", "0.50", "4.00"]
     assert columns[-1] == "core h"
     assert (
         markdown(columns, rows)
         .splitlines()[2]
-        .startswith("| supervised_folder | 4 (1/2) | 20 | 0, 1 | 56.00 ± 7.07 |  |")
+        .startswith("| supervised_folder | 4 (1/2) | 20 | 2 (0, 1) | 56.00 ± 7.07 |  |")
     )
 
 

@@ -4,6 +4,7 @@ finds, and where it writes."""
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 
@@ -341,5 +342,32 @@ def test_folders_without_pictures_say_why(new, run, tmp_path):
     (tmp_path / "new/a.heic").touch()
     with pytest.raises(UsageError, match=r"new: no images there .*\(1 .heic\): save them"):
         run()
-    with pytest.raises(UsageError, match="none: no images"):
+    with pytest.raises(UsageError, match="none does not exist"):
         run(images="none")
+
+
+def test_pictures_that_the_training_had_as_labels_are_told_on_other_data(tiny, voc_root, tmp_path):
+    out = train(tiny("supervised", data=voc_root(), steps=1)).out
+    labeled = json.loads((out / "split.json").read_text())["labeled"]
+    other = voc_root(level="other/VOC2012")
+    lists = other / "ImageSets/Segmentation"
+    (lists / "train.txt").write_text("2007_000009\n")
+    (lists / "val.txt").write_text("".join(f"2007_{number:06d}\n" for number in range(1, 9)))
+    told = []
+    evaluate(out, other, device="cpu", on_event=lambda event: told.append(event.text))
+    assert f"data: warning: {len(labeled)} of 8 images, {labeled[0]} for one, were labelled in the training" in told
+
+
+def test_what_is_not_there_is_not_there(tiny, voc_root, tmp_path):
+    out = train(tiny("supervised", data=voc_root(), steps=1)).out
+    with pytest.raises(UsageError, match=r"no.jpg does not exist: pass a folder of images or one image"):
+        predict(out, tmp_path / "no.jpg", device="cpu")
+
+
+def test_the_classes_lie_beside_their_colours(tiny, voc_root, tmp_path):
+    root = voc_root()
+    done = predict(
+        train(tiny("supervised", data=root, steps=1)).out, root / "JPEGImages", tmp_path / "seen", device="cpu"
+    )
+    first, second = (done.out / "colours/classes.txt").read_text().splitlines()[:2]
+    assert (first, second) == ("background\t#000000", "aeroplane\t#800000")

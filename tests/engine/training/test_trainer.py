@@ -349,7 +349,61 @@ def test_a_run_whose_weights_overflow_saves_nothing(tiny, voc_root):
 
 def test_a_run_goes_on_regardless_where_that_is_asked_for(tiny, voc_root):
     recipe = tiny("supervised", data=voc_root(), lr=1e38, backbone_lr=1.0, on_nan="ignore")
+    result = Trainer(recipe).train()
+    assert (result.steps, result.best_step) == (3, -1), "class 0 everywhere has a score, and is no network"
+    assert not (result.out / "checkpoints/best.safetensors").exists()
+    with pytest.raises(UsageError, match="holds weights that are no numbers"):
+        evaluate(result.out, device="cpu")
+
+
+def test_nobody_goes_on_with_a_run_whose_report_is_being_written(tiny, voc_root):
+    recipe, asked = tiny("supervised", data=voc_root()), []
+
+    def conclude(result):
+        asked.append(result.steps)
+        with pytest.raises(UsageError, match="another process"):
+            Trainer(recipe.replace(resume=True))
+
+    Trainer(recipe).train(conclude)
+    assert asked == [3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_the_first_step_ends_a_run_at_once(tiny, voc_root, number):
+    recipe = tiny("supervised", data=voc_root())
+    handler = signal.getsignal(number)
+
+    def stop(event):
+        if event.kind == "note":
+            signal.raise_signal(number)
+
+    with pytest.raises(Stopped, match="before the first step") as stopped:
+        Trainer(recipe, stop)
+    assert stopped.value.signal == number
+    assert signal.getsignal(number) is handler
     assert Trainer(recipe).train().steps == 3
+
+
+@pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass"])
+def test_a_run_is_not_written_among_the_pictures_of_its_data(tiny, voc_root, folder):
+    root = voc_root()
+    before = sorted(root.rglob("*"))
+    with pytest.raises(UsageError, match=f"--out: .*{folder} holds images or masks of the data; choose another folder"):
+        Trainer(tiny("supervised", data=root, out=root / folder))
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "flag"), [("train", "--split: no pixel of the 3"), ("val", "--files.val-list: no pix")]
+)
+def test_masks_without_a_pixel_that_counts_are_refused(tiny, voc_root, part, flag):
+    root = voc_root()
+    for id in (root / f"ImageSets/Segmentation/{part}.txt").read_text().split():
+        path = root / f"SegmentationClass/{id}.png"
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    with pytest.raises(UsageError, match=flag):
+        Trainer(tiny("supervised", data=root))
+    assert not (root / "run").exists()
 
 
 def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch):
@@ -396,7 +450,7 @@ def test_classes_that_nothing_teaches_or_judges_are_told_at_the_start(tiny, fold
     trainer = Trainer(recipe, lambda event: notes.append(event.text) if event.kind == "note" else None)
     assert [note for note in notes if note.startswith("classes: ")] == [
         "classes: in no labelled image of the split, nothing teaches them: car",
-        "classes: in no validation mask, their IoU says nothing: tree",
+        "classes: in no validation mask, predicted anywhere they count as 0 in the mIoU: tree",
     ]
     masks = [np.asarray(Image.open(root / f"masks/a{number:03d}.png")) for number in (0, 6)]
     counts = tuple(sum(int((mask == value).sum()) for mask in masks) for value in range(3))

@@ -110,7 +110,7 @@ def test_numbers_by_hand(tiny, painted, monkeypatch):
     assert look.classes == {"ground": 0.75, "car": 0.25, "tree": 0, "sky": 0}
     assert look.line()["pseudo/class_pct/ground"] == 75
     assert str(look).startswith("50.0 % of the pixels count, ")
-    assert [panel.name for panel in look.rows[-1].panels] == ["window", "pseudo-label", "truth"]
+    assert [panel.name for panel in look.rows[-1].panels] == ["window", "pseudo-label, window", "truth"]
     assert (look.rows[-1].mask[24:] == 255).all(), "what does not count is ignored"
 
 

@@ -265,3 +265,17 @@ def test_one_report_names_every_kind_worst_first(folder_root):
         assert says in line
     levels = [finding.level for finding in report.findings]
     assert levels == sorted(levels, key=("error", "warning", "ok").index)
+
+
+@pytest.mark.parametrize(("part", "count"), [("train", 6), ("val", 3)])
+def test_masks_of_which_nothing_counts_are_an_error(voc_root, part, count):
+    root = voc_root()
+    for id in (root / f"ImageSets/Segmentation/{part}.txt").read_text().split():
+        path = root / f"SegmentationClass/{id}.png"
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    report = diagnose(find_dataset("voc", root))
+    words = {"train": "training", "val": "validation"}[part]
+    assert [finding.text for finding in report.findings if finding.level == "error"] == [
+        f"no pixel of the {count} {words} masks has a class, all are ignored (255)"
+    ]
+    assert not report.ok
