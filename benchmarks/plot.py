@@ -16,6 +16,7 @@ WATERFALL, PHOTOGRAPHS = (tables.ROOT / "docs" / f"{name}.svg" for name in ("wat
 BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
 SETS = {
     "CamVid": ("camvid", ()),
+    "CamVid, float32": ("camvid_fp32", ()),
     "CamVid, crop 320": ("camvid_gpu", ()),
     "Animals of VOC": ("animals", tables.ANIMALS),
 }

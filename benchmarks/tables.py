@@ -382,6 +382,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
+    "camvid_fp32": partial(comparison, "camvid_fp32"),
     "camvid_long": partial(comparison, "camvid_long"),
     "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
