@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -141,6 +140,8 @@ def _panel(panel: Panel, size: tuple[int, int], filter: Image.Resampling, palett
 @functools.cache
 def font_of(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's, which has the letters of more languages than Pillow's."""
+    import matplotlib  # which no command but one that draws has to wait for
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 

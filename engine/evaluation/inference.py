@@ -89,9 +89,12 @@ def evaluate(
     try:
         dataset = find_dataset(layout or header.layout, data or header.data, **said)
     except UsageError as error:
-        own = {name: value for name, value in said.items() if name not in _said(files)}
+        own = {name: value for name, value in _said(said).items() if name not in _said(files)}
         told = ", ".join(f"--files.{name.replace('_', '-')} {value}" for name, value in own.items())
-        raise UsageError(f"{error} (the training had {told}; say what it is here)" if told else str(error)) from None
+        elsewhere = told and not same_place(data, header.data)
+        raise UsageError(
+            f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
+        ) from None
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [protocol_of(loaded, name=name, **settings) for name in names]

@@ -253,6 +253,7 @@ class Trainer:
                     self._save(self.first, self._judged(self.first, scores))
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)
+                going_on("before the report")
                 if leads():
                     conclude(result)
         finally:
@@ -361,7 +362,7 @@ class Trainer:
         kept = ["last"]
         miou = next(iter(scores.values())).miou
         # A network of no numbers says class 0 everywhere, which may score well.
-        if math.isfinite(self._largest_weight()) and self.recipe.protocol().prefers(miou, self.best):
+        if self.recipe.protocol().prefers(miou, self.best) and math.isfinite(self._largest_weight()):
             self.best, self.best_step = miou, done
             kept.append("best")
         dataset = self.data.dataset

@@ -144,3 +144,10 @@ def test_a_package_that_is_needed_later_is_missed_at_once(monkeypatch, tmp_path,
     with pytest.raises(UsageError, match=rf"^{name}: .*pip install {name}"):
         Trainer(recipe)
     assert not recipe.runtime.out.exists()
+
+
+@pytest.mark.parametrize("inside", ["", "runs/mine"])
+def test_a_folder_that_is_a_file_is_told(tmp_path, inside):
+    (tmp_path / "taken").touch()
+    with pytest.raises(UsageError, match=r"^--out: .*taken is a file; choose a folder$"):
+        Run.check(tmp_path / "taken" / inside)

@@ -371,3 +371,16 @@ def test_the_classes_lie_beside_their_colours(tiny, voc_root, tmp_path):
     )
     first, second = (done.out / "colours/classes.txt").read_text().splitlines()[:2]
     assert (first, second) == ("background\t#000000", "aeroplane\t#800000")
+
+
+def test_a_folder_of_the_training_that_other_data_has_not_is_told_as_such(tiny, voc_root):
+    root = voc_root()
+    (root / "SegmentationClass").rename(root / "labels")
+    out = train(tiny("supervised", data=root, steps=1, files=Files(masks="labels"))).out
+    other = voc_root(level="other/VOC2012")
+    with pytest.raises(UsageError, match=r"labels.* \(the training had --files.masks labels; say what it is here\)"):
+        evaluate(out, other, device="cpu")
+    (root / "labels").rename(root / "gone")
+    with pytest.raises(UsageError) as error:
+        evaluate(out, device="cpu")
+    assert "the training had" not in str(error.value)
