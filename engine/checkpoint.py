@@ -21,7 +21,7 @@ from ..pipelines.datasets.files import voc_colours
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError, refuse, require
-from .device import as_started
+from .device import PrecisionName, as_started
 from .disk import whole
 from .methods.programs import PROGRAMS
 from .models import Network, build_network, encoder_of, from_published, published_program, read_state_dict
@@ -59,6 +59,8 @@ class Header:
     """The options of `find_dataset` that it was found with."""
     as_stored: bool = False
     """Whether its pictures were used as they are stored, whatever their orientation tags say."""
+    precision: PrecisionName = "auto"
+    """That the training asked for."""
     step: int = 0
     miou: float | None = None
     """On the validation set, in [0, 1]; None where it is not known."""
@@ -110,6 +112,7 @@ def header_of(
         data=plain(recipe.runtime.data),
         files=plain(recipe.files),
         as_stored=as_stored,
+        precision=recipe.runtime.precision,
         step=step,
         miou=None if miou is None or math.isnan(miou) else miou,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,22 @@ from ..pipelines.memory import free_memory
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PEAKS = {
+    "B200": (2250.0, 75.0),
+    "H200": (989.5, 67.0),
+    "H100 PCIe": (756.5, 51.2),
+    "H100 NVL": (835.0, 60.0),
+    "H100 80GB HBM3": (989.5, 67.0),
+    "A100[ -]": (312.0, 19.5),
+    "L40S$": (362.0, 91.6),
+    "L4$": (121.0, 30.3),
+    "A10$": (125.0, 31.2),
+    "RTX A6000$": (154.8, 38.7),
+    "RTX 4090$": (165.2, 82.6),
+    "RTX 3090$": (71.0, 35.6),
+}
+"""Pattern in a GPU's name -> TFLOP a second of dense products of 16-bit numbers summed in float32, and of float32, by
+NVIDIA's data sheets. TF32 has half the rate of the former in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +52,16 @@ class Precision:
         """The context in which networks and losses compute."""
         low = LOW.get(self.name)
         return torch.autocast(self.device.type, low) if low else nullcontext()
+
+    def peak_flops(self) -> float | None:
+        """A second, of dense matrix products; None where the device's are not known."""
+        if self.device.type != "cuda":
+            return None
+        gpu = torch.cuda.get_device_name(self.device)
+        for pattern, (low, full) in PEAKS.items():
+            if re.search(pattern, gpu):
+                return 1e12 * {"fp32": full, "tf32": low / 2}.get(self.name, low)
+        return None
 
     def allow_tf32(self) -> None:
         """Says to a GPU whether it may use TF32 for what is left in float32; for the whole process."""
@@ -119,6 +146,13 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if name == "auto":
         name = "bf16" if _has("bf16", device) else "fp32"
     return Precision(name, device)
+
+
+def precision_as_trained(name: str, device: torch.device) -> Precision:
+    """What a training asked for, or auto on a device that does not have it."""
+    tf32_without_gpu = name == "tf32" and device.type != "cuda"
+    chosen = resolve_precision("auto" if tf32_without_gpu else name, device)
+    return resolve_precision("auto", device) if chosen.emulated else chosen
 
 
 def _has(name: str, device: torch.device) -> bool:

@@ -95,8 +95,8 @@ class Running:
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: PrecisionName = "auto"
-    """Of the network."""
+    precision: PrecisionName | None = None
+    """Of the network (default: what the training asked for, where the device has it)."""
     json: bool = False
     """Print one JSON document."""
 

@@ -24,7 +24,15 @@ from ...pipelines.errors import UsageError, refuse
 from ...pipelines.watch import hash_of
 from ..checkpoint import Checkpoint, find, load_network, match_classes
 from ..data import judged_again, moved, prepare_manifest, same_place, tell
-from ..device import Precision, as_started, free_memory_of, out_of_memory, resolve_device, resolve_precision
+from ..device import (
+    Precision,
+    as_started,
+    free_memory_of,
+    out_of_memory,
+    precision_as_trained,
+    resolve_device,
+    resolve_precision,
+)
 from ..disk import create_folder, whole
 from ..events import Event, Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
@@ -66,7 +74,7 @@ def evaluate(
     files: dict[str, Any] | None = None,
     protocol: Sequence[str] | None = None,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str | None = None,
     on_event: Listener = silent,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -77,7 +85,8 @@ def evaluate(
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
     training's without a list, those images are judged that the run held out). protocol:
     names of PROTOCOLS; of several, all from one pass over the data, the document is the first one's and has all under
-    "protocols", by name. settings: other fields of `Protocol`; what is None is as in training.
+    "protocols", by name. precision: as for training (default: what that asked for, where the device has it). settings:
+    other fields of `Protocol`; what is None is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
@@ -145,7 +154,7 @@ def predict(
     protocol: str | None = None,
     files: Mapping[str, Any] | None = None,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str | None = None,
     on_event: Listener = silent,
     **settings: Any,
 ) -> Predictions:
@@ -156,8 +165,8 @@ def predict(
     training; masks among them, and what was predicted into `out` before, are passed over. Masks of an earlier
     prediction that this one does not replace stay, and a note says so.
 
-    checkpoint, layout: as `load_network` takes them. protocol, settings: as in `evaluate`. files: `orientation` and
-    `max_megapixels` of `find_dataset` where they are not to be as in training.
+    checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
+    `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
     """
     loaded, computing = _ready(checkpoint, layout, device, precision)
     images, file = Path(images), find(checkpoint)
@@ -258,10 +267,12 @@ def home_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
-def _ready(path: Path | str, layout: str | None, device: str, precision: str) -> tuple[Checkpoint, Precision]:
-    computing = resolve_precision(precision, resolve_device(device))
-    computing.allow_tf32()
+def _ready(path: Path | str, layout: str | None, device: str, precision: str | None) -> tuple[Checkpoint, Precision]:
+    place = resolve_device(device)
+    asked = precision and resolve_precision(precision, place)
     checkpoint = load_network(path, layout)
+    computing = asked or precision_as_trained(checkpoint.header.precision, place)
+    computing.allow_tf32()
     if not all(bool(value.isfinite().all()) for value in checkpoint.network.state_dict().values()):
         raise UsageError(f"{path}: holds weights that are no numbers; take an earlier checkpoint, or train again")
     checkpoint.network.to(computing.device, memory_format=torch.channels_last)

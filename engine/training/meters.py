@@ -53,9 +53,11 @@ class Meters:
         device: torch.device,
         clock: Callable[[], float] = time.perf_counter,
         mark: Callable[[], Mark] | None = None,
+        fastest_step: float | None = None,
     ):
+        """fastest_step: the seconds that a step's products would take at the device's peak, where that is known."""
         self.images_a_step = recipe.batch + recipe.views.windows * recipe.unlabeled_batch
-        self.recipe, self.device, self.clock = recipe, device, clock
+        self.recipe, self.device, self.clock, self.fastest_step = recipe, device, clock, fastest_step
         on_gpu = device.type == "cuda"
         self.mark = mark or (partial(torch.cuda.Event, enable_timing=True) if on_gpu else partial(HostMark, clock))
         self.gpu = Gpu(device)
@@ -155,6 +157,8 @@ class Meters:
             "memory_gib": self.memory_gib(),
             "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
         }
+        if self.fastest_step:
+            line["mfu_pct"] = 100 * self._steps * self.fastest_step / seconds
         line |= ignored | self.gpu.read()
         self._sums, self._counts, self._steps, self._waits = {}, {}, 0, []
         self.resume()
@@ -181,9 +185,10 @@ def describe(line: dict[str, Any], steps: int) -> str:
     """The log line of a run of so many steps in words."""
     losses = "  ".join(f"{name.removeprefix('loss/')} {v:.4f}" for name, v in line.items() if name.startswith("loss"))
     eta = timedelta(seconds=round(line["eta_s"]))
+    mfu = f"  MFU {line['mfu_pct']:.0f} %" if "mfu_pct" in line else ""
     gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""
     return (
         f"step {line['step']}/{steps}  {losses}  lr {line['lr']:.2e}  images/s {line['images_per_s']:.1f} "
         f"(compute {line['compute_images_per_s']:.1f})  data wait {line['data_wait_pct']:.0f} %  "
-        f"memory {line['memory_gib']:.1f} GiB{gpu}  ETA {eta}"
+        f"memory {line['memory_gib']:.1f} GiB{mfu}{gpu}  ETA {eta}"
     )

@@ -13,7 +13,7 @@ from ..run import Run
 from .state import load_save
 
 MEASURED = (
-    *("images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "eta_s"),
+    *("images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "mfu_pct", "eta_s"),
     *("gpu_pct", "gpu_watt", "gpu_mhz"),
 )
 """What of a log line no two runs have in common."""

@@ -41,7 +41,7 @@ from ..recipe import Recipe
 from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
-from .forecast import GIB, fitted
+from .forecast import GIB, fitted, forecast
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
@@ -100,14 +100,15 @@ class Trainer:
                 require_same_data(run, recipe, self.data)
             before = run.recipe.runtime.backend if run else None
             self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data), before)
-        recipe, told = of_first(self._fitted())
-        self.recipe = recipe
+        self.recipe, flops, told = of_first(self._fitted())
+        recipe = self.recipe
         torch.manual_seed(recipe.seed)
         self.method = open_method(recipe, self.data, self.device, fresh=state is None, on_event=on_event)
         if not leads():  # dropout is each process's own
             torch.manual_seed(recipe.seed + rank())
         self.step = Step(recipe, self.method, self.precision, self._note)
-        self.meters = Meters(recipe, self.device)
+        peak = self.precision.peak_flops()
+        self.meters = Meters(recipe, self.device, fastest_step=flops / peak if flops and peak else None)
         self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
         self.first, self.best, self.best_step = 0, math.nan, -1
         self.seconds, self.warned = 0.0, False
@@ -127,11 +128,12 @@ class Trainer:
                 "them, tens of times slower; leave it out"
             )
 
-    def _fitted(self) -> tuple[Recipe, list[str]]:
-        """The recipe that fits into the memory, and what it will cost, in lines; no line where nobody waits for it."""
+    def _fitted(self) -> tuple[Recipe, int | None, list[str]]:
+        """The recipe that fits into the memory, the FLOPs of this process's step (what is computed again does not
+        count), and what it will cost, in lines; neither where nobody waits for it."""
         recipe = self.recipe
         if self.device.type == "cpu" and recipe.steps < LONG and recipe.runtime.memory_budget is None:
-            return recipe, []
+            return recipe, None, []
         classes, room = len(self.data.dataset.classes), free_memory_of(self.device)
         kept = bytes_on(self.device, recipe.runtime.backend, self.data.trained_on)
         if room is not None:
@@ -145,7 +147,10 @@ class Trainer:
             lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")
         if room is not None and max(told.memory, told.evaluation) > room:
             lines.append(f"memory: only {room / GIB:.1f} GiB are free; lower --batch or --crop if it does not do")
-        return recipe.replace(recompute=share.runtime.recompute), lines
+        flops = told.flops
+        if share.runtime.recompute == "on":
+            flops = forecast(share.replace(recompute="off"), classes, self.precision).flops
+        return recipe.replace(recompute=share.runtime.recompute), flops, lines
 
     def _created(self) -> Run:
         if not leads():

@@ -67,6 +67,16 @@ def test_waiting_for_data_counts_and_evaluation_does_not(tiny):
     assert (meters.images_per_s, meters.data_wait_pct) == (4 / 5, 60)
 
 
+def test_mfu_is_the_time_of_the_products_at_the_peak_beside_the_time_that_passed(tiny):
+    now = iter([0.0, 8.0, 8.0])
+    meters = Meters(tiny("supervised"), CPU, clock=lambda: next(now), fastest_step=0.5)
+    for _ in range(4):
+        meters.add({"loss": torch.tensor(1.0)})
+    line = meters.read(4, 0.01)
+    assert line["mfu_pct"] == 25  # four steps of half a second in eight
+    assert "MFU 25 %" in describe(line, 4)
+
+
 class Device:
     """Works through what it is asked for in order, beside a host that goes on at once."""
 

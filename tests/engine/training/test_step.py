@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from semiseg.engine.device import Precision, repeatable, resolve_device, resolve_precision
+from semiseg.engine.device import Precision, repeatable
 from semiseg.engine.hyperparameters import hyperparameters
 from semiseg.engine.methods import METHODS
 from semiseg.engine.training.build import build_method, parameter_groups
@@ -237,43 +237,6 @@ def test_apex_names_the_cure(tiny):
     recipe = tiny("supervised", optimizer="apex_fused_sgd")
     with pytest.raises(UsageError, match="apex_fused_sgd"):
         Step(recipe, build_method(recipe, 3), FP32)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu_is_refused():
-    with pytest.raises(UsageError, match="no GPU"):
-        resolve_device("cuda")
-
-
-@pytest.mark.parametrize(
-    ("instructions", "chosen"), [({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")]
-)
-def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chosen):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
-    assert resolve_precision("auto", CPU) == Precision(chosen, CPU)
-
-
-@pytest.mark.parametrize(
-    ("instructions", "name", "emulated"),
-    [
-        ({}, "bf16", True),
-        ({"avx512_bf16": True}, "bf16", False),
-        ({"avx512_bf16": True}, "fp16", True),
-        ({"amx_fp16": True}, "fp16", False),
-        ({}, "fp32", False),
-    ],
-)
-def test_a_processor_emulates_what_it_has_no_instructions_for(monkeypatch, instructions, name, emulated):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
-    assert Precision(name, CPU).emulated is emulated
-    assert not Precision(name, torch.device("cuda")).emulated
-
-
-def test_wrong_devices_and_precisions_are_refused():
-    with pytest.raises(UsageError, match="tf32"):
-        resolve_precision("tf32", CPU)
-    with pytest.raises(UsageError, match="--device"):
-        resolve_device("gpu")
 
 
 @pytest.mark.gpu

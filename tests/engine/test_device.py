@@ -1,0 +1,104 @@
+"""The device and the precision: what is chosen, what is refused, how fast it could be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semiseg.engine.device import Precision, precision_as_trained, resolve_device, resolve_precision
+from semiseg.pipelines.errors import UsageError
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(UsageError, match="no GPU"):
+        resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "chosen"), [({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")]
+)
+def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert resolve_precision("auto", CPU) == Precision(chosen, CPU)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "name", "emulated"),
+    [
+        ({}, "bf16", True),
+        ({"avx512_bf16": True}, "bf16", False),
+        ({"avx512_bf16": True}, "fp16", True),
+        ({"amx_fp16": True}, "fp16", False),
+        ({}, "fp32", False),
+    ],
+)
+def test_a_processor_emulates_what_it_has_no_instructions_for(monkeypatch, instructions, name, emulated):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert Precision(name, CPU).emulated is emulated
+    assert not Precision(name, torch.device("cuda")).emulated
+
+
+@pytest.mark.parametrize(
+    ("instructions", "trained", "taken"),
+    [
+        ({}, "auto", "fp32"),
+        ({}, "bf16", "fp32"),
+        ({}, "tf32", "fp32"),
+        ({"avx512_bf16": True}, "auto", "bf16"),
+        ({"avx512_bf16": True}, "fp32", "fp32"),
+        ({"avx512_bf16": True}, "fp16", "bf16"),
+    ],
+)
+def test_a_network_is_used_in_the_precision_of_its_training_where_the_device_has_it(
+    monkeypatch, instructions, trained, taken
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert precision_as_trained(trained, CPU) == Precision(taken, CPU)
+
+
+def test_wrong_devices_and_precisions_are_refused():
+    with pytest.raises(UsageError, match="tf32"):
+        resolve_precision("tf32", CPU)
+    with pytest.raises(UsageError, match="--device"):
+        resolve_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
+        ("NVIDIA H100 80GB HBM3", "tf32", 494.75),
+        ("NVIDIA H100 PCIe", "fp16", 756.5),
+        ("NVIDIA A100-SXM4-80GB", "fp32", 19.5),
+        ("NVIDIA A10", "bf16", 125.0),
+        ("NVIDIA L40S", "bf16", 362.0),
+        ("NVIDIA L4", "bf16", 121.0),
+        ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
+    ],
+)
+def test_the_peak_is_that_of_the_data_sheet(monkeypatch, name, precision, teraflops):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert Precision(precision, CUDA).peak_flops() == pytest.approx(teraflops * 1e12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA H800",
+        "NVIDIA A100X",
+        "AMD Instinct MI300X",
+    ],
+)
+def test_a_gpu_that_is_not_in_the_table_has_no_peak(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert Precision("bf16", CUDA).peak_flops() is None
+
+
+def test_a_processor_has_no_peak():
+    assert Precision("fp32", CPU).peak_flops() is None
