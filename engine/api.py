@@ -14,7 +14,8 @@ from .catalogue import load_recipe
 from .checkpoint import load_network
 from .device import as_started
 from .evaluation.export import Export, ExportError, export
-from .evaluation.inference import evaluate, predict
+from .evaluation.inference import evaluate
+from .evaluation.prediction import predict
 from .events import Event, Listener, silent
 from .processes import joined, leads
 from .recipe import Recipe

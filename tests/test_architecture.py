@@ -90,6 +90,7 @@ ORDERS = {
         evaluation/protocols
         evaluation/scores | evaluation/confidence
         evaluation/inference
+        evaluation/prediction
         evaluation/formats
         evaluation/export
         evaluation/__init__

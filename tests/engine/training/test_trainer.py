@@ -19,7 +19,8 @@ from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
 from semiseg.engine.disk import DiskFull
-from semiseg.engine.evaluation.inference import evaluate, predict
+from semiseg.engine.evaluation.inference import evaluate
+from semiseg.engine.evaluation.prediction import predict
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.methods import METHODS
 from semiseg.engine.protocol import Evaluation
