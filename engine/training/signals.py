@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; schedulers and service managers; SLURM, as a warning before it takes a node away."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Ctrl-C; schedulers and service managers; SLURM, as a warning before it takes a node away; a terminal that is closed,
+unless `nohup` has said not to mind."""
 
 
 class Stopped(Exception):
@@ -24,13 +26,17 @@ def at_once() -> Iterator[None]:
     """While nothing is there to be saved, a scheduler's signal raises Stopped where it comes, as Ctrl-C raises
     KeyboardInterrupt. In other threads than the main one it does not."""
 
+    terminals = _terminals()
+
     def stop(number: int, frame: object) -> None:
+        if number == signal.SIGHUP:
+            _let_go(terminals)
         raise Stopped(number, "stopped before the first step; the same command begins again, or goes on")
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in ENDING if number != signal.SIGINT}
+    before = {number: signal.signal(number, stop) for number in _minded() if number != signal.SIGINT}
     try:
         yield
     finally:
@@ -47,23 +53,46 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
     and ends those that take too long by itself.
     """
     signals: list[int] = []
+    minded, terminals = _minded(), _terminals()
 
     def stop(number: int, frame: object) -> None:
         signals.append(number)
+        if number == signal.SIGHUP:
+            _let_go(terminals)
         if patient:
             if len(signals) == 1:
                 say("stopping after this step")
             return
-        for one in ENDING:
-            signal.signal(one, signal.SIG_DFL)
+        for one in minded:
+            # Of a terminal that is closed both the system and the shell tell.
+            again = signal.SIG_IGN if one == number == signal.SIGHUP else signal.SIG_DFL
+            signal.signal(one, again)
         say("stopping after this step; once more to stop at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.signal(number, stop) for number in ENDING}
+    before = {number: signal.signal(number, stop) for number in minded}
     try:
         yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _minded() -> list[signal.Signals]:
+    """The signals that end a run of this process."""
+    return [one for one in ENDING if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+
+
+def _terminals() -> list[int]:
+    """Which of standard output and error are one."""
+    return [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+
+def _let_go(terminals: list[int]) -> None:
+    """What is still printed there goes nowhere; to a terminal that is closed it would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import threading
+import time
 
 import pytest
 
@@ -23,7 +25,7 @@ def test_the_first_signal_is_noted_and_all_is_then_as_before(number):
     assert {one: signal.getsignal(one) for one in ENDING} == before
 
 
-@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("number", [one for one in ENDING if one != signal.SIGHUP])
 def test_the_second_signal_ends_a_process_that_waits(number):
     ready, told = os.pipe()
     child = os.fork()
@@ -41,6 +43,34 @@ def test_the_second_signal_ends_a_process_that_waits(number):
     assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, number)
     os.close(ready)
     os.close(told)
+
+
+def test_a_terminal_that_is_closed_is_heard_once_and_what_is_printed_then_is_lost():
+    """The system tells a program of it, and its shell once more."""
+    child, terminal = pty.fork()
+    if child == 0:
+        with ending(lambda line: os.write(1, line.encode())) as signals:
+            os.write(1, b"ready")
+            while not signals:
+                time.sleep(0.01)
+            signal.raise_signal(signal.SIGHUP)
+            os.write(2, b"a line")
+            os._exit(7 if signals == [signal.SIGHUP] else 1)
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert (os.WIFEXITED(status), os.WEXITSTATUS(status)) == (True, 7)
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending(print) as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals == []
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_have_no_signals():
