@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import re
 
 from semiseg.engine import train
 from semiseg.engine.training.profiling import PROFILED, SHOWN, SKIPPED
 
 
-def test_a_profile_is_a_trace_of_some_steps_and_the_most_expensive_items(tiny, voc_root, capfd):
+def test_the_profiler_s_own_log_is_silent(tiny, voc_root, tmp_path, capfd):
+    """In a process of its own: a profiler that was at work before has read how much to say."""
+    out = tmp_path / "run"
+    recipe = tiny("supervised", data=voc_root(), steps=SKIPPED + PROFILED, profile=True, out=out, backbone="resnet18")
+    child = multiprocessing.get_context("spawn").Process(target=train, args=(recipe,))
+    child.start()
+    child.join()
+    assert (child.exitcode, capfd.readouterr().err) == (0, "")
+    assert (out / "trace.json.gz").exists()
+
+
+def test_a_profile_is_a_trace_of_some_steps_and_the_most_expensive_items(tiny, voc_root):
     said = []
     recipe = tiny("cps", data=voc_root(), steps=SKIPPED + PROFILED + 1, eval_every=SKIPPED + PROFILED + 1, profile=True)
     result = train(recipe, on_event=said.append)
-    assert capfd.readouterr().err == ""
     with gzip.open(result.out / "trace.json.gz") as file:
         events = [event for event in json.load(file)["traceEvents"] if event.get("cat") == "user_annotation"]
     for name in ("plan", "decode", "collate", "losses", "gradients", "optimizer"):
