@@ -133,28 +133,11 @@ class Planner:
         world: int = 1,
     ):
         refuse((*drawing.faults(), *require(0 <= rank < world, "rank", f"must be from 0 to {world - 1}", rank)))
-        views, sampling = drawing.views, drawing.sampling
-        if not len(labeled):
-            raise UsageError("split: no labelled images; choose another --split")
-        if views.windows and not len(unlabeled):
-            raise UsageError(
-                "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0), add "
-                "images without masks (to train.txt, too, where there is one) or train with the supervised recipe"
-            )
-        if views.partners and len(unlabeled) < 2 and sampling.cutmix_partner != "same":
-            raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
-        for name, size in (("--batch", drawing.batch), ("unlabelled batch", drawing.unlabeled_batch)):
-            if size % world:
-                below, above = size // world * world, -(-size // world) * world
-                cure = f"{below} or {above}" if below else f"{above}"
-                raise UsageError(f"{name}: {size} images cannot be shared by {world} processes; use {cure}")
-        if drawing.parts > 1 and drawing.parts % world:
-            raise UsageError(
-                f"--emulate-processes: {drawing.parts} parts of the batch cannot be shared by {world} processes; "
-                f"use 1, or a multiple of {world}"
-            )
         self.sizes, self.drawing = np.asarray(sizes, np.int64), drawing
+        self._check_images(len(labeled), len(unlabeled))
+        self._check_shares(world)
         self._check_partners()
+        views, sampling = drawing.views, drawing.sampling
         passes = [len(labeled) // drawing.batch if drawing.batch else 0]
         passes += [len(unlabeled) // drawing.unlabeled_batch] if views.windows else []
         self.epoch_steps = sampling.epoch_steps or max(*passes, 1)
@@ -183,6 +166,33 @@ class Planner:
             replay=sampling.replay_unlabeled,
             repeat=sampling.unlabeled_order == "repeated",
         )
+
+    def _check_images(self, labeled: int, unlabeled: int) -> None:
+        """Raises UsageError where so many labelled and unlabelled images cannot feed the views."""
+        views, sampling = self.drawing.views, self.drawing.sampling
+        if not labeled:
+            raise UsageError("split: no labelled images; choose another --split")
+        if views.windows and not unlabeled:
+            raise UsageError(
+                "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0), add "
+                "images without masks (to train.txt, too, where there is one) or train with the supervised recipe"
+            )
+        if views.partners and unlabeled < 2 and sampling.cutmix_partner != "same":
+            raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
+
+    def _check_shares(self, world: int) -> None:
+        """Raises UsageError where a step's batch, or its parts, cannot be shared by so many processes."""
+        drawing = self.drawing
+        for name, size in (("--batch", drawing.batch), ("unlabelled batch", drawing.unlabeled_batch)):
+            if size % world:
+                below, above = size // world * world, -(-size // world) * world
+                cure = f"{below} or {above}" if below else f"{above}"
+                raise UsageError(f"{name}: {size} images cannot be shared by {world} processes; use {cure}")
+        if drawing.parts > 1 and drawing.parts % world:
+            raise UsageError(
+                f"--emulate-processes: {drawing.parts} parts of the batch cannot be shared by {world} processes; "
+                f"use 1, or a multiple of {world}"
+            )
 
     def _check_partners(self) -> None:
         """Raises UsageError where the batch cannot be mixed as told."""

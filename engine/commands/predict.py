@@ -63,7 +63,8 @@ def predict(
             **judging.settings(),
         )
     folder = done.out
-    console.say(f"{done.images} images: {folder}/masks, {folder}/colours, {folder}/overlays")
+    many = "" if done.images == 1 else "s"
+    console.say(f"{done.images} image{many}: {folder}/masks, {folder}/colours, {folder}/overlays")
     bare = [one.image for one in done.confidences if not one.mask]
     if done.images > HANDFUL and bare:
         console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; all in {done.table}")
