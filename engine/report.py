@@ -107,6 +107,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "images/s": f"{np.median(rates):.1f}" if (rates := _values(trained, "images_per_s")) else "",
         "data wait": f"{np.median(waits):.0f} %" if (waits := _values(trained, "data_wait_pct")) else "",
         "peak memory": f"{max(memory):.2f} GiB" if (memory := _values(trained, "memory_gib")) else "",
+        **({"MFU": f"{np.median(shares):.0f} %"} if (shares := _values(trained, "mfu_pct")) else {}),
     }
     numbers = (f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in tiles.items())
     split = run.split

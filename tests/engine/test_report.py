@@ -63,12 +63,19 @@ def test_a_run_of_one_log_line_is_drawn_as_dots(tiny, tmp_path, steps, dots):
 def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path):
     """As after a bit of a key was flipped; an environment.json that is damaged is told."""
     lines = [{"step": step, "loss": 2.0, "images_per_s": 3.0, "data_wait_pct": 5.0} for step in (1, 2, 3)]
+    lines[1]["mfu_pct"] = 40.0  # of the part of a run that a known GPU made
     del lines[1]["images_per_s"], lines[2]["data_wait_pct"]
     lines += [{"step": 3, "val/miou": 0.25, "val/teacher/miou": 0.5}, {"step": 4, "val/miou": 0.5}]
     log = "".join(json.dumps(line) + "\n" for line in lines)
     folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)
     page = write_report(folder).read_text()
-    for tile in ("images/s<b>3.0</b>", "data wait<b>5 %</b>", "peak memory<b></b>", "mIoU best<b>50.00 %</b>"):
+    for tile in (
+        "images/s<b>3.0</b>",
+        "data wait<b>5 %</b>",
+        "peak memory<b></b>",
+        "MFU<b>40 %</b>",
+        "mIoU best<b>50.00 %</b>",
+    ):
         assert tile in page
     (folder / "environment.json").write_text("{")
     with pytest.raises(UsageError, match=r"environment\.json: missing or damaged"):
