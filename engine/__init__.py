@@ -3,12 +3,19 @@
 `from semiseg.engine import load_recipe, train, evaluate, predict, export, load_network`: see `semiseg.engine.api`.
 """
 
+import os
 from importlib.util import find_spec
 
 NEEDED = ("torchvision", "cv2", "PIL", "tyro", "rich", "safetensors", "matplotlib", "tensorboard")
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
     raise ImportError(f"semiseg.engine needs {', '.join(missing)}: run  pip install -e '.[train]'  in its clone")
+
+# Threads of torch on the CPU wait for each other hundreds of times a step, by default awake for milliseconds. Where
+# others share the cores, that keeps the thread that is waited for from its core, and a step takes up to a hundred times
+# as long (benchmarks/LOG.md). Now they sleep after some microseconds. Read when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __all__ = ["evaluate", "export", "load_network", "load_recipe", "predict", "train"]
 

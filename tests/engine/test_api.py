@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import cv2
@@ -21,6 +24,23 @@ from semiseg.pipelines.datasets.manifest import seen
 from semiseg.pipelines.errors import UsageError
 
 SMALL = {"backbone": "resnet18", "head_width": 16, "weights": "none", "crop": 32, "batch": 2, "steps": 2, "threads": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({}, "GOMP_SPINCOUNT = '3000'"),
+        ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT = '7'"),
+        ({"OMP_WAIT_POLICY": "passive"}, "GOMP_SPINCOUNT = '0'"),
+    ],
+)
+def test_threads_that_wait_soon_sleep_unless_somebody_says_otherwise(said, line):
+    """By libgomp's own words when torch is loaded."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    environment = others | {"OMP_DISPLAY_ENV": "verbose"} | said
+    command = [sys.executable, "-c", "import semiseg.engine, torch"]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    assert line in shown
 
 
 def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, capfd):
