@@ -17,6 +17,7 @@ BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
 SETS = {
     "CamVid": ("camvid", ()),
     "CamVid, float32": ("camvid_fp32", ()),
+    "CamVid, 4000 steps": ("camvid_settled", ()),
     "CamVid, crop 320": ("camvid_gpu", ()),
     "Animals of VOC": ("animals", tables.ANIMALS),
 }
