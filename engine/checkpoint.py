@@ -60,7 +60,7 @@ class Header:
     as_stored: bool = False
     """Whether its pictures were used as they are stored, whatever their orientation tags say."""
     precision: PrecisionName = "auto"
-    """That the training asked for."""
+    """That the training asked for; auto where an older file does not say."""
     step: int = 0
     miou: float | None = None
     """On the validation set, in [0, 1]; None where it is not known."""
@@ -211,6 +211,7 @@ def _header_of_version_1(metadata: dict[str, str]) -> Header:
         layout=recipe["layout"],
         data=recipe["data"],
         files=recipe["files"],
+        precision=recipe.get("precision", "auto"),
         step=int(metadata["step"]),
         miou=None if metadata["miou"] == "nan" else float(metadata["miou"]),
     )

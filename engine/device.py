@@ -18,12 +18,13 @@ from ..pipelines.memory import free_memory
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PEAKS = {
-    "B200": (2250.0, 75.0),
-    "H200": (989.5, 67.0),
-    "H100 PCIe": (756.5, 51.2),
-    "H100 NVL": (835.0, 60.0),
-    "H100 80GB HBM3": (989.5, 67.0),
-    "A100[ -]": (312.0, 19.5),
+    " B200$": (2250.0, 75.0),
+    " G?H200( 480GB)?$": (989.5, 67.0),
+    "H100 PCIe$": (756.5, 51.2),
+    "H100 NVL$": (835.0, 60.0),
+    "H100 80GB HBM3$": (989.5, 67.0),
+    "A100-(SXM4|PCIE)-[48]0GB$": (312.0, 19.5),
+    "A100 80GB PCIe$": (312.0, 19.5),
     "L40S$": (362.0, 91.6),
     "L4$": (121.0, 30.3),
     "A10$": (125.0, 31.2),
@@ -31,8 +32,8 @@ PEAKS = {
     "RTX 4090$": (165.2, 82.6),
     "RTX 3090$": (71.0, 35.6),
 }
-"""Pattern in a GPU's name -> TFLOP a second of dense products of 16-bit numbers summed in float32, and of float32, by
-NVIDIA's data sheets. TF32 has half the rate of the former in all of them."""
+"""Pattern at the end of a GPU's name -> TFLOP a second of dense products of 16-bit numbers summed in float32, and of
+float32, by NVIDIA's data sheets. TF32 has half the rate of the former in all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def trained_in_job(recipe: Recipe, listener: Listener) -> Result:
     try:
         return api.train(recipe, listener)
     except Stopped as stopped:
-        if stopped.signal == signal.SIGINT:  # a person, who means it
+        if stopped.signal in (signal.SIGINT, signal.SIGHUP):  # a person, who means it
             raise
         raise Stopped(stopped.signal, f"{stopped}; {slurm.requeue()}") from None
 

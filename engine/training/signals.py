@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,12 +26,11 @@ class Stopped(Exception):
 def at_once() -> Iterator[None]:
     """While nothing is there to be saved, a scheduler's signal raises Stopped where it comes, as Ctrl-C raises
     KeyboardInterrupt. In other threads than the main one it does not."""
-
-    terminals = _terminals()
+    shown = _shown()
 
     def stop(number: int, frame: object) -> None:
         if number == signal.SIGHUP:
-            _let_go(terminals)
+            _let_go(shown)
         raise Stopped(number, "stopped before the first step; the same command begins again, or goes on")
 
     if threading.current_thread() is not threading.main_thread():
@@ -53,12 +53,12 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
     and ends those that take too long by itself.
     """
     signals: list[int] = []
-    minded, terminals = _minded(), _terminals()
+    minded, shown = _minded(), _shown()
 
     def stop(number: int, frame: object) -> None:
         signals.append(number)
         if number == signal.SIGHUP:
-            _let_go(terminals)
+            _let_go(shown)
         if patient:
             if len(signals) == 1:
                 say("stopping after this step")
@@ -85,14 +85,17 @@ def _minded() -> list[signal.Signals]:
     return [one for one in ENDING if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
 
 
-def _terminals() -> list[int]:
-    """Which of standard output and error are one."""
-    return [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+def _shown() -> list[int]:
+    """Which of standard output and error end at a terminal, or at a program that may end with it."""
+    return [number for number in (1, 2) if os.isatty(number) or stat.S_ISFIFO(os.fstat(number).st_mode)]
 
 
-def _let_go(terminals: list[int]) -> None:
-    """What is still printed there goes nowhere; to a terminal that is closed it would fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in terminals:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _let_go(shown: list[int]) -> None:
+    """Where the terminal is closed, what is still printed goes nowhere; it would fail."""
+    try:
+        os.close(os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY))
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in shown:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)

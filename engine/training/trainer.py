@@ -150,7 +150,7 @@ class Trainer:
         flops = told.flops
         if share.runtime.recompute == "on":
             flops = forecast(share.replace(recompute="off"), classes, self.precision).flops
-        return recipe.replace(recompute=share.runtime.recompute), flops, lines
+        return recipe.replace(recompute=share.runtime.recompute), flops * recipe.batch // (world() * share.batch), lines
 
     def _created(self) -> Run:
         if not leads():

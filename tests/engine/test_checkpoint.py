@@ -48,7 +48,7 @@ def test_a_checkpoint_holds_the_network_and_what_its_use_needs(saved):
     assert (header.classes, header.palette, header.step, header.miou) == (CLASSES, PALETTE, 7, 0.25)
     assert (header.mean, header.std) == (network.mean, network.std)
     assert header.evaluation == recipe.protocol()
-    assert (header.layout, header.data) == ("voc", str(recipe.runtime.data))
+    assert (header.layout, header.data, header.precision) == ("voc", str(recipe.runtime.data), "fp32")
     assert Recipe.from_dict(loaded.recipe) == recipe
     assert not loaded.network.training
     for name, tensor in network.state_dict().items():
@@ -139,6 +139,7 @@ def test_others_may_read_what_the_umask_lets_them(saved):
         ({"evaluation": {"name": "slide", "window": 0}}, "evaluation.window: must be at least 1"),
         ({"evaluation": None}, "NoneType"),
         ({"layout": "coco"}, "layout: must be one of"),
+        ({"precision": "fp8"}, "precision: must be"),
         ({"miou": "best"}, "miou: must be a number"),
         ({"step": 1.5}, "step: must be a whole number"),
         ({"backbone": 18}, "backbone: must be text"),

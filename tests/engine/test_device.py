@@ -74,6 +74,10 @@ def test_wrong_devices_and_precisions_are_refused():
         ("NVIDIA H100 80GB HBM3", "tf32", 494.75),
         ("NVIDIA H100 PCIe", "fp16", 756.5),
         ("NVIDIA A100-SXM4-80GB", "fp32", 19.5),
+        ("NVIDIA A100 80GB PCIe", "bf16", 312.0),
+        ("NVIDIA H200", "bf16", 989.5),
+        ("NVIDIA GH200 480GB", "bf16", 989.5),
+        ("NVIDIA B200", "bf16", 2250.0),
         ("NVIDIA A10", "bf16", 125.0),
         ("NVIDIA L40S", "bf16", 362.0),
         ("NVIDIA L4", "bf16", 121.0),
@@ -88,11 +92,9 @@ def test_the_peak_is_that_of_the_data_sheet(monkeypatch, name, precision, terafl
 @pytest.mark.parametrize(
     "name",
     [
-        "NVIDIA GeForce RTX 4090 D",
-        "NVIDIA GeForce RTX 4090 Laptop GPU",
-        "NVIDIA H800",
-        "NVIDIA A100X",
-        "AMD Instinct MI300X",
+        *("NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H800", "NVIDIA A100X"),
+        *("NVIDIA H200 NVL", "NVIDIA GB200", "NVIDIA A100-SXM-64GB", "GRID A100-10C", "AMD Instinct MI300X"),
+        *("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"),
     ],
 )
 def test_a_gpu_that_is_not_in_the_table_has_no_peak(monkeypatch, name):

@@ -45,21 +45,44 @@ def test_the_second_signal_ends_a_process_that_waits(number):
     os.close(told)
 
 
-def test_a_terminal_that_is_closed_is_heard_once_and_what_is_printed_then_is_lost():
-    """The system tells a program of it, and its shell once more."""
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_terminal_that_is_closed_is_heard_once_and_what_is_printed_then_is_lost(piped):
+    """The system tells a program of it, and its shell once more; a pipe's reader, `tee`, ends with the terminal."""
     child, terminal = pty.fork()
     if child == 0:
-        with ending(lambda line: os.write(1, line.encode())) as signals:
+        try:
             os.write(1, b"ready")
-            while not signals:
-                time.sleep(0.01)
-            signal.raise_signal(signal.SIGHUP)
-            os.write(2, b"a line")
-            os._exit(7 if signals == [signal.SIGHUP] else 1)
+            if piped:
+                reader, writer = os.pipe()
+                os.dup2(writer, 1)
+                os.close(reader)
+            with ending(lambda line: os.write(1, line.encode())) as signals:
+                while not signals:
+                    time.sleep(0.01)
+                signal.raise_signal(signal.SIGHUP)
+                os.write(1, b"a line")
+                os.write(2, b"another")
+                os._exit(7 if signals == [signal.SIGHUP] else 1)
+        finally:
+            os._exit(1)
     assert b"ready" in os.read(terminal, 100)
+    time.sleep(0.2)
     os.close(terminal)
     _, status = os.waitpid(child, 0)
     assert (os.WIFEXITED(status), os.WEXITSTATUS(status)) == (True, 7)
+
+
+def test_a_hangup_that_somebody_sends_leaves_the_terminal():
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            with ending(lambda line: os.write(1, line.encode())):
+                signal.raise_signal(signal.SIGHUP)
+        finally:
+            os._exit(0)
+    assert b"stopping after this step" in os.read(terminal, 100)
+    os.close(terminal)
+    os.waitpid(child, 0)
 
 
 def test_nohup_is_respected():

@@ -371,7 +371,7 @@ def test_nobody_goes_on_with_a_run_whose_report_is_being_written(tiny, voc_root)
     assert asked == [3]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_before_the_first_step_ends_a_run_at_once(tiny, voc_root, number):
     recipe = tiny("supervised", data=voc_root())
     handler = signal.getsignal(number)
@@ -385,6 +385,20 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(tiny, voc_root, numbe
     assert stopped.value.signal == number
     assert signal.getsignal(number) is handler
     assert Trainer(recipe).train().steps == 3
+
+
+@pytest.mark.parametrize("recompute", ["off", "on"])
+def test_mfu_is_the_forecast_s_flops_at_the_peak_beside_the_time_of_a_step(monkeypatch, tiny, voc_root, recompute):
+    """On a processor whose peak were known. What is computed a second time does not count."""
+    peak = 1e9
+    monkeypatch.setattr(Precision, "peak_flops", lambda precision: peak)
+    recipe = tiny("supervised", data=voc_root(), steps=1, log_every=1, memory_budget=100.0, backbone="resnet18")
+    result = Trainer(recipe.replace(recompute=recompute)).train()
+    (line,) = (line for line in Run.open(result.out).log if "loss" in line)
+    classes = len(load_network(result.out).header.classes)
+    flops = forecast(recipe.replace(recompute="off"), classes, Precision("fp32", torch.device("cpu"))).flops
+    seconds = recipe.batch / line["images_per_s"]
+    assert line["mfu_pct"] == pytest.approx(100 * flops / peak / seconds)
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass"])
