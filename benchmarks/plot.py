@@ -20,6 +20,7 @@ SETS = {
     "CamVid, 4000 steps": ("camvid_settled", ()),
     "CamVid, crop 320": ("camvid_gpu", ()),
     "Animals of VOC": ("animals", tables.ANIMALS),
+    "Animals of VOC, 2400 steps": ("animals_settled", tables.ANIMALS),
 }
 """Photographs by their titles: the rows, and the classes that count, all of none."""
 

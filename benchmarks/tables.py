@@ -387,6 +387,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid_settled": partial(comparison, "camvid_settled"),
     "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
+    "animals_settled": partial(comparison, "animals_settled", ANIMALS),
     "tuning": tuning,
     "kills": kills,
     "save": save,
