@@ -48,7 +48,7 @@ def gains() -> dict[str, dict[str, list[float]]]:
         baseline, *others = tables.compared(name).values()
         before = {row["seed"]: tables.last(row, classes) for row in baseline}
         mean = 100 * fmean(before.values())
-        named = f"{title}: {baseline[0]['method']} with {baseline[0]['labeled']} labelled images has {mean:.1f} %"
+        named = f"{title}: {mean:.1f} % by {baseline[0]['method']}, {baseline[0]['labeled']} labelled"
         found[named] = {
             f"{rows[0]['method']}, {rows[0]['labeled']} labelled": [
                 100 * (tables.last(row, classes) - before[row["seed"]]) for row in rows
@@ -71,7 +71,7 @@ def comparison(sets: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
             axes.plot(runs, [place] * len(runs), "o", color=colour, markersize=4)
         axes.axvline(0, color=BASELINE, linewidth=1)
         axes.set_yticks(range(len(groups)), list(map(broken, groups)))
-        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_title(title, fontsize=9, loc="left")
         axes.set_xmargin(0.12)
         axes.spines[["top", "right"]].set_visible(False)
         axes.invert_yaxis()
