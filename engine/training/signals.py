@@ -7,7 +7,7 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Ctrl-C; schedulers and service managers; SLURM, as a warning before it takes a node away; a terminal that is closed,
@@ -47,7 +47,8 @@ def at_once() -> Iterator[None]:
 @contextmanager
 def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[list[int]]:
     """The signals so far. Once one has come, the next has its effect in the system: it ends the process at once,
-    whatever that waits for. In other threads than the main one, which signals do not reach, there are none.
+    whatever that waits for, but for a second SIGHUP. In other threads than the main one, which signals do not reach,
+    there are none.
 
     patient: further signals change nothing. torchrun passes on what its processes have had from the terminal already,
     and ends those that take too long by itself.
@@ -87,7 +88,12 @@ def _minded() -> list[signal.Signals]:
 
 def _shown() -> list[int]:
     """Which of standard output and error end at a terminal, or at a program that may end with it."""
-    return [number for number in (1, 2) if os.isatty(number) or stat.S_ISFIFO(os.fstat(number).st_mode)]
+    found = []
+    for number in (1, 2):
+        with suppress(OSError):  # one that was closed from the start
+            if os.isatty(number) or stat.S_ISFIFO(os.fstat(number).st_mode):
+                found.append(number)
+    return found
 
 
 def _let_go(shown: list[int]) -> None:

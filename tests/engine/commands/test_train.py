@@ -163,6 +163,17 @@ def job(tmp_path, monkeypatch):
     return said
 
 
+def test_a_job_whose_terminal_is_closed_is_not_started_again(semiseg, voc_root, tmp_path, monkeypatch, job, train):
+    def disturbed(*arguments, **options):
+        signal.raise_signal(signal.SIGHUP)
+        return evaluate(*arguments, **options)
+
+    evaluate = trainer.evaluate
+    monkeypatch.setattr(trainer, "evaluate", disturbed)
+    code, *_ = semiseg(*train(voc_root(), "--steps", "2", "--eval-every", "1", "--requeue", "--out", tmp_path / "run"))
+    assert (code, job.exists()) == (75, False)
+
+
 @pytest.mark.usefixtures("interrupted")
 def test_a_job_is_started_again_after_a_signal_and_goes_on_with_the_same_command(
     semiseg, voc_root, tmp_path, monkeypatch, job, train

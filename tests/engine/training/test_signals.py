@@ -85,6 +85,20 @@ def test_a_hangup_that_somebody_sends_leaves_the_terminal():
     os.waitpid(child, 0)
 
 
+def test_a_process_without_outputs_hears_signals():
+    child = os.fork()
+    if child == 0:
+        try:
+            os.closerange(1, 3)
+            with ending(lambda line: None) as signals:
+                signal.raise_signal(signal.SIGHUP)
+                os._exit(7 if signals == [signal.SIGHUP] else 1)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert (os.WIFEXITED(status), os.WEXITSTATUS(status)) == (True, 7)
+
+
 def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
