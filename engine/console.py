@@ -21,7 +21,8 @@ WIDEST = 1000
 
 def _open(*, stderr: bool) -> Console:
     # Into a file or a pipe, tables are as wide as they are.
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream is not None and stream.isatty()  # None where it was closed from the start
     return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=True, width=None if terminal else 160)
 
 

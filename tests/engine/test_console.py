@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
+
 from semiseg.engine import console
 
 
@@ -20,3 +24,15 @@ def test_paths_with_colons_are_no_emoji(capsys):
     console.use(stderr=False)
     console.say("runs/a:car:b")
     assert capsys.readouterr().out == "runs/a:car:b\n"
+
+
+@pytest.mark.parametrize("stderr", [False, True])
+def test_what_is_said_where_the_output_was_closed_from_the_start_is_lost(monkeypatch, stderr):
+    monkeypatch.setattr(sys, "stderr" if stderr else "stdout", None)
+    console.use(stderr=stderr)
+    try:
+        console.say("a line")
+        console.table("title", ["a"], [["b"]])
+    finally:
+        monkeypatch.undo()
+        console.use(stderr=False)
