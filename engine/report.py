@@ -219,7 +219,8 @@ def _classes(header: Header, best: dict, last: dict) -> str:
 
 
 def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
-    """What unlabelled images taught: curves, the classes beside those of the labels, and the views of the last look."""
+    """What unlabelled images taught: curves, the classes beside those of the labels, and of the last look how many of
+    each class's pixels count and are right, and the views."""
     looks = [line for line in scored if any(name.startswith("pseudo/") for name in line)]
     if not looks:
         return []
@@ -240,7 +241,22 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     right.legend(frameon=False)
     sheet = run.folder / "views.png"
     picture = f"<p class='samples'>{embedded(sheet.read_bytes())}</p>" if sheet.exists() else ""
-    return ["<h2>What unlabelled images teach</h2>", svg(figure), picture]
+    return ["<h2>What unlabelled images teach</h2>", svg(figure), _sure_classes(looks[-1], header.classes), picture]
+
+
+def _sure_classes(look: dict[str, Any], classes: Sequence[str]) -> str:
+    """A row for each class: of what is called so, how much counts; of that, how much is right. What is known of them
+    is a column; nothing without any."""
+    columns = {"pseudo/kept_pct": "count, % of those called so", "pseudo/right_pct": "right, % of those that count"}
+    known = [key for key in columns if any(f"{key}/{name}" in look for name in classes)]
+    if not known:
+        return ""
+    rows = ["<table><tr><th>pseudo-labels, last look", *(f"<th class='n'>{columns[key]}" for key in known), "</tr>"]
+    for name in classes:
+        values = [look.get(f"{key}/{name}") for key in known]
+        cells = ("" if value is None else f"{value:.1f}" for value in values)
+        rows.append(f"<tr><td>{html.escape(name)}{''.join(f'<td class=n>{cell}' for cell in cells)}</tr>")
+    return "".join(rows) + "</table>"
 
 
 def _samples(run: Run, header: Header) -> str:

@@ -15,6 +15,13 @@ def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:
     return [] if holds else [f"{field}: {rule}, is {value}"]
 
 
+def some_of(names: Iterable[str], shown: int) -> str:
+    """The first few, and how many more there are: "a, b and 3 more"."""
+    names = list(names)
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
 def refuse(faults: Iterable[str]) -> None:
     """Raises UsageError with all faults, if there are any."""
     faults = list(faults)

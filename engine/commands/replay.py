@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ...pipelines.errors import some_of
 from .. import console
 from ..training.replay import Repeat, Replay
 from ..training.replay import replay as made_again
@@ -46,9 +47,8 @@ def tell(run: Path, found: Replay) -> None:
         return
     console.say(f"{run}: not finite at step {found.last}, after the save of step {found.save}: {found.what}")
     for number, ids in enumerate(found.images):
-        rest = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
         kind = "unlabelled" if number else "labelled"
-        console.say(f"{kind} images of the step: {', '.join(ids[:SHOWN])}{rest}")
+        console.say(f"{kind} images of the step: {some_of(ids, SHOWN)}")
     columns = ["precision", "loss", "first that is not finite", "gradients that are not"]
     console.table(f"step {found.last} again", columns, [row(one) for one in found.repeats])
     console.say(advice(found))

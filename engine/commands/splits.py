@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ...pipelines.datasets.lists import plain_ids, read_list
 from ...pipelines.datasets.registry import SPLITS, PublishedSplit, checksum, closest
 from ...pipelines.datasets.registry import identify as identify_ids
 from ...pipelines.datasets.splits import check_lists, resolve_split
-from ...pipelines.errors import UsageError
+from ...pipelines.errors import UsageError, some_of
 from .. import console
 from ..disk import create_folder, whole
 from .options import Flat, Positional, Source, called, emit
@@ -121,7 +121,7 @@ def check(
         shown = [asdict(fault) | {"file": str(fault.file)} for fault in faults]
         emit({"ok": not faults, "names": names, "labeled": chosen, "unlabeled": rest, "faults": shown})
     for fault in faults:
-        console.say(f"{fault.file}: {len(fault.ids)} {fault.kind}: {_some(fault.ids)}")
+        console.say(f"{fault.file}: {len(fault.ids)} {fault.kind}: {some_of(fault.ids, SHOWN)}")
     if faults:
         sys.exit(2)
     said = f"{chosen:,} labelled" + ("" if rest is None else f" and {rest:,} unlabelled")
@@ -176,8 +176,3 @@ def _unknown(file: Path, labeled: set[str], unlabeled: set[str] | None) -> str:
         )
     near = ", ".join(f"{split.name} ({split.labeled:,}, {split.checksum})" for split in closest(len(labeled)))
     return f"{what}: no published split; closest by their number: {near}"
-
-
-def _some(ids: Iterable[str]) -> str:
-    ids = list(ids)
-    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")

@@ -2,7 +2,7 @@
 
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...pipelines.errors import UsageError
+from ...pipelines.errors import UsageError, some_of
 
 WRAPPERS = ("model_ema", "state_dict", "model")
 """Where programs keep the state dict beside epoch, optimizer and the like. CAC: `state_dict`; CPS, UniMatch: `model`;
@@ -94,18 +94,12 @@ def require_fit(given: Mapping[str, Any], wanted: Mapping[str, Tensor], what: st
     }
     if any(faults.values()):
         raise UsageError(
-            f"{what}: " + "; ".join(f"{_listed(names)} {fault}" for fault, names in faults.items() if names)
+            f"{what}: " + "; ".join(f"{some_of(names, NAMED)} {fault}" for fault, names in faults.items() if names)
         )
 
 
 def _alike(given: Any, wanted: Tensor) -> bool:
     return torch.is_tensor(given) and given.shape == wanted.shape and given.is_floating_point()
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _reason(error: Exception) -> str:

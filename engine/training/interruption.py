@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...pipelines.errors import UsageError
+from ...pipelines.errors import UsageError, some_of
 from ..device import resolve_device
 from ..events import Event, Listener, silent
 from ..processes import launched
@@ -48,8 +48,7 @@ class Verdict:
         tried = f"{self.steps} steps, interrupted after {', '.join(others)} and {last}"
         if self.equal:
             return f"resume: equal: {tried}, end bit for bit like straight ones, in {self.compared} values"
-        rest = len(self.different) - SHOWN
-        names = ", ".join(self.different[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        names = some_of(self.different, SHOWN)
         return f"resume: unequal: {tried}: {len(self.different)} of {self.compared} values differ: {names}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...pipelines.errors import UsageError
+from ...pipelines.errors import UsageError, some_of
 from ..data import Data, anchored, portable
 from ..processes import leads, of_first, restarts
 from ..recipe import Recipe
@@ -66,10 +66,9 @@ def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any],
         if was.get(name) != wanted.get(name)
     ]
     if changed:
-        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         raise UsageError(
-            f"{flag}: {run.folder} began with other settings: {', '.join(changed[:NAMED])}{more}; ask for the same, or "
-            "choose another folder"
+            f"{flag}: {run.folder} began with other settings: {some_of(changed, NAMED)}; ask for the same, or choose "
+            "another folder"
         )
 
 

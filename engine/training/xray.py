@@ -17,7 +17,7 @@ from ...kernels import box_mask
 from ...pipelines.backends import PLAIN, open_backend
 from ...pipelines.batch import Batch, Windows
 from ...pipelines.datasets.dataset import IGNORE
-from ...pipelines.errors import UsageError
+from ...pipelines.errors import UsageError, some_of
 from ...pipelines.loader import collate
 from ...pipelines.plan import Plan
 from ..data import Data
@@ -37,6 +37,22 @@ MARGIN = 0.05
 """By so much less a class's share of the labels must be."""
 NOTHING = 0.001
 """The share of pixels below which nothing is said to count."""
+HARDLY, NAMED = 0.1, 5
+"""The share of the pixels called so below which it is told that a class hardly counts, and how many are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfClass:
+    """What was seen of one class. Shares in [0, 1], NaN of nothing."""
+
+    said: float
+    """Of the pixels that show an image, those called so."""
+    taught: float
+    """Of the pixels that count, those called so."""
+    kept: float | None = None
+    """Of the pixels called so, those that count; None where all do."""
+    right: float | None = None
+    """Of those that count, the ones that are; None where the truth is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +65,35 @@ class Look:
     """Of those that count, the ones labelled as the truth says; None where it is not known."""
     disagreement: float | None
     """Of the pixels that show an image, those of which two networks say different classes; None where there is one."""
-    classes: dict[str, float]
-    """Of those that count, each class's share; NaN where none do."""
+    classes: dict[str, OfClass]
     rows: Sequence[Row]
     """This process's windows, for a sheet."""
 
     def line(self) -> dict[str, float]:
         """The log's keys."""
         shares = {"kept_pct": self.kept, "right_pct": self.right, "disagreement_pct": self.disagreement}
-        shares |= {f"class_pct/{name}": share for name, share in self.classes.items()}
+        for name, seen in self.classes.items():
+            shares |= {f"class_pct/{name}": seen.taught, f"kept_pct/{name}": seen.kept, f"right_pct/{name}": seen.right}
         return {f"pseudo/{name}": 100 * share for name, share in shares.items() if share is not None}
 
     def __str__(self) -> str:
         parts = []
         if self.kept is not None:
-            parts.append(f"{100 * self.kept:.1f} % of the pixels count")
+            rare = some_of(map(repr, self.hardly), NAMED)
+            among = f" (of those called {rare} less than {100 * HARDLY:.0f} %)" if rare else ""
+            parts.append(f"{100 * self.kept:.1f} % of the pixels count{among}")
         if self.right is not None and not math.isnan(self.right):
             parts.append(f"{100 * self.right:.1f} % of {'them' if parts else 'all pixels'} are right")
         if self.disagreement is not None:
             parts.append(f"the networks disagree on {100 * self.disagreement:.1f} %")
         return ", ".join(parts)
+
+    @property
+    def hardly(self) -> list[str]:
+        """The classes of which hardly a pixel counts, where more do of the others."""
+        if self.kept is None or self.kept < HARDLY:
+            return []
+        return [name for name, seen in self.classes.items() if seen.said > NOTHING and seen.kept < HARDLY]
 
 
 class Xray:
@@ -126,7 +151,7 @@ class Xray:
 
     def _fault(self, look: Look) -> tuple[str, str]:
         """By its name, and in one line; two empty texts where there is none."""
-        shares = np.array(list(look.classes.values()))
+        shares = np.array([seen.taught for seen in look.classes.values()])
         first = int(np.nanargmax(shares)) if not np.isnan(shares).all() else -1
         if look.kept is not None and look.kept < NOTHING:
             return "nothing counts", (
@@ -165,20 +190,29 @@ class Xray:
             return None
 
     def _look(self, seen: PseudoLabels, shown: Tensor, truth: Tensor | None, rows: Sequence[Row]) -> Look:
-        classes = self.data.dataset.classes
         kept = shown if seen.kept is None else shown & seen.kept
         judged = kept & (truth != IGNORE) if truth is not None else torch.zeros_like(kept)
         right = judged & (seen.label == truth) if truth is not None else judged
         apart = shown & (seen.label != seen.other) if seen.other is not None else torch.zeros_like(kept)
-        counts = torch.stack([mask.sum() for mask in (shown, kept, judged, right, apart)])
-        of_class = torch.bincount(seen.label[kept].long(), minlength=len(classes))
-        numbers = total(torch.cat([counts, of_class])).tolist()
-        shown, kept, judged, right, apart, *of_class = numbers
+        classes = self.data.dataset.classes
+        parts = (shown, kept, judged, right)
+        counts = [torch.bincount(seen.label[part].long(), minlength=len(classes)) for part in parts]
+        *counts, apart = total(torch.cat([*counts, apart.sum()[None]])).tolist()
+        counts = np.reshape(counts, (len(parts), len(classes)))
+        shown, kept, judged, right = counts.sum(1).tolist()
         return Look(
             kept=None if seen.kept is None else kept / max(shown, 1),
             right=None if truth is None else share(right, judged),
             disagreement=None if seen.other is None else apart / max(shown, 1),
-            classes={name: share(pixels, kept) for name, pixels in zip(classes, of_class, strict=True)},
+            classes={
+                name: OfClass(
+                    said=share(said, shown),
+                    taught=share(counting, kept),
+                    kept=None if seen.kept is None else share(counting, said),
+                    right=None if truth is None else share(true, known),
+                )
+                for name, (said, counting, known, true) in zip(classes, counts.T.tolist(), strict=True)
+            },
             rows=rows,
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, some_of
 from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
 
 _PART = re.compile(
@@ -167,8 +167,8 @@ def where_pictures_lie(root: Path, *passed_over: Path | None) -> str:
     does."""
     apart = [folder for folder in passed_over if folder and folder != root]
     counts = Counter(os.path.dirname(name) for name in find_pictures(root, apart=apart).names)
-    told = ", ".join(f"{folder or '.'} ({count})" for folder, count in counts.most_common(SHOWN))
-    return f"; pictures lie in {told}{', …' if len(counts) > SHOWN else ''}" if told else ""
+    told = some_of((f"{folder or '.'} ({count})" for folder, count in counts.most_common()), SHOWN)
+    return f"; pictures lie in {told}" if told else ""
 
 
 def find_pictures(

@@ -43,7 +43,8 @@ def test_a_log_without_an_evaluation_is_told(tiny, tmp_path):
 
 def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     """Of a run from elsewhere, in whose files anything may stand."""
-    line = {"step": 1, "val/miou": 0.5, f"val/{MARKUP[:8]}/miou": 0.5, f"pseudo/class_pct/{MARKUP}": 100}
+    pseudo = {f"pseudo/class_pct/{MARKUP}": 100, f"pseudo/right_pct/{MARKUP}": 50}
+    line = {"step": 1, "val/miou": 0.5, f"val/{MARKUP[:8]}/miou": 0.5, **pseudo}
     log = json.dumps(line) + "\n" + json.dumps(line | {"step": MARKUP}) + "\n"
     recipe = tiny("supervised", data=tmp_path, name=MARKUP)
     page = write_report(begun(recipe, tmp_path / "run", log, MARKUP, MARKUP)).read_text()

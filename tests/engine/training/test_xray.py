@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS, PseudoLabels
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.trainer import Trainer
-from semiseg.engine.training.xray import Look, Xray
+from semiseg.engine.training.xray import Look, OfClass, Xray
 from semiseg.pipelines.views import Augmentation
 
 FP32 = Precision("fp32", torch.device("cpu"))
@@ -70,7 +71,7 @@ def test_the_truth_is_that_of_the_windows(tiny, painted, monkeypatch, name):
     assert np.mean([look.right for look in looks]) > 0.93
     assert all(look.kept is None and look.disagreement is None for look in looks)
     for look in looks:
-        assert sum(look.classes.values()) == pytest.approx(1)
+        assert sum(of.taught for of in look.classes.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", TEACHING)
@@ -107,11 +108,41 @@ def test_numbers_by_hand(tiny, painted, monkeypatch):
     look = xray(method, 0)
     assert look.kept == (8 + 24) / (2 * 32)
     assert look.disagreement == 8 / (2 * 32)
-    assert look.classes == {"ground": 0.75, "car": 0.25, "tree": 0, "sky": 0}
+    assert {name: of.taught for name, of in look.classes.items()} == {"ground": 0.75, "car": 0.25, "tree": 0, "sky": 0}
     assert look.line()["pseudo/class_pct/ground"] == 75
+    assert [of.kept for of in look.classes.values()][:2] == [24 / 32, 8 / 32]
+    assert math.isnan(look.line()["pseudo/kept_pct/tree"]), "nothing is called so"
     assert str(look).startswith("50.0 % of the pixels count, ")
     assert [panel.name for panel in look.rows[-1].panels] == ["window", "pseudo-label, window", "truth"]
     assert (look.rows[-1].mask[24:] == 255).all(), "what does not count is ignored"
+
+
+def test_each_class_is_right_or_wrong_by_itself(tiny, painted, monkeypatch):
+    """Of labels read off the windows, but for cars and sky, which are called each other."""
+    bare = Augmentation(range=(0.6, 2.0), jitter=0.0, gray=0.0, blur=0.0)
+    recipe = tiny("cps", data=painted).replace(unlabeled=bare)
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    method = seeing(recipe, monkeypatch)
+    truthful = method.pseudo_labels
+
+    def exchanged(batch):
+        seen = truthful(batch)
+        return replace(seen, label=torch.tensor([0, 3, 2, 1], dtype=torch.uint8)[seen.label.long()])
+
+    monkeypatch.setattr(method, "pseudo_labels", exchanged)
+    classes = xray(method, 0).classes
+    assert all(classes[name].right > 0.85 for name in ("ground", "tree"))
+    assert all(classes[name].right < 0.15 for name in ("car", "sky"))
+    assert all(of.kept is None for of in classes.values()), "all count"
+
+
+def test_classes_that_hardly_count_are_named():
+    """Where others do, and where they are said at all."""
+    of = {"ground": (0.9, 0.8), "car": (0.0995, 0.01), "tree": (0.0005, 0.0), "sky": (0.0, math.nan)}
+    classes = {name: OfClass(said=said, taught=0.25, kept=kept) for name, (said, kept) in of.items()}
+    seen = Look(kept=0.7, right=None, disagreement=None, classes=classes, rows=())
+    assert str(seen) == "70.0 % of the pixels count (of those called 'car' less than 10 %)"
+    assert str(replace(seen, kept=0.05)) == "5.0 % of the pixels count"
 
 
 def test_without_masks_nothing_is_said_of_the_truth(tiny, painted):
@@ -122,11 +153,11 @@ def test_without_masks_nothing_is_said_of_the_truth(tiny, painted):
         record.mask.unlink()  # in mid-run
     look = xray(build_method(recipe, len(CLASSES)), 0)
     assert look.right is None
-    assert "pseudo/right_pct" not in look.line()
+    assert not any(name.startswith("pseudo/right_pct") for name in look.line())
 
 
 def look(kept=None, **classes):
-    shares = {name: classes.get(name, 0.0) for name in CLASSES}
+    shares = {name: OfClass(said=0.0, taught=classes.get(name, 0.0), kept=0.0) for name in CLASSES}
     return Look(kept=kept, right=None, disagreement=None, classes=shares, rows=())
 
 
@@ -170,6 +201,7 @@ def test_a_run_logs_looks_and_trains_as_without_them(tiny, painted, monkeypatch,
     assert any("pseudo-labels: " in text for text in told) == bool(looked)
     page = (result.out / "report.html").read_text()
     assert ("What unlabelled images teach" in page) == bool(looked)
+    assert ("<th class='n'>count, % of those called so" in page) == bool(looked)
     shares = json.loads((result.out / "split.json").read_text())["class_pct"]
     assert sum(shares.values()) == pytest.approx(100)
 
