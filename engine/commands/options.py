@@ -140,8 +140,14 @@ def _complaint(framed: str) -> Iterator[str]:
         else:
             sections.append([])
     first, *others = (section for section in sections if section)
-    yield " ".join(first)
+    yield re.sub(r"\.? Expected one of \(([^)]*)\)\.?", _choices, " ".join(first))
     for title, *meant in others:
         flags = [found[0] for line in meant if (found := re.match(r"--[\w.-]+", line))]
         if title.startswith(("Perhaps", "Similar")) and flags:
             yield f"perhaps you meant {' or '.join(flags[:NEAR])}"
+
+
+def _choices(expected: re.Match) -> str:
+    """The choices without quotes. Of a flag that may be left out tyro names them in any order, and None among them."""
+    names = re.findall(r"'([^']*)'", expected[1])
+    return f"; expected one of {', '.join(sorted(set(names) - {'None'}) if 'None' in names else names)}"

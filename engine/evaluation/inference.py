@@ -45,8 +45,8 @@ def evaluate(
     on_event: Listener = silent,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Scores of a checkpoint on a validation set: {"miou", "iou", "pixel_accuracy", "protocol", "images"}, shares in
-    [0, 1], None where nothing was judged.
+    """Scores of a checkpoint on a validation set: {"miou", "iou", "pixel_accuracy", "protocol", "precision",
+    "images"}, shares in [0, 1], None where nothing was judged.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
@@ -104,6 +104,7 @@ def evaluate(
             "iou": {of: finite(iou) for of, iou in score.iou.items()},
             "pixel_accuracy": score.pixel_accuracy,
             "protocol": str(described),
+            "precision": computing.name,
             "images": len(records),
         }
         for name, score, described in zip(names, scores, protocols, strict=True)

@@ -142,6 +142,7 @@ def test_of_several_processes_the_first_shows_the_help(semiseg, monkeypatch):
         ),
         (["train", "cac_voc", "--device"], "Missing value for argument '--device'"),
         (["doctor", "--layout", "foldr"], "invalid choice 'foldr' for argument '--layout'"),
+        (["predict", "x", "y", "--precision", "fp8"], "expected one of auto, bf16, fp16, fp32, tf32; `semiseg predict"),
         (["predict"], "Missing from semiseg predict: PATH A run's folder"),
         (
             ["evaluate", "run", "--protocl", "whole"],

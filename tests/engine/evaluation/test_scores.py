@@ -175,7 +175,7 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
         main()
         return json.loads(capsys.readouterr().out)
 
-    keys = {"miou", "iou", "pixel_accuracy", "protocol", "images"}
+    keys = {"miou", "iou", "pixel_accuracy", "protocol", "precision", "images"}
     several = scores("--protocol", "cac-whole", "cps-slide", "--scales", "0.5", "1", "--flip")
     assert several.keys() == keys | {"protocols"}
     assert several["protocol"] == "cac-whole, scales 0.5 1, flip"
