@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from ...pipelines.datasets import find_dataset
+from ...pipelines.datasets.dataset import Dataset
+from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, refuse
-from ..checkpoint import Checkpoint, find, load_network, match_classes
+from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
 from ..data import judged_again, moved, prepare_manifest, same_place, tell
 from ..device import (
     Precision,
@@ -29,7 +31,7 @@ from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
 from ..run import Run
 from .protocols import confidence, full_logits, memory_of
-from .scores import evaluate_each, finite, normalised
+from .scores import Scores, evaluate_each, finite, normalised
 
 
 @as_started()
@@ -58,19 +60,7 @@ def evaluate(
     """
     loaded, computing = ready(checkpoint, layout, device, precision)
     header = loaded.header
-    said = given(files)
-    if layout in (None, header.layout):
-        trained = {name: value for name, value in header.files.items() if name not in said}
-        said |= moved(trained, header.data, data)
-    try:
-        dataset = find_dataset(layout or header.layout, data or header.data, **said)
-    except UsageError as error:
-        own = {name: value for name, value in given(said).items() if name not in given(files)}
-        told = ", ".join(f"--files.{name.replace('_', '-')} {value}" for name, value in own.items())
-        elsewhere = told and not same_place(data, header.data)
-        raise UsageError(
-            f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
-        ) from None
+    dataset = _judged_data(header, data, layout, given(files))
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [protocol_of(loaded, name=name, **settings) for name in names]
@@ -79,13 +69,8 @@ def evaluate(
     if same_place(data, header.data) and (run / "split.json").exists():
         dataset = judged_again(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
-    uses = uses_of(find(checkpoint))
-    taught = [sample.id for sample in dataset.val if uses.get(manifest.picture(sample)) == "labels"]
-    if taught and not same_place(data, header.data):
-        note = (
-            f"warning: {len(taught)} of {len(dataset.val)} images, {taught[0]} for one, were labelled in the training"
-        )
-        tell("data", [note], on_event)
+    if not same_place(data, header.data):
+        tell("data", _taught(manifest, uses_of(find(checkpoint))), on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
     scores = evaluate_each(
         loaded.network,
@@ -98,18 +83,45 @@ def evaluate(
     # Rows are the data set's classes and columns the network's, which may have the same in another order.
     classes = tuple(dataset.classes[place] for place in places)
     scores = [replace(one, confusion=one.confusion[list(places)], classes=classes) for one in scores]
+    what = {"precision": computing.name, "images": len(records)}
     documents = {
-        name: {
-            "miou": finite(score.miou),
-            "iou": {of: finite(iou) for of, iou in score.iou.items()},
-            "pixel_accuracy": score.pixel_accuracy,
-            "protocol": str(described),
-            "precision": computing.name,
-            "images": len(records),
-        }
+        name: _document(score) | {"protocol": str(described)} | what
         for name, score, described in zip(names, scores, protocols, strict=True)
     }
     return documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
+
+
+def _judged_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
+    """What is given, and of what is not the training's. Raises UsageError where there is none."""
+    own: dict[str, Any] = {}
+    if layout in (None, header.layout):
+        trained = {name: value for name, value in header.files.items() if name not in files}
+        own = given(moved(trained, header.data, data))
+    try:
+        return find_dataset(layout or header.layout, data or header.data, **files, **own)
+    except UsageError as error:
+        told = ", ".join(f"--files.{name.replace('_', '-')} {value}" for name, value in own.items())
+        elsewhere = told and not same_place(data, header.data)
+        raise UsageError(
+            f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
+        ) from None
+
+
+def _taught(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:
+    """A warning where validation images had labels in the training, by what their pictures were used for there."""
+    val = manifest.dataset.val
+    taught = [sample.id for sample in val if uses.get(manifest.picture(sample)) == "labels"]
+    if taught:
+        yield f"warning: {len(taught)} of {len(val)} images, {taught[0]} for one, were labelled in the training"
+
+
+def _document(scores: Scores) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
+    return {
+        "miou": finite(scores.miou),
+        "iou": {name: finite(iou) for name, iou in scores.iou.items()},
+        "pixel_accuracy": scores.pixel_accuracy,
+    }
 
 
 def segmented(

@@ -9,15 +9,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
+from ...pipelines.datasets.dataset import IMAGE_SUFFIXES, Colour
 from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures
 from ...pipelines.datasets.pairs import masks_among
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError
 from ...pipelines.watch import hash_of
-from ..checkpoint import find
+from ..checkpoint import Header, find
 from ..data import tell
 from ..device import as_started
 from ..disk import create_folder, whole
@@ -63,35 +64,29 @@ def predict(
     **settings: Any,
 ) -> Predictions:
     """Writes masks/ (indices), colours/, with the class list, and overlays/ for every image below `images`, or for that
-    one image, into `out`
-    (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least
-    sure image first. Of several, a file that cannot be read does not stop the others. Pictures are found as for
-    training; masks among them, and what was predicted into `out` before, are passed over. Masks of an earlier
-    prediction that this one does not replace stay, and a note says so.
+    one image, into `out` (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a
+    `Confidence` a row, the least sure image first. Of several, a file that cannot be read does not stop the others.
+    Pictures are found as for training; masks among them, and what was predicted into `out` before, are passed over.
+    Masks of an earlier prediction that this one does not replace stay, and a note says so.
 
     checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
     `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
     """
     loaded, computing = ready(checkpoint, layout, device, precision)
+    header = loaded.header
     images, file = Path(images), find(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     chosen = protocol_of(loaded, name=protocol, **settings)
-    taught = {"orientation": "ignore"} if loaded.header.as_stored else {}
-    reading = Reading.of(taught | given(loaded.header.files) | given(files))
+    taught = {"orientation": "ignore"} if header.as_stored else {}
+    reading = Reading.of(taught | given(header.files) | given(files))
     sources = _images(images, out, on_event)
     if images.is_file():
         read(images, COLOUR, reading=reading)  # what is no picture is refused, and nothing begun
     home = images if images.is_dir() else images.parent
     names = _names([source.relative_to(home) for source in sources])
     _check_out(out, names)
-    clear_csv(out / FILE)
-    for kind in sorted(PREDICTED):
-        create_folder(out / kind)
+    _begin(out, header)
     tell("predictions", _of_earlier(out, names), on_event)
-    colours = zip(loaded.header.classes, loaded.header.palette, strict=True)
-    with whole(out / "colours" / "classes.txt") as draft:
-        lines = (f"{name}\t#{bytes(colour).hex()}\n" for name, colour in colours)
-        draft.write_text("".join(lines), encoding="utf-8")
     failed: dict[Path, str] = {}
     rows, uses = [], uses_of(file)
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
@@ -103,21 +98,33 @@ def predict(
             for kind in PREDICTED:  # one of another picture that was called so
                 (out / kind / name).unlink(missing_ok=True)
         else:
-            pictures = {
-                "masks": mask,
-                "colours": coloured(mask, loaded.header.palette),
-                "overlays": overlay(image, mask, loaded.header.palette),
-            }
-            for kind, picture in pictures.items():
-                path = out / kind / name
-                create_folder(path.parent)
-                with whole(path) as draft:
-                    Image.fromarray(picture).save(draft, "PNG")
+            _write(out, name, image, mask, header.palette)
             shown = source.relative_to(home).as_posix()
             use = uses.get(hash_of(source.read_bytes()), "") if uses else ""
-            rows.append(Confidence.of(shown, mask, sure, loaded.header.classes, use))
+            rows.append(Confidence.of(shown, mask, sure, header.classes, use))
         on_event(Event("progress", "predicting", done, len(sources)))
     return Predictions(out, len(sources) - len(failed), failed, write_csv(out / FILE, rows))
+
+
+def _begin(out: Path, header: Header) -> None:
+    """The folders, without the table of an earlier prediction, and the class list."""
+    clear_csv(out / FILE)
+    for kind in sorted(PREDICTED):
+        create_folder(out / kind)
+    colours = zip(header.classes, header.palette, strict=True)
+    with whole(out / "colours" / "classes.txt") as draft:
+        lines = (f"{name}\t#{bytes(colour).hex()}\n" for name, colour in colours)
+        draft.write_text("".join(lines), encoding="utf-8")
+
+
+def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, palette: Sequence[Colour]) -> None:
+    """The pictures of one image (H, W, 3) and its mask (H, W)."""
+    pictures = {"masks": mask, "colours": coloured(mask, palette), "overlays": overlay(image, mask, palette)}
+    for kind, picture in pictures.items():
+        path = out / kind / name
+        create_folder(path.parent)
+        with whole(path) as draft:
+            Image.fromarray(picture).save(draft, "PNG")
 
 
 def _names(images: Sequence[Path]) -> list[Path]:
@@ -167,13 +174,9 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
     check_name(str(path))
     if path.is_file():
         return [path]
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: pass a folder of images or one image")
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is neither a folder nor a file: pass a folder of images or one image")
-    known = ", ".join(sorted(IMAGE_SUFFIXES))
     if not path.is_dir():
-        raise UsageError(f"{path}: no images there ({known}); pass a folder of images or one image")
+        what = "is neither a folder nor a file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {what}: pass a folder of images or one image")
     # A folder of results is one of pictures, too, for who wants these predicted; but not those in `out`.
     found = find_pictures(path, apart=[out / kind for kind in PREDICTED], results=True)
     masks = masks_among(found.names)
@@ -184,6 +187,7 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
         on_event(Event("note", f"images: {note}"))
     sources = [path / name for name in found.names if name not in masks]
     if not sources:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
         more = f"; {notes[0]}" if notes else ""
         raise UsageError(f"{path}: no images there ({known}){more}; pass a folder of images or one image")
     return sources

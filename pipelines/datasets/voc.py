@@ -36,10 +36,7 @@ def find(
     of unlabelled images were deleted), without the ids of `val.txt`; what `test.txt` alone names is left alone. Images
     outside of these are kept as `extra`.
     """
-    home = first_folder((root / level for level in LEVELS), "JPEGImages")
-    if home is None:
-        looked = ", ".join(str(Path(level) / "JPEGImages") for level in LEVELS)
-        raise UsageError(f"no Pascal VOC data set in {root} (looked for {looked}): pass the folder with VOCdevkit")
+    home = _home(root)
     found = find_pictures(home / "JPEGImages")
     images = found.by_stem()
     if not images:
@@ -57,10 +54,8 @@ def find(
     if not val_file.is_file():
         raise UsageError(f"the validation list {val_file} does not exist: add it or pass --files.val-list FILE")
     val = read_ids(val_file, known, where)
-    unmasked = [id for id in val if id not in val_masks]
-    if unmasked:
+    if unmasked := [id for id in val if id not in val_masks]:
         raise UsageError(f"the validation image {unmasked[0]} of {val_file} has no mask in {mask_folder}: add the mask")
-
     notes = [*found.notes(), *masks_found.notes("PNG")]
     test: set[str] = set()
     if test_list or (lists / "test.txt").is_file():
@@ -77,12 +72,10 @@ def find(
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
     reserved = pool.union(val, test)
-    own_classes = classes or find_classes(home, root)
-    own = read_classes(own_classes) if own_classes else ClassList(CLASSES, PALETTE, ())
-    if [name.lower() for name in own.names] == list(CLASSES[1:]):
-        raise UsageError(f"the class list {own_classes} lacks background, which has the value 0: add it as first line")
-    if own_classes and not classes:
-        notes.append(f"the classes are those of {own_classes}")
+    class_list = classes or find_classes(home, root)
+    own = _classes(class_list)
+    if class_list and not classes:
+        notes.append(f"the classes are those of {class_list}")
     return Dataset(
         layout="voc",
         root=home,
@@ -95,6 +88,25 @@ def find(
         void=own.void,
         notes=tuple(notes),
     )
+
+
+def _home(root: Path) -> Path:
+    """The folder with `JPEGImages`."""
+    home = first_folder((root / level for level in LEVELS), "JPEGImages")
+    if home is None:
+        looked = ", ".join(str(Path(level) / "JPEGImages") for level in LEVELS)
+        raise UsageError(f"no Pascal VOC data set in {root} (looked for {looked}): pass the folder with VOCdevkit")
+    return home
+
+
+def _classes(class_list: Path | None) -> ClassList:
+    """Those of a list of the user's, or the published ones."""
+    if class_list is None:
+        return ClassList(CLASSES, PALETTE, ())
+    own = read_classes(class_list)
+    if [name.lower() for name in own.names] == list(CLASSES[1:]):
+        raise UsageError(f"the class list {class_list} lacks background, which has the value 0: add it as first line")
+    return own
 
 
 def _mask_folder(home: Path, chosen: str | None) -> Path:
