@@ -103,6 +103,7 @@ ORDERS = {
         training/meters
         training/state
         training/saver | training/resume | training/xray
+        training/judge
         training/replay
         training/outcome
         training/trainer

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
-from ..checkpoint import header_of, load_network, save_network
 from ..data import anchored, prepare_data
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
 from ..disk import DiskFull, create_new
 from ..distributed import gathered
-from ..evaluation.scores import Scores, evaluate, finite, percent
-from ..events import Event, Listener, progress_of, silent
+from ..evaluation.scores import Scores
+from ..events import Event, Listener, silent
 from ..processes import (
     at_rest,
     going_on,
@@ -42,11 +41,12 @@ from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
 from .forecast import GIB, fitted, forecast
+from .judge import Judge, first_of, largest_weight, line_of
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
 from .resume import RUNS, begun, identity, require_same_data, require_same_recipe
-from .saver import Saver, host_copy
+from .saver import Saver
 from .signals import Stopped, at_once, ending
 from .state import Writer, load_method, load_save
 from .step import Step
@@ -110,8 +110,8 @@ class Trainer:
         peak = self.precision.peak_flops()
         self.meters = Meters(recipe, self.device, fastest_step=flops / peak if flops and peak else None)
         self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
-        self.first, self.best, self.best_step = 0, math.nan, -1
-        self.seconds, self.warned = 0.0, False
+        self.judge = Judge(recipe, self.data, self.method, self.precision, on_event)
+        self.first, self.seconds, self.warned = 0, 0.0, False
         if run is not None:
             self._go_on(run, state)
         with in_turn():
@@ -177,13 +177,7 @@ class Trainer:
         if self.xray and state.get("xray"):
             self.xray.load_state_dict(state["xray"])
         self._note(f"going on with {self.folder} at step {self.first}")
-        best = run.checkpoints / "best.safetensors"
-        if best.exists():  # the file and not the state: where a save was passed over, it may be of a later step
-            try:
-                header = load_network(best).header
-                self.best, self.best_step = header.miou, header.step
-            except UsageError as error:
-                self._note(f"warning: {error}; the best network from now on takes its place")
+        self.judge.go_on(run.checkpoints)
         # Last: to load a network draws numbers.
         self._restore(state["rng"], torch.set_rng_state)
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
@@ -241,7 +235,7 @@ class Trainer:
                         # The save comes behind it, so that one of an evaluated step always holds what that found. A
                         # kill in between costs the steps since the last save, as at any other moment.
                         scores = self._evaluate(done)
-                        self._save(done, self._judged(done, scores))
+                        self._save(done, self.judge.kept(scores, done))
                         meters.resume()
                     # A signal may reach one process alone; all stop after the same step.
                     save_due = not judged and leads() and self.saver.due(done)
@@ -255,7 +249,7 @@ class Trainer:
                         raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
                 if not scores:  # it was stopped after its last step
                     scores = self._evaluate(self.first)
-                    self._save(self.first, self._judged(self.first, scores))
+                    self._save(self.first, self.judge.kept(scores, self.first))
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)
                 going_on("before the report")
@@ -304,43 +298,17 @@ class Trainer:
     def _require_sound(self, done: int) -> None:
         """Raises UsageError where the state after a step is not worth a save."""
         if self.recipe.runtime.on_nan != "ignore":
-            self._require_finite("the loss or a weight", self.meters.loss() + self._largest_weight(), done)
-
-    def _largest_weight(self) -> float:
-        """The largest magnitude among the method's parameters and buffers, NaN where one is NaN."""
-        values = [value for value in self.method.state_dict().values() if value.is_floating_point()]
-        return float(torch.stack([value.abs().max().float() for value in values]).max())
+            self._require_finite("the loss or a weight", self.meters.loss() + largest_weight(self.method), done)
 
     def _evaluate(self, done: int) -> dict[str, Scores]:
-        """Of all networks that the method has for it; the first one's decides what is best."""
-        scores = {
-            name: evaluate(
-                network,
-                self.data.val,
-                self.data.dataset.classes,
-                self.recipe.protocol(),
-                precision=self.precision,
-                on_progress=self._evaluating,
-            )
-            for name, network in self.method.predictors().items()
-        }
-        (main, *others) = scores
-        first = scores[main]
-        line = {"step": done, "val/miou": first.miou, "val/pixel_accuracy": first.pixel_accuracy}
-        line |= {f"val/iou/{name}": iou for name, iou in first.iou.items()}
-        for name in others:
-            line |= {f"val/{name}/miou": scores[name].miou, f"val/{name}/pixel_accuracy": scores[name].pixel_accuracy}
+        """Of all networks that the method has for it, with a look at what unlabelled images teach."""
+        scores = self.judge.scores()
         look = self.xray(self.method, done - 1) if self.xray else None
-        if look:
-            line |= look.line()
-        self._spare(self.run.write, line)
-        best = " (best)" if self.recipe.protocol().prefers(first.miou, self.best) else ""
-        of = f" of the {main}" if others else ""
-        beside = "".join(f", of the {name} {percent(finite(scores[name].miou))} %" for name in others)
-        self._note(f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}")
+        self._spare(self.run.write, line_of(scores, done) | (look.line() if look else {}))
+        self._note(self.judge.told(scores, done))
         if look:
             self._tell(look, done)
-        if math.isnan(first.miou) and self.recipe.runtime.on_nan == "stop":
+        if math.isnan(first_of(scores).miou) and self.recipe.runtime.on_nan == "stop":
             raise UsageError(
                 "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
                 "validation masks (`semiseg doctor` counts their classes) or go on without scores by --on-nan ignore"
@@ -355,39 +323,6 @@ class Trainer:
         if leads():
             dataset = self.data.dataset
             self._spare(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
-
-    def _evaluating(self, done: int, count: int) -> None:
-        """An evaluation may take long, but goes on."""
-        going_on(f"{done} of {count} images evaluated")
-        progress_of("evaluating", self.on_event)(done, count)
-
-    def _judged(self, done: int, scores: dict[str, Scores]) -> dict[str, Writer]:
-        """What writes best and last.safetensors, which hold the first network, and best-NAME and last-NAME.safetensors,
-        which hold the others."""
-        kept = ["last"]
-        miou = next(iter(scores.values())).miou
-        # A network of no numbers says class 0 everywhere, which may score well.
-        if self.recipe.protocol().prefers(miou, self.best) and math.isfinite(self._largest_weight()):
-            self.best, self.best_step = miou, done
-            kept.append("best")
-        dataset = self.data.dataset
-        writers = {}
-        if not leads():
-            return writers
-        for number, (name, network) in enumerate(self.method.predictors().items()):
-            header = header_of(
-                self.recipe,
-                network,
-                dataset.classes,
-                dataset.palette,
-                as_stored=self.data.manifest.survey.as_stored,
-                step=done,
-                miou=scores[name].miou,
-            )
-            weights = host_copy(network.state_dict())
-            write = partial(save_network, weights=weights, header=header, recipe=self.recipe)
-            writers |= {f"{which}-{name}.safetensors" if number else f"{which}.safetensors": write for which in kept}
-        return writers
 
     def _save(self, done: int, networks: dict[str, Writer] | None = None) -> None:
         self.seconds = time.perf_counter() - self.began
@@ -416,7 +351,7 @@ class Trainer:
 
     def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split
-        first, *_ = scores.values()
+        first = first_of(scores)
         return Result(
             out=self.run.folder,
             split=split.name,
@@ -424,8 +359,8 @@ class Trainer:
             labeled=len(split.labeled),
             unlabeled=len(split.unlabeled) if self.recipe.views.windows else 0,
             steps=self.recipe.steps,
-            best=self.best,
-            best_step=self.best_step,
+            best=self.judge.best,
+            best_step=self.judge.best_step,
             last=first.miou,
             beside={name: score.miou for name, score in scores.items() if score is not first},
             iou=first.iou,

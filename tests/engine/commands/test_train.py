@@ -12,7 +12,7 @@ from PIL import Image
 
 from semiseg.engine import api
 from semiseg.engine.evaluation import scores
-from semiseg.engine.training import trainer
+from semiseg.engine.training import judge
 from semiseg.pipelines import loader
 
 
@@ -121,14 +121,14 @@ def test_validation_masks_that_change_in_mid_run_are_named(semiseg, folder_root,
 @pytest.fixture
 def interrupted(monkeypatch):
     """SIGUSR1, SIGTERM and SIGINT come, one at each of the first three evaluations."""
-    waiting, evaluate = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], trainer.evaluate
+    waiting, evaluate = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], judge.evaluate
 
     def disturbed(*arguments, **options):
         if waiting:
             signal.raise_signal(waiting.pop())
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "evaluate", disturbed)
+    monkeypatch.setattr(judge, "evaluate", disturbed)
 
 
 @pytest.mark.usefixtures("interrupted")
@@ -168,8 +168,8 @@ def test_a_job_whose_terminal_is_closed_is_not_started_again(semiseg, voc_root, 
         signal.raise_signal(signal.SIGHUP)
         return evaluate(*arguments, **options)
 
-    evaluate = trainer.evaluate
-    monkeypatch.setattr(trainer, "evaluate", disturbed)
+    evaluate = judge.evaluate
+    monkeypatch.setattr(judge, "evaluate", disturbed)
     code, *_ = semiseg(*train(voc_root(), "--steps", "2", "--eval-every", "1", "--requeue", "--out", tmp_path / "run"))
     assert (code, job.exists()) == (75, False)
 

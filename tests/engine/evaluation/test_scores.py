@@ -21,7 +21,6 @@ from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.scores import Scores, batches, evaluate, evaluate_each
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation
-from semiseg.engine.training import trainer
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.decode import COLOUR, LABEL, read
 
@@ -143,21 +142,6 @@ def test_cac_compares_scores_rounded_to_three_decimals():
         assert protocol.prefers(0.0, math.nan)
         assert not protocol.prefers(math.nan, 0.0)
         assert not protocol.prefers(math.nan, math.nan)
-
-
-@pytest.mark.parametrize(("protocol", "best"), [("cac-whole", 1), ("whole", 2)])
-def test_a_run_selects_its_best_by_the_protocol(tiny, voc_root, monkeypatch, protocol, best):
-    hits = iter([70_040, 70_049, 70_030])
-
-    def evaluate(network, records, classes, protocol, **options):
-        counts = np.zeros((len(classes), len(classes)), np.int64)
-        hit = next(hits)
-        counts[:2, 1] = 100_000 - hit, hit  # the IoU of class 1 is hit / 100,000
-        return Scores(counts, classes, background=False)
-
-    monkeypatch.setattr(trainer, "evaluate", evaluate)
-    recipe = tiny("supervised", data=voc_root(), eval_every=1, evaluation=Evaluation(protocol=protocol))
-    assert trainer.Trainer(recipe).train().best_step == best
 
 
 def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monkeypatch, capsys):

@@ -28,9 +28,9 @@ from semiseg.engine.recipe import Files
 from semiseg.engine.report import write_report
 from semiseg.engine.run import Run
 from semiseg.engine.training import forecast as forecast_module
+from semiseg.engine.training import judge, verdict
 from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training import trainer as trainer_module
-from semiseg.engine.training import verdict
 from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
@@ -432,7 +432,7 @@ def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch
             counts[1, :2] = 10 * (1 - score), 10 * score
         return Scores(counts, classes, background=False)
 
-    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+    monkeypatch.setattr(judge, "evaluate", evaluate)
     recipe = tiny("supervised", data=voc_root(), steps=4, eval_every=1, on_nan="ignore")
     result = Trainer(recipe).train()
     assert (result.best, result.best_step, result.last) == (0.3, 2, 0.2)
@@ -445,7 +445,7 @@ def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch
 
 def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
     monkeypatch.setattr(
-        trainer_module, "evaluate", lambda network, records, classes, *_, **__: Scores(np.zeros((21, 21), int), classes)
+        judge, "evaluate", lambda network, records, classes, *_, **__: Scores(np.zeros((21, 21), int), classes)
     )
     result = Trainer(tiny("supervised", data=voc_root(), on_nan="ignore")).train()
     assert (result.to_dict()["best"], result.best_step) == (None, -1)

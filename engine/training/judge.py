@@ -1,0 +1,122 @@
+"""Evaluations during training: the scores of the networks, which step is the best, and the files that hold it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...pipelines.errors import UsageError
+from ..checkpoint import header_of, load_network, save_network
+from ..data import Data
+from ..device import Precision
+from ..evaluation.scores import Scores, evaluate, finite, percent
+from ..events import Event, Listener, progress_of
+from ..methods import Method
+from ..processes import going_on, leads
+from ..recipe import Recipe
+from .saver import host_copy
+from .state import Writer
+
+
+class Judge:
+    """Scores the networks of a method by the recipe's protocol. The first one's score decides which step is the
+    best."""
+
+    def __init__(self, recipe: Recipe, data: Data, method: Method, precision: Precision, on_event: Listener):
+        self.recipe, self.data, self.method, self.precision, self.on_event = recipe, data, method, precision, on_event
+        self.protocol = recipe.protocol()
+        self.best, self.best_step = math.nan, -1
+
+    def go_on(self, checkpoints: Path) -> None:
+        """From the best network that a run has saved. By the file and not the state: where a save was passed over, it
+        may be of a later step."""
+        best = checkpoints / "best.safetensors"
+        if not best.exists():
+            return
+        try:
+            header = load_network(best).header
+            self.best, self.best_step = header.miou, header.step
+        except UsageError as error:
+            told = f"warning: {error}; the best network from now on takes its place"
+            self.on_event(Event("note", told))
+
+    def scores(self) -> dict[str, Scores]:
+        """Of all networks that the method has for it."""
+        return {
+            name: evaluate(
+                network,
+                self.data.val,
+                self.data.dataset.classes,
+                self.protocol,
+                precision=self.precision,
+                on_progress=self._going_on,
+            )
+            for name, network in self.method.predictors().items()
+        }
+
+    def told(self, scores: Mapping[str, Scores], done: int) -> str:
+        """The scores after a step in one line."""
+        (main, first), *others = scores.items()
+        best = " (best)" if self.protocol.prefers(first.miou, self.best) else ""
+        of = f" of the {main}" if others else ""
+        beside = "".join(f", of the {name} {percent(finite(score.miou))} %" for name, score in others)
+        return f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}"
+
+    def kept(self, scores: Mapping[str, Scores], done: int) -> dict[str, Writer]:
+        """What writes last.safetensors, and best.safetensors where the step is the best, which hold the first network,
+        and last-NAME.safetensors and best-NAME.safetensors, which hold the others."""
+        which = ["last"]
+        miou = first_of(scores).miou
+        # A network of no numbers says class 0 everywhere, which may score well.
+        if self.protocol.prefers(miou, self.best) and math.isfinite(largest_weight(self.method)):
+            self.best, self.best_step = miou, done
+            which.append("best")
+        writers: dict[str, Writer] = {}
+        if not leads():
+            return writers
+        dataset = self.data.dataset
+        for number, (name, network) in enumerate(self.method.predictors().items()):
+            header = header_of(
+                self.recipe,
+                network,
+                dataset.classes,
+                dataset.palette,
+                as_stored=self.data.manifest.survey.as_stored,
+                step=done,
+                miou=scores[name].miou,
+            )
+            weights = host_copy(network.state_dict())
+            write = partial(save_network, weights=weights, header=header, recipe=self.recipe)
+            writers |= {f"{one}-{name}.safetensors" if number else f"{one}.safetensors": write for one in which}
+        return writers
+
+    def _going_on(self, done: int, count: int) -> None:
+        """An evaluation may take long, but goes on."""
+        going_on(f"{done} of {count} images evaluated")
+        progress_of("evaluating", self.on_event)(done, count)
+
+
+def first_of(scores: Mapping[str, Scores]) -> Scores:
+    """Of the network that is saved as the method's."""
+    return next(iter(scores.values()))
+
+
+def line_of(scores: Mapping[str, Scores], done: int) -> dict[str, Any]:
+    """The log's line of an evaluation after a step."""
+    (_, first), *others = scores.items()
+    line = {"step": done, "val/miou": first.miou, "val/pixel_accuracy": first.pixel_accuracy}
+    line |= {f"val/iou/{name}": iou for name, iou in first.iou.items()}
+    for name, score in others:
+        line |= {f"val/{name}/miou": score.miou, f"val/{name}/pixel_accuracy": score.pixel_accuracy}
+    return line
+
+
+def largest_weight(method: Method) -> float:
+    """The largest magnitude among a method's parameters and buffers, NaN where one is NaN."""
+    values = [value for value in method.state_dict().values() if value.is_floating_point()]
+    return float(torch.stack([value.abs().max().float() for value in values]).max())
