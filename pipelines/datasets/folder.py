@@ -67,11 +67,8 @@ def find(
     notes = samples.settled()
     notes += _found(root, {part: path for part, path in usual.items() if not given[part]}, class_list)
     if not val_list:
-        val = {id: samples.all[id] for id, part in samples.parts().items() if part == "val" and samples.all[id].mask}
-    by_folder = bool(val) and not val_list
-    if by_folder:
-        folders = ", ".join(sorted({id.partition("/")[0] for id in val}))
-        notes.append(f"{len(val)} images of {image_folder}/{folders} are for validation")
+        val, about = _of_folders_for_validation(samples, image_folder)
+        notes += about
     if listed is not None and (both := listed.keys() & val.keys()):
         other = val_list or f"the validation folder of {image_folder}"
         raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
@@ -84,9 +81,9 @@ def find(
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
     if not any(sample.mask for sample in pool.values()):
-        if val_list and val:
-            raise UsageError(f"{val_list} names all images with masks: leave some of them for training")
-        raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
+        all_for_validation = f"{val_list} names all images with masks: leave some of them for training"
+        why = _no_masks(root, image_folder, mask_folder, orphans, samples, rest)
+        raise UsageError(all_for_validation if val_list and val else why)
     if held_out := not val:
         val, note = _hold_out(root, pool)
         notes.append(note)
@@ -163,6 +160,13 @@ def _listed_for_validation(samples: Samples, val_list: Path) -> dict[str, Sample
             reason = f"the validation image {id} of {val_list} has no mask: add it or take the line out"
             raise UsageError(samples.unread_masks() or samples.masks_of_other_names() or reason)
     return val
+
+
+def _of_folders_for_validation(samples: Samples, images: Path | None) -> tuple[dict[str, Sample], list[str]]:
+    """Those with masks, with a note about them."""
+    val = {id: samples.all[id] for id, part in samples.parts().items() if part == "val" and samples.all[id].mask}
+    folders = ", ".join(sorted({id.partition("/")[0] for id in val}))
+    return val, [f"{len(val)} images of {images}/{folders} are for validation"] if val else []
 
 
 def _left_alone(

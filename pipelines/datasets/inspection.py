@@ -81,60 +81,72 @@ def inspect_files(
 ) -> tuple[dict[Key, Facts], list[Fault], int]:
     """The facts of files, the faults of those that cannot be used, and how many `known` did not vouch for. Converted
     copies are written below `folder`; without one nothing is written."""
+    inspector = _Inspector(reading, known, folder)
     facts: dict[Key, Facts] = {}
     faults: list[Fault] = []
-
-    def vouched(task: Task) -> Facts | None:
-        """What is known of the file, if the cache has the copies that belong to it."""
-        old = known.get(task.key)
-        if old is None or old.mapping != task.mapping or reading.is_large(old.width, old.height):
-            return None
-        return old if folder is None or all(copy.lies_in(folder) for copy in old.copies) else None
-
     pending: list[Task] = []
+
+    def sort(task: Task, found: Facts | Fault) -> None:
+        if isinstance(found, Fault):
+            faults.append(found)
+        else:
+            facts[task.key] = found
+
     for task in tasks:
+        if found := inspector.unopened(task):
+            sort(task, found)
+        else:
+            pending.append(task)
+    with ThreadPoolExecutor(threads or cores()) as pool:
+        for done, (task, found) in enumerate(zip(pending, pool.map(inspector.opened, pending)), 1):
+            sort(task, found)
+            if on_progress:
+                on_progress(done, len(pending))
+    return facts, faults, len(pending)
+
+
+class _Inspector:
+    """What files hold, for several threads."""
+
+    def __init__(self, reading: Reading, known: dict[Key, Facts], folder: Path | None):
+        self.reading, self.known, self.folder = reading, known, folder
+        self.alone = Lock()
+
+    def unopened(self, task: Task) -> Facts | Fault | None:
+        """What is known of a file whose stamp has not changed, or that it is not there; None where it must be read."""
         try:
             stat = os.stat(task.path)
         except OSError as error:
-            text = f"cannot be read ({error.strerror})"
-            faults.append(Fault("unreadable", task.path, text, "restore the file"))
-            continue
-        old = vouched(task)
-        if old and old.stamp == stamp_of(stat):
-            facts[task.key] = old
-        else:
-            pending.append(task)
+            return Fault("unreadable", task.path, f"cannot be read ({error.strerror})", "restore the file")
+        old = self._vouched(task)
+        return old if old and old.stamp == stamp_of(stat) else None
 
-    alone = Lock()
-
-    def attempt(task: Task) -> Facts | Fault:
+    def opened(self, task: Task) -> Facts | Fault:
+        """From its bytes."""
         try:
             read, data = _read(task.path)
-            old = vouched(task)
+            old = self._vouched(task)
             if old and old.hash == read.hash:  # another date or owner changes no pixel
                 return replace(old, stamp=read.stamp)
             try:
-                return task.inspect(read, data, folder, reading=reading.at_most(LARGE))
+                return task.inspect(read, data, self.folder, reading=self.reading.at_most(LARGE))
             except Refusal as why:
                 if why.kind != "large":
                     raise
-            with alone:  # several of these at a time would not fit into the memory
-                return task.inspect(read, data, folder, reading=reading)
+            with self.alone:  # several of these at a time would not fit into the memory
+                return task.inspect(read, data, self.folder, reading=self.reading)
         except UsageError:  # of the cache
             raise
         except Exception as error:
             why = refusal(error)
             return Fault(why.kind, task.path, why.text, why.cure)
 
-    with ThreadPoolExecutor(threads or cores()) as pool:
-        for done, (task, result) in enumerate(zip(pending, pool.map(attempt, pending)), 1):
-            if isinstance(result, Fault):
-                faults.append(result)
-            else:
-                facts[task.key] = result
-            if on_progress:
-                on_progress(done, len(pending))
-    return facts, faults, len(pending)
+    def _vouched(self, task: Task) -> Facts | None:
+        """What is known of the file, if the cache has the copies that belong to it."""
+        old = self.known.get(task.key)
+        if old is None or old.mapping != task.mapping or self.reading.is_large(old.width, old.height):
+            return None
+        return old if self.folder is None or all(copy.lies_in(self.folder) for copy in old.copies) else None
 
 
 def _read(path: Path) -> tuple[Facts, bytes]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UsageError
@@ -51,11 +52,7 @@ def find(
     known, where = Names(images), f"the images in {home / 'JPEGImages'}"
     lists = home / "ImageSets" / "Segmentation"
     val_file = val_list or lists / "val.txt"
-    if not val_file.is_file():
-        raise UsageError(f"the validation list {val_file} does not exist: add it or pass --files.val-list FILE")
-    val = read_ids(val_file, known, where)
-    if unmasked := [id for id in val if id not in val_masks]:
-        raise UsageError(f"the validation image {unmasked[0]} of {val_file} has no mask in {mask_folder}: add the mask")
+    val = _validation(val_file, known, where, val_masks, mask_folder)
     notes = [*found.notes(), *masks_found.notes("PNG")]
     test: set[str] = set()
     if test_list or (lists / "test.txt").is_file():
@@ -66,8 +63,7 @@ def find(
         if both := pool.intersection(val):
             raise UsageError(f"{min(both)} is in {train_list} and in {val_file}: take it out of one of them")
     else:
-        usual = (lists / name for name in ("train.txt", "trainaug.txt", "train_aug.txt"))
-        named = (id for path in usual if path.is_file() for id in read_ids(path, known, where))
+        named = (id for path in _usual_pools(lists) for id in read_ids(path, known, where))
         pool = {*(train_masks.keys() & images.keys() - test), *named}.difference(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
@@ -97,6 +93,21 @@ def _home(root: Path) -> Path:
         looked = ", ".join(str(Path(level) / "JPEGImages") for level in LEVELS)
         raise UsageError(f"no Pascal VOC data set in {root} (looked for {looked}): pass the folder with VOCdevkit")
     return home
+
+
+def _usual_pools(lists: Path) -> list[Path]:
+    """The lists of training images that are there."""
+    return [lists / name for name in ("train.txt", "trainaug.txt", "train_aug.txt") if (lists / name).is_file()]
+
+
+def _validation(val_list: Path, known: Names, where: str, masks: Mapping[str, Path], mask_folder: Path) -> list[str]:
+    """The ids of the list. Raises UsageError where one has no mask."""
+    if not val_list.is_file():
+        raise UsageError(f"the validation list {val_list} does not exist: add it or pass --files.val-list FILE")
+    val = read_ids(val_list, known, where)
+    if unmasked := [id for id in val if id not in masks]:
+        raise UsageError(f"the validation image {unmasked[0]} of {val_list} has no mask in {mask_folder}: add the mask")
+    return val
 
 
 def _classes(class_list: Path | None) -> ClassList:
