@@ -129,6 +129,28 @@ def one_line(read: Callable[[], T], program: str, *hints: str) -> T:
     raise UsageError("; ".join((*_complaint(said.getvalue()), f"`{program} --help` lists the flags", *hints)))
 
 
+def _choices(expected: re.Match) -> str:
+    """Without quotes. Of a flag that may be left out tyro names them in any order, and None among them."""
+    names = re.findall(r"'([^']*)'", expected[1])
+    return f"; expected one of {', '.join(sorted(set(names) - {'None'}) if 'None' in names else names)}"
+
+
+def _form(expected: re.Match) -> str:
+    """As `--help` has it, without the braces of a flag that may be left out."""
+    form = expected[2].removeprefix("{None}|").removeprefix("{").removesuffix("}")
+    given = " ".join(re.findall(r"'([^']*)'", expected[3]))
+    return f"{expected[1]}: must be {form}, is {given}"
+
+
+CLEARER = {
+    r"\.? Expected one of \(([^)]*)\)\.?": _choices,
+    r"Error parsing (\S+): no type matching (.+) could be instantiated from \[(.*)\]\.?": _form,
+    r"Error parsing (\S+): invalid literal for int\(\) with base 10: '(.*)'": r"\1: must be a whole number, is \2",
+    r"Error parsing (\S+): could not convert string to float: '(.*)'": r"\1: must be a number, is \2",
+}
+"""Patterns of what tyro says, and what is said in their place."""
+
+
 def _complaint(framed: str) -> Iterator[str]:
     """What tyro says between the title and the second rule, in whatever frame the terminal has room for, and what it
     thinks was meant."""
@@ -140,14 +162,11 @@ def _complaint(framed: str) -> Iterator[str]:
         else:
             sections.append([])
     first, *others = (section for section in sections if section)
-    yield re.sub(r"\.? Expected one of \(([^)]*)\)\.?", _choices, " ".join(first))
+    said = " ".join(first)
+    for pattern, words in CLEARER.items():
+        said = re.sub(pattern, words, said)
+    yield said
     for title, *meant in others:
         flags = [found[0] for line in meant if (found := re.match(r"--[\w.-]+", line))]
         if title.startswith(("Perhaps", "Similar")) and flags:
             yield f"perhaps you meant {' or '.join(flags[:NEAR])}"
-
-
-def _choices(expected: re.Match) -> str:
-    """The choices without quotes. Of a flag that may be left out tyro names them in any order, and None among them."""
-    names = re.findall(r"'([^']*)'", expected[1])
-    return f"; expected one of {', '.join(sorted(set(names) - {'None'}) if 'None' in names else names)}"

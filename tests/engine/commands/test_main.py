@@ -136,12 +136,12 @@ def test_of_several_processes_the_first_shows_the_help(semiseg, monkeypatch):
             ["train", "cac_voc", "--stepz", "3"],
             "Unrecognized options: --stepz, 3; perhaps you meant --steps; `semiseg tr",
         ),
-        (
-            ["train", "cac_voc", "--steps", "few"],
-            "Error parsing --steps: invalid literal for int() with base 10: 'few'; ",
-        ),
         (["train", "cac_voc", "--device"], "Missing value for argument '--device'"),
         (["doctor", "--layout", "foldr"], "invalid choice 'foldr' for argument '--layout'"),
+        (["export", "x", "--size", "480"], "--size: must be INT INT, is 480; `semiseg export"),
+        (["evaluate", "x", "--window", "many"], "--window: must be INT, is many; `semiseg evaluate"),
+        (["train", "cac_shapes", "--steps", "few"], "--steps: must be a whole number, is few; `semiseg train"),
+        (["train", "cac_shapes", "--method.ramp", "x"], "--method.ramp: must be a number, is x; `semiseg train"),
         (["predict", "x", "y", "--precision", "fp8"], "expected one of auto, bf16, fp16, fp32, tf32; `semiseg predict"),
         (["predict"], "Missing from semiseg predict: PATH A run's folder"),
         (
