@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -15,11 +15,10 @@ def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:
     return [] if holds else [f"{field}: {rule}, is {value}"]
 
 
-def some_of(names: Iterable[str], shown: int) -> str:
+def some_of(values: Sequence[Any], shown: int, form: Callable[[Any], str] = str, more: str = "more") -> str:
     """The first few, and how many more there are: "a, b and 3 more"."""
-    names = list(names)
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+    rest = len(values) - shown
+    return ", ".join(map(form, values[:shown])) + (f" and {rest} {more}" if rest > 0 else "")
 
 
 def refuse(faults: Iterable[str]) -> None:

@@ -138,15 +138,16 @@ def _choices(expected: re.Match) -> str:
 def _form(expected: re.Match) -> str:
     """As `--help` has it, without the braces of a flag that may be left out."""
     form = expected[2].removeprefix("{None}|").removeprefix("{").removesuffix("}")
-    given = " ".join(re.findall(r"'([^']*)'", expected[3]))
-    return f"{expected[1]}: must be {form}, is {given}"
+    return f"{expected[1]}: must be {form}, is {expected[3].replace(',', '')}"
 
 
 CLEARER = {
     r"\.? Expected one of \(([^)]*)\)\.?": _choices,
     r"Error parsing (\S+): no type matching (.+) could be instantiated from \[(.*)\]\.?": _form,
-    r"Error parsing (\S+): invalid literal for int\(\) with base 10: '(.*)'": r"\1: must be a whole number, is \2",
-    r"Error parsing (\S+): could not convert string to float: '(.*)'": r"\1: must be a number, is \2",
+    r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1: must be a whole number, is \2",
+    r"Error parsing (\S+): could not convert string to float: (.*)": r"\1: must be a number, is \2",
+    r"Error parsing (\S+): Could not parse arguments \[(.*)\] into tuple type .*Tuple\[(.*)]": r"\1: must be \3, is \2",
+    r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]\.?": r"\1: cannot be \2",
 }
 """Patterns of what tyro says, and what is said in their place."""
 

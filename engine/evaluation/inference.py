@@ -92,7 +92,8 @@ def evaluate(
 
 
 def _judged_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
-    """What is given, and of what is not the training's. Raises UsageError where there is none."""
+    """The data set of what is given; what is not is as in the training, where the layout is. Raises UsageError where
+    there is none."""
     own: dict[str, Any] = {}
     if layout in (None, header.layout):
         trained = {name: value for name, value in header.files.items() if name not in files}

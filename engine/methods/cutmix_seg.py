@@ -82,7 +82,8 @@ class CutMixSeg(Mixing, TeacherMethod):
         label, confidence = pseudo_label(self.teacher(u.weak)[: len(weak)], (self.crop, self.crop))
         views = {"weak": weak, "strong, mixed": self.mixed_view(u, 0)}
         kept = confidence >= self.config.threshold
-        return PseudoLabels(views, label, kept=kept, other=self.students_labels(weak))
+        alone, other = self.config.confidence == "pixel", self.students_labels(weak)
+        return PseudoLabels(views, label, kept=kept, kept_alone=alone, other=other)
 
     def squared_error(
         self, logits: Tensor, own: Tensor, partners: Tensor, boxes: Tensor, valid: Tensor, partners_valid: Tensor

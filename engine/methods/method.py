@@ -46,6 +46,8 @@ class PseudoLabels:
     """(N, S, S) bool: the pixels that count; None where all do."""
     other: Tensor | None = None
     """(N, S, S) uint8: of the other network, where there are two: what it teaches the first, or has learnt from it."""
+    kept_alone: bool = True
+    """Whether pixels that are not kept teach nothing. Otherwise how many are kept weighs all alike."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -68,6 +68,8 @@ class Look:
     classes: dict[str, OfClass]
     rows: Sequence[Row]
     """This process's windows, for a sheet."""
+    kept_alone: bool = True
+    """Whether the pixels that do not count teach nothing."""
 
     def line(self) -> dict[str, float]:
         """The log's keys."""
@@ -79,8 +81,8 @@ class Look:
     def __str__(self) -> str:
         parts = []
         if self.kept is not None:
-            rare = some_of(map(repr, self.hardly), NAMED)
-            among = f" (of those called {rare} less than {100 * HARDLY:.0f} %)" if rare else ""
+            rare = some_of(self.hardly, NAMED, repr)
+            among = f" (less than {100 * HARDLY:.0f} % of those called {rare})" if rare else ""
             parts.append(f"{100 * self.kept:.1f} % of the pixels count{among}")
         if self.right is not None and not math.isnan(self.right):
             parts.append(f"{100 * self.right:.1f} % of {'them' if parts else 'all pixels'} are right")
@@ -90,8 +92,8 @@ class Look:
 
     @property
     def hardly(self) -> list[str]:
-        """The classes of which hardly a pixel counts, where more do of the others."""
-        if self.kept is None or self.kept < HARDLY:
+        """The classes that hardly teach, as next to none of their pixels counts, where more do of the others."""
+        if self.kept is None or self.kept < HARDLY or not self.kept_alone:
             return []
         return [name for name, seen in self.classes.items() if seen.said > NOTHING and seen.kept < HARDLY]
 
@@ -214,6 +216,7 @@ class Xray:
                 for name, (said, counting, known, true) in zip(classes, counts.T.tolist(), strict=True)
             },
             rows=rows,
+            kept_alone=seen.kept_alone,
         )
 
 

@@ -167,7 +167,7 @@ def where_pictures_lie(root: Path, *passed_over: Path | None) -> str:
     does."""
     apart = [folder for folder in passed_over if folder and folder != root]
     counts = Counter(os.path.dirname(name) for name in find_pictures(root, apart=apart).names)
-    told = some_of((f"{folder or '.'} ({count})" for folder, count in counts.most_common()), SHOWN)
+    told = some_of(counts.most_common(), SHOWN, lambda one: f"{one[0] or '.'} ({one[1]})", more="more folders")
     return f"; pictures lie in {told}" if told else ""
 
 

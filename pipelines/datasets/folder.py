@@ -81,9 +81,9 @@ def find(
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
     if not any(sample.mask for sample in pool.values()):
-        all_for_validation = f"{val_list} names all images with masks: leave some of them for training"
-        why = _no_masks(root, image_folder, mask_folder, orphans, samples, rest)
-        raise UsageError(all_for_validation if val_list and val else why)
+        if val_list and val:
+            raise UsageError(f"{val_list} names all images with masks: leave some of them for training")
+        raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
     if held_out := not val:
         val, note = _hold_out(root, pool)
         notes.append(note)

@@ -146,7 +146,7 @@ def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[
 
 def of_no_class(strange: Sequence[Colour]) -> tuple[str, str]:
     """What to say of a mask in colours that are no class's, and the cure."""
-    shown = some_of(map(_hex, strange), _SHOWN)
+    shown = some_of(strange, _SHOWN, _hex)
     text = f"is in colour and shows {shown}, which the class list gives no class, or two"
     return text, f"give each class its colour in the class list (tab, #rrggbb), or {_COLOURS_CURE}"
 
@@ -219,12 +219,12 @@ def _indices(image: Image.Image, data: bytes) -> np.ndarray:
     if values.dtype.kind == "f":
         odd = np.unique(values[~(np.isfinite(values) & (values == np.rint(values)))])
         if odd.size:
-            text = f"has label values {some_of((f'{value:g}' for value in odd), _SHOWN)}, which are no whole numbers"
+            text = f"has label values {some_of(odd, _SHOWN, '{:g}'.format)}, which are no whole numbers"
             cure = "export it anew with class indices; rounding would make up classes"
             raise Refusal("values", text, cure)
     if values.size and (values.min() < 0 or values.max() > IGNORE):
         wrong = [int(value) for value in np.unique(values) if not 0 <= value <= IGNORE]
-        text = f"has label values {some_of(map(str, wrong), _SHOWN)}, which no class has"
+        text = f"has label values {some_of(wrong, _SHOWN)}, which no class has"
         raise Refusal("values", text, "masks hold class indices from 0 and 255 for ignore")
     return values.astype(np.uint8)
 

@@ -52,6 +52,18 @@ def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+def test_the_last_look_tells_of_each_class_what_counts_and_is_right(tiny, tmp_path):
+    looks = [
+        {"pseudo/kept_pct/a": kept, "pseudo/right_pct/a": right, "pseudo/kept_pct/b": None}
+        for kept, right in ((10.0, 20.0), (30.0, 40.0))
+    ]
+    lines = [{"step": step, "val/miou": 0.5, "pseudo/class_pct/a": 100} | look for step, look in enumerate(looks, 1)]
+    log = "".join(json.dumps(line) + "\n" for line in lines)
+    page = write_report(begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)).read_text()
+    assert "<tr><td>a<td class=n>30.0<td class=n>40.0</tr>" in page
+    assert "<tr><td>b<td class=n><td class=n></tr>" in page
+
+
 @pytest.mark.parametrize(("steps", "dots"), [((1,), 3), ((1, 2), 1)])
 def test_a_run_of_one_log_line_is_drawn_as_dots(tiny, tmp_path, steps, dots):
     """Of the loss and of the learning rate, beside the one of the evaluation."""

@@ -49,7 +49,7 @@ def refused(semiseg, tmp_path):
             "Unrecognized options: --stepz, 3; perhaps you meant --steps; `semiseg train cac_folder --help`",
         ),
         (["cac_folder", "--steps", "few"], "--steps"),
-        (["cac_folder", "--seeds", "few"], "--seeds: must be a whole number, is few; `semiseg compare"),
+        (["cac_folder", "--seeds", "few"], "--seeds: must be a whole number, is 'few'; `semiseg compare"),
         (["supervised_folder", "cac_folder --method.weigth 1"], "--method.weigth"),
         (["supervised_shapes", "fixmatch_shapes", "--method.threshold", "1"], "flags of one recipe alone stand behind"),
         (["supervised_shapes", "fixmatch_shapes", "--method.ramp", "0.2"], "flags of one recipe alone stand behind"),

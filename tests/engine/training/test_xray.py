@@ -136,13 +136,43 @@ def test_each_class_is_right_or_wrong_by_itself(tiny, painted, monkeypatch):
     assert all(of.kept is None for of in classes.values()), "all count"
 
 
+def test_of_each_class_what_counts_and_is_known_is_right_or_not(tiny, painted, monkeypatch):
+    """By hand, from the truth that the sheet shows, in which stripes are void."""
+    for path in (painted / "SegmentationClass").glob("*.png"):
+        mask = Image.open(path)
+        values = np.array(mask)
+        values[::7] = 255
+        void = Image.fromarray(values, "P")
+        void.putpalette((mask.getpalette() + 768 * [0])[:768])  # of a shorter one Pillow writes fewer bits
+        void.save(path)
+    recipe = tiny("cps", data=painted).replace(unlabeled=Augmentation(range=(2.0, 2.0)))
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    method = build_method(recipe, len(CLASSES))
+    label = torch.arange(recipe.crop, dtype=torch.uint8).remainder(2).expand(2, recipe.crop, recipe.crop).contiguous()
+    kept = torch.zeros_like(label, dtype=torch.bool)
+    kept[:, :, :20], kept[:, 5:9] = True, False
+    seen = PseudoLabels({"window": torch.zeros(2, 3, recipe.crop, recipe.crop)}, label, kept)
+    monkeypatch.setattr(method, "pseudo_labels", lambda batch: seen)
+    look = xray(method, 0)
+    windows = [row.panels[-1].mask for row in look.rows if row.panels[-1].name == "truth" and len(row.panels) == 3]
+    truth = np.stack(windows)
+    assert truth.shape == label.shape
+    assert (truth == 255).any()
+    for number, name in enumerate(CLASSES[:2]):
+        called = label.numpy() == number
+        known = called & kept.numpy() & (truth != 255)
+        assert look.classes[name].kept == (called & kept.numpy()).sum() / called.sum()
+        assert look.classes[name].right == (truth[known] == number).mean()
+
+
 def test_classes_that_hardly_count_are_named():
     """Where others do, and where they are said at all."""
     of = {"ground": (0.9, 0.8), "car": (0.0995, 0.01), "tree": (0.0005, 0.0), "sky": (0.0, math.nan)}
     classes = {name: OfClass(said=said, taught=0.25, kept=kept) for name, (said, kept) in of.items()}
     seen = Look(kept=0.7, right=None, disagreement=None, classes=classes, rows=())
-    assert str(seen) == "70.0 % of the pixels count (of those called 'car' less than 10 %)"
+    assert str(seen) == "70.0 % of the pixels count (less than 10 % of those called 'car')"
     assert str(replace(seen, kept=0.05)) == "5.0 % of the pixels count"
+    assert str(replace(seen, kept_alone=False)) == "70.0 % of the pixels count"
 
 
 def test_without_masks_nothing_is_said_of_the_truth(tiny, painted):
