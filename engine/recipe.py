@@ -123,6 +123,10 @@ class Recipe:
     freeze_backbone: bool = False
     """Leave the backbones' parameters as they are. Running statistics of their batch normalisations, if they have any,
     go on following the data."""
+    bn_momentum: float | None = None
+    """How far the running statistics of batch normalisations, by which networks are evaluated, follow each batch
+    (default: as the network has it, 0.1). Of small batches, and where several calls a step move them, they are
+    unsteady; less is steadier, and needs more steps."""
     weight_decay: float = 1e-4
     """L2 penalty (SGD), or the share of lr by which parameters shrink at each step (AdamW)."""
     decay: Literal["all", "weights"] = "all"
@@ -184,6 +188,8 @@ class Recipe:
         for name in ("lr", "backbone_lr", "weight_decay", "power"):
             yield from require(getattr(self, name) >= 0, _flag(name), "must not be negative", getattr(self, name))
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
+        momentum = self.bn_momentum
+        yield from require(momentum is None or 0 < momentum <= 1, "--bn-momentum", "must be in (0, 1]", momentum)
         betas = self.betas
         yield from require(all(0 <= beta < 1 for beta in betas), "--betas", "must be two numbers in [0, 1)", betas)
         yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)

@@ -30,10 +30,14 @@ def grouped(network: nn.Module) -> Groups:
     """From now on the batch normalisations of the network, in training, see the groups of a batch one after the other:
     statistics are each group's, and running ones follow them in this order."""
     groups = Groups()
-    for norm in network.modules():
-        if isinstance(norm, _BatchNorm):
-            norm.forward = partial(_normalised, norm, norm.forward, groups)
+    for norm in batch_norms(network):
+        norm.forward = partial(_normalised, norm, norm.forward, groups)
     return groups
+
+
+def batch_norms(network: nn.Module) -> Iterator[_BatchNorm]:
+    """The batch normalisations of a network, or of all networks of a method."""
+    return (module for module in network.modules() if isinstance(module, _BatchNorm))
 
 
 def _normalised(norm: nn.Module, forward: Callable[[Tensor], Tensor], groups: Groups, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ..distributed import alike, synchronised
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method, Setting
 from ..models import Network, build_network, load_backbone
+from ..models.grouping import batch_norms
 from ..models.recompute import recompute
 from ..processes import local_world, rank, several, world
 from ..recipe import Recipe
@@ -61,6 +62,8 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
         processes=processes,
     )
     method = recipe.method_class(recipe.method, setting)
+    for norm in batch_norms(method) if recipe.bn_momentum is not None else ():
+        norm.momentum = recipe.bn_momentum
     if processes > 1:
         synchronised(method)
     for network in method.networks().values() if recipe.runtime.recompute == "on" else ():

@@ -11,6 +11,7 @@ import torch
 from semiseg.engine.device import Precision, repeatable
 from semiseg.engine.hyperparameters import hyperparameters
 from semiseg.engine.methods import METHODS
+from semiseg.engine.models.grouping import batch_norms
 from semiseg.engine.training.build import build_method, parameter_groups
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
@@ -295,6 +296,30 @@ def test_a_frozen_backbone_stays_and_the_head_learns(tiny, random_batch, name):
     Step(recipe, method, FP32)(random_batch(method.views.unlabeled), 0)
     assert all(torch.equal(p, was) for p, was in zip(network.backbone_parameters(), backbone, strict=True))
     assert any(not torch.equal(p, was) for p, was in zip(network.head_parameters(), head, strict=True))
+
+
+@pytest.mark.parametrize("name", ["supervised", "cutmix_cps", "mean_teacher"])
+def test_running_statistics_follow_each_batch_so_far(tiny, random_batch, name):
+    """Those of all networks, a fifth as far from where they were, in the first call of the first layer."""
+    moved = []
+    for momentum in (None, 0.02):
+        torch.manual_seed(0)
+        method = build_method(tiny(name, bn_momentum=momentum), 3).train()
+        norms = [next(batch_norms(network)) for network in method.networks().values()]
+        assert {norm.momentum for norm in batch_norms(method)} == {momentum or 0.1}
+        for network in method.networks().values():
+            torch.manual_seed(1)
+            network(random_batch(method.views.unlabeled).labeled.image)
+        moved.append([norm.running_mean.clone() for norm in norms])
+    for usual, slow in zip(*moved, strict=True):
+        assert usual.abs().max() > 0
+        torch.testing.assert_close(slow, usual / 5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, -0.1, 1.5])
+def test_statistics_that_follow_nothing_are_refused(tiny, momentum):
+    with pytest.raises(UsageError, match="--bn-momentum"):
+        tiny("supervised", dry_run=True, bn_momentum=momentum).check()
 
 
 @pytest.mark.parametrize("changes", [{"betas": (0.9, 1.0)}, {"eps": 0.0}])
