@@ -383,7 +383,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
     "camvid_fp32": partial(comparison, "camvid_fp32"),
-    "camvid_long": partial(comparison, "camvid_long"),
     "camvid_settled": partial(comparison, "camvid_settled"),
     "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
