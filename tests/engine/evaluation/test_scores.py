@@ -163,6 +163,8 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
     several = scores("--protocol", "cac-whole", "cps-slide", "--scales", "0.5", "1", "--flip")
     assert several.keys() == keys | {"protocols"}
     assert several["protocol"] == "cac-whole, scales 0.5 1, flip"
+    assert scores("--precision", "fp32")["precision"] == "fp32"
+    assert scores("--precision", "bf16")["precision"] == "bf16"
     assert {name: one["protocol"] for name, one in several["protocols"].items()} == {
         "cac-whole": "cac-whole, scales 0.5 1, flip",
         "cps-slide": "cps-slide 32, scales 0.5 1, flip",

@@ -224,6 +224,14 @@ def test_pseudo_labels_of_fixmatch_that_do_not_count_are_the_unsure_ones(tiny, r
     assert 0.4 < seen.kept.float().mean() < 0.6
 
 
+@pytest.mark.parametrize(("confidence", "alone"), [("mean", False), ("pixel", True)])
+def test_what_cutmix_seg_does_not_keep_teaches_unless_pixels_are_weighed(tiny, random_batch, confidence, alone):
+    method = made(tiny, "cutmix_seg")
+    method.config.confidence = confidence
+    with torch.no_grad():
+        assert method.pseudo_labels(random_batch("weak_strong")).kept_alone is alone
+
+
 def test_cac_starts_its_contrastive_term_after_five_eightieths(tiny, random_batch):
     method = made(tiny, "cac")
     batch = random_batch("pair")

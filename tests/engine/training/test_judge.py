@@ -1,14 +1,26 @@
-"""Which evaluation of a run is the best one."""
+"""Evaluations of a run: which step is the best, and the files that hold its networks."""
 
 from __future__ import annotations
 
+import json
+import math
+import signal
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from semiseg.engine.checkpoint import load_network
+from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.protocol import Evaluation
+from semiseg.engine.report import write_report
 from semiseg.engine.training import judge
+from semiseg.engine.training.signals import Stopped
+from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
+from semiseg.pipelines.errors import UsageError
 
 
 @pytest.mark.parametrize(("protocol", "best"), [("cac-whole", 1), ("whole", 2)])
@@ -24,3 +36,95 @@ def test_a_run_selects_its_best_by_the_protocol(tiny, voc_root, monkeypatch, pro
     monkeypatch.setattr(judge, "evaluate", evaluate)
     recipe = tiny("supervised", data=voc_root(), eval_every=1, evaluation=Evaluation(protocol=protocol))
     assert Trainer(recipe).train().best_step == best
+
+
+def test_best_and_last_are_scores_of_the_log_and_have_checkpoints_of_their_own(tiny, voc_root):
+    root = voc_root()
+    (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(4)))  # few: scores are not all 0
+    recipe = tiny("supervised", data=root, network="cps", steps=6, eval_every=1, lr=0.3)
+    result = Trainer(recipe.replace(evaluation=Evaluation())).train()
+    lines = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    scores = [line["val/miou"] for line in lines if "val/miou" in line]
+    assert len(scores) == 6
+    assert max(scores) > min(scores)
+    assert (result.best, result.last) == (max(scores), scores[-1])
+    assert result.best_step == 1 + scores.index(max(scores))
+    for name, step in (("best", result.best_step), ("last", 6)):
+        saved = load_network(result.out / f"checkpoints/{name}.safetensors")
+        assert (saved.header.step, saved.header.miou) == (step, scores[step - 1])
+
+
+@pytest.mark.parametrize(("best", "beside"), [("teacher", "student"), ("student", "teacher")])
+def test_teacher_and_student_are_both_judged_and_saved(tiny, voc_root, best, beside):
+    root = voc_root()
+    (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(4)))
+    recipe = tiny("mean_teacher", data=root, steps=2, eval_every=1, lr=0.3)
+    recipe = recipe.replace(method=replace(recipe.method, best=best, ema=0.9), evaluation=Evaluation())
+    result = Trainer(recipe).train()
+    lines = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "val/miou" in line][-1]
+    assert result.last == last["val/miou"] != last[f"val/{beside}/miou"]
+    assert result.beside == {beside: last[f"val/{beside}/miou"]}
+    files = result.out / "checkpoints"
+    first, other = (load_network(files / f"{name}.safetensors") for name in ("last", f"last-{beside}"))
+    assert (first.header.miou, other.header.miou) == (last["val/miou"], last[f"val/{beside}/miou"])
+    assert not torch.equal(first.network.classifier.weight, other.network.classifier.weight)
+    assert (files / f"best-{beside}.safetensors").is_file()
+    state = load_save(result.out / "checkpoints", pytest.fail)[1]["method"]
+    prefix = {"teacher": "teacher.network.", "student": "student."}
+    for kind, network in ((best, first.network), (beside, other.network)):
+        assert torch.equal(state[f"{prefix[kind]}classifier.weight"], network.classifier.weight)
+    page = write_report(result.out).read_text()
+    assert f"of the {beside}<b>{100 * result.beside[beside]:.2f} %" in page
+
+
+def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):
+    root = voc_root()
+    recipe = tiny("supervised", data=root, steps=4, eval_every=2)
+    stopping = [signal.SIGTERM]
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating") and stopping:
+            signal.raise_signal(stopping.pop())
+
+    with pytest.raises(Stopped):
+        Trainer(recipe, stop).train()
+    best = recipe.runtime.out / "checkpoints/best.safetensors"
+    whole = best.read_bytes()
+    best.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(UsageError, match="damaged"):
+        evaluate(recipe.runtime.out, device="cpu")
+    notes = []
+    result = Trainer(recipe.replace(resume=True), lambda event: notes.append(event.text)).train()
+    assert [note for note in notes if note.startswith("warning: ") and "best.safetensors: damaged" in note]
+    assert result.best_step == load_network(result.out).header.step == 4
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch):
+    scores = iter([math.nan, 0.3, math.nan, 0.2])
+
+    def evaluate(network, records, classes, protocol, **options):
+        score, counts = next(scores), np.zeros((len(classes), len(classes)), np.int64)
+        if score == score:
+            counts[1, :2] = 10 * (1 - score), 10 * score
+        return Scores(counts, classes, background=False)
+
+    monkeypatch.setattr(judge, "evaluate", evaluate)
+    recipe = tiny("supervised", data=voc_root(), steps=4, eval_every=1, on_nan="ignore")
+    result = Trainer(recipe).train()
+    assert (result.best, result.best_step, result.last) == (0.3, 2, 0.2)
+    assert load_network(result.out).header.step == 2
+    assert "30.00 %" in write_report(result.out).read_text()
+    scores = iter([math.nan])
+    with pytest.raises(UsageError, match="validation: mIoU is no number"):
+        Trainer(recipe.replace(on_nan="stop", out=result.out.parent / "stops")).train()
+
+
+def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
+    monkeypatch.setattr(
+        judge, "evaluate", lambda network, records, classes, *_, **__: Scores(np.zeros((21, 21), int), classes)
+    )
+    result = Trainer(tiny("supervised", data=voc_root(), on_nan="ignore")).train()
+    assert (result.to_dict()["best"], result.best_step) == (None, -1)
+    assert load_network(result.out).header.step == 3
+    assert write_report(result.out).is_file()
