@@ -1,4 +1,4 @@
-"""Whole runs on tiny data: what a run leaves behind, going on, starting from a checkpoint. test_judge.py: evaluations."""
+"""Whole runs on tiny data: what they leave behind, going on, starting from a checkpoint. Evaluations: test_judge.py."""
 
 from __future__ import annotations
 
