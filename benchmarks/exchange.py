@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 import kills
 from semiseg.engine.device import Precision
 from semiseg.engine.distributed import AllReduce, average_gradients, gathered, total
-from semiseg.engine.processes import joined, largest, leads, world
+from semiseg.engine.processes import all_reduce_max, is_main, joined, world_size
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.forecast import example
@@ -47,7 +47,7 @@ KINDS = {
     AllReduce.backward.__code__: STATISTICS,
     gathered.__code__: "negatives",
     total.__code__: "normalisers",
-    largest.__code__: "signals",
+    all_reduce_max.__code__: "signals",
 }
 """What a function exchanges. `gathered` has other rows in methods that mix the images of all processes; by `largest`
 the trainer learns, on the hosts and behind every step, that a signal has reached one process."""
@@ -109,7 +109,7 @@ def exchanges(recipe: Recipe, processes: int) -> list[Exchange]:
             with recorder:
                 step(batch, recipe.steps - 1)
         with recorder:
-            largest(0, 0)
+            all_reduce_max(0, 0)
     finally:
         dist.destroy_process_group()
     return recorder.exchanges
@@ -169,19 +169,19 @@ def take_steps(recipe: Recipe, rounds: int, folder: Path) -> None:
     torch.set_num_threads(1)
     with joined(10):
         torch.manual_seed(recipe.seed)
-        step = Step(recipe, build_method(recipe, CLASSES, world()).train(), PRECISION)
-        batch = example(share(recipe, world()))
+        step = Step(recipe, build_method(recipe, CLASSES, world_size()).train(), PRECISION)
+        batch = example(share(recipe, world_size()))
         steps, reductions = ([Recorder(timed=True) for _ in range(1 + rounds)] for _ in range(2))
         for recorder in steps:
             with recorder:
                 step(batch, recipe.steps - 1)
-                largest(0, 0)
+                all_reduce_max(0, 0)
         for recorder in reductions:
             for size in SIZES:
                 numbers = torch.zeros(size // torch.float32.itemsize)
                 with recorder:
                     dist.all_reduce(numbers)
-        if leads():
+        if is_main():
             said = {"exchanges": [asdict(one) for one in steps[-1].exchanges]}
             for name, recorders in (("seconds", steps), ("reductions", reductions)):
                 said[name] = list(zip(*(recorder.seconds for recorder in recorders[1:]), strict=True))

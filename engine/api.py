@@ -17,7 +17,7 @@ from .evaluation.export import Export, ExportError, export
 from .evaluation.inference import evaluate
 from .evaluation.prediction import predict
 from .events import Event, Listener, silent
-from .processes import joined, leads
+from .processes import is_main, joined
 from .recipe import Recipe
 from .report import write_report, write_samples
 from .training.result import Result
@@ -53,7 +53,7 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     if asked := recipe.runtime.asks_for_no_training():
         raise UsageError(f"{asked}: `semiseg train` does so; leave it out to train")
     with joined(recipe.runtime.timeout):
-        trainer = Trainer(recipe, on_event if leads() else silent)
+        trainer = Trainer(recipe, on_event if is_main() else silent)
 
         def conclude(result: Result) -> None:
             write_samples(trainer.run, trainer.data.manifest, trainer.device, on_event)

@@ -100,7 +100,7 @@ def header_of(
 ) -> Header:
     """The header of a network that a recipe trains."""
     return Header(
-        network=network.architecture,
+        network=network.decoder_name,
         backbone=network.backbone_name,
         head_width=network.head_width,
         classes=classes,
@@ -239,7 +239,7 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
     known = LAYOUTS[layout].classes
     named = known is not None and len(known) == count
     header = Header(
-        network=network.architecture,
+        network=network.decoder_name,
         backbone=network.backbone_name,
         head_width=network.head_width,
         classes=known if named else made_up(count),

@@ -76,7 +76,7 @@ class Data:
         return [self.manifest.records[sample.id] for sample in self.dataset.val]
 
 
-def anchored(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths to its data, so that it means the same in any working folder."""
     data = recipe.runtime.data and Path(recipe.runtime.data).expanduser().absolute()
     placed = absolute(recipe.layout, data, asdict(recipe.files)) if data else {}
@@ -183,7 +183,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
     return data
 
 
-def judged_again(dataset: Dataset, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
+def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
     """The data set with the validation images of a run, whose split.json is given, where no list says which they are:
     masks that came since move the choice, to images that the run was taught by. Says so; and says which validation
     images have the names of such. Raises UsageError where none of the run's is left."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..pipelines.errors import UsageError
-from .processes import rank, several, world
+from .processes import is_distributed, rank, world_size
 
 
 class AllReduce(torch.autograd.Function):
@@ -36,18 +36,18 @@ class AllReduce(torch.autograd.Function):
 
 def gathered(tensor: Tensor) -> Tensor:
     """(N, …) of every process one after the other, (world size * N, …), without gradient; alone, the tensor itself."""
-    if not several():
+    if not is_distributed():
         return tensor
     by_pixel = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     rows = tensor.detach().permute(0, 2, 3, 1) if by_pixel else tensor.detach().contiguous()
-    whole = rows.new_empty(world() * len(rows), *rows.shape[1:])
-    dist.all_gather(list(whole.chunk(world())), rows)
+    whole = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather(list(whole.chunk(world_size())), rows)
     return whole.permute(0, 3, 1, 2) if by_pixel else whole
 
 
 def total(tensor: Tensor) -> Tensor:
     """The sum over all processes, without gradient; alone, the tensor itself."""
-    if not several():
+    if not is_distributed():
         return tensor
     summed = tensor.detach().clone()
     dist.all_reduce(summed)
@@ -56,23 +56,23 @@ def total(tensor: Tensor) -> Tensor:
 
 def average(tensor: Tensor) -> Tensor:
     """The mean over all processes, without gradient; alone, the tensor itself."""
-    return total(tensor) / world() if several() else tensor
+    return total(tensor) / world_size() if is_distributed() else tensor
 
 
 def own_rows(draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
     """Random numbers for the rows of this process, which are groups of so many: `draw(N)` gives those of N rows,
     (N, …), and is asked for all processes' at once, so that they are those that one process would draw."""
-    if not several():
+    if not is_distributed():
         return draw(sum(sizes))
-    everyones = draw(world() * sum(sizes)).contiguous()
+    everyones = draw(world_size() * sum(sizes)).contiguous()
     dist.broadcast(everyones, 0)
-    groups = everyones.split([world() * size for size in sizes])
+    groups = everyones.split([world_size() * size for size in sizes])
     return torch.cat([group[rank() * size :][:size] for group, size in zip(groups, sizes, strict=True)])
 
 
-def alike(module: nn.Module) -> None:
+def broadcast_state(module: nn.Module) -> None:
     """Gives all processes the first one's parameters and buffers."""
-    for tensor in module.state_dict().values() if several() else ():
+    for tensor in module.state_dict().values() if is_distributed() else ():
         own = tensor.contiguous()
         dist.broadcast(own, 0)
         tensor.copy_(own)
@@ -86,7 +86,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         these = [gradient for gradient in gradients if gradient.dtype == dtype]
         flat = torch.cat([gradient.flatten() for gradient in these])
         dist.all_reduce(flat)
-        flat /= world()
+        flat /= world_size()
         parts = flat.split([gradient.numel() for gradient in these])
         torch._foreach_copy_(these, [part.view_as(gradient) for part, gradient in zip(parts, these, strict=True)])
 

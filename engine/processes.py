@@ -47,19 +47,19 @@ def launched() -> int:
     return _told("WORLD_SIZE")
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process has joined others."""
     return dist.is_available() and dist.is_initialized()
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes have joined; 1 alone."""
-    return dist.get_world_size() if several() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
 def rank() -> int:
     """Which of those that torchrun has started this one is, from 0."""
-    return dist.get_rank() if several() else _among("RANK")
+    return dist.get_rank() if is_distributed() else _among("RANK")
 
 
 def local_rank() -> int:
@@ -83,15 +83,15 @@ def local_world() -> int:
     return _told("LOCAL_WORLD_SIZE") if launched() > 1 else 1
 
 
-def leads() -> bool:
+def is_main() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0
 
 
-def speaks() -> bool:
+def reports_errors() -> bool:
     """Whether this process says why it ends: once it has joined the others any does, as all but one of them end without
     a word, and before, where all of a machine end for the same reason, the first of each machine."""
-    return several() or local_rank() == 0
+    return is_distributed() or local_rank() == 0
 
 
 def restarts() -> bool:
@@ -104,18 +104,18 @@ def joined(minutes: float) -> Iterator[None]:
     """Inside, the processes of the run are one group: gloo for tensors on the CPU, NCCL for those on GPUs. One process
     alone stays as it is. They may be joined again, for another run, also when one has failed that all got out of.
 
-    minutes: how long a process may get no further once `going_on` was called. Of those that fail the first raises what
+    minutes: how long a process may get no further once `heartbeat` was called. Of those that fail the first raises what
     it raised; the others raise SystemExit, as there is nothing to add.
     """
     global _watchdog
     if launched() == 1:
         yield
         return
-    if several():  # of a run that failed, which did not wait for others to end the group
+    if is_distributed():  # of a run that failed, which did not wait for others to end the group
         dist.destroy_process_group()
     # Ours is the first to speak where one hangs: torch's own limit comes later.
     limit = timedelta(minutes=minutes + 1)
-    store, number, processes = met(limit)
+    store, number, processes = rendezvous_store(limit)
     # It outlives the run, and torchrun's own the processes: it knows the addresses of those before.
     run = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {processes} {next(_runs)}"
     store = dist.PrefixStore(run, store)
@@ -142,7 +142,7 @@ def joined(minutes: float) -> Iterator[None]:
 
 
 @cache
-def met(limit: timedelta) -> tuple[dist.Store, int, int]:
+def rendezvous_store(limit: timedelta) -> tuple[dist.Store, int, int]:
     """The store that the processes share, for as long as they live, which of them this one is, and how many they are.
     Raises UsageError where there is nothing to meet by."""
     try:
@@ -157,7 +157,7 @@ def met(limit: timedelta) -> tuple[dist.Store, int, int]:
 class Watchdog(threading.Thread):
     """Looks after the other processes while this one works or waits.
 
-    store: shared by all. limit: seconds without `going_on` after which the run has come to a halt.
+    store: shared by all. limit: seconds without `heartbeat` after which the run has come to a halt.
     """
 
     def __init__(self, store: dist.Store, limit: float):
@@ -202,7 +202,7 @@ class Watchdog(threading.Thread):
         if self.first():
             told = [
                 self.store.get(key).decode() if self.store.check([key := f"place {number}"]) else f"{number} is silent"
-                for number in range(world())
+                for number in range(world_size())
             ]
             print(
                 f"semiseg: --timeout: nothing went on for {self.limit / 60:g} minutes: {'; '.join(told)}",
@@ -221,20 +221,20 @@ class Watchdog(threading.Thread):
         return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
 
 
-def going_on(doing: str) -> None:
-    """Says how far this process is. From the first call on a halt is noticed, until `at_rest`."""
+def heartbeat(doing: str) -> None:
+    """Says how far this process is. From the first call on a halt is noticed, until `pause_watchdog`."""
     if _watchdog:
         _watchdog.doing, _watchdog.since = doing, time.monotonic()
 
 
-def at_rest() -> None:
+def pause_watchdog() -> None:
     """From now on this process may take its time."""
     if _watchdog:
         _watchdog.since = float("inf")
 
 
 @contextmanager
-def in_turn() -> Iterator[None]:
+def main_first() -> Iterator[None]:
     """What follows is done by the first process, then by the first one of each other machine, then by the rest: what
     one leaves in files is found by those that come later. Raises SystemExit where one of those before has failed."""
     if not _watchdog:
@@ -242,7 +242,7 @@ def in_turn() -> Iterator[None]:
         return
     _watchdog.turn += 1
     done, machine = f"turn {_watchdog.turn} of machine", os.environ.get("GROUP_RANK", "0")
-    before = None if leads() else f"{done} 0" if local_rank() == 0 else f"{done} {machine}"
+    before = None if is_main() else f"{done} 0" if local_rank() == 0 else f"{done} {machine}"
     while before and not _watchdog.turns.check([before]):  # however long it takes
         if _watchdog.failed(_watchdog.turns):  # its turn never ends
             raise SystemExit(1)
@@ -252,18 +252,18 @@ def in_turn() -> Iterator[None]:
         _watchdog.turns.set(f"{done} {machine}", "")
 
 
-def of_first(value: Value) -> Value:
+def broadcast_object(value: Value) -> Value:
     """What the first process has of it, on every one."""
-    if not several():
+    if not is_distributed():
         return value
     values = [value]
     dist.broadcast_object_list(values, 0)
     return values[0]
 
 
-def largest(*numbers: int) -> tuple[int, ...]:
+def all_reduce_max(*numbers: int) -> tuple[int, ...]:
     """Of each number the largest that a process has. All wait for each other, on the host."""
-    if not several():
+    if not is_distributed():
         return numbers
     together = torch.tensor(numbers)
     dist.all_reduce(together, dist.ReduceOp.MAX)

@@ -11,7 +11,7 @@ import tyro
 from .. import api, console
 from ..evaluation.scores import percent
 from ..protocol import PROTOCOLS, Absent
-from .options import Flag, Flat, Judging, Positional, Running, Source, emit, said
+from .options import Flag, Flat, Judging, Positional, Running, Source, either, emit
 
 FIRST = tyro.conf.create_mutex_group(required=False, title="class 0")
 
@@ -54,7 +54,7 @@ def evaluate(
             precision=running.precision,
             on_event=listener,
             absent=absent,
-            background=said(background, no_background),
+            background=either(background, no_background),
             batch=batch,
             **judging.settings(),
         )

@@ -12,7 +12,7 @@ from ...pipelines.errors import UsageError
 from .. import console
 from ..api import ExportError, Stopped
 from ..catalogue import find_recipe, recipes
-from ..processes import speaks
+from ..processes import reports_errors
 from ..recipe import Recipe
 from . import splits
 from .bench import bench
@@ -124,7 +124,7 @@ def with_flags(message: str) -> str:
 
 
 def _end(message: str, code: int) -> None:
-    if speaks():
+    if reports_errors():
         print(f"semiseg: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 

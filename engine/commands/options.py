@@ -34,7 +34,7 @@ NEAR = 2
 MIRRORED = tyro.conf.create_mutex_group(required=False, title="mirrored images")
 
 
-def said(yes: bool, no: bool) -> bool | None:
+def either(yes: bool, no: bool) -> bool | None:
     """What two such flags come to; None where it is left to the recipe."""
     return True if yes else False if no else None
 
@@ -85,7 +85,7 @@ class Judging:
             "window": self.window,
             "scale": self.scale,
             "scales": self.scales,
-            "flip": said(self.flip, self.no_flip),
+            "flip": either(self.flip, self.no_flip),
         }
 
 
@@ -119,14 +119,14 @@ def called(command: Callable[..., T], arguments: list[str], program: str) -> T:
 
 def one_line(read: Callable[[], T], program: str, *hints: str) -> T:
     """What tyro reads, with its complaint, and hints, as one line. Raises UsageError."""
-    said = io.StringIO()
+    either = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(either):
             return read()
     except SystemExit as end:
         if not end.code:  # after --help
             raise
-    raise UsageError("; ".join((*_complaint(said.getvalue()), f"`{program} --help` lists the flags", *hints)))
+    raise UsageError("; ".join((*_complaint(either.getvalue()), f"`{program} --help` lists the flags", *hints)))
 
 
 def _choices(expected: re.Match) -> str:
@@ -163,10 +163,10 @@ def _complaint(framed: str) -> Iterator[str]:
         else:
             sections.append([])
     first, *others = (section for section in sections if section)
-    said = " ".join(first)
+    either = " ".join(first)
     for pattern, words in CLEARER.items():
-        said = re.sub(pattern, words, said)
-    yield said
+        either = re.sub(pattern, words, either)
+    yield either
     for title, *meant in others:
         flags = [found[0] for line in meant if (found := re.match(r"--[\w.-]+", line))]
         if title.startswith(("Perhaps", "Similar")) and flags:

@@ -17,7 +17,7 @@ from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
 from ..events import Event, Listener
 from ..hyperparameters import hyperparameters
-from ..processes import leads, speaks
+from ..processes import is_main, reports_errors
 from ..recipe import Recipe
 from ..training.forecast import forecast
 from ..training.interruption import verify_resume
@@ -33,7 +33,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
     recipe, default = parse(build, arguments)
     if recipe.runtime.dry_run:
         recipe.check()
-        if leads():
+        if is_main():
             dry_run(recipe, default)
         return
     if recipe.runtime.verify_resume is not None:
@@ -53,7 +53,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
                 )
 
         result = api.train(recipe, show) if not recipe.runtime.requeue else trained_in_job(recipe, show)
-    if not leads():
+    if not is_main():
         return
     report = result.out / "report.html"
     best, last = (percent(finite(score)) for score in (result.best, result.last))
@@ -113,7 +113,7 @@ def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tu
 
     def read(default: Recipe) -> Recipe:
         program = f"semiseg train {default.name}"
-        with nullcontext() if speaks() else console.quiet():
+        with nullcontext() if reports_errors() else console.quiet():
             return one_line(
                 lambda: tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name),
                 program,

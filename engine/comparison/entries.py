@@ -13,7 +13,7 @@ import torch
 
 from ...pipelines.datasets.splits import Split, resolve_split
 from ...pipelines.errors import UsageError
-from ..data import Data, anchored, portable, prepare_data
+from ..data import Data, portable, prepare_data, with_absolute_paths
 from ..disk import create_folder, locked
 from ..events import Event, Listener, silent
 from ..recipe import Recipe
@@ -179,7 +179,7 @@ def _require_sense(entries: tuple[Entry, ...]) -> None:
 
 
 def _source(recipe: Recipe) -> dict[str, object]:
-    recipe = anchored(recipe)
+    recipe = with_absolute_paths(recipe)
     return {"layout": recipe.layout, "data": recipe.runtime.data, "files": recipe.files}
 
 
@@ -209,4 +209,4 @@ def _require_start(entry: Entry, data: Data, *, fresh: bool) -> None:
 def _settings(recipe: Recipe) -> dict[str, object]:
     """Those that a row of results hangs on."""
     runtime = {name: getattr(recipe.runtime, name) for name in ALIKE}
-    return runtime | portable(anchored(recipe)).decisive(fresh=True)
+    return runtime | portable(with_absolute_paths(recipe)).decisive(fresh=True)

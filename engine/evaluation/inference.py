@@ -16,7 +16,7 @@ from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
-from ..data import judged_again, moved, prepare_manifest, same_place, tell
+from ..data import moved, prepare_manifest, same_place, tell, with_validation_of_run
 from ..device import (
     Precision,
     as_started,
@@ -58,16 +58,16 @@ def evaluate(
     other fields of `Protocol`; what is None is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
     """
-    loaded, computing = ready(checkpoint, layout, device, precision)
+    loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
-    dataset = _judged_data(header, data, layout, given(files))
+    dataset = _evaluation_data(header, data, layout, without_none(files))
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
     protocols = [protocol_of(loaded, name=name, **settings) for name in names]
     tell("data", dataset.notes, on_event)
     run = home_of(find(checkpoint))
     if same_place(data, header.data) and (run / "split.json").exists():
-        dataset = judged_again(dataset, Run(run).split, on_event)
+        dataset = with_validation_of_run(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
     if not same_place(data, header.data):
         tell("data", _taught(manifest, uses_of(find(checkpoint))), on_event)
@@ -91,13 +91,13 @@ def evaluate(
     return documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
 
 
-def _judged_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
+def _evaluation_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
     """The data set of what is given; what is not is as in the training, where the layout is. Raises UsageError where
     there is none."""
     own: dict[str, Any] = {}
     if layout in (None, header.layout):
         trained = {name: value for name, value in header.files.items() if name not in files}
-        own = given(moved(trained, header.data, data))
+        own = without_none(moved(trained, header.data, data))
     try:
         return find_dataset(layout or header.layout, data or header.data, **files, **own)
     except UsageError as error:
@@ -158,7 +158,9 @@ def segment(
         return mask.numpy(), confidence(said, images, protocol)[0].cpu().numpy()
 
 
-def ready(path: Path | str, layout: str | None, device: str, precision: str | None) -> tuple[Checkpoint, Precision]:
+def load_for_inference(
+    path: Path | str, layout: str | None, device: str, precision: str | None
+) -> tuple[Checkpoint, Precision]:
     """A checkpoint on the device, and what it computes in (None: as in training). Raises UsageError where either does
     not fit, and for weights that are no numbers."""
     place = resolve_device(device)
@@ -174,7 +176,7 @@ def ready(path: Path | str, layout: str | None, device: str, precision: str | No
 
 def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     """The protocol of the training, but for the settings that are given. Raises UsageError for those without sense."""
-    changes = given(settings)
+    changes = without_none(settings)
     if "scale" in changes:  # whoever asks for a scale wants it instead of the training's long side
         changes = {"long_side": None, "longest": None} | changes
     protocol = replace(checkpoint.header.evaluation, **changes)
@@ -196,6 +198,6 @@ def uses_of(checkpoint: Path) -> dict[str, str]:
     return {}
 
 
-def given(options: Mapping[str, Any] | None) -> dict[str, Any]:
+def without_none(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Those that have a value."""
     return {name: value for name, value in (options or {}).items() if value is not None}

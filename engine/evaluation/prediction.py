@@ -25,7 +25,7 @@ from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
 from ..pictures import coloured, overlay
 from .confidence import FILE, Confidence, clear_csv, write_csv
-from .inference import given, home_of, protocol_of, ready, segmented, uses_of
+from .inference import home_of, load_for_inference, protocol_of, segmented, uses_of, without_none
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -72,13 +72,13 @@ def predict(
     checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
     `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
     """
-    loaded, computing = ready(checkpoint, layout, device, precision)
+    loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
     images, file = Path(images), find(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     chosen = protocol_of(loaded, name=protocol, **settings)
     taught = {"orientation": "ignore"} if header.as_stored else {}
-    reading = Reading.of(taught | given(header.files) | given(files))
+    reading = Reading.of(taught | without_none(header.files) | without_none(files))
     sources = _images(images, out, on_event)
     if images.is_file():
         read(images, COLOUR, reading=reading)  # what is no picture is refused, and nothing begun

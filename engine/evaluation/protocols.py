@@ -63,7 +63,7 @@ def full_logits(network: Network, images: Tensor, protocol: Protocol) -> Tensor:
             left, right, top, bottom = tiles.padding
             padded = size[0] + top + bottom, size[1] + left + right
             logits = upsampled(coarse_logits(network, tiles.pad(scaled, network), protocol.flip), padded)
-            logits = said_by(logits[..., top : top + size[0], left : left + size[1]], protocol)
+            logits = combined(logits[..., top : top + size[0], left : left + size[1]], protocol)
         else:
             logits = windowed_logits(network, scaled, tiles, protocol)
             if scaled.shape[-2:] != size:
@@ -123,7 +123,7 @@ def windowed_logits(network: Network, images: Tensor, tiles: Tiling, protocol: P
         for start in range(0, len(places), protocol.batch):
             some = places[start : start + protocol.batch]
             crops = torch.stack([padded[image, :, rows, columns] for image, rows, columns in some])
-            said = said_by(upsampled(coarse_logits(network, crops, protocol.flip), size), protocol)
+            said = combined(upsampled(coarse_logits(network, crops, protocol.flip), size), protocol)
             if total is None:
                 total = said.new_zeros(len(images), said.shape[1], *padded.shape[-2:])
             for (image, rows, columns), part in zip(some, said, strict=True):
@@ -237,7 +237,7 @@ def coarse_logits(network: Network, images: Tensor, flip: bool) -> Tensor:
     return logits + at_least_float32(network(images.flip(-1))).flip(-1) if flip else logits
 
 
-def said_by(logits: Tensor, protocol: Protocol) -> Tensor:
+def combined(logits: Tensor, protocol: Protocol) -> Tensor:
     """What of logits (B, C, H, W) comes together: these, or their probabilities."""
     return logits.softmax(1) if protocol.convention.probabilities else logits
 

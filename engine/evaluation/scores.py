@@ -19,7 +19,7 @@ from ...pipelines.decode import COLOUR, LABEL, read
 from ..device import Precision
 from ..distributed import total
 from ..models import Network, evaluating
-from ..processes import rank, several, world
+from ..processes import is_distributed, rank, world_size
 from ..protocol import Absent, Protocol
 from .protocols import confusion
 
@@ -108,10 +108,10 @@ def evaluate_each(
 
 def own_share(records: Sequence[Record]) -> Sequence[Record]:
     """The records that this process evaluates: all without a process group, else every one belongs to exactly one."""
-    if not several():
+    if not is_distributed():
         return records
     by_size = sorted(records, key=_size)  # so that the shares cost the same
-    return by_size[rank() :: world()]
+    return by_size[rank() :: world_size()]
 
 
 def _size(record: Record) -> tuple[int, int]:

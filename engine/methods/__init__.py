@@ -7,7 +7,7 @@ from .cutmix_cps import CutMixCps
 from .cutmix_seg import CutMixSeg
 from .fixmatch import FixMatch
 from .mean_teacher import MeanTeacher
-from .method import Method, MethodConfig, PseudoLabels, Setting
+from .method import Method, MethodConfig, MethodContext, PseudoLabels
 from .supervised import Supervised
 from .unimatch import UniMatch
 from .unimatch_v2 import UniMatchV2
@@ -38,4 +38,4 @@ def find_method(name: str) -> type[Method]:
     raise UsageError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
 
 
-__all__ = ["METHODS", "Method", "MethodConfig", "PseudoLabels", "Setting", "find_method", "method_of"]
+__all__ = ["METHODS", "Method", "MethodConfig", "MethodContext", "PseudoLabels", "find_method", "method_of"]

@@ -16,7 +16,7 @@ from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
 from ..models.network import PROJECTION
-from .method import Method, MethodConfig, PseudoLabels, Setting
+from .method import Method, MethodConfig, MethodContext, PseudoLabels
 from .programs import PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
@@ -61,11 +61,11 @@ class Cac(Method):
     views = ViewSpec(unlabeled="pair", grid=STRIDE)
     terms: ClassVar = {"contrastive": "weight"}
 
-    def __init__(self, config: CacConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.network = setting.network(projector=True)
+    def __init__(self, config: CacConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.network = context.network(projector=True)
         self.pool = round(STRIDE / self.network.stride)
-        self.bank = NegativeBank(config.bank_steps, 2 * setting.unlabeled_batch * (setting.crop // STRIDE) ** 2)
+        self.bank = NegativeBank(config.bank_steps, 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ...kernels import pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import Batch, Plain
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .method import Method, MethodConfig, PseudoLabels, Setting
+from .method import Method, MethodConfig, MethodContext, PseudoLabels
 from .programs import PROGRAMS
 
 
@@ -55,10 +55,10 @@ class Cps(Method):
     views = ViewSpec(unlabeled="plain")
     terms: ClassVar = {"cps": "weight"}
 
-    def __init__(self, config: CpsConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.branch1 = setting.network()
-        self.branch2 = setting.network()
+    def __init__(self, config: CpsConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.branch1 = context.network()
+        self.branch2 = context.network()
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ...pipelines.batch import Batch, Mixed
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .cps import published_switches
-from .method import Method, MethodConfig, PseudoLabels, Setting
+from .method import Method, MethodConfig, MethodContext, PseudoLabels
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,10 +36,10 @@ class CutMixCps(Method):
     views = ViewSpec(unlabeled="mixed")
     terms: ClassVar = {"cps": "weight"}
 
-    def __init__(self, config: CutMixCpsConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.branch1 = setting.network()
-        self.branch2 = setting.network()
+    def __init__(self, config: CutMixCpsConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.branch1 = context.network()
+        self.branch2 = context.network()
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

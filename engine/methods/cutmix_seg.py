@@ -13,7 +13,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Mixing, shown_in_mixed
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import PseudoLabels, Setting
+from .method import MethodContext, PseudoLabels
 from .programs import PROGRAMS
 
 
@@ -50,10 +50,10 @@ class CutMixSeg(Mixing, TeacherMethod):
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="always")
     terms: ClassVar = {"consistency": "weight"}
 
-    def __init__(self, config: CutMixSegConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.student = setting.network()
-        self.teacher = Teacher(setting.network(), config)
+    def __init__(self, config: CutMixSegConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.student = context.network()
+        self.teacher = Teacher(context.network(), config)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig, Labels
 from .ema import Teacher
-from .method import PseudoLabels, Setting
+from .method import MethodContext, PseudoLabels
 from .unimatch import published_switches
 
 
@@ -38,10 +38,10 @@ class FixMatch(Consistency):
     views = ViewSpec(unlabeled="weak_strong", strong=1)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 
-    def __init__(self, config: FixMatchConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.student = setting.network()
-        self.teacher = Teacher(setting.network(), config) if config.labels == "teacher" else None
+    def __init__(self, config: FixMatchConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.student = context.network()
+        self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

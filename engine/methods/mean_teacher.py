@@ -13,7 +13,7 @@ from ...pipelines.views import ViewSpec
 from .consistency import inside
 from .cps import published_switches
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import PseudoLabels, Setting
+from .method import MethodContext, PseudoLabels
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,10 +42,10 @@ class MeanTeacher(TeacherMethod):
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="never")
     terms: ClassVar = {"consistency": "weight"}
 
-    def __init__(self, config: MeanTeacherConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.student = setting.network()
-        self.teacher = Teacher(setting.network(), config)
+    def __init__(self, config: MeanTeacherConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.student = context.network()
+        self.teacher = Teacher(context.network(), config)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..models import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class MethodContext:
     """What a method is built for. `network(projector=...)` makes a new network."""
 
     network: Callable[..., Network]
@@ -95,11 +95,11 @@ class Method(nn.Module):
     terms: ClassVar[dict[str, str]] = {}
     """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
 
-    def __init__(self, config: MethodConfig, setting: Setting):
+    def __init__(self, config: MethodConfig, context: MethodContext):
         super().__init__()
-        self.config, self.crop, self.processes = config, setting.crop, setting.processes
-        self.emulate_processes = setting.emulate_processes
-        self.together = setting.processes > 1 and setting.emulate_processes == 1
+        self.config, self.crop, self.processes = config, context.crop, context.processes
+        self.emulate_processes = context.emulate_processes
+        self.together = context.processes > 1 and context.emulate_processes == 1
         """Whether one mean is over the batches of several processes."""
         self.register_buffer("gain", torch.ones(()), persistent=False)
 

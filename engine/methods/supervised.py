@@ -11,7 +11,7 @@ from torch import Tensor
 from ...pipelines.batch import Batch
 from ...pipelines.errors import require
 from ..models import Network
-from .method import Method, MethodConfig, Setting
+from .method import Method, MethodConfig, MethodContext
 from .programs import PROGRAMS
 
 
@@ -33,9 +33,9 @@ class Supervised(Method):
     config_class = SupervisedConfig
     steady = True
 
-    def __init__(self, config: SupervisedConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.network = setting.network()
+    def __init__(self, config: SupervisedConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.network = context.network()
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

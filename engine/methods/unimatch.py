@@ -14,7 +14,7 @@ from ...pipelines.views import ViewSpec
 from ..models import Network
 from .consistency import Consistency, ConsistencyConfig, Labels
 from .ema import Teacher
-from .method import PseudoLabels, Setting
+from .method import MethodContext, PseudoLabels
 from .programs import PROGRAMS
 
 DROPPED = 0.5
@@ -70,10 +70,10 @@ class UniMatch(Consistency):
         "perturbed": "perturbed_weight",
     }
 
-    def __init__(self, config: UniMatchConfig, setting: Setting):
-        super().__init__(config, setting)
-        self.network = setting.network()
-        self.teacher = Teacher(setting.network(), config) if config.labels == "teacher" else None
+    def __init__(self, config: UniMatchConfig, context: MethodContext):
+        super().__init__(config, context)
+        self.network = context.network()
+        self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
 
     @property
     def student(self) -> Network:

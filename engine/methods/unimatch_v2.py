@@ -14,7 +14,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig
 from .ema import Teacher
-from .method import PseudoLabels, Setting
+from .method import MethodContext, PseudoLabels
 from .programs import PROGRAMS
 
 
@@ -44,10 +44,10 @@ class UniMatchV2(Consistency):
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 
-    def __init__(self, config: UniMatchV2Config, setting: Setting):
-        super().__init__(config, setting)
-        self.student = setting.network()
-        self.teacher = Teacher(setting.network(), config)
+    def __init__(self, config: UniMatchV2Config, context: MethodContext):
+        super().__init__(config, context)
+        self.student = context.network()
+        self.teacher = Teacher(context.network(), config)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

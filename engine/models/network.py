@@ -16,33 +16,33 @@ PROJECTION = 128
 
 
 def build_network(
-    architecture: str, backbone: str, num_classes: int, *, head_width: int = 256, projector: bool = False
+    decoder: str, backbone: str, num_classes: int, *, head_width: int = 256, projector: bool = False
 ) -> "Network":
     """A randomly initialised network; `load_backbone` brings pretrained weights.
 
-    `architecture` is a key of `DECODERS`, `backbone` a name that `encoder_of` knows. `head_width` is the channel count
+    `decoder` is a key of `DECODERS`, `backbone` a name that `encoder_of` knows. `head_width` is the channel count
     of ASPP, decoder and projector (published: 256; what has other widths inside scales with it). `projector` adds the
     projection that CAC's contrastive loss reads.
     Raises UsageError for a name or a number that does not exist, and for two that do not go together.
     """
-    check_pair(architecture, backbone)
+    check_pair(decoder, backbone)
     for name, value in (("num_classes", num_classes), ("head_width", head_width)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
-    return Network(architecture, backbone, num_classes, head_width=head_width, projector=projector)
+    return Network(decoder, backbone, num_classes, head_width=head_width, projector=projector)
 
 
-def check_pair(architecture: str, backbone: str) -> None:
+def check_pair(decoder: str, backbone: str) -> None:
     """Raises UsageError, with the way out, unless there is such a decoder and an encoder that gives what it takes."""
-    if architecture not in DECODERS:
-        raise UsageError(f"unknown architecture {architecture!r}: choose one of {', '.join(DECODERS)}")
-    given, taken = len(encoder_of(backbone).strides), DECODERS[architecture].maps
+    if decoder not in DECODERS:
+        raise UsageError(f"unknown network {decoder!r}: choose one of {', '.join(DECODERS)}")
+    given, taken = len(encoder_of(backbone).strides), DECODERS[decoder].maps
     if given == taken:
         return
-    networks = [f"`network={name}`" for name, decoder in DECODERS.items() if decoder.maps == given]
+    networks = [f"`network={name}`" for name, design in DECODERS.items() if design.maps == given]
     backbones = [name for name, encoder in ENCODERS.items() if len(encoder.strides) == taken]
     raise UsageError(
-        f"the network {architecture} takes {taken} maps, and the backbone {backbone} gives {given}: pass "
+        f"the network {decoder} takes {taken} maps, and the backbone {backbone} gives {given}: pass "
         f"{' or '.join(networks)}, or one of the backbones {', '.join(backbones)}"
     )
 
@@ -55,22 +55,22 @@ class Network(nn.Module):
     training mode the pooled branch of an ASPP normalises one value per image and channel, so it needs two images.
     """
 
-    def __init__(self, architecture: str, backbone: str, num_classes: int, *, head_width: int, projector: bool):
+    def __init__(self, decoder: str, backbone: str, num_classes: int, *, head_width: int, projector: bool):
         super().__init__()
-        self.architecture, self.backbone_name = architecture, backbone
+        self.decoder_name, self.backbone_name = decoder, backbone
         self.num_classes, self.head_width = num_classes, head_width
-        encoder, decoder = encoder_of(backbone), DECODERS[architecture]
-        self.multiple, self.stride = encoder.multiple, encoder.strides[0] / decoder.finer
+        encoder, design = encoder_of(backbone), DECODERS[decoder]
+        self.multiple, self.stride = encoder.multiple, encoder.strides[0] / design.finer
         # Of images in [0, 1]: the encoder's, or what a checkpoint says that they were in training.
         self.mean, self.std = encoder.mean, encoder.std
         self.groups: Groups | None = None
-        forms = {"deep_stem": decoder.deep_stem, "multi_grid": decoder.multi_grid} if encoder.forms else {}
+        forms = {"deep_stem": design.deep_stem, "multi_grid": design.multi_grid} if encoder.forms else {}
         self.backbone = encoder.build(**forms)
-        self.aspp = decoder.aspp(encoder.channels[-1], head_width) if decoder.aspp else nn.Identity()
-        self.decoder = decoder.build(encoder.channels, head_width)
-        self.dropout = nn.Dropout(decoder.classifier_dropout) if decoder.classifier_dropout else nn.Identity()
+        self.aspp = design.aspp(encoder.channels[-1], head_width) if design.aspp else nn.Identity()
+        self.decoder = design.build(encoder.channels, head_width)
+        self.dropout = nn.Dropout(design.classifier_dropout) if design.classifier_dropout else nn.Identity()
         self.classifier = nn.Conv2d(self.decoder.width, num_classes, 1)
-        if decoder.kaiming:
+        if design.kaiming:
             for module in (self.aspp, self.decoder, self.classifier):
                 module.apply(_initialise)
         # The projector keeps torch's default initialisation.

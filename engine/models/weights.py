@@ -34,7 +34,7 @@ def load_backbone(network: Network, weights: str | Path) -> str | None:
 def _imagenet(network: Network) -> tuple[dict[str, Tensor], str]:
     if _deep(network):
         raise UsageError(
-            f"weights imagenet: torchvision has no deep-stem {network.backbone_name}, which the {network.architecture} "
+            f"weights imagenet: torchvision has no deep-stem {network.backbone_name}, which the {network.decoder_name} "
             f"network needs; pass `weights=FILE`, `weights=none` or {_networks(deep_stem=False)}"
         )
     return encoder_of(network.backbone_name).weights()
@@ -63,18 +63,18 @@ def _check_stem(network: Network, state: dict[str, Tensor], source: str) -> None
     deep = _deep(network)
     if deep and "conv1.weight" in state:
         raise UsageError(
-            f"weights {source}: it has a 7x7 stem, but the {network.architecture} network needs a deep-stem file "
+            f"weights {source}: it has a 7x7 stem, but the {network.decoder_name} network needs a deep-stem file "
             f"(conv1.0, conv1.3, conv1.6); pass one, or {_networks(deep_stem=False)}"
         )
     if not deep and "conv1.0.weight" in state:
         raise UsageError(
-            f"weights {source}: it has a deep stem, but the {network.architecture} network needs a file with a 7x7 "
+            f"weights {source}: it has a deep stem, but the {network.decoder_name} network needs a file with a 7x7 "
             f"stem; pass one, or {_networks(deep_stem=True)}"
         )
 
 
 def _deep(network: Network) -> bool:
-    return encoder_of(network.backbone_name).forms and DECODERS[network.architecture].deep_stem
+    return encoder_of(network.backbone_name).forms and DECODERS[network.decoder_name].deep_stem
 
 
 def _uncounted(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,13 +14,13 @@ from ...pipelines.loader import Loader
 from ...pipelines.plan import Planner
 from ..checkpoint import initialise
 from ..data import Data
-from ..distributed import alike, synchronised
+from ..distributed import broadcast_state, synchronised
 from ..events import Event, Listener, progress_of, silent
-from ..methods import Method, Setting
+from ..methods import Method, MethodContext
 from ..models import Network, build_network, load_backbone
 from ..models.grouping import batch_norms
 from ..models.recompute import recompute
-from ..processes import local_world, rank, several, world
+from ..processes import is_distributed, local_world, rank, world_size
 from ..recipe import Recipe
 
 
@@ -54,14 +54,14 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
         options = {"head_width": recipe.head_width, "projector": projector}
         return build_network(recipe.network, recipe.backbone, classes, **options)
 
-    setting = Setting(
+    context = MethodContext(
         network=network,
         crop=recipe.crop,
         unlabeled_batch=recipe.unlabeled_batch,
         emulate_processes=recipe.emulate_processes,
         processes=processes,
     )
-    method = recipe.method_class(recipe.method, setting)
+    method = recipe.method_class(recipe.method, context)
     for norm in batch_norms(method) if recipe.bn_momentum is not None else ():
         norm.momentum = recipe.bn_momentum
     if processes > 1:
@@ -78,14 +78,14 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
 
 def threads_of(recipe: Recipe) -> int:
     """That decode for this process; 0 for one a core. Several processes on a machine share its cores."""
-    return recipe.runtime.threads or (max(cores() // local_world(), 1) if several() else 0)
+    return recipe.runtime.threads or (max(cores() // local_world(), 1) if is_distributed() else 0)
 
 
 def planner_of(recipe: Recipe, data: Data) -> Planner:
     """From a step to this process's plan, over the labelled images and, behind them, the unlabelled ones."""
     records = data.trained_on
     labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
-    return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world())
+    return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world_size())
 
 
 def open_method(
@@ -93,7 +93,7 @@ def open_method(
 ) -> Method:
     """The recipe's method on the device, in training mode, with the weights that a run starts from, alike in all its
     processes; says where these come from. fresh: without them for a run that goes on, which brings its own."""
-    method = build_method(recipe, len(data.dataset.classes), world())
+    method = build_method(recipe, len(data.dataset.classes), world_size())
     sources = set()
     for number, network in enumerate(method.networks().values() if fresh else ()):
         if recipe.init is not None and number == 0:
@@ -103,7 +103,7 @@ def open_method(
     for source in sources - {None}:
         on_event(Event("note", f"weights: {source}"))
     method.to(device)
-    alike(method)
+    broadcast_state(method)
     if recipe.runtime.channels_last:
         method.to(memory_format=torch.channels_last)
     if recipe.runtime.compile:

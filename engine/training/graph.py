@@ -12,7 +12,7 @@ from torch import Tensor
 from ...pipelines.batch import Batch
 from ...pipelines.lane import leaves, with_leaves
 from ..device import Precision
-from ..processes import several
+from ..processes import is_distributed
 from ..recipe import Recipe
 
 WARM_UP = 3
@@ -149,7 +149,7 @@ def why_not(recipe: Recipe, precision: Precision) -> str | None:
     """What of a run keeps its steps from being captured, in words."""
     if precision.device.type != "cuda":
         return "only a GPU has them"
-    if several():
+    if is_distributed():
         return "not with several processes yet, whose graphs would have to hold their exchanges"
     if precision.name == "fp16":
         return "not with --precision fp16, whose gradients are scaled by what the host reads"

@@ -17,7 +17,7 @@ from ..device import Precision
 from ..evaluation.scores import Scores, evaluate, finite, percent
 from ..events import Event, Listener, progress_of
 from ..methods import Method
-from ..processes import going_on, leads
+from ..processes import heartbeat, is_main
 from ..recipe import Recipe
 from .saver import host_copy
 from .state import Writer
@@ -77,7 +77,7 @@ class Judge:
             self.best, self.best_step = miou, done
             which.append("best")
         writers: dict[str, Writer] = {}
-        if not leads():
+        if not is_main():
             return writers
         dataset = self.data.dataset
         for number, (name, network) in enumerate(self.method.predictors().items()):
@@ -97,7 +97,7 @@ class Judge:
 
     def _going_on(self, done: int, count: int) -> None:
         """An evaluation may take long, but goes on."""
-        going_on(f"{done} of {count} images evaluated")
+        heartbeat(f"{done} of {count} images evaluated")
         progress_of("evaluating", self.on_event)(done, count)
 
 

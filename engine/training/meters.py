@@ -13,7 +13,7 @@ import torch
 from ...pipelines.batch import Batch
 from ...pipelines.datasets.dataset import IGNORE
 from ..distributed import average, gathered
-from ..processes import rank, world
+from ..processes import rank, world_size
 from ..recipe import Recipe
 from .nvml import Gpu
 
@@ -131,7 +131,9 @@ class Meters:
         """A process takes its own sums, so that the next line is that of a run that never stopped, to the last bit;
         with another number of processes than before, their means."""
         sums = {name: torch.atleast_1d(total).to(self.device) for name, total in state["sums"].items()}
-        self._sums = {name: total[rank()] if len(total) == world() else total.mean() for name, total in sums.items()}
+        self._sums = {
+            name: total[rank()] if len(total) == world_size() else total.mean() for name, total in sums.items()
+        }
         self._counts = dict(state["counts"])
         # Older saves have no totals.
         self._all_steps, self._all_seconds, self._all_waited = state.get("totals", (0, 0.0, 0.0))

@@ -18,7 +18,7 @@ from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import Loader
-from ..data import Data, anchored, moved, prepare_data
+from ..data import Data, moved, prepare_data, with_absolute_paths
 from ..device import Precision, out_of_memory, repeatable, resolve_device, resolve_precision
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
@@ -97,7 +97,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
     recipe = run.recipe
     files = typed(Files, moved(plain(recipe.files), recipe.runtime.data, data))
     recipe = recipe.replace(data=data or recipe.runtime.data, files=files, device=device or recipe.runtime.device)
-    recipe = anchored(recipe.replace(graph="off", compile=False))
+    recipe = with_absolute_paths(recipe.replace(graph="off", compile=False))
     recipe.check()
     precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
     _, state = load_save(run.checkpoints, note, mend=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...pipelines.errors import UsageError, some_of
-from ..data import Data, anchored, portable
-from ..processes import leads, of_first, restarts
+from ..data import Data, portable, with_absolute_paths
+from ..processes import broadcast_object, is_main, restarts
 from ..recipe import Recipe
 from ..run import Run
 from ..serial import leaves
@@ -22,7 +22,7 @@ WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": 
 def begun(recipe: Recipe) -> Run | None:
     """The run that a recipe goes on with, for these processes alone; None where it starts a new one. Raises UsageError
     where there is none to go on with."""
-    if not of_first(recipe.runtime.resume or _restarted(recipe)):
+    if not broadcast_object(recipe.runtime.resume or _restarted(recipe)):
         return None
     folder = recipe.runtime.out
     if folder is None:
@@ -31,10 +31,10 @@ def begun(recipe: Recipe) -> Run | None:
         run = Run.open(Path(folder))
     else:
         raise UsageError(f"--resume: no run has begun in {folder}; start it without --resume, or pass its --out")
-    run = Run(of_first(run.folder))
+    run = Run(broadcast_object(run.folder))
     if run.finished:
         raise UsageError(f"--resume: {run.folder} is finished; choose another --out to train again")
-    if leads():
+    if is_main():
         run.lock()
     return run
 
@@ -51,7 +51,7 @@ def _restarted(recipe: Recipe) -> bool:
 
 def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
     """Raises UsageError where the run began with another recipe; fresh: or with other weights."""
-    recipes = (portable(anchored(of)) for of in (run.recipe, recipe))
+    recipes = (portable(with_absolute_paths(of)) for of in (run.recipe, recipe))
     before, now = (of.decisive(fresh=fresh) for of in recipes)
     require_same_settings(run, before, now, "--resume")
 

@@ -15,7 +15,7 @@ from ...pipelines.errors import UsageError
 from ..device import Precision
 from ..distributed import average_gradients
 from ..methods import Method
-from ..processes import several
+from ..processes import is_distributed
 from ..recipe import Recipe
 from .build import parameter_groups
 from .graph import Graph, Refused, cuda_capture, why_not
@@ -45,7 +45,7 @@ class Step:
         self._own_options()
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
         self.graph = self._graph()
-        if several() and precision.device.type == "cuda" and recipe.runtime.graph != "off":
+        if is_distributed() and precision.device.type == "cuda" and recipe.runtime.graph != "off":
             self.say(f"graph: {why_not(recipe, precision)}")
 
     def lr(self, step: int) -> float:

@@ -17,24 +17,24 @@ from torch import Tensor
 
 from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
-from ..data import anchored, prepare_data
+from ..data import prepare_data, with_absolute_paths
 from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
 from ..disk import DiskFull, create_new
 from ..distributed import gathered
 from ..evaluation.scores import Scores
 from ..events import Event, Listener, silent
 from ..processes import (
-    at_rest,
-    going_on,
-    in_turn,
-    largest,
+    all_reduce_max,
+    broadcast_object,
+    heartbeat,
+    is_distributed,
+    is_main,
     launched,
-    leads,
     local_rank,
-    of_first,
+    main_first,
+    pause_watchdog,
     rank,
-    several,
-    world,
+    world_size,
 )
 from ..recipe import Recipe
 from ..run import Run, require_packages
@@ -64,15 +64,15 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, on_event: Listener = silent):
         recipe.check()
-        if launched() > 1 and not several():
+        if launched() > 1 and not is_distributed():
             raise UsageError("torchrun: several processes train together by semiseg.engine.train, not by Trainer alone")
-        recipe = anchored(recipe)
+        recipe = with_absolute_paths(recipe)
         if recipe.runtime.out:
             recipe = recipe.replace(out=Path(recipe.runtime.out).expanduser())
         self.recipe, self.on_event = recipe, on_event
         run = begun(recipe)
         try:
-            with nullcontext() if several() else at_once():
+            with nullcontext() if is_distributed() else at_once():
                 self._open(run)
         except BaseException:  # the next call of this process may go on with it
             if run is not None:
@@ -83,15 +83,15 @@ class Trainer:
         """Everything up to the first step. run: the one that goes on."""
         recipe, runtime, on_event = self.recipe, self.recipe.runtime, self.on_event
         self.folder = run.folder if run else Path(runtime.out or RUNS)
-        if run is None and leads():
+        if run is None and is_main():
             Run.check(self.folder)
         require_packages()
-        self.device = resolve_device(runtime.device, local_rank() if several() else None)
-        if several() and self.device.type == "cuda":
+        self.device = resolve_device(runtime.device, local_rank() if is_distributed() else None)
+        if is_distributed() and self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self.precision = resolve_precision(runtime.precision, self.device)
         saves, state = [], None
-        with in_turn():
+        with main_first():
             if run is not None:
                 saves, state = load_save(run.checkpoints, self._note)
                 require_same_recipe(run, recipe, fresh=state is None)
@@ -100,11 +100,11 @@ class Trainer:
                 require_same_data(run, recipe, self.data)
             before = run.recipe.runtime.backend if run else None
             self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data), before)
-        self.recipe, flops, told = of_first(self._fitted())
+        self.recipe, flops, told = broadcast_object(self._fitted())
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         self.method = open_method(recipe, self.data, self.device, fresh=state is None, on_event=on_event)
-        if not leads():  # dropout is each process's own
+        if not is_main():  # dropout is each process's own
             torch.manual_seed(recipe.seed + rank())
         self.step = Step(recipe, self.method, self.precision, self._note)
         peak = self.precision.peak_flops()
@@ -114,7 +114,7 @@ class Trainer:
         self.first, self.seconds, self.warned = 0, 0.0, False
         if run is not None:
             self._go_on(run, state)
-        with in_turn():
+        with main_first():
             self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.run = run or self._created()
         cadence = runtime.cadence()
@@ -139,8 +139,8 @@ class Trainer:
         if room is not None:
             room -= kept
         # Of this process's share; to normalise a batch, one process needs two images.
-        batch, parts = max(recipe.batch // world(), 2), max(recipe.emulate_processes // world(), 1)
-        share = recipe.replace(batch=batch, emulate_processes=parts) if several() else recipe
+        batch, parts = max(recipe.batch // world_size(), 2), max(recipe.emulate_processes // world_size(), 1)
+        share = recipe.replace(batch=batch, emulate_processes=parts) if is_distributed() else recipe
         share, told = fitted(share, classes, self.precision, self._largest_image(), room, kept)
         lines = [str(told)]
         if share.runtime.recompute != recipe.runtime.recompute:
@@ -150,18 +150,22 @@ class Trainer:
         flops = told.flops
         if share.runtime.recompute == "on":
             flops = forecast(share.replace(recompute="off"), classes, self.precision).flops
-        return recipe.replace(recompute=share.runtime.recompute), flops * recipe.batch // (world() * share.batch), lines
+        return (
+            recipe.replace(recompute=share.runtime.recompute),
+            flops * recipe.batch // (world_size() * share.batch),
+            lines,
+        )
 
     def _created(self) -> Run:
-        if not leads():
-            return Run(of_first(self.folder))
+        if not is_main():
+            return Run(broadcast_object(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         data = self.data
         split = asdict(data.split) | identity(data)
         split |= {"class_pct": data.class_pct(), "contents": data.contents(), "pictures": data.pictures()}
         run = Run.create(self.folder, self.recipe.to_dict(), split)
-        of_first(self.folder)
+        broadcast_object(self.folder)
         return run
 
     def _go_on(self, run: Run, state: dict[str, Any] | None) -> None:
@@ -212,11 +216,11 @@ class Trainer:
         every = recipe.steps_between_evaluations()
         scores: dict[str, Scores] = {}
         self.began = time.perf_counter() - self.seconds
-        going_on("before the first step")
+        heartbeat("before the first step")
         try:
             with (
                 repeatable(runtime.deterministic),
-                ending(self._note, patient=several()) as signals,
+                ending(self._note, patient=is_distributed()) as signals,
                 self._profiled() as profiled,
             ):
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
@@ -224,7 +228,7 @@ class Trainer:
                     meters.look_at(batch.labeled.target)
                     profiled()
                     done = step + 1
-                    going_on(f"step {done} done")
+                    heartbeat(f"step {done} done")
                     if done % runtime.log_every == 0 or done == recipe.steps:
                         line = meters.read(done, self.step.lr(step))
                         self._log(line)
@@ -238,8 +242,8 @@ class Trainer:
                         self._save(done, self.judge.kept(scores, done))
                         meters.resume()
                     # A signal may reach one process alone; all stop after the same step.
-                    save_due = not judged and leads() and self.saver.due(done)
-                    ended_by, save_due = largest(signals[0] if signals else 0, int(save_due))
+                    save_due = not judged and is_main() and self.saver.due(done)
+                    ended_by, save_due = all_reduce_max(signals[0] if signals else 0, int(save_due))
                     if not judged and (ended_by or save_due):
                         self._require_sound(done)
                         self._save(done)
@@ -252,8 +256,8 @@ class Trainer:
                     self._save(self.first, self.judge.kept(scores, self.first))
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)
-                going_on("before the report")
-                if leads():
+                heartbeat("before the report")
+                if is_main():
                     conclude(result)
         finally:
             self.loader.close()
@@ -263,7 +267,7 @@ class Trainer:
 
     def _spare(self, write: Callable[..., None], *arguments: Any) -> None:
         """Writes to the log; what there is no room for comes with the next line."""
-        if not leads():
+        if not is_main():
             return
         try:
             write(*arguments)
@@ -320,7 +324,7 @@ class Trainer:
         self._note(f"pseudo-labels: {look}")
         if suspicion := self.xray.suspicion(look, done):
             self._note(f"warning: pseudo-labels: {suspicion}")
-        if leads():
+        if is_main():
             dataset = self.data.dataset
             self._spare(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
 
@@ -339,15 +343,15 @@ class Trainer:
             "seconds": self.seconds,
         }
         self._spare(self.run.sync)
-        if leads():
+        if is_main():
             self.saver.save(done, state, networks)
 
     def _flush(self) -> None:
         """Waits until all is on the disk. Raises UsageError where it is not."""
-        at_rest()
+        pause_watchdog()
         self.run.sync()
         self.saver.flush()
-        of_first(None)  # what the others wait for
+        broadcast_object(None)  # what the others wait for
 
     def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split
@@ -373,6 +377,6 @@ class Trainer:
 
     def _profiled(self) -> AbstractContextManager[Callable[[], None]]:
         """A function that is told of each step."""
-        if not self.recipe.runtime.profile or not leads():
+        if not self.recipe.runtime.profile or not is_main():
             return nullcontext(lambda: None)
         return profiling(self.folder, self.device, self._note)

@@ -18,7 +18,7 @@ from semiseg.engine.data import prepare_data
 from semiseg.engine.device import Precision
 from semiseg.engine.distributed import average
 from semiseg.engine.models import ENCODERS
-from semiseg.engine.processes import joined, rank, world
+from semiseg.engine.processes import joined, rank, world_size
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.step import Step
@@ -32,7 +32,7 @@ def trained(recipe: Recipe) -> dict[str, Tensor]:
     dropout."""
     data = prepare_data(recipe)
     torch.manual_seed(recipe.seed)
-    method = build_method(recipe, len(data.dataset.classes), world()).double().train()
+    method = build_method(recipe, len(data.dataset.classes), world_size()).double().train()
     for module in method.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

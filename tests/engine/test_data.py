@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from semiseg.engine.catalogue import load_recipe
-from semiseg.engine.data import anchored, portable, prepare_data
+from semiseg.engine.data import portable, prepare_data, with_absolute_paths
 from semiseg.engine.recipe import Files, Recipe
 from semiseg.engine.training.build import open_loader
 from semiseg.pipelines.datasets import inspection
@@ -31,7 +31,7 @@ def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):
         orientation="ignore",
         max_megapixels=2,
     )
-    recipe = anchored(load_recipe("supervised_folder").replace(data=root, files=files, split="all"))
+    recipe = with_absolute_paths(load_recipe("supervised_folder").replace(data=root, files=files, split="all"))
     assert (recipe.files.images, recipe.files.masks) == (str(root / "photos"), str(root / "labels"))
     assert (recipe.files.classes, recipe.files.val_list) == (root / "classes.txt", root / "val.txt")
     assert portable(recipe).files == files

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from semiseg.engine.checkpoint import header_of, save_network
-from semiseg.engine.data import anchored
+from semiseg.engine.data import with_absolute_paths
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Evaluation
 
@@ -15,7 +15,7 @@ from semiseg.engine.recipe import Evaluation
 @pytest.fixture
 def checkpoint(tiny, folder_root, tmp_path):
     evaluation = Evaluation(flip=True, background=False, longest=3.0)
-    recipe = anchored(tiny("supervised", layout="folder", data=folder_root(), evaluation=evaluation))
+    recipe = with_absolute_paths(tiny("supervised", layout="folder", data=folder_root(), evaluation=evaluation))
     network = build_network("cac", "resnet18", 3, head_width=16)
     palette = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
     path = tmp_path / "best.safetensors"

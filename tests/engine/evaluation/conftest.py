@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from semiseg.engine.checkpoint import header_of, save_network
-from semiseg.engine.data import anchored
+from semiseg.engine.data import with_absolute_paths
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Files
 
@@ -49,7 +49,9 @@ def judged(tiny, tmp_path, own_cache):
             network.classifier.weight.zero_()
             network.classifier.bias.copy_(torch.tensor(bias))
         path = tmp_path / "best.safetensors"
-        save_network(path, network.state_dict(), header_of(anchored(recipe), network, CLASSES, PALETTE), recipe)
+        save_network(
+            path, network.state_dict(), header_of(with_absolute_paths(recipe), network, CLASSES, PALETTE), recipe
+        )
         return path
 
     return make

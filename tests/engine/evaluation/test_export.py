@@ -52,12 +52,12 @@ print(json.dumps(said))
 def checkpoint(tiny, tmp_path):
     """`checkpoint("resnet18", "cac", longest=2)`: the folder of a run whose network tells classes apart."""
 
-    def make(backbone="resnet18", architecture="cac", **evaluation):
+    def make(backbone="resnet18", decoder="cac", **evaluation):
         torch.manual_seed(0)
         crop = 28 if backbone.startswith("dino") else 32
-        recipe = tiny("supervised", data=tmp_path, crop=crop, backbone=backbone, network=architecture)
+        recipe = tiny("supervised", data=tmp_path, crop=crop, backbone=backbone, network=decoder)
         recipe = recipe.replace(evaluation=Evaluation(**evaluation))
-        network = build_network(architecture, backbone, len(CLASSES), head_width=16).eval()
+        network = build_network(decoder, backbone, len(CLASSES), head_width=16).eval()
         # Another normalisation than the encoder's, which is what a network is used with.
         network.mean, network.std = (0.3, 0.4, 0.6), (0.2, 0.25, 0.3)
         header = header_of(recipe, network, CLASSES, PALETTE)
@@ -85,8 +85,8 @@ def segmented(run, image, **settings):
 
 def test_torch_alone_gives_the_labels_of_segment(checkpoint, tmp_path):
     wanted = {}
-    for backbone, architecture, size in NETWORKS:
-        run, out, image = checkpoint(backbone, architecture), tmp_path / f"{backbone}-{architecture}.pt2", picture(size)
+    for backbone, decoder, size in NETWORKS:
+        run, out, image = checkpoint(backbone, decoder), tmp_path / f"{backbone}-{decoder}.pt2", picture(size)
         made = export(run, out, size=size)
         assert (made.path, made.size, made.classes, made.protocol) == (out, size, CLASSES, "whole")
         assert made.differing <= 0.001
@@ -244,13 +244,13 @@ def test_probes_are_noise_and_gradients_of_several_brightness():
     assert max(image.max() for image in images) >= 254
 
 
-@pytest.mark.parametrize(("backbone", "architecture", "size"), NETWORKS)
-def test_onnxruntime_gives_the_labels_of_segment(checkpoint, backbone, architecture, size):
+@pytest.mark.parametrize(("backbone", "decoder", "size"), NETWORKS)
+def test_onnxruntime_gives_the_labels_of_segment(checkpoint, backbone, decoder, size):
     for package in formats.FORMATS["onnx"].packages:
         pytest.importorskip(package, reason="needs pip install -e '.[onnx]'")
     import onnxruntime
 
-    run, image = checkpoint(backbone, architecture), picture(size)
+    run, image = checkpoint(backbone, decoder), picture(size)
     path = export(run, size=size, format="onnx").path
     assert path == run / "best.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

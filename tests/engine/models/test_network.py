@@ -10,12 +10,12 @@ from semiseg.engine.models import DECODERS, ENCODERS, build_network, evaluating
 from semiseg.pipelines.errors import UsageError
 
 
-def small(architecture, classes=5, width=16, backbone=None, **options):
+def small(decoder, classes=5, width=16, backbone=None, **options):
     torch.manual_seed(0)
-    return build_network(architecture, backbone or BACKBONE[architecture], classes, head_width=width, **options)
+    return build_network(decoder, backbone or BACKBONE[decoder], classes, head_width=width, **options)
 
 
-BACKBONE = {name: "dinov2_small" if decoder.maps == 4 else "resnet18" for name, decoder in DECODERS.items()}
+BACKBONE = {name: "dinov2_small" if design.maps == 4 else "resnet18" for name, design in DECODERS.items()}
 """The smallest that goes with each decoder."""
 PAIRS = [(d, e) for d in DECODERS for e in ENCODERS if DECODERS[d].maps == len(ENCODERS[e].strides)]
 
@@ -34,7 +34,7 @@ def count(parameters):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "backbone", "total", "in_backbone"),
+    ("decoder", "backbone", "total", "in_backbone"),
     [
         ("cac", "resnet50", 40_450_869, 23_508_032),
         ("cac", "resnet101", 59_442_997, 42_500_160),
@@ -45,8 +45,8 @@ def count(parameters):
         ("dpt", "dinov2_large", 335_579_157, 304_368_640),
     ],
 )
-def test_published_parameter_counts(architecture, backbone, total, in_backbone):
-    network = on_meta(architecture, backbone, 21, projector=architecture == "cac")
+def test_published_parameter_counts(decoder, backbone, total, in_backbone):
+    network = on_meta(decoder, backbone, 21, projector=decoder == "cac")
     assert count(network.parameters()) == total
     assert count(network.backbone_parameters()) == in_backbone
 
@@ -59,25 +59,25 @@ def test_parameter_groups_are_a_partition():
     assert count(network.head_parameters()) == 16_942_837
 
 
-@pytest.mark.parametrize(("architecture", "backbone"), PAIRS)
-def test_output_sizes(architecture, backbone):
-    network, encoder = on_meta(architecture, backbone, 7, head_width=32, projector=True), ENCODERS[backbone]
+@pytest.mark.parametrize(("decoder", "backbone"), PAIRS)
+def test_output_sizes(decoder, backbone):
+    network, encoder = on_meta(decoder, backbone, 7, head_width=32, projector=True), ENCODERS[backbone]
     height, width = (65, 97) if encoder.multiple == 1 else (5 * encoder.multiple, 7 * encoder.multiple)
     x = torch.empty(2, 3, height, width, device="meta")
     maps = network.encode(x)
     features = network.decode(maps)
     assert [each.shape[1] for each in maps] == list(encoder.channels)
     assert network.features(x).shape == features.shape
-    assert network.stride == (1.75 if architecture == "dpt" else 4)
+    assert network.stride == (1.75 if decoder == "dpt" else 4)
     assert (network.mean, network.std, network.multiple) == (encoder.mean, encoder.std, encoder.multiple)
     size = math.ceil(height / network.stride), math.ceil(width / network.stride)
-    assert size == ((40, 56) if architecture == "dpt" else (17, 25))
+    assert size == ((40, 56) if decoder == "dpt" else (17, 25))
     channels = network.classifier.in_channels
     assert features.shape == (2, channels, *size)
-    assert channels == (32 if architecture != "dpt" else {384: 8, 768: 16, 1024: 32}[encoder.channels[0]])
+    assert channels == (32 if decoder != "dpt" else {384: 8, 768: 16, 1024: 32}[encoder.channels[0]])
     assert network.project(features).shape == (2, 128, *size)
     assert network.classify(features).shape == network(x).shape == (2, 7, *size)
-    assert (network.architecture, network.backbone_name, network.num_classes) == (architecture, backbone, 7)
+    assert (network.decoder_name, network.backbone_name, network.num_classes) == (decoder, backbone, 7)
 
 
 @pytest.mark.parametrize("side", [321, 513, 801])
@@ -98,8 +98,8 @@ def test_dropout_is_only_in_cac():
 
 def test_classify_applies_dropout_in_training():
     features = torch.ones(1, 16, 4, 4)
-    for architecture, varies in (("cac", True), ("cps", False)):
-        network = small(architecture)
+    for decoder, varies in (("cac", True), ("cps", False)):
+        network = small(decoder)
         assert torch.equal(network.classify(features), network.classify(features)) is not varies
         network.eval()
         assert torch.equal(network.classify(features), network.classify(features))
@@ -113,13 +113,13 @@ def test_head_width_scales_the_head(width, reduced):
     assert network.projector[2].out_channels == 128
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_initialisation(architecture):
-    network = small(architecture, classes=200, width=64 if DECODERS[architecture].aspp else 256, projector=True)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_initialisation(decoder):
+    network = small(decoder, classes=200, width=64 if DECODERS[decoder].aspp else 256, projector=True)
     for name, module in network.named_modules():
         if name.startswith(("projector", "backbone.patch_embed")) or not isinstance(module, nn.Conv2d):
             continue
-        if not DECODERS[architecture].kaiming and not name.startswith("backbone"):
+        if not DECODERS[decoder].kaiming and not name.startswith("backbone"):
             bound = 1 / math.sqrt(module.weight[0].numel())  # torch's own: uniform within 1/sqrt(fan in)
             assert module.weight.abs().max() <= bound
             assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1), name
@@ -137,9 +137,9 @@ def test_initialisation(architecture):
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_every_map_is_channels_last(architecture):
-    network = small(architecture, projector=True).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_map_is_channels_last(decoder):
+    network = small(decoder, projector=True).to(memory_format=torch.channels_last)
     strayed = []
 
     def look(module, inputs, result):
@@ -160,9 +160,9 @@ def test_every_map_is_channels_last(architecture):
     assert not strayed
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_bfloat16_autocast_stays_close_and_trains(architecture):
-    network, x = small(architecture, projector=True), images()
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_bfloat16_autocast_stays_close_and_trains(decoder):
+    network, x = small(decoder, projector=True), images()
     network.eval()
     exact = network(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -178,20 +178,20 @@ def test_bfloat16_autocast_stays_close_and_trains(architecture):
     published = {"backbone.mask_token"} | {
         name for name, _ in network.named_parameters() if name.startswith("decoder.fusions.3.side")
     }
-    assert idle == (published if architecture == "dpt" else set())
+    assert idle == (published if decoder == "dpt" else set())
     assert all(p.grad.isfinite().all() for name, p in network.named_parameters() if name not in idle)
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_training_reads_no_value_on_the_host(architecture):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_training_reads_no_value_on_the_host(decoder):
     with FakeTensorMode():
-        network = build_network(architecture, BACKBONE[architecture], 5, head_width=16)
+        network = build_network(decoder, BACKBONE[decoder], 5, head_width=16)
         network(torch.empty(2, 3, 42, 56)).sum().backward()
 
 
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_compiles_to_one_graph(architecture):
-    network, x = small(architecture).eval(), images()
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_compiles_to_one_graph(decoder):
+    network, x = small(decoder).eval(), images()
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), network(x))
 
@@ -199,7 +199,7 @@ def test_compiles_to_one_graph(architecture):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("pspnet", "resnet50", 21), "architecture 'pspnet': choose one of cac, cps"),
+        (("pspnet", "resnet50", 21), "network 'pspnet': choose one of cac, cps"),
         (("cac", "resnet152", 21), "backbone 'resnet152': choose one of resnet18"),
         (("cac", "resnet5", 21), "did you mean resnet50"),
         (("cac", "dinov2_tiny", 21), "did you mean dinov2_"),

@@ -201,14 +201,14 @@ def test_cps_gives_the_logits_of_the_branch_that_is_asked_for():
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_published_network_is_recognised(backbone):
-    for published, architecture, projector in (
+    for published, decoder, projector in (
         (empty(Cac, backbone, 19), "cac", True),
         (empty(Cac, backbone, 19, projector=False), "cac", False),
         (empty(Cps, backbone, 19), "cps", False),
     ):
         network = from_published(published.state_dict(), 19)
-        assert published_program({"model": published.state_dict()}) == architecture
-        assert (network.architecture, network.backbone_name, network.num_classes) == (architecture, backbone, 19)
+        assert published_program({"model": published.state_dict()}) == decoder
+        assert (network.decoder_name, network.backbone_name, network.num_classes) == (decoder, backbone, 19)
         assert (network.projector is not None) is projector
         assert not network.training
         assert all(parameter.requires_grad for parameter in network.parameters())

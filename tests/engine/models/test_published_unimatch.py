@@ -270,7 +270,7 @@ def test_unimatch_v2_gives_the_logits_of_the_published_network(unimatch_v2, size
 
 
 @pytest.mark.parametrize(
-    ("kind", "size", "architecture", "backbone"),
+    ("kind", "size", "decoder", "backbone"),
     [
         (UniMatch, "resnet50", "unimatch", "resnet50"),
         (UniMatch, "resnet101", "unimatch", "resnet101"),
@@ -279,12 +279,12 @@ def test_unimatch_v2_gives_the_logits_of_the_published_network(unimatch_v2, size
         (UniMatchV2, 1024, "dpt", "dinov2_large"),
     ],
 )
-def test_every_published_network_is_recognised(kind, size, architecture, backbone):
+def test_every_published_network_is_recognised(kind, size, decoder, backbone):
     state = empty(kind, size, 19).state_dict()
     parallel = {f"module.{name}": tensor for name, tensor in state.items()}
     for form in (state, parallel, {"model": parallel, "optimizer": {}, "epoch": 3, "previous_best": 70.1}):
         network = from_published(form, 19)
-        assert (network.architecture, network.backbone_name, network.num_classes) == (architecture, backbone, 19)
+        assert (network.decoder_name, network.backbone_name, network.num_classes) == (decoder, backbone, 19)
     assert published_program(state) == ("unimatch" if kind is UniMatch else "unimatch_v2")
     assert not network.training
 

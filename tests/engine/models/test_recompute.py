@@ -15,9 +15,9 @@ from semiseg.pipelines.errors import UsageError
 NETWORKS = [("cac", "resnet18"), ("cps", "resnet50"), ("unimatch", "efficientnet_lite0"), ("dpt", "dinov2_small")]
 
 
-def pair(architecture: str, backbone: str):
+def pair(decoder: str, backbone: str):
     torch.manual_seed(0)
-    plain = build_network(architecture, backbone, 5, head_width=16).double().train()
+    plain = build_network(decoder, backbone, 5, head_width=16).double().train()
     twice = copy.deepcopy(plain)
     recompute(twice)
     return plain, twice
@@ -32,11 +32,11 @@ def trained(network, x):
     return [first.detach(), second.detach(), *gradients, *network.buffers()]
 
 
-@pytest.mark.parametrize(("architecture", "backbone"), NETWORKS)
-def test_outputs_gradients_and_running_statistics_stay_to_the_bit(architecture, backbone):
+@pytest.mark.parametrize(("decoder", "backbone"), NETWORKS)
+def test_outputs_gradients_and_running_statistics_stay_to_the_bit(decoder, backbone):
     side = 56 if backbone.startswith("dino") else 48
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
-    plain, twice = (trained(network, x) for network in pair(architecture, backbone))
+    plain, twice = (trained(network, x) for network in pair(decoder, backbone))
     assert len(plain) == len(twice)
     assert all(torch.equal(one, other) for one, other in zip(plain, twice, strict=True))
 

@@ -16,8 +16,8 @@ from semiseg.engine.models.encoders.dinov2 import DinoV2
 from semiseg.pipelines.errors import UsageError
 
 
-def network_of(architecture, backbone="resnet18"):
-    return build_network(architecture, backbone, 3, head_width=8)
+def network_of(decoder, backbone="resnet18"):
+    return build_network(decoder, backbone, 3, head_width=8)
 
 
 def published(backbone):
