@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,8 +18,11 @@ from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split, absolute_spec
 from ..pipelines.errors import UsageError, refuse
+from ..pipelines.watch import hash_of
+from .checkpoint import find
 from .events import Event, Listener, progress_of, silent
 from .recipe import Files, Recipe
+from .run import Run, uses_of
 from .serial import plain, typed
 
 SIDE = 32
@@ -167,15 +171,21 @@ def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
     )
 
 
-def prepare_data(recipe: Recipe, on_event: Listener = silent) -> Data:
-    """The recipe's data set, prepared, and its split."""
-    dataset = locate(recipe)
+def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = None) -> Data:
+    """The recipe's data set, prepared, and its split. run: the one that goes on, or is looked at again."""
+    dataset, uses = locate(recipe), {}
     tell("data", dataset.notes, on_event)
+    if recipe.init is not None and run is not None:
+        dataset = with_validation_of_run(dataset, run.split, on_event)
+    elif recipe.init is not None:
+        uses = uses_of(find(recipe.init))
+        dataset = held_out_unseen(dataset, uses, on_event)
     if recipe.runtime.out and not recipe.runtime.resume:
         refuse(out_faults(Path(recipe.runtime.out), dataset))
     split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
     tell("split", split.notes, on_event)
     data = Data(prepare_manifest(dataset, on_event, threads=recipe.runtime.threads), split)
+    tell("--init", taught_before(data.manifest, uses), on_event)
     refuse(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
     if note := padded_windows(data, recipe):
@@ -201,6 +211,34 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
         note = f"warning: {len(known)} of {len(dataset.val)} images, {known[0]} for one, were labelled in the training"
         tell("data", [note], on_event)
     return dataset
+
+
+def held_out_unseen(dataset: Dataset, uses: Mapping[str, str], on_event: Listener = silent) -> Dataset:
+    """The data set, of whose validation images, where no list says which they are, none had labels in an earlier
+    training, which used pictures as `uses_of` says: masks that came since move the choice, to images that its network
+    was taught by. Those that it held out come in their place. Says so; all stays where nothing else is left."""
+    if not uses or not dataset.held_out:
+        return dataset
+    masked = {sample.id: sample for sample in (*dataset.val, *dataset.train) if sample.mask}
+    was = {id: uses.get(hash_of(sample.image.read_bytes())) for id, sample in masked.items()}
+    chosen = {sample.id for sample in dataset.val}
+    held_out = [id for id in masked if was[id] == "validation" or (id in chosen and was[id] != "labels")]
+    if not held_out or chosen == set(held_out):
+        return dataset
+    note = f"{len(held_out)} images are held out for validation: those that it held out, and none that it was taught by"
+    tell("--init", [note], on_event)
+    train = [sample for sample in (*dataset.train, *dataset.val) if sample.id not in held_out]
+    by_id = attrgetter("id")
+    val = [masked[id] for id in held_out]
+    return replace(dataset, train=tuple(sorted(train, key=by_id)), val=tuple(sorted(val, key=by_id)))
+
+
+def taught_before(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:
+    """A warning where validation images had labels in a training, by what their pictures were used for there."""
+    val = manifest.dataset.val
+    taught = [sample.id for sample in val if uses.get(manifest.picture(sample)) == "labels"]
+    if taught:
+        yield f"warning: {len(taught)} of {len(val)} images, {taught[0]} for one, were labelled in the training"
 
 
 def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:

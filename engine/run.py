@@ -229,3 +229,16 @@ def log_line(text: bytes) -> dict[str, Any]:
 def _order(line: dict[str, Any]) -> tuple[int, bool]:
     """A step is trained, then evaluated."""
     return line["step"], "loss" not in line
+
+
+def home_of(checkpoint: Path) -> Path:
+    """Where what is made of a checkpoint's file goes: the folder of its run, else its own."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def uses_of(checkpoint: Path) -> dict[str, str]:
+    """What the run that a checkpoint lies in had the masks of pictures for, by the hashes of these."""
+    with suppress(UsageError):  # a file alone, a run of an older version, or one whose split.json is damaged
+        uses = Run(home_of(checkpoint)).split.get("pictures", {})
+        return {name: use for use, names in uses.items() for name in names}
+    return {}

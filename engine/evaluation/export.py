@@ -22,8 +22,9 @@ from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
+from ..run import home_of
 from .formats import FORMATS, FormatName
-from .inference import home_of, protocol_of, segment
+from .inference import protocol_of, segment
 from .protocols import full_logits, memory_of
 
 TOLERATED = 0.001

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
-from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
-from ..data import moved, prepare_manifest, same_place, tell, with_validation_of_run
+from ..data import moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
 from ..device import (
     Precision,
     as_started,
@@ -29,7 +27,7 @@ from ..device import (
 from ..events import Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
-from ..run import Run
+from ..run import Run, home_of, uses_of
 from .protocols import confidence, full_logits, memory_of
 from .scores import Scores, evaluate_each, finite, normalised
 
@@ -70,7 +68,7 @@ def evaluate(
         dataset = with_validation_of_run(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
     if not same_place(data, header.data):
-        tell("data", _taught(manifest, uses_of(find(checkpoint))), on_event)
+        tell("data", taught_before(manifest, uses_of(find(checkpoint))), on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
     scores = evaluate_each(
         loaded.network,
@@ -106,14 +104,6 @@ def _evaluation_data(header: Header, data: Path | str | None, layout: str | None
         raise UsageError(
             f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
         ) from None
-
-
-def _taught(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:
-    """A warning where validation images had labels in the training, by what their pictures were used for there."""
-    val = manifest.dataset.val
-    taught = [sample.id for sample in val if uses.get(manifest.picture(sample)) == "labels"]
-    if taught:
-        yield f"warning: {len(taught)} of {len(val)} images, {taught[0]} for one, were labelled in the training"
 
 
 def _document(scores: Scores) -> dict[str, Any]:
@@ -183,19 +173,6 @@ def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     encoder = encoder_of(checkpoint.header.backbone)
     refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
     return protocol
-
-
-def home_of(checkpoint: Path) -> Path:
-    """Where what is made of a checkpoint's file goes: the folder of its run, else its own."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-
-
-def uses_of(checkpoint: Path) -> dict[str, str]:
-    """What the run that a checkpoint lies in had the masks of pictures for, by the hashes of these."""
-    with suppress(UsageError):  # a file alone, a run of an older version, or one whose split.json is damaged
-        uses = Run(home_of(checkpoint)).split.get("pictures", {})
-        return {name: use for use, names in uses.items() for name in names}
-    return {}
 
 
 def without_none(options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from ..device import as_started
 from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
 from ..pictures import coloured, overlay
+from ..run import home_of, uses_of
 from .confidence import FILE, Confidence, clear_csv, write_csv
-from .inference import home_of, load_for_inference, protocol_of, segmented, uses_of, without_none
+from .inference import load_for_inference, protocol_of, segmented, without_none
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -77,8 +78,9 @@ def predict(
     images, file = Path(images), find(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     chosen = protocol_of(loaded, name=protocol, **settings)
+    # Training turns no picture, whatever it is told, where masks fit the stored pixels alone.
     taught = {"orientation": "ignore"} if header.as_stored else {}
-    reading = Reading.of(taught | without_none(header.files) | without_none(files))
+    reading = Reading.of(without_none(header.files) | taught | without_none(files))
     sources = _images(images, out, on_event)
     if images.is_file():
         read(images, COLOUR, reading=reading)  # what is no picture is refused, and nothing begun

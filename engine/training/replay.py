@@ -101,7 +101,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
     recipe.check()
     precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
     _, state = load_save(run.checkpoints, note, mend=False)
-    found = prepare_data(recipe, on_event)
+    found = prepare_data(recipe, on_event, run)
     require_same_data(run, recipe, found)
     recipe = trusted(recipe, precision, note, is_small(found))
     torch.manual_seed(recipe.seed)

@@ -95,7 +95,7 @@ class Trainer:
             if run is not None:
                 saves, state = load_save(run.checkpoints, self._note)
                 require_same_recipe(run, recipe, fresh=state is None)
-            self.data = prepare_data(recipe, on_event)
+            self.data = prepare_data(recipe, on_event, run)
             if run is not None:
                 require_same_data(run, recipe, self.data)
             before = run.recipe.runtime.backend if run else None

@@ -74,7 +74,8 @@ ORDERS = {
         methods/__init__
         protocol | serial | runtime
         recipe
-        run | data | checkpoint
+        run | checkpoint
+        data
         evaluation/protocols
         evaluation/scores | evaluation/confidence
         evaluation/inference

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from semiseg.engine.api import train
 from semiseg.engine.catalogue import load_recipe
-from semiseg.engine.data import portable, prepare_data, with_absolute_paths
+from semiseg.engine.data import locate, portable, prepare_data, with_absolute_paths
 from semiseg.engine.recipe import Files, Recipe
+from semiseg.engine.run import Run
 from semiseg.engine.training.build import open_loader
 from semiseg.pipelines.datasets import inspection
 from semiseg.pipelines.datasets.pack import packed_bytes
@@ -37,6 +40,34 @@ def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):
     assert portable(recipe).files == files
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert len(prepare_data(recipe).labeled) == 2
+
+
+def test_a_network_goes_on_without_being_judged_by_what_it_was_taught(tiny, folder_root):
+    """A tenth of 29 masks is two images, of 30 three: the third was a labelled one of the first training."""
+    root, told = folder_root(masked=29, bare=1, val=0, height=32), []
+    recipe = tiny("supervised", layout="folder", data=root, split="all", steps=1)
+    first = train(recipe).out
+    held_out = [sample.id for sample in locate(recipe).val]
+    shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
+    assert len(locate(recipe).val) == 3
+    again = recipe.replace(init=first, out=first.parent / "second")
+    second = train(again, on_event=lambda event: told.append(event.text)).out
+    assert [*Run(second).split["val"]] == held_out
+    assert {*Run(second).split["labeled"], *held_out} == {f"a{number:03d}" for number in range(30)}
+    assert (
+        "--init: 2 images are held out for validation: those that it held out, and none that it was taught by" in told
+    )
+    assert not any("warning: 1 of" in text for text in told)
+
+    (root / "val.txt").write_text("\n".join([*held_out, "a000"]))
+    told.clear()
+    data = prepare_data(again, lambda event: told.append(event.text))
+    assert [record.id for record in data.val] == sorted([*held_out, "a000"])
+    assert "--init: warning: 1 of 3 images, a000 for one, were labelled in the training" in told
+
+    (root / "val.txt").unlink()
+    shutil.rmtree(first)
+    assert [record.id for record in prepare_data(again, run=Run(second)).val] == held_out
 
 
 @pytest.mark.parametrize(("crop", "scale", "said"), [(96, "own", [64]), (64, "own", []), (96, "long_side", [])])

@@ -43,6 +43,21 @@ def test_a_bad_file_stops_no_other(semiseg, voc_root, tmp_path, train):
         assert len(list((images / "out/masks").iterdir())) == 8
 
 
+def test_prediction_turns_no_picture_where_training_could_not_whatever_it_was_told(
+    semiseg, folder_root, tmp_path, train
+):
+    root, out = folder_root(), tmp_path / "run"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for picture in (root / "images").iterdir():  # masks fit these as they are stored
+        Image.open(picture).save(picture, exif=exif)
+    flags = ("--files.orientation", "upright", "--out", out)
+    code, _, err = semiseg(*train(root, *flags, recipe="supervised_folder", split="all"))
+    assert code == 0, err
+    semiseg("predict", out, root / "images/a000.jpg", "--out", tmp_path / "seen", "--device", "cpu")
+    assert Image.open(tmp_path / "seen/masks/a000.png").size == Image.open(root / "masks/a000.png").size == (48, 40)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_how_pictures_are_read_goes_with_the_checkpoint(semiseg, folder_root, tmp_path, train, told):
     """Whether it was said or seen by the masks."""
