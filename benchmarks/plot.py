@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -14,15 +14,6 @@ import tables
 COLUMNS = {"images_per_s": "training images/s", "processor_s_an_image": "processor seconds an image"}
 WATERFALL, PHOTOGRAPHS = (tables.ROOT / "docs" / f"{name}.svg" for name in ("waterfall", "photographs"))
 BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
-SETS = {
-    "CamVid": ("camvid", ()),
-    "CamVid, float32": ("camvid_fp32", ()),
-    "CamVid, 4000 steps": ("camvid_settled", ()),
-    "CamVid, crop 320": ("camvid_gpu", ()),
-    "Animals of VOC": ("animals", tables.ANIMALS),
-    "Animals of VOC, 2400 steps": ("animals_settled", tables.ANIMALS),
-}
-"""Photographs by their titles: the rows, and the classes that count, all of none."""
 
 
 def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
@@ -40,38 +31,21 @@ def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
     drawn(figure, path)
 
 
-def gains() -> dict[str, dict[str, list[float]]]:
-    """Of each of SETS by recipe and labels how many points of mIoU each run has gained, at its last evaluation, over
-    the first recipe's run of the same draw."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for title, (name, classes) in SETS.items():
-        baseline, *others = tables.compared(name).values()
-        before = {row["seed"]: tables.last(row, classes) for row in baseline}
-        mean = 100 * fmean(before.values())
-        named = f"{title}: {mean:.1f} % by {baseline[0]['method']}, {baseline[0]['labeled']} labelled"
-        found[named] = {
-            f"{rows[0]['method']}, {rows[0]['labeled']} labelled": [
-                100 * (tables.last(row, classes) - before[row["seed"]]) for row in rows
-            ]
-            for rows in others
-        }
-    return found
-
-
-def comparison(sets: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
-    """The `gains` as bars of their means, with a dot for each run."""
-    heights = [len(groups) for groups in sets.values()]
+def comparison(sets: Sequence[tables.Gains], path: Path) -> None:
+    """Bars of the means, with a dot for each run that has the baseline's labels."""
+    heights = [len(one.points) for one in sets]
     figure = Figure(figsize=(8, 0.9 * len(sets) + 0.36 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(sets), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    for axes, (title, groups) in zip(panels, sets.items()):
-        for place, (name, runs) in enumerate(groups.items()):
-            colour = ALL if name.startswith("supervised") else RIVAL
+    for axes, one in zip(panels, sets):
+        for place, (key, runs) in enumerate(one.points.items()):
+            colour = RIVAL if key[1] == one.labeled else ALL
             axes.barh(place, fmean(runs), color=colour, alpha=0.5, height=0.7)
             axes.text(max(*runs, fmean(runs), 0) + 0.2, place, f"{fmean(runs):+.1f}", va="center")
-            axes.plot(runs, [place] * len(runs), "o", color=colour, markersize=4)
+            if colour == RIVAL:
+                axes.plot(runs, [place] * len(runs), "o", color=colour, markersize=4)
         axes.axvline(0, color=BASELINE, linewidth=1)
-        axes.set_yticks(range(len(groups)), list(map(broken, groups)))
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_yticks(range(len(one.points)), [broken(*key) for key in one.points])
+        axes.set_title(headed(one), fontsize=9, loc="left")
         axes.set_xmargin(0.12)
         axes.spines[["top", "right"]].set_visible(False)
         axes.invert_yaxis()
@@ -79,9 +53,14 @@ def comparison(sets: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
     drawn(figure, path)
 
 
-def broken(name: str) -> str:
-    """With flags on a line of their own."""
-    return name.replace(" --", "\n--")
+def headed(one: tables.Gains) -> str:
+    """What a panel shows, and what its gains are over."""
+    return f"{one.title}: {100 * one.mean:.1f} % by {one.baseline}, {one.labeled} labelled"
+
+
+def broken(method: str, labeled: str) -> str:
+    """The name of a bar, with flags on a line of their own."""
+    return f"{method}, {labeled} labelled".replace(" --", "\n--")
 
 
 def drawn(figure: Figure, path: Path) -> None:
@@ -92,4 +71,4 @@ def drawn(figure: Figure, path: Path) -> None:
 
 if __name__ == "__main__":
     waterfall(tables.waterfalls(), WATERFALL)
-    comparison(gains(), PHOTOGRAPHS)
+    comparison(tables.gains(), PHOTOGRAPHS)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import re
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from semiseg.engine.comparison.results import Spread
@@ -307,7 +308,7 @@ def compared(name: str) -> dict[tuple[str, str], list[Row]]:
 
 def last(row: Row, classes: Sequence[str] = ()) -> float:
     """The mIoU of a run's last evaluation, over some of the classes or as it was reported."""
-    return statistics.fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
+    return fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
 
 
 def fuzz() -> str:
@@ -371,7 +372,69 @@ def tuning() -> str:
     return markdown(columns, lines)
 
 
+@dataclass(frozen=True)
+class Gains:
+    """Of a set of photographs, how many points of mIoU each run has gained at its last evaluation."""
+
+    title: str
+    steps: str
+    baseline: str
+    labeled: str
+    mean: float
+    """Of the baseline's runs, in [0, 1]."""
+    points: dict[tuple[str, str], list[float]]
+    """By recipe and labels. Over the baseline's run of the same draw; where other images are labelled, one number: the
+    mean over the baseline's."""
+
+    @property
+    def draws(self) -> int:
+        return max(map(len, self.points.values()))
+
+
+def gains() -> list[Gains]:
+    """Those of PHOTOGRAPHS."""
+    found = []
+    for title, (name, classes) in PHOTOGRAPHS.items():
+        (first, *_), *others = groups = list(compared(name).values())
+        before = {row["seed"]: last(row, classes) for row in groups[0]}
+        one = Gains(title, first["steps"], first["method"], first["labeled"], fmean(before.values()), {})
+        for rows in others:
+            if rows[0]["labeled"] == one.labeled:
+                points = [100 * (last(row, classes) - before[row["seed"]]) for row in rows]
+            else:
+                points = [100 * (fmean(last(row, classes) for row in rows) - one.mean)]
+            one.points[rows[0]["method"], rows[0]["labeled"]] = points
+        found.append(one)
+    return found
+
+
+def photographs() -> str:
+    """A row a set: the baseline, and what all labels and each method bring."""
+    lines = []
+    for one in gains():
+        means = {
+            key: f"{fmean(points):+.1f}" + (f" (of {len(points)})" if 1 < len(points) < one.draws else "")
+            for key, points in one.points.items()
+        }
+        whole = [gain for (method, _), gain in means.items() if method == one.baseline]
+        methods = {method.replace("_folder", ""): gain for (method, _), gain in means.items() if method != one.baseline}
+        others = ", ".join(f"`{method}` {gain}" for method, gain in methods.items() if method != "fixmatch")
+        cells = [str(one.draws), f"{100 * one.mean:.1f}", *(whole or [""]), methods["fixmatch"], others]
+        lines.append([one.title, one.steps, *cells])
+    columns = ["images", "steps", "draws", "supervised, mIoU %", "all labels", "FixMatch", "others"]
+    return markdown(columns, lines)
+
+
 ANIMALS = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
+PHOTOGRAPHS = {
+    "Animals of VOC": ("animals", ANIMALS),
+    "Animals of VOC, longer": ("animals_settled", ANIMALS),
+    "CamVid": ("camvid", ()),
+    "CamVid, float32": ("camvid_fp32", ()),
+    "CamVid, longer": ("camvid_settled", ()),
+    "CamVid, crop 320, on a GPU": ("camvid_gpu", ()),
+}
+"""By their titles: the rows, and the classes that count, all of none."""
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
@@ -387,6 +450,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
     "animals_settled": partial(comparison, "animals_settled", ANIMALS),
+    "photographs": photographs,
     "tuning": tuning,
     "kills": kills,
     "save": save,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -86,3 +87,22 @@ def test_files_that_cannot_be_are_told_before_anything_is_measured(tmp_path):
             tables.appendable(path)
     tables.appendable(tmp_path / "new/some.csv")
     assert not (tmp_path / "new/some.csv").exists()
+
+
+def test_gains_are_over_the_same_draw_and_the_classes_that_count():
+    rows = tables.compared("animals")
+    own, before = (
+        {row["seed"]: row for row in rows["1/8", f"{name}_folder"]}["1"] for name in ("fixmatch", "supervised")
+    )
+    seven = [float(own[f"iou/{name}"]) - float(before[f"iou/{name}"]) for name in tables.ANIMALS]
+    (animals,) = (one for one in tables.gains() if one.title == "Animals of VOC")
+    assert animals.points["fixmatch_folder", "54"][1] == pytest.approx(100 * fmean(seven))
+
+
+def test_what_had_all_labels_is_compared_with_the_mean_of_all_draws():
+    """One run of it beside three draws: that of the same seed is one of them, and may be the weakest."""
+    rows = tables.compared("camvid_settled")
+    mean = fmean(float(row["last"]) for row in rows["1/16", "supervised_folder"])
+    (everything,) = rows["all", "supervised_folder"]
+    (settled,) = (one for one in tables.gains() if one.title == "CamVid, longer")
+    assert settled.points["supervised_folder", "367"] == [pytest.approx(100 * (float(everything["last"]) - mean))]
