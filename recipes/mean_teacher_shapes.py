@@ -11,9 +11,7 @@ from semiseg.recipes.supervised_shapes import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **COLOURS)
-    return replace(
-        supervised(), name="mean_teacher_shapes", method=replace(own.mean_teacher(), weight=100.0), unlabeled=strong
-    )
+    return replace(supervised(), name="mean_teacher_shapes", method=own.mean_teacher(), unlabeled=strong)
 
 
 if __name__ == "__main__":

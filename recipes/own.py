@@ -27,8 +27,8 @@ def cutmix_cps() -> CutMixCpsConfig:
 
 
 def mean_teacher() -> MeanTeacherConfig:
-    """At the published weight of 100, which the figures of shapes bear, the gradient of the consistency on photographs
-    is several times that of the labels, and classes that are still being learnt are pushed down."""
+    """At the published weight of 100 the gradient of the consistency is several times that of the labels, and classes
+    that are still being learnt are pushed down."""
     return MeanTeacherConfig(weight=20.0, ramp=RAMP, ema=EMA, ema_rule="ramp", ema_buffers="averaged")
 
 
