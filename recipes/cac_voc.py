@@ -3,7 +3,6 @@ negatives of two steps with ResNet-50 and of three with ResNet-101."""
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.views import Augmentation
@@ -22,4 +21,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

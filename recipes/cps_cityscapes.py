@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.recipes.cps_voc import recipe as voc
@@ -27,4 +26,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -1,6 +1,5 @@
 """CPS on Pascal VOC with the numbers of the released runs: crop 512, lr and decay on the mean gradient."""
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.recipe import Evaluation, Recipe
@@ -30,4 +29,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.cps_cityscapes import recipe as cps
@@ -15,4 +14,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -3,7 +3,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.cps_voc import recipe as cps
@@ -16,4 +15,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.fixmatch import FixMatchConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.schedule import SPLIT
@@ -14,4 +13,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

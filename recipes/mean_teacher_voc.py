@@ -3,7 +3,6 @@ views are not its: there, teacher and student see the same images."""
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes.cps_voc import recipe as cps
@@ -28,4 +27,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.schedule import SPLIT
@@ -23,4 +22,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

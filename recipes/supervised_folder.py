@@ -6,7 +6,6 @@ count as their long side, so that a window shows more than a texture.
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
 from semiseg.recipes.supervised_voc import recipe as voc
@@ -33,4 +32,6 @@ def recipe() -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

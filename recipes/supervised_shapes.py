@@ -1,6 +1,5 @@
 """Supervised baseline on the embedded data set, sized for two cores without a GPU."""
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
@@ -33,4 +32,6 @@ def recipe() -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

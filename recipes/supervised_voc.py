@@ -1,6 +1,5 @@
 """Supervised baseline on Pascal VOC with the numbers of CAC: DeepLabv3+, crop 320."""
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Evaluation, Recipe
@@ -25,4 +24,6 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.recipe import Recipe
 from semiseg.recipes import own
 from semiseg.recipes.supervised_shapes import COLOURS
@@ -15,4 +14,6 @@ def recipe() -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

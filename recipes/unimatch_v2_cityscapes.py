@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.recipes.schedule import SPLIT, UNIMATCH_V2_EPOCHS, unimatch_steps
@@ -24,4 +23,6 @@ def recipe(split: str = SPLIT, backbone: str = "dinov2_base") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -1,6 +1,5 @@
 """UniMatch V2 on Pascal VOC with the numbers of the released runs: DINOv2, AdamW, crop 518, batch 16, teacher 0.996."""
 
-from semiseg.engine.commands.main import main
 from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 from semiseg.engine.recipe import Evaluation, Recipe
@@ -34,4 +33,6 @@ def recipe(split: str = SPLIT, backbone: str = "dinov2_base") -> Recipe:
 
 
 if __name__ == "__main__":
+    from semiseg.engine.commands.main import main
+
     main(recipe)

@@ -89,34 +89,40 @@ class Consistency(Mixing, TeacherMethod):
         count = shown.sum()
         return self.weighed(upsample_cross_entropy(logits, target, normalizer=count), count)
 
-    def judged(self, u: WeakStrong) -> Tensor | None:
-        """Logits without gradient of all weak windows, (N, C, h, w): the teacher's, or the network's own in evaluation
-        mode. Of those that serve as partners alone, where these are the only ones that labels are asked of; None where
-        labels are of the training pass alone."""
+    def evaluated(self, u: WeakStrong) -> Tensor | None:
+        """Logits (M, C, h, w) without gradient of weak windows that are labelled otherwise than by the pass in training
+        mode: a teacher's, or the network's own in evaluation mode; None where there are no such windows. To be asked
+        for before that pass, which moves the running statistics.
+
+        All windows, or those behind the first B alone, which serve as partners and have no pass in training mode.
+        """
         if self.teacher:
             return self.teacher(u.weak)
-        labels, others = self.config.labels, u.weak[len(u.partner) :]
-        if labels == "training" and not len(others):
+        alone = u.weak[len(u.partner) :]
+        whole = self.config.labels == "evaluation" or (self.config.labels == "mixed" and not len(alone))
+        asked = u.weak if whole else alone
+        if not len(asked):
             return None
         with evaluating(self.student):
-            return self.student(others if labels != "evaluation" and len(others) else u.weak)
+            return self.student(asked)
 
-    def label_logits(self, weak: Tensor, judged: Tensor | None, u: WeakStrong) -> tuple[Tensor, Tensor]:
+    def label_logits(self, weak: Tensor, evaluated: Tensor | None, u: WeakStrong) -> tuple[Tensor, Tensor]:
         """Logits (B, C, h, w) that label the windows, and those that label their partners, without gradient: of the
-        pass in training mode `weak` (B, C, h, w), or of `judged`."""
+        pass in training mode `weak` (B, C, h, w), and of what was `evaluated` before it."""
         weak = weak.detach()
-        if judged is None:
+        if evaluated is None:
             return weak, self.partners(weak, u)
-        everything = judged if len(judged) == len(u.weak) else torch.cat([weak, judged])
-        alone = self.teacher or self.config.labels == "evaluation"
-        return judged[: len(weak)] if alone else weak, self.partners(everything, u)
+        if self.teacher or self.config.labels == "evaluation":
+            return evaluated[: len(weak)], self.partners(evaluated, u)
+        alone = len(u.weak) > len(weak)
+        return weak, self.partners(torch.cat([weak, evaluated]) if alone else evaluated, u)
 
-    def taught(self, u: WeakStrong) -> PseudoLabels:
+    def teacher_pseudo_labels(self, u: WeakStrong) -> PseudoLabels:
         """What the teacher teaches the strong views of the weak ones."""
         weak = u.weak[: len(u.partner)]
-        return self.looked_at(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
+        return self.pseudo_labels_of(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
 
-    def looked_at(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
+    def pseudo_labels_of(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
         """What logits (B, C, h, w) teach the strong views of the weak ones."""
         label, confidence = pseudo_label(logits, (self.crop, self.crop))
         strong = {f"strong {view + 1}, mixed": self.mixed_view(u, view) for view in range(self.views.strong)}

@@ -55,19 +55,19 @@ class FixMatch(Consistency):
             own, partners = weak[: len(u.partner)], self.partners(weak, u)
             logits, strong = self.student(torch.cat([x, self.mixed_view(u, 0)])).split(count)
         else:
-            in_evaluation = self.judged(u)
+            evaluated = self.evaluated(u)
             clean = torch.cat([x, u.weak[: len(u.partner)]])
             clean, strong = self.student.logits_of_each(clean, self.mixed_view(u, 0))
             logits, weak = clean.split(count)
-            own, partners = self.label_logits(weak, in_evaluation, u)
+            own, partners = self.label_logits(weak, evaluated, u)
         supervised = self.supervised(logits, target)
         return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         x, u = batch.labeled.image, batch.unlabeled
         if self.teacher:
-            return self.taught(u)
-        in_evaluation = self.judged(u)
+            return self.teacher_pseudo_labels(u)
+        evaluated = self.evaluated(u)
         weak = self.student(torch.cat([x, u.weak[: len(u.partner)]]))[len(x) :]
-        own, _ = self.label_logits(weak, in_evaluation, u)
-        return self.looked_at(own, u)
+        own, _ = self.label_logits(weak, evaluated, u)
+        return self.pseudo_labels_of(own, u)

@@ -86,9 +86,9 @@ class UniMatch(Consistency):
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
-        in_evaluation = self.judged(u)
+        evaluated = self.evaluated(u)
         logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
-        own, partners = self.label_logits(weak, in_evaluation, u)
+        own, partners = self.label_logits(weak, evaluated, u)
         strong = self.network(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
@@ -102,11 +102,11 @@ class UniMatch(Consistency):
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         u = batch.unlabeled
         if self.teacher:
-            return self.taught(u)
-        in_evaluation = self.judged(u)
+            return self.teacher_pseudo_labels(u)
+        evaluated = self.evaluated(u)
         _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
-        own, _ = self.label_logits(weak, in_evaluation, u)
-        return self.looked_at(own, u)
+        own, _ = self.label_logits(weak, evaluated, u)
+        return self.pseudo_labels_of(own, u)
 
     def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with

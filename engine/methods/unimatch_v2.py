@@ -70,7 +70,7 @@ class UniMatchV2(Consistency):
         return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
-        return self.taught(batch.unlabeled)
+        return self.teacher_pseudo_labels(batch.unlabeled)
 
     def complementary(self, views: Tensor) -> Tensor:
         """Logits (2 B, C, h, w) of the first and then the second views (2 B, 3, S, S) of B images: each channel of the

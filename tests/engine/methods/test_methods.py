@@ -167,7 +167,7 @@ def test_pseudo_labels_are_of_the_logits_that_strong_views_learn(tiny, random_ba
         return logits.sum()
 
     monkeypatch.setattr(Consistency, "strong_loss", strong_loss)
-    monkeypatch.setattr(Consistency, "looked_at", lambda self, logits, *rest: looked.append(logits))
+    monkeypatch.setattr(Consistency, "pseudo_labels_of", lambda self, logits, *rest: looked.append(logits))
     for look in (False, True):
         method = made(tiny, name, settings, network="cps")  # which drops nothing
         method.begin()
