@@ -43,5 +43,5 @@ setup(
     package_dir={f"semiseg.{room}": room for room in ROOMS},
     install_requires=["torch>=2.11", "numpy>=1.26"],
     extras_require={"train": TRAIN, "timm": TIMM, "onnx": ONNX, "dev": DEV},
-    entry_points={"console_scripts": ["semiseg = semiseg.engine.commands.main:main"]},
+    entry_points={"console_scripts": ["semiseg = semiseg.recipes.command:main"]},
 )

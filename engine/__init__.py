@@ -6,10 +6,12 @@
 import os
 from importlib.util import find_spec
 
+from ..pipelines.errors import MissingPackages
+
 NEEDED = ("torchvision", "cv2", "PIL", "tyro", "rich", "safetensors", "matplotlib", "tensorboard")
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
-    raise ImportError(f"semiseg.engine needs {', '.join(missing)}: run  pip install -e '.[train]'  in its clone")
+    raise MissingPackages(f"semiseg.engine needs {', '.join(missing)}: run `pip install -e '.[train]'` in its clone")
 
 # Threads of torch on the CPU wait for each other hundreds of times a step, by default awake for milliseconds. Where
 # others share the cores, that keeps the thread that is waited for from its core, and a step takes up to a hundred times
