@@ -41,6 +41,7 @@ setup(
     python_requires=">=3.11",
     packages=[f"semiseg.{room}{tail}" for room in ROOMS for tail in ("", *("." + p for p in find_packages(room)))],
     package_dir={f"semiseg.{room}": room for room in ROOMS},
+    package_data={f"semiseg.{room}": ["py.typed"] for room in ROOMS},  # each has one: `semiseg` itself has no files
     install_requires=["torch>=2.11", "numpy>=1.26"],
     extras_require={"train": TRAIN, "timm": TIMM, "onnx": ONNX, "dev": DEV},
     entry_points={"console_scripts": ["semiseg = semiseg.recipes.command:main"]},

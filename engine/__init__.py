@@ -5,6 +5,7 @@
 
 import os
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from ..pipelines.errors import MissingPackages
 
@@ -19,11 +20,42 @@ if missing := [name for name in NEEDED if find_spec(name) is None]:
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-__all__ = ["evaluate", "export", "load_network", "load_recipe", "predict", "train"]
+if TYPE_CHECKING:
+    from .api import (
+        Event,
+        Export,
+        ExportError,
+        Recipe,
+        Result,
+        Stopped,
+        UsageError,
+        evaluate,
+        export,
+        load_network,
+        load_recipe,
+        predict,
+        train,
+    )
+
+__all__ = [
+    "Event",
+    "Export",
+    "ExportError",
+    "Recipe",
+    "Result",
+    "Stopped",
+    "UsageError",
+    "evaluate",
+    "export",
+    "load_network",
+    "load_recipe",
+    "predict",
+    "train",
+]
 
 
-def __getattr__(name: str):
-    """The functions of the api, loaded when one is asked for: they need all the rest."""
+def __getattr__(name: str) -> Any:
+    """What the api has, loaded when some of it is asked for: it needs all the rest."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api
