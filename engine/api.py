@@ -31,6 +31,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Stopped",
+    "UsageError",
     "evaluate",
     "export",
     "load_network",

@@ -16,7 +16,7 @@ from ..pipelines.cores import cores
 from ..pipelines.memory import whole_memory
 
 PACKAGES = (
-    *("torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
+    *("semiseg", "torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
     *("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
 )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+T = TypeVar("T")
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 TARGETS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -112,11 +114,11 @@ def autocasts(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
-def outside_autocast(function: Callable) -> Callable:
+def outside_autocast(function: Callable[P, T]) -> Callable[P, T]:
     """Run `function` with autocast off on the device of its first tensor: the kernels choose their own precision."""
 
     @functools.wraps(function)
-    def wrapper(*args, **kwargs):
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         first = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         if first is None or not autocasts(first.device):
             return function(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause and mend, and how several faults become one line."""
+"""Exceptions for what a user can cause and mend, and how several faults become one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 class UsageError(ValueError):
     """Says in one line what is wrong, where, and the way out. The command line prints it and exits with code 2."""
+
+
+class MissingPackages(ImportError):
+    """Says what a part of the library needs that is not installed, and how it is. Exit code 2, as for UsageError."""
 
 
 def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:

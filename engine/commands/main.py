@@ -12,6 +12,7 @@ from ...pipelines.errors import UsageError
 from .. import console
 from ..api import ExportError, Stopped
 from ..catalogue import find_recipe, recipes
+from ..environment import versions
 from ..processes import reports_errors
 from ..recipe import Recipe
 from . import splits
@@ -75,6 +76,9 @@ def run_command(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
         return
+    if arguments[0] == "--version":
+        print(f"semiseg {versions().get('semiseg', '(not installed)')}")
+        return
     command, rest = arguments[0], arguments[1:]
     if command == "train":
         if not rest or rest[0].startswith("-"):
@@ -94,7 +98,8 @@ def run_command(arguments: list[str]) -> None:
 
 def help_text() -> str:
     """All commands and recipes."""
-    lines = ["usage: semiseg COMMAND [--help] …", "", "  train RECIPE   train a recipe; --help lists its settings"]
+    lines = ["usage: semiseg COMMAND [--help] …", "       semiseg --version", ""]
+    lines.append("  train RECIPE   train a recipe; --help lists its settings")
     lines.append("  compare RECIPE train several with the same labelled images, and set them side by side")
     lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
     lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]

@@ -1,17 +1,15 @@
-"""This project keeps every rule of its architecture, and a wheel holds every room."""
+"""This project keeps every rule of its architecture."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from rules import HOMES, ORDINARY, RULES, flags, long_ones, words
-from source_tree import ROOMS, Tree
+from source_tree import Tree
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,14 +76,3 @@ def test_files_fit_a_sitting_and_functions_a_screen(tree):
     """A list to look at, not a law: a line more is better than a function torn in two."""
     if violations := list(long_ones(tree)):
         warnings.warn("\n" + "\n".join(violations), stacklevel=1)
-
-
-def test_a_wheel_holds_every_room(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("semiseg-*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
-            assert f"semiseg/{path.relative_to(ROOT)}" in names

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +17,7 @@ import torch
 from PIL import Image
 
 import semiseg.engine
-from semiseg.engine import evaluate, load_network, load_recipe, predict, train
-from semiseg.engine.api import Stopped
+from semiseg.engine import Stopped, api, evaluate, load_network, load_recipe, predict, train
 from semiseg.engine.device import as_started
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
@@ -102,6 +103,13 @@ def test_samples_of_nested_folders_keep_their_names(folder_root):
 def test_what_is_exported_is_what_is_there():
     assert isinstance(load_recipe("cac_voc"), Recipe)
     assert sorted(semiseg.engine.__all__) == [
+        "Event",
+        "Export",
+        "ExportError",
+        "Recipe",
+        "Result",
+        "Stopped",
+        "UsageError",
         "evaluate",
         "export",
         "load_network",
@@ -109,8 +117,20 @@ def test_what_is_exported_is_what_is_there():
         "predict",
         "train",
     ]
+    assert semiseg.engine.__all__ == api.__all__
+    assert all(getattr(semiseg.engine, name) is getattr(api, name) for name in api.__all__)
+    assert semiseg.engine.UsageError is UsageError
     with pytest.raises(AttributeError, match="no attribute 'tune'"):
         semiseg.engine.tune  # noqa: B018
+
+
+def test_a_type_checker_sees_what_is_exported():
+    """It does not run `__getattr__`."""
+    source = Path(semiseg.engine.__file__)
+    imports = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ImportFrom)]
+    (seen,) = ([alias.name for alias in node.names] for node in imports if node.module == "api")
+    assert seen == semiseg.engine.__all__
+    assert source.with_name("py.typed").exists()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,11 @@ def test_doctor_reports_faults_with_exit_code_2(semiseg, folder_root):
     assert code == 2
     assert "a001" in text
     assert "9" in text
+
+
+def test_the_version_is_that_of_the_installed_package(semiseg):
+    assert semiseg("--version") == (0, f"semiseg {version('semiseg')}\n", "")
+    assert "semiseg --version" in semiseg("--help")[1]
 
 
 def test_unknown_names(refused):
