@@ -17,6 +17,7 @@ from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.errors import UsageError, refuse, require
 from ..pipelines.views import Augmentation, Drawing, Sampling, ViewSpec
 from .methods import Method, MethodConfig, method_of
+from .methods.programs import CAC_EPOCH_STEPS, CAC_EPOCHS
 from .models import DECODERS, ENCODERS, Encoder, check_pair, encoder_of
 from .protocol import Evaluation, Protocol, side_faults
 from .runtime import RUNTIME, Runtime
@@ -97,7 +98,7 @@ class Recipe:
     emulate_processes: int = 1
     """Losses are means over so many parts of the batch, each normalised by itself as on a process of its own, and then
     over the parts. Batch statistics are those of the whole batch, as synchronised batch normalisation has them."""
-    steps: int = 92_560
+    steps: int = CAC_EPOCHS * CAC_EPOCH_STEPS
     """Optimizer steps."""
     seed: int = 42
     """Of everything that is random."""
@@ -243,8 +244,8 @@ class Recipe:
             return 1.0
         done = (max(step - 1, 0) if self.schedule == "poly_late" else step) / self.steps
         if self.schedule == "sawtooth":
-            epochs, epoch_steps = 80, 1157
-            done = (epochs * step // self.steps + step % epoch_steps / epoch_steps) / epochs
+            epoch = CAC_EPOCHS * step // self.steps
+            done = (epoch + step % CAC_EPOCH_STEPS / CAC_EPOCH_STEPS) / CAC_EPOCHS
         return max(1 - done, 0) ** self.power
 
     def steps_between_evaluations(self) -> int:

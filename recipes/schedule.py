@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.pipelines.datasets.registry import POOLS
 from semiseg.pipelines.datasets.splits import check_spec, published_share, unlabeled_count
 
@@ -14,16 +15,9 @@ CPS_EPOCHS = {
     "cityscapes": {"1/16": 128, "1/8": 137, "1/4": 160, "1/2": 240},
 }
 """From the documentation of TorchSemiSeg; `few`, for the few-label lists of VOC, from its author in issue 22."""
-CAC_EPOCHS = 80
 UNIMATCH_EPOCHS = {"voc": 80, "cityscapes": 240}
 UNIMATCH_V2_EPOCHS = {"voc": 60, "cityscapes": 180}
-PROCESSES = 4  # of UniMatch's programs
-
-
-def cac_steps() -> int:
-    """CAC runs 80 epochs of 1,157 iterations whatever the data set and the split: its code has the iterations of VOC at
-    1/8 with 9,259 unlabelled images written out."""
-    return CAC_EPOCHS * (9_259 // BATCH)
+PROCESSES = PROGRAMS["unimatch"].processes["voc"]
 
 
 def unimatch_steps(layout: str, split: str, epochs: dict[str, int], batch: int = BATCH) -> int:

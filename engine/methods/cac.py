@@ -17,7 +17,7 @@ from ..distributed import gathered
 from ..models import Network, evaluating
 from ..models.network import PROJECTION
 from .method import Method, MethodConfig, MethodContext, PseudoLabels
-from .programs import PROGRAMS
+from .programs import CAC_EPOCH_STEPS, PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
 
@@ -74,7 +74,7 @@ class Cac(Method):
             "evaluation.protocol": program.protocol_on(layout),
             "sampling.replay_labeled": True,
             "sampling.replay_unlabeled": True,
-            "sampling.epoch_steps": 1157,
+            "sampling.epoch_steps": CAC_EPOCH_STEPS,
             "sampling.shared_draws": program.processes_on(layout),
             "emulate_processes": program.processes_on(layout),
         }
