@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from semiseg.engine.methods.cac import CacConfig
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes.supervised_shapes import COLOURS
+from semiseg.recipes import colours
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 
 def recipe() -> Recipe:
     return replace(
-        supervised(), name="cac_shapes", method=CacConfig(), unlabeled=replace(supervised().unlabeled, **COLOURS)
+        supervised(), name="cac_shapes", method=CacConfig(), unlabeled=replace(supervised().unlabeled, **colours.SHAPES)
     )
 
 

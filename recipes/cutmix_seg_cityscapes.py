@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
+from semiseg.recipes import colours
 from semiseg.recipes.cutmix_seg_voc import recipe as voc
-from semiseg.recipes.mean_teacher_voc import COLOURS
 from semiseg.recipes.schedule import SPLIT
 
 CROP = 362
@@ -21,7 +21,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         crop=CROP,
         batch=4,
         labeled=windows,
-        unlabeled=replace(windows, **COLOURS),
+        unlabeled=replace(windows, **colours.CUTMIX_SEG),
         evaluation=Evaluation(native_crop=2 * CROP),
     )
 

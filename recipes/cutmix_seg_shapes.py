@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes import own
-from semiseg.recipes.supervised_shapes import COLOURS
+from semiseg.recipes import colours, own
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 
 def recipe() -> Recipe:
-    strong = replace(supervised().labeled, **COLOURS)
+    strong = replace(supervised().labeled, **colours.SHAPES)
     return replace(
         supervised(), name="cutmix_seg_shapes", method=replace(own.cutmix_seg(), weight=30.0), unlabeled=strong
     )

@@ -6,7 +6,7 @@ from semiseg.engine.methods.cutmix_seg import CutMixSegConfig
 from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
-from semiseg.recipes.mean_teacher_voc import COLOURS
+from semiseg.recipes import colours
 from semiseg.recipes.schedule import SPLIT
 
 STEPS, CROP = 40 * 1000, 321
@@ -36,7 +36,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         weight_decay=0.0,
         schedule="constant",
         labeled=windows,
-        unlabeled=replace(windows, **COLOURS),
+        unlabeled=replace(windows, **colours.CUTMIX_SEG),
         evaluation=Evaluation(native_crop=CROP),
     )
 

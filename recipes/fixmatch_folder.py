@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes import own
+from semiseg.recipes import colours, own
 from semiseg.recipes.supervised_folder import recipe as supervised
-from semiseg.recipes.unimatch_voc import COLOURS
 
 
 def recipe() -> Recipe:
-    strong = replace(supervised().labeled, **COLOURS)
+    strong = replace(supervised().labeled, **colours.UNIMATCH)
     return replace(supervised(), name="fixmatch_folder", method=own.fixmatch(), unlabeled=strong)
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import colours
 from semiseg.recipes.cps_cityscapes import recipe as cps
-from semiseg.recipes.mean_teacher_voc import COLOURS
 from semiseg.recipes.schedule import SPLIT
 
 
@@ -15,7 +15,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         same,
         name="mean_teacher_cityscapes",
         method=MeanTeacherConfig(ohem=same.method.ohem),
-        unlabeled=replace(same.unlabeled, **COLOURS),
+        unlabeled=replace(same.unlabeled, **colours.CUTMIX_SEG),
     )
 
 

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes import own
-from semiseg.recipes.mean_teacher_voc import COLOURS
+from semiseg.recipes import colours, own
 from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
-    strong = replace(supervised().labeled, **COLOURS)
+    strong = replace(supervised().labeled, **colours.CUTMIX_SEG)
     return replace(supervised(), name="mean_teacher_folder", method=own.mean_teacher(), unlabeled=strong)
 
 

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
 from semiseg.engine.recipe import Recipe
+from semiseg.recipes import colours
 from semiseg.recipes.cps_voc import recipe as cps
 from semiseg.recipes.schedule import SPLIT, cps_steps
 
 BATCH = 16
-COLOURS = {"jitter": 0.8, "jitter_order": "random", "gray": 0.2}
-"""Of the strong views: those of CutMix-Seg."""
 
 
 def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
@@ -22,7 +21,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         batch=BATCH,
         steps=cps_steps("voc", split, BATCH),
         lr=0.005,
-        unlabeled=replace(same.unlabeled, **COLOURS),
+        unlabeled=replace(same.unlabeled, **colours.CUTMIX_SEG),
     )
 
 

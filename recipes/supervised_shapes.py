@@ -3,13 +3,9 @@
 from semiseg.engine.methods.supervised import SupervisedConfig
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.pipelines.views import Augmentation
-from semiseg.recipes.unimatch_voc import COLOURS as STRONG
 
 CROP = 80
 WINDOWS = Augmentation(base=1.5, range=(0.75, 1.5))
-COLOURS = STRONG | {"hue": 15 / 360, "gray": 0.0}
-"""Of strong views. A class's hue is no accident here: figures are painted within 15 degrees or so of it, and the next
-class's is 60 degrees off; so strong views neither turn hues further nor lose them in grey."""
 
 
 def recipe() -> Recipe:

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes import own
-from semiseg.recipes.supervised_shapes import COLOURS
+from semiseg.recipes import colours, own
 from semiseg.recipes.supervised_shapes import recipe as supervised
 
 
 def recipe() -> Recipe:
-    strong = replace(supervised().unlabeled, **COLOURS)
+    strong = replace(supervised().unlabeled, **colours.SHAPES)
     return replace(supervised(), name="unimatch_shapes", method=own.unimatch(), unlabeled=strong)
 
 

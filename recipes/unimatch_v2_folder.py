@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from semiseg.engine.recipe import Recipe
-from semiseg.recipes import own
+from semiseg.recipes import colours, own
 from semiseg.recipes.supervised_folder import recipe as supervised
 from semiseg.recipes.unimatch_v2_voc import recipe as voc
-from semiseg.recipes.unimatch_voc import COLOURS
 
 
 def recipe() -> Recipe:
@@ -21,7 +20,7 @@ def recipe() -> Recipe:
         method=own.unimatch_v2(),
         steps=folder.steps,
         labeled=folder.labeled,
-        unlabeled=replace(folder.labeled, **COLOURS),
+        unlabeled=replace(folder.labeled, **colours.UNIMATCH),
         evaluation=folder.evaluation,
     )
 

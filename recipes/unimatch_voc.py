@@ -6,23 +6,10 @@ from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.methods.unimatch import UniMatchConfig
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.views import Augmentation
+from semiseg.recipes import colours
 from semiseg.recipes.schedule import SPLIT, UNIMATCH_EPOCHS, unimatch_steps
 
 WINDOWS = Augmentation(scale="own", range=(0.5, 2.0), filter="antialiased", fill="black")
-COLOURS = {
-    "jitter": 0.8,
-    "jitter_order": "random",
-    "brightness": 0.5,
-    "contrast": 0.5,
-    "saturation": 0.5,
-    "hue": 0.25,
-    "gray": 0.2,
-    "blur": 0.5,
-    "sigma": (0.1, 2.0),
-    "blur_radius": 6,
-    "blur_last": True,
-}
-"""Of the strong views of UniMatch and of its successor."""
 
 
 def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
@@ -39,7 +26,7 @@ def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
         backbone_lr=0.1,
         weight_decay=1e-4,
         labeled=WINDOWS,
-        unlabeled=replace(WINDOWS, **COLOURS),
+        unlabeled=replace(WINDOWS, **colours.UNIMATCH),
     )
 
 
