@@ -20,7 +20,14 @@ from semiseg.pipelines.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md", "docs/operations.md", "docs/results.md", "kernels/README.md")
+PAGES = (
+    "README.md",
+    "docs/performance.md",
+    "docs/operations.md",
+    "docs/results.md",
+    "docs/tuning.md",
+    "kernels/README.md",
+)
 Row = dict[str, str]
 
 
