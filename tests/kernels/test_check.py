@@ -9,6 +9,7 @@ import torch
 
 from semiseg import kernels
 from semiseg.kernels import check
+from semiseg.kernels._examples import examples
 
 
 def test_every_operator_is_right(device, dtype):
@@ -131,7 +132,7 @@ def refusal(operator):
 @pytest.mark.usefixtures("cpu_implementation")
 @pytest.mark.parametrize("operator", sorted(set(kernels.__all__) - {"box_mask", "cut_windows"}))
 def test_every_operator_can_be_refused(operator, monkeypatch):
-    """Its definition is then what is called, from check's cases."""
+    """Its definition is then what is called."""
     seen = []
     definition = getattr(sys.modules["semiseg.kernels.reference"], operator)
 
@@ -152,26 +153,10 @@ def test_every_operator_can_be_refused(operator, monkeypatch):
 
 
 def call(operator):
-    """An operator on small inputs."""
-    logits, target = torch.randn(2, 5, 3, 4), torch.zeros(2, 6, 8, dtype=torch.uint8)
-    boxes, images = torch.tensor([[[0, 0, 2, 2]]] * 2), torch.zeros(2, 6, 8, 3, dtype=torch.uint8)
-    unit, label, confidence = torch.eye(4), torch.zeros(4, dtype=torch.int64), torch.rand(4)
-    arguments = {
-        "cutmix": (logits, logits, boxes),
-        "depthwise_conv2d": (logits, torch.randn(5, 1, 3, 3, requires_grad=True)),
-        "directional_contrast": (unit, unit, label, label, confidence, confidence, unit, label + 1),
-        "mixed_pseudo_label": (logits, logits, boxes, (6, 8)),
-        "photometric": (images, torch.eye(3, 4).repeat(2, 1, 1), torch.tensor([True, False]), *torch.ones(2, 3)),
-        "pseudo_label": (logits, (6, 8)),
-        "upsample": (logits, (6, 8)),
-        "upsample_confusion": (logits, target, 5),
-        "upsample_conv2d": (logits, torch.randn(4, 5, 3, 3), (6, 8)),
-        "upsample_cross_entropy": (logits, target),
-        "upsample_mse": (logits, logits, (6, 8)),
-        "upsample_ohem_cross_entropy": (logits, target),
-    }
-    options = {"depthwise_conv2d": {"padding": 2, "dilation": 2}, "upsample_ohem_cross_entropy": {"min_kept": 3}}
-    getattr(kernels, operator)(*arguments[operator], **options.get(operator, {}))
+    """The first of the operator's examples, with gradients."""
+    example = next(example for example in examples("cpu").values() if example.operator == operator)
+    leaves = [tensor.float().requires_grad_(i < example.differentiable) for i, tensor in enumerate(example.tensors)]
+    example.outputs(getattr(kernels, operator), leaves)
 
 
 @pytest.mark.usefixtures("cpu_implementation")
