@@ -84,7 +84,7 @@ def check(device: torch.device | str, dtype: torch.dtype) -> list[Result]:
     Returns a result for each; one that is wrong, or raises, has a `problem`, and the others go on.
     """
     device = torch.device(device)
-    with _dispatch.refusing(()), _single_precision():
+    with refusing(()), _single_precision():
         pairs = zip(examples(device).values(), examples("cpu").values())
         return [_check(*pair, device, dtype) for pair in pairs]
 
@@ -114,6 +114,18 @@ def refuse(results: Iterable[Result]) -> dict[str, str]:
             problems.setdefault(result.operator.split()[0], result.problem)
     _dispatch.refuse(problems)
     return problems
+
+
+@contextmanager
+def refusing(operators: Iterable[str]) -> Iterator[None]:
+    """Until the end of the context the plain definitions serve these operators, given by their names, and no others, in
+    all dtypes and on all devices."""
+    before = _dispatch.refused
+    _dispatch.refuse(operators)
+    try:
+        yield
+    finally:
+        _dispatch.refuse(before)
 
 
 def has_kernels(device: torch.device | str) -> bool:

@@ -278,10 +278,26 @@ def private_names(tree: Tree) -> Iterator[str]:
                 yield f"{source.where(node)} uses {name} of another"
 
 
+def module_by_string(node: ast.AST) -> str | None:
+    """`sys.modules["semiseg…"]`, or `.get`, `.setdefault` or `.pop` of it; None where it is something else."""
+    if isinstance(node, ast.Subscript):
+        owner, key = node.value, node.slice
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        owner, key = node.func.value, node.args[0]
+    else:
+        return None
+    first = key.values[0] if isinstance(key, ast.JoinedStr) else key
+    named = isinstance(first, ast.Constant) and str(first.value).startswith("semiseg")
+    return ast.unparse(node) if named and ast.unparse(owner).endswith("sys.modules") else None
+
+
 def paths_in_strings(tree: Tree) -> Iterator[str]:
-    """Rule 7, of tests: what is replaced is named by an import that fails when it moves, not by a path in a string."""
+    """Rule 7, of tests: what is used or replaced is named by an import that fails when it moves, not by a path in a
+    string."""
     for source in tree.sources.values():
         for node in source.nodes:
+            if path := module_by_string(node):
+                yield f"{source.where(node)} finds {path}"
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr") and node.args:
                 first = node.args[0]
                 if isinstance(first, ast.Constant) and str(first.value).startswith("semiseg."):

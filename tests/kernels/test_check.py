@@ -1,5 +1,6 @@
 """The check passes here, and notices what it is there for."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,8 +9,16 @@ import pytest
 import torch
 
 from semiseg import kernels
-from semiseg.kernels import check
+from semiseg.kernels import check, reference
 from semiseg.kernels._examples import examples
+from semiseg.kernels.cpu import (
+    cutmix,
+    directional_contrast,
+    photometric,
+    pseudo_label,
+    upsample_confusion,
+    upsample_cross_entropy,
+)
 
 
 def test_every_operator_is_right(device, dtype):
@@ -56,39 +65,38 @@ def wrong(results):
 
 @pytest.mark.usefixtures("cpu_implementation")
 @pytest.mark.parametrize(
-    ("operator", "name", "damage", "said"),
+    ("module", "name", "damage", "said"),
     [
-        ("upsample_cross_entropy", "cross_entropy", lambda total, count: (total * 1.0001, count), "float64"),
-        ("upsample_cross_entropy", "cross_entropy", lambda total, count: (total * torch.nan, count), "not finite"),
+        (upsample_cross_entropy, "cross_entropy", lambda total, count: (total * 1.0001, count), "float64"),
+        (upsample_cross_entropy, "cross_entropy", lambda total, count: (total * torch.nan, count), "not finite"),
         (
-            "directional_contrast",
+            directional_contrast,
             "directional_contrast",
             lambda losses, direction, gradient, *rest: (losses, direction, gradient * 1.0001, *rest),
             "float64",
         ),
-        ("upsample_confusion", "upsample_confusion", lambda *rows: torch.stack(rows).roll(1, 0), "float64"),
-        ("photometric", "photometric", lambda *images: torch.stack(images).flip(3), "float64"),
+        (upsample_confusion, "upsample_confusion", lambda *rows: torch.stack(rows).roll(1, 0), "float64"),
+        (photometric, "photometric", lambda *images: torch.stack(images).flip(3), "float64"),
     ],
 )
-def test_a_kernel_that_returns_a_wrong_number_is_reported(operator, name, damage, said, monkeypatch):
-    module = sys.modules[f"semiseg.kernels.cpu.{operator}"]
+def test_a_kernel_that_returns_a_wrong_number_is_reported(module, name, damage, said, monkeypatch):
     right = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *arguments, **options: damage(*right(*arguments, **options)))
     found = wrong(check.check("cpu", torch.float32))
     assert found
+    operator = module.__name__.rpartition(".")[2]
     assert {name.split()[0] for name in found} <= {operator, "upsample_ohem_cross_entropy"}
     assert all(said in problem for problem in found.values())
 
 
 @pytest.mark.usefixtures("cpu_implementation")
 def test_wrong_labels_are_reported(monkeypatch):
-    module = sys.modules["semiseg.kernels.cpu.pseudo_label"]
 
     def reversed_rows(logits, align_corners, label, confidence):
         right(logits.flip(2), align_corners, label, confidence)
 
-    right = module.pseudo_label
-    monkeypatch.setattr(module, "pseudo_label", reversed_rows)
+    right = pseudo_label.pseudo_label
+    monkeypatch.setattr(pseudo_label, "pseudo_label", reversed_rows)
     assert set(wrong(check.check("cpu", torch.float32))) == {"pseudo_label", "pseudo_label without confidence"}
 
 
@@ -97,7 +105,7 @@ def test_a_kernel_that_raises_is_reported_and_the_others_go_on(monkeypatch):
     def broken(*_):
         raise RuntimeError("CUDA error:\n  an illegal memory access")
 
-    monkeypatch.setattr(sys.modules["semiseg.kernels.cpu.cutmix"], "mix", broken)
+    monkeypatch.setattr(cutmix, "mix", broken)
     results = check.check("cpu", torch.bfloat16)
     assert wrong(results) == {"cutmix": "RuntimeError: CUDA error: an illegal memory access"}
     assert results[-1].operator == "photometric blurred last"
@@ -111,7 +119,6 @@ def test_a_result_of_another_dtype_is_reported(monkeypatch):
 
 @pytest.mark.usefixtures("cpu_implementation")
 def test_a_refused_operator_is_served_by_its_definition(monkeypatch):
-    cutmix = sys.modules["semiseg.kernels.cpu.cutmix"]
     monkeypatch.setattr(cutmix, "mix", lambda images_a, images_b, boxes, order: images_a.clone())
     a, b, boxes = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8), torch.tensor([[[1, 1, 4, 6]]])
     compiled = torch.compile(kernels.cutmix, fullgraph=True, backend="eager")
@@ -134,7 +141,7 @@ def refusal(operator):
 def test_every_operator_can_be_refused(operator, monkeypatch):
     """Its definition is then what is called."""
     seen = []
-    definition = getattr(sys.modules["semiseg.kernels.reference"], operator)
+    definition = getattr(reference, operator)
 
     def noted(*arguments, **options):
         seen.append(operator)
@@ -142,7 +149,7 @@ def test_every_operator_can_be_refused(operator, monkeypatch):
 
     try:
         assert check.refuse([refusal(operator), refusal(f"{operator} map")]) == {operator: "is 3"}
-        monkeypatch.setattr(sys.modules["semiseg.kernels.reference"], operator, noted)
+        monkeypatch.setattr(reference, operator, noted)
         call(operator)
         assert seen
     finally:
@@ -150,6 +157,17 @@ def test_every_operator_can_be_refused(operator, monkeypatch):
     seen.clear()
     call(operator)
     assert not seen
+
+
+def test_refusing_ends_with_its_block_however_that_ends(monkeypatch):
+    seen = []
+    monkeypatch.setattr(reference, "cutmix", lambda *arguments: seen.append("cutmix") or arguments[0])
+    with contextlib.suppress(KeyError), check.refusing(["cutmix"]):
+        call("cutmix")
+        raise KeyError
+    assert seen == ["cutmix"]
+    call("cutmix")
+    assert seen == ["cutmix"]
 
 
 def call(operator):
