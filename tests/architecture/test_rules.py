@@ -82,6 +82,7 @@ BROKEN = [
     (paths_in_strings, "tests/test_a.py", "sys.modules.get('semiseg.kernels')", "test_a.py:1 finds"),
     (long_ones, "engine/recipe.py", "def f():\n    'Long.'" + "\n    pass" * 59, "f has 61 lines"),
     (long_ones, "engine/recipe.py", "\n" * 401, "recipe.py has 40"),
+    (long_ones, "kernels/aot.py", "\n" * 416, "kernels/aot.py has 41"),
     (undocumented, "engine/recipe.py", "def load():\n    pass", "recipe.py:1 load"),
     (lost_files, "docs/adding.md", "`engine/recipe.py`, `tests/test_gone.py`", "docs/adding.md names tests/test_"),
 ]
@@ -101,7 +102,7 @@ def tiny(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("rule", [*RULES, long_ones], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_a_healthy_tree_breaks_no_rule(tiny, rule):
     assert not list(rule(tiny("README.md", "")))
 
