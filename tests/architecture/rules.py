@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 from source_tree import ROOMS, Tree
 
@@ -369,16 +370,29 @@ def undocumented(tree: Tree) -> Iterator[str]:
                 yield f"{source.where(node)} {node.name} has no docstring"
 
 
+def pages(tree: Tree) -> list[Path]:
+    return sorted([*tree.root.glob("*.md"), *tree.root.glob("*/*.md")])
+
+
 def lost_files(tree: Tree) -> Iterator[str]:
     """Rule 12: files that the docs name are there."""
     rooms = "|".join((*ROOMS, "tests", "benchmarks", "docs"))
-    for page in sorted([*tree.root.glob("*.md"), *tree.root.glob("*/*.md")]):
+    for page in pages(tree):
         for path in re.findall(rf"(?<![\w/])(?:{rooms})/[\w/-]+\.(?:py|md|csv)\b", page.read_text()):
             if not (tree.root / path).exists():
                 yield f"{page.relative_to(tree.root)} names {path}"
 
 
+def lost_tests(tree: Tree) -> Iterator[str]:
+    """Rule 13: tests that a page names, each by the path of its file, are there."""
+    for page in pages(tree):
+        for path, name in re.findall(r"([\w/.-]*\btest_\w+\.py)::(\w+)", page.read_text()):
+            source = tree.sources.get(path)
+            if source is None or name not in {node.name for node in source.functions}:
+                yield f"{page.relative_to(tree.root)} names {path}::{name}"
+
+
 RULES = (
     imports_between_rooms, imports_within_rooms, circles, imports_by_string, command_lines, limited_imports,
-    private_names, paths_in_strings, long_ones, undocumented, lost_files,
+    private_names, paths_in_strings, long_ones, undocumented, lost_files, lost_tests,
 )  # fmt: skip

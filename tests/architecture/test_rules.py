@@ -15,6 +15,7 @@ from rules import (
     limited_imports,
     long_ones,
     lost_files,
+    lost_tests,
     paths_in_strings,
     private_names,
     undocumented,
@@ -41,7 +42,8 @@ HEALTHY = {
     "engine/catalogue.py": "from importlib import import_module\nimport_module('semiseg.recipes')",
     "engine/commands/main.py": "import sys\nimport tyro\nfrom .. import console\nsys.argv",
     "recipes/cps_voc.py": "from semiseg.engine.commands.main import console\ndef recipe(): ...",
-    "tests/kernels/test_dispatch.py": "from semiseg.kernels import _dispatch\n_dispatch.provider()",
+    "tests/kernels/test_dispatch.py": "from semiseg.kernels import _dispatch\ndef test_it():\n    _dispatch.provider()",
+    "docs/fidelity.md": "(`tests/kernels/test_dispatch.py::test_it`).",
 }
 BROKEN = [
     (imports_between_rooms, "kernels/cutmix.py", "from ..pipelines import errors", "kernels/cutmix.py:1"),
@@ -85,6 +87,19 @@ BROKEN = [
     (long_ones, "kernels/aot.py", "\n" * 416, "kernels/aot.py has 41"),
     (undocumented, "engine/recipe.py", "def load():\n    pass", "recipe.py:1 load"),
     (lost_files, "docs/adding.md", "`engine/recipe.py`, `tests/test_gone.py`", "docs/adding.md names tests/test_"),
+    (
+        lost_tests,
+        "docs/a.md",
+        "`tests/kernels/test_dispatch.py::test_gone`",
+        "a.md names tests/kernels/test_dispatch.py::t",
+    ),
+    (
+        lost_tests,
+        "docs/a.md",
+        "`tests/kernels/test_gone.py::test_it`",
+        "a.md names tests/kernels/test_gone.py::test_it",
+    ),
+    (lost_tests, "benchmarks/LOG.md", "`test_dispatch.py::test_it`", "LOG.md names test_dispatch.py::test_it"),
 ]
 
 
