@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from semiseg.engine.comparison.results import Spread
+from semiseg.kernels import __all__ as OPERATORS
 from semiseg.pipelines.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -172,10 +173,29 @@ def kernels(chosen: Callable[[Row], bool]) -> str:
     return markdown(["operator", "size", "mode", "plain ms", "fused ms", "faster", "plain MiB", "fused MiB"], lines)
 
 
+def on_gpu(row: Row) -> bool:
+    return row["machine"].startswith("NVIDIA")
+
+
+def on_cpu(row: Row) -> bool:
+    """But depthwise convolutions, which have a table of their own."""
+    return not on_gpu(row) and row["operator"] != "depthwise_conv2d"
+
+
 def of_depthwise(row: Row) -> bool:
     """On a CPU; its values alone take what torch's take."""
-    gpu = row["machine"].startswith("NVIDIA")
-    return row["operator"] == "depthwise_conv2d" and "backward" in row["mode"] and not gpu
+    return row["operator"] == "depthwise_conv2d" and "backward" in row["mode"] and not on_gpu(row)
+
+
+def unmeasured() -> str:
+    """The operators of which results/kernels.csv has no row."""
+    measured = {(row["operator"], on_gpu(row)) for row in newest("kernels", "operator", "machine")}
+    operators = [name for name in OPERATORS if name != "box_mask"]
+    lines = [
+        [where, ", ".join(f"`{name}`" for name in operators if (name, gpu) not in measured)]
+        for where, gpu in (("a GPU", True), ("a CPU", False))
+    ]
+    return markdown(["on", "operators without a row"], lines)
 
 
 def kills() -> str:
@@ -447,8 +467,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu": partial(step, "NVIDIA"),
     "loader": loader,
     "waterfall": waterfall,
-    "kernels": partial(kernels, lambda row: row["machine"].startswith("NVIDIA")),
+    "kernels": partial(kernels, on_gpu),
+    "kernels_cpu": partial(kernels, on_cpu),
     "depthwise": partial(kernels, of_depthwise),
+    "unmeasured": unmeasured,
     "shapes": partial(comparison, "shapes"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -32,17 +31,6 @@ def refuse(operators: Iterable[str]) -> None:
     """From now on in this process the plain definitions serve these operators, and no others."""
     global refused
     refused = frozenset(operators)
-
-
-@contextlib.contextmanager
-def refusing(operators: Iterable[str]) -> Iterator[None]:
-    """The same until the end of the context."""
-    before = refused
-    refuse(operators)
-    try:
-        yield
-    finally:
-        refuse(before)
 
 
 def transformed() -> bool:

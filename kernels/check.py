@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _dispatch, _triton, reference
+from ._examples import Example, examples
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -52,137 +52,15 @@ class Result:
     """Why the operator must not be used; None if it is right."""
 
 
-@dataclass(frozen=True)
-class _Case:
-    name: str
-    """Of the operator, followed by what is special."""
-    call: Callable[..., Any]
-    """Takes the operator, or its definition, and the float tensors."""
-    tensors: Sequence[Tensor]
-    """In float64."""
-    differentiable: int = 0
-    """So many of the tensors, the first ones, take a gradient."""
-
-    @property
-    def operator(self) -> str:
-        return self.name.split()[0]
-
-
-def _cases(device: torch.device) -> list[_Case]:
-    """The same numbers on every device."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    def integers(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.randint(low, high, shape, generator=generator).to(device, dtype)
-
-    target = integers(0, 5, 2, 37, 29, dtype=torch.uint8)
-    target[:, :3] = 255
-    weight = torch.rand(target.shape, generator=generator).to(device)
-    logits = [3 * random(2, 5, 9, 11) for _ in range(2)]
-    boxes = torch.tensor([[[1, 1, 17, 16], [9, 3, 30, 20]], [[0, 2, 35, 8], [0, 0, 0, 0]]], device=device)
-    rows, bank = 150, 333
-    labels, bank_labels = integers(0, 3, 2, rows), integers(-1, 3, bank)
-    confidence = torch.rand(2, rows, generator=generator).to(device)
-    features = [F.normalize(random(count, 32), dim=1) for count in (rows, rows, bank)]
-    images, blur = integers(0, 256, 2, 19, 23, 3, dtype=torch.uint8), torch.tensor([True, False], device=device)
-    mean, std = (torch.tensor(values, device=device) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    matrix, sigma = (
-        torch.eye(3, 4, dtype=torch.float64) + 0.1 * random(2, 3, 4),
-        torch.tensor((1.6, 0.7), device=device),
-    )
-    pictures, size = [random(2, 3, 37, 29) for _ in range(2)], (37, 29)
-    contrast = (*labels, *confidence)
-    # Of images of 19 x 23 pixels: larger than they are and padded, and smaller and mirrored; of masks of 37 x 29 alike.
-    places = torch.tensor(
-        [
-            [0, 23, 2, 3, 8, 9, 700, 1, 0, 10, 12, 2, 1, 0],
-            [19 * 23 * 3, 23, 0, 1, 19, 22, 1600, 0, 1, 12, 12, 0, 2, 1],
-        ],
-        device=device,
-    )
-    mask_places = places.clone()
-    mask_places[:, :2] = torch.tensor([[0, 29], [37 * 29, 29]], device=device)
-    maps = random(2, 16, 19, 14)
-    return [
-        *(
-            _Case(
-                f"depthwise_conv2d {words}",
-                lambda f, x, w, form=form: f(x, w, **form),
-                [maps, random(16, 1, taps, taps) / taps],
-                2,
-            )
-            for words, taps, form in (
-                ("5x5", 5, {"padding": 2}),
-                ("dilated", 3, {"padding": 2, "dilation": 2}),
-            )
-        ),
-        _Case("directional_contrast", lambda f, a, b, n: f(a, b, *contrast, n, bank_labels), features, 2),
-        _Case(
-            "directional_contrast with negatives",
-            lambda f, a, b, n: f(a, b, *contrast, n, bank_labels, grad_negatives=True),
-            features,
-            3,
-        ),
-        _Case("upsample_cross_entropy", lambda f, x: f(x, target), logits[:1], 1),
-        _Case("upsample_cross_entropy deterministic", lambda f, x: f(x, target, deterministic=True), logits[:1], 1),
-        _Case(
-            "upsample_cross_entropy map",
-            lambda f, x: f(x, target, reduction="none", pixel_weight=weight, align_corners=False),
-            logits[:1],
-            1,
-        ),
-        _Case("upsample_ohem_cross_entropy", lambda f, x: f(x, target, min_kept=600), logits[:1], 1),
-        _Case("pseudo_label", lambda f, x: f(x, size), logits[:1]),
-        _Case("pseudo_label without confidence", lambda f, x: f(x, size, confidence=False), logits[:1]),
-        _Case("mixed_pseudo_label", lambda f, a, b: f(a, b, boxes, size), logits),
-        _Case("upsample", lambda f, x: f(x, size), logits[:1], 1),
-        _Case(
-            "upsample channels-last",
-            lambda f, x: f(x.contiguous(memory_format=torch.channels_last), size, align_corners=False),
-            logits[:1],
-            1,
-        ),
-        _Case("upsample_confusion", lambda f, x: f(x, target, 5), logits[:1]),
-        _Case("upsample_conv2d", lambda f, x, w: f(x, w, size), [random(2, 16, 9, 11), random(8, 16, 3, 3) / 12], 2),
-        _Case("upsample_mse", lambda f, x, y: f(x, y, size), logits, 1),
-        _Case(
-            "upsample_mse mixed",
-            lambda f, x, y, other: f(x, y, size, other=other, boxes=boxes[:, :1], pixel_weight=weight),
-            [*logits, 3 * random(2, 5, 9, 11)],
-            1,
-        ),
-        *(
-            _Case(
-                f"cut_windows {filter}",
-                lambda f, _, filter=filter: f(images.flatten(), places, 14, filter=filter, fill=(124, 116, 104)),
-                [logits[0]],
-            )
-            for filter in ("cubic", "antialiased", "linear", "nearest")
-        ),
-        _Case("cut_windows of masks", lambda f, _: f(target.flatten(), mask_places, 14, channels=1), [logits[0]]),
-        _Case("cutmix", lambda f, a, b: f(a, b, boxes), pictures, 2),
-        _Case("photometric", lambda f, m: f(images, m, blur, mean, std, dtype=m.dtype), [matrix]),
-        _Case(
-            "photometric blurred last",
-            lambda f, m: f(images, m, blur, mean, std, sigma=sigma, radius=6, blur_last=True, dtype=m.dtype),
-            [matrix],
-        ),
-    ]
-
-
-def _results(case: _Case, function: Callable[..., Any], tensors: Sequence[Tensor]) -> list[Tensor]:
+def _results(example: Example, function: Callable[..., Any], tensors: Sequence[Tensor]) -> list[Tensor]:
     """Outputs, then the gradients of a sum of them with uneven weights."""
-    leaves = [tensor.detach().requires_grad_(index < case.differentiable) for index, tensor in enumerate(tensors)]
-    outputs = case.call(function, *leaves)
-    outputs = [output for output in (outputs if isinstance(outputs, tuple) else (outputs,)) if output is not None]
-    if not case.differentiable:
-        return outputs
+    leaves = [tensor.detach().requires_grad_(index < example.differentiable) for index, tensor in enumerate(tensors)]
+    outputs = example.outputs(function, leaves)
+    if not example.differentiable:
+        return list(outputs)
     weights = [torch.linspace(0.5, 1.5, output.numel(), device=output.device) for output in outputs]
     total = sum((output.double() * weight.view_as(output)).sum() for output, weight in zip(outputs, weights))
-    return [*(output.detach() for output in outputs), *torch.autograd.grad(total, leaves[: case.differentiable])]
+    return [*(output.detach() for output in outputs), *torch.autograd.grad(total, leaves[: example.differentiable])]
 
 
 def _compared(ours: Tensor, plain: Tensor, exact: Tensor) -> tuple[float, float]:
@@ -206,8 +84,9 @@ def check(device: torch.device | str, dtype: torch.dtype) -> list[Result]:
     Returns a result for each; one that is wrong, or raises, has a `problem`, and the others go on.
     """
     device = torch.device(device)
-    with _dispatch.refusing(()), _single_precision():
-        return [_check(*cases, device, dtype) for cases in zip(_cases(device), _cases(torch.device("cpu")))]
+    with refusing(()), _single_precision():
+        pairs = zip(examples(device).values(), examples("cpu").values())
+        return [_check(*pair, device, dtype) for pair in pairs]
 
 
 @contextmanager
@@ -237,6 +116,18 @@ def refuse(results: Iterable[Result]) -> dict[str, str]:
     return problems
 
 
+@contextmanager
+def refusing(operators: Iterable[str]) -> Iterator[None]:
+    """Until the end of the context the plain definitions serve these operators, given by their names, and no others, in
+    all dtypes and on all devices."""
+    before = _dispatch.refused
+    _dispatch.refuse(operators)
+    try:
+        yield
+    finally:
+        _dispatch.refuse(before)
+
+
 def has_kernels(device: torch.device | str) -> bool:
     """Whether Triton kernels serve tensors on this device, unless they are refused."""
     return _triton.runs_on(torch.device(device))
@@ -247,7 +138,7 @@ def has_kernel(operator: str, device: torch.device | str) -> bool:
     return _dispatch.on_device(torch.device(device), operator) == "triton"
 
 
-def _check(here: _Case, there: _Case, device: torch.device, dtype: torch.dtype) -> Result:
+def _check(here: Example, there: Example, device: torch.device, dtype: torch.dtype) -> Result:
     """The result of one operator: on `device`, against its definition on the CPU, where no kernel is involved."""
     tensors = [tensor.to(dtype) for tensor in here.tensors]
     on_device = [tensor.to(device) for tensor in tensors]

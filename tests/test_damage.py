@@ -96,12 +96,12 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "closed": lambda path: path.chmod(0),
 }
 JSON_STAYS = {"a-bit", "a-zero-byte"}
+"""Damages after which a document may say something else, and be one."""
 EDITED = {
     "bom": lambda whole: b"\xef\xbb\xbf" + whole,
     "windows": lambda whole: whole.replace(b"\n", b"\r\n"),
 }
 """What editors make of a text, which stays what it was."""
-"""Damages after which a document may say something else, and be one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -67,20 +69,21 @@ def photometric(
     images: Tensor,
     matrix: Tensor,
     blur: Tensor,
-    mean: Tensor,
-    std: Tensor,
+    mean: Tensor | Sequence[float],
+    std: Tensor | Sequence[float],
     *,
     sigma: float | Tensor = SIGMA,
     radius: int = 2,
     blur_last: bool = False,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Arguments as in `semiseg.kernels.photometric`, with `mean` and `std` as tensors (3,) on the images' device."""
+    """Arguments as in `semiseg.kernels.photometric`."""
     deviation = blur * sigma
     if blur_last:
         levels = gaussian_blur(recolour(images.int(), matrix), deviation, radius)
     else:
         levels = recolour(gaussian_blur(images.int(), deviation, radius), matrix)
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    normalised = (levels.to(work) / 255 - mean.to(work)) / std.to(work)
+    mean, std = (torch.as_tensor(values, dtype=work, device=images.device) for values in (mean, std))
+    normalised = (levels.to(work) / 255 - mean) / std
     return normalised.to(dtype).contiguous().permute(0, 3, 1, 2)

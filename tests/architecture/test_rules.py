@@ -15,6 +15,7 @@ from rules import (
     limited_imports,
     long_ones,
     lost_files,
+    lost_tests,
     paths_in_strings,
     private_names,
     undocumented,
@@ -41,7 +42,8 @@ HEALTHY = {
     "engine/catalogue.py": "from importlib import import_module\nimport_module('semiseg.recipes')",
     "engine/commands/main.py": "import sys\nimport tyro\nfrom .. import console\nsys.argv",
     "recipes/cps_voc.py": "from semiseg.engine.commands.main import console\ndef recipe(): ...",
-    "tests/kernels/test_dispatch.py": "from semiseg.kernels import _dispatch\n_dispatch.provider()",
+    "tests/kernels/test_dispatch.py": "from semiseg.kernels import _dispatch\ndef test_it():\n    _dispatch.provider()",
+    "docs/fidelity.md": "(`tests/kernels/test_dispatch.py::test_it`).",
 }
 BROKEN = [
     (imports_between_rooms, "kernels/cutmix.py", "from ..pipelines import errors", "kernels/cutmix.py:1"),
@@ -77,10 +79,27 @@ BROKEN = [
     (private_names, "tests/test_a.py", "Trainer(recipe)._evaluate", "test_a.py:1 uses _evaluate"),
     (private_names, "tests/test_a.py", "monkeypatch.setattr(trainer, '_evaluate', 1)", "test_a.py:1 uses _evaluate"),
     (paths_in_strings, "tests/test_a.py", "monkeypatch.setattr('semiseg.engine.recipe.name', 1)", "test_a.py:1"),
+    (paths_in_strings, "tests/test_a.py", "import sys\nsys.modules['semiseg.kernels._dispatch']", "test_a.py:2 finds"),
+    (paths_in_strings, "tests/test_a.py", "sys.modules[f'semiseg.kernels.{name}']", "test_a.py:1 finds"),
+    (paths_in_strings, "tests/test_a.py", "sys.modules.get('semiseg.kernels')", "test_a.py:1 finds"),
     (long_ones, "engine/recipe.py", "def f():\n    'Long.'" + "\n    pass" * 59, "f has 61 lines"),
     (long_ones, "engine/recipe.py", "\n" * 401, "recipe.py has 40"),
+    (long_ones, "kernels/aot.py", "\n" * 416, "kernels/aot.py has 41"),
     (undocumented, "engine/recipe.py", "def load():\n    pass", "recipe.py:1 load"),
     (lost_files, "docs/adding.md", "`engine/recipe.py`, `tests/test_gone.py`", "docs/adding.md names tests/test_"),
+    (
+        lost_tests,
+        "docs/a.md",
+        "`tests/kernels/test_dispatch.py::test_gone`",
+        "a.md names tests/kernels/test_dispatch.py::t",
+    ),
+    (
+        lost_tests,
+        "docs/a.md",
+        "`tests/kernels/test_gone.py::test_it`",
+        "a.md names tests/kernels/test_gone.py::test_it",
+    ),
+    (lost_tests, "benchmarks/LOG.md", "`test_dispatch.py::test_it`", "LOG.md names test_dispatch.py::test_it"),
 ]
 
 
@@ -98,7 +117,7 @@ def tiny(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("rule", [*RULES, long_ones], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_a_healthy_tree_breaks_no_rule(tiny, rule):
     assert not list(rule(tiny("README.md", "")))
 

@@ -60,6 +60,16 @@ def test_what_several_gpus_add_is_set_beside_the_step_of_one(tmp_path, monkeypat
     assert tables.scaling().splitlines()[2:] == [f"| cac | {cells} |"]
 
 
+def test_an_operator_is_unmeasured_where_no_machine_of_the_kind_has_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    machines = {"cutmix": ("NVIDIA X", "a"), "upsample": ("a",), "photometric": ("NVIDIA X",)}
+    rows = [{"operator": name, "machine": machine} for name, several in machines.items() for machine in several]
+    tables.append(rows, tmp_path / "kernels.csv")
+    gpu, cpu = tables.unmeasured().splitlines()[2:]
+    assert ("`upsample`" in gpu, "`photometric`" in gpu, "`cutmix`" in gpu) == (True, False, False)
+    assert ("`upsample`" in cpu, "`photometric`" in cpu, "`cutmix`" in cpu) == (False, True, False)
+
+
 def test_rows_go_below_the_columns_of_their_names(tmp_path):
     path = tmp_path / "some.csv"
     tables.append([{"a": 1, "b": 2}], path)

@@ -4,12 +4,11 @@ The same tests judge every implementation. As they are they run on the CPU, and 
 process with TRITON_INTERPRET=1 the Triton kernels get the CPU's tensors.
 """
 
-import sys
-
 import pytest
 import torch
 
 from interpreter import INTERPRETED, hurry
+from semiseg.kernels.cpu import bilinear
 
 UNIT = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
@@ -78,6 +77,5 @@ def largest_allocation(cpu_implementation):
 @pytest.fixture
 def small_tiles(cpu_implementation, monkeypatch):
     """Upsampling in tiles so small that a small image has many."""
-    tiles = sys.modules["semiseg.kernels.cpu.bilinear"]
-    monkeypatch.setattr(tiles, "TILE_COLUMNS", 24)
-    monkeypatch.setattr(tiles, "TILE_VALUES", 3000)
+    monkeypatch.setattr(bilinear, "TILE_COLUMNS", 24)
+    monkeypatch.setattr(bilinear, "TILE_VALUES", 3000)

@@ -1,5 +1,6 @@
 """The check passes here, and notices what it is there for."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,16 @@ import pytest
 import torch
 
 from semiseg import kernels
-from semiseg.kernels import check
+from semiseg.kernels import check, reference
+from semiseg.kernels._examples import examples
+from semiseg.kernels.cpu import (
+    cutmix,
+    directional_contrast,
+    photometric,
+    pseudo_label,
+    upsample_confusion,
+    upsample_cross_entropy,
+)
 
 
 def test_every_operator_is_right(device, dtype):
@@ -55,39 +65,38 @@ def wrong(results):
 
 @pytest.mark.usefixtures("cpu_implementation")
 @pytest.mark.parametrize(
-    ("operator", "name", "damage", "said"),
+    ("module", "name", "damage", "said"),
     [
-        ("upsample_cross_entropy", "cross_entropy", lambda total, count: (total * 1.0001, count), "float64"),
-        ("upsample_cross_entropy", "cross_entropy", lambda total, count: (total * torch.nan, count), "not finite"),
+        (upsample_cross_entropy, "cross_entropy", lambda total, count: (total * 1.0001, count), "float64"),
+        (upsample_cross_entropy, "cross_entropy", lambda total, count: (total * torch.nan, count), "not finite"),
         (
-            "directional_contrast",
+            directional_contrast,
             "directional_contrast",
             lambda losses, direction, gradient, *rest: (losses, direction, gradient * 1.0001, *rest),
             "float64",
         ),
-        ("upsample_confusion", "upsample_confusion", lambda *rows: torch.stack(rows).roll(1, 0), "float64"),
-        ("photometric", "photometric", lambda *images: torch.stack(images).flip(3), "float64"),
+        (upsample_confusion, "upsample_confusion", lambda *rows: torch.stack(rows).roll(1, 0), "float64"),
+        (photometric, "photometric", lambda *images: torch.stack(images).flip(3), "float64"),
     ],
 )
-def test_a_kernel_that_returns_a_wrong_number_is_reported(operator, name, damage, said, monkeypatch):
-    module = sys.modules[f"semiseg.kernels.cpu.{operator}"]
+def test_a_kernel_that_returns_a_wrong_number_is_reported(module, name, damage, said, monkeypatch):
     right = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *arguments, **options: damage(*right(*arguments, **options)))
     found = wrong(check.check("cpu", torch.float32))
     assert found
+    operator = module.__name__.rpartition(".")[2]
     assert {name.split()[0] for name in found} <= {operator, "upsample_ohem_cross_entropy"}
     assert all(said in problem for problem in found.values())
 
 
 @pytest.mark.usefixtures("cpu_implementation")
 def test_wrong_labels_are_reported(monkeypatch):
-    module = sys.modules["semiseg.kernels.cpu.pseudo_label"]
 
     def reversed_rows(logits, align_corners, label, confidence):
         right(logits.flip(2), align_corners, label, confidence)
 
-    right = module.pseudo_label
-    monkeypatch.setattr(module, "pseudo_label", reversed_rows)
+    right = pseudo_label.pseudo_label
+    monkeypatch.setattr(pseudo_label, "pseudo_label", reversed_rows)
     assert set(wrong(check.check("cpu", torch.float32))) == {"pseudo_label", "pseudo_label without confidence"}
 
 
@@ -96,7 +105,7 @@ def test_a_kernel_that_raises_is_reported_and_the_others_go_on(monkeypatch):
     def broken(*_):
         raise RuntimeError("CUDA error:\n  an illegal memory access")
 
-    monkeypatch.setattr(sys.modules["semiseg.kernels.cpu.cutmix"], "mix", broken)
+    monkeypatch.setattr(cutmix, "mix", broken)
     results = check.check("cpu", torch.bfloat16)
     assert wrong(results) == {"cutmix": "RuntimeError: CUDA error: an illegal memory access"}
     assert results[-1].operator == "photometric blurred last"
@@ -110,7 +119,6 @@ def test_a_result_of_another_dtype_is_reported(monkeypatch):
 
 @pytest.mark.usefixtures("cpu_implementation")
 def test_a_refused_operator_is_served_by_its_definition(monkeypatch):
-    cutmix = sys.modules["semiseg.kernels.cpu.cutmix"]
     monkeypatch.setattr(cutmix, "mix", lambda images_a, images_b, boxes, order: images_a.clone())
     a, b, boxes = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8), torch.tensor([[[1, 1, 4, 6]]])
     compiled = torch.compile(kernels.cutmix, fullgraph=True, backend="eager")
@@ -131,9 +139,9 @@ def refusal(operator):
 @pytest.mark.usefixtures("cpu_implementation")
 @pytest.mark.parametrize("operator", sorted(set(kernels.__all__) - {"box_mask", "cut_windows"}))
 def test_every_operator_can_be_refused(operator, monkeypatch):
-    """Its definition is then what is called, from check's cases."""
+    """Its definition is then what is called."""
     seen = []
-    definition = getattr(sys.modules["semiseg.kernels.reference"], operator)
+    definition = getattr(reference, operator)
 
     def noted(*arguments, **options):
         seen.append(operator)
@@ -141,7 +149,7 @@ def test_every_operator_can_be_refused(operator, monkeypatch):
 
     try:
         assert check.refuse([refusal(operator), refusal(f"{operator} map")]) == {operator: "is 3"}
-        monkeypatch.setattr(sys.modules["semiseg.kernels.reference"], operator, noted)
+        monkeypatch.setattr(reference, operator, noted)
         call(operator)
         assert seen
     finally:
@@ -151,27 +159,22 @@ def test_every_operator_can_be_refused(operator, monkeypatch):
     assert not seen
 
 
+def test_refusing_ends_with_its_block_however_that_ends(monkeypatch):
+    seen = []
+    monkeypatch.setattr(reference, "cutmix", lambda *arguments: seen.append("cutmix") or arguments[0])
+    with contextlib.suppress(KeyError), check.refusing(["cutmix"]):
+        call("cutmix")
+        raise KeyError
+    assert seen == ["cutmix"]
+    call("cutmix")
+    assert seen == ["cutmix"]
+
+
 def call(operator):
-    """An operator on small inputs."""
-    logits, target = torch.randn(2, 5, 3, 4), torch.zeros(2, 6, 8, dtype=torch.uint8)
-    boxes, images = torch.tensor([[[0, 0, 2, 2]]] * 2), torch.zeros(2, 6, 8, 3, dtype=torch.uint8)
-    unit, label, confidence = torch.eye(4), torch.zeros(4, dtype=torch.int64), torch.rand(4)
-    arguments = {
-        "cutmix": (logits, logits, boxes),
-        "depthwise_conv2d": (logits, torch.randn(5, 1, 3, 3, requires_grad=True)),
-        "directional_contrast": (unit, unit, label, label, confidence, confidence, unit, label + 1),
-        "mixed_pseudo_label": (logits, logits, boxes, (6, 8)),
-        "photometric": (images, torch.eye(3, 4).repeat(2, 1, 1), torch.tensor([True, False]), *torch.ones(2, 3)),
-        "pseudo_label": (logits, (6, 8)),
-        "upsample": (logits, (6, 8)),
-        "upsample_confusion": (logits, target, 5),
-        "upsample_conv2d": (logits, torch.randn(4, 5, 3, 3), (6, 8)),
-        "upsample_cross_entropy": (logits, target),
-        "upsample_mse": (logits, logits, (6, 8)),
-        "upsample_ohem_cross_entropy": (logits, target),
-    }
-    options = {"depthwise_conv2d": {"padding": 2, "dilation": 2}, "upsample_ohem_cross_entropy": {"min_kept": 3}}
-    getattr(kernels, operator)(*arguments[operator], **options.get(operator, {}))
+    """The first of the operator's examples, with gradients."""
+    example = next(example for example in examples("cpu").values() if example.operator == operator)
+    leaves = [tensor.float().requires_grad_(i < example.differentiable) for i, tensor in enumerate(example.tensors)]
+    example.outputs(getattr(kernels, operator), leaves)
 
 
 @pytest.mark.usefixtures("cpu_implementation")

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.kernels import directional_contrast, reference
-
-CPU = sys.modules["semiseg.kernels.cpu.directional_contrast"]
+from semiseg.kernels.cpu import directional_contrast as cpu
 
 
 def problem(rows, bank, channels=8, classes=3, dtype=torch.float64, seed=0, device="cpu", sorted_by_class=False):
@@ -111,8 +110,8 @@ def test_single_precision_agrees_with_the_definition(
     arguments["valid"] = (torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < 0.9).to(device)
     options = {"temperature": temperature, "threshold": 0.3, "grad_negatives": grad_negatives}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CPU, "ROWS", block[0])
-        patch.setattr(CPU, "COLUMNS", block[1])
+        patch.setattr(cpu, "ROWS", block[0])
+        patch.setattr(cpu, "COLUMNS", block[1])
         ours = run(directional_contrast, arguments, by_class=by_class, **options)
     exact = run(reference.directional_contrast, exactly(arguments), **options)
     for mine, true in zip(ours, exact):
@@ -369,7 +368,7 @@ def test_wrong_arguments_are_named(name, value, error):
 
 
 def test_torch_func_goes_through_the_definition_however_many_scores_there_are(device, monkeypatch):
-    monkeypatch.setattr(sys.modules["semiseg.kernels.reference.directional_contrast"], "LARGEST_SCORES", 10)
+    monkeypatch.setattr(sys.modules[reference.directional_contrast.__module__], "LARGEST_SCORES", 10)
     arguments = problem(rows=30, bank=29, channels=300, device=device)
     feat1 = arguments.pop("feat1").requires_grad_()
 

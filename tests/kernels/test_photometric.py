@@ -1,14 +1,13 @@
 import math
-import sys
 
 import pytest
 import torch
 
 from interpreter import INTERPRETED
 from semiseg.kernels import photometric
+from semiseg.kernels.cpu import photometric as cpu
+from semiseg.kernels.reference.photometric import gaussian_blur, gaussian_taps, recolour
 
-CPU = sys.modules["semiseg.kernels.cpu.photometric"]
-PLAIN = sys.modules["semiseg.kernels.reference.photometric"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -18,8 +17,8 @@ def library(request, device, monkeypatch):
     if request.param == "torch":
         if device.type != "cpu" or INTERPRETED:
             pytest.skip("the kernel uses neither")
-        monkeypatch.setattr(CPU, "cv2", None)
-    elif CPU.cv2 is None:
+        monkeypatch.setattr(cpu, "cv2", None)
+    elif cpu.cv2 is None:
         pytest.skip("OpenCV is not installed")
 
 
@@ -78,8 +77,8 @@ def test_within_one_grey_level_of_exact_arithmetic(size, device):
 def test_every_way_gives_the_same_grey_levels(size, device):
     images, matrix, blur = problem(device, 2, *size)
     ours = photometric(images, matrix, blur, MEAN, STD, dtype=torch.float32)
-    blurred = PLAIN.gaussian_blur(images.int(), 1.1 * blur, 2)
-    assert torch.equal(grey_levels(ours).round().int(), PLAIN.recolour(blurred, matrix).cpu())
+    blurred = gaussian_blur(images.int(), 1.1 * blur, 2)
+    assert torch.equal(grey_levels(ours).round().int(), recolour(blurred, matrix).cpu())
     exact = photometric(images, matrix, blur, MEAN, STD, dtype=torch.float64)
     assert exact.dtype == torch.float64
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
@@ -112,11 +111,11 @@ def blurred_by_loops(levels, sigma, radius):
 def test_taps_are_those_of_opencv() -> None:
     deviations = torch.linspace(0.1, 4, 200)
     for radius in (1, 2, 6):
-        taps = PLAIN.gaussian_taps(deviations, radius)
+        taps = gaussian_taps(deviations, radius)
         for ours, sigma in zip(taps.tolist(), deviations.tolist()):
             assert ours == taps_by_loops(sigma, radius)[radius:]
-    assert PLAIN.gaussian_taps(torch.zeros(1), 6).tolist() == [[256, 0, 0, 0, 0, 0, 0]]
-    assert PLAIN.gaussian_taps(torch.tensor([1.1]), 2).tolist() == [[94, 63, 18]]
+    assert gaussian_taps(torch.zeros(1), 6).tolist() == [[256, 0, 0, 0, 0, 0, 0]]
+    assert gaussian_taps(torch.tensor([1.1]), 2).tolist() == [[94, 63, 18]]
 
 
 @pytest.mark.parametrize(("radius", "blur_last"), [(6, True), (6, False), (1, True)])
@@ -134,7 +133,7 @@ def test_every_image_has_its_own_blur_before_or_after_colours(size, blur_last, r
         levels = images[i].cpu().double()
         for step in ("colour", "blur") if blur_last else ("blur", "colour"):
             if step == "colour":
-                levels = PLAIN.recolour(levels[None].int(), matrix[i : i + 1].cpu())[0].double()
+                levels = recolour(levels[None].int(), matrix[i : i + 1].cpu())[0].double()
             elif blur[i]:
                 levels = blurred_by_loops(levels, sigma[i].item(), radius)
         assert torch.equal(ours[i].round(), levels)
@@ -169,7 +168,7 @@ def test_halves_of_coefficients_round_alike(device):
     matrix = ((torch.arange(64 * 12) - 384.5) / 1024).view(64, 3, 4).to(device)
     blur = torch.zeros(64, dtype=torch.bool, device=device)
     ours = photometric(images, matrix, blur, MEAN, STD)
-    assert torch.equal(grey_levels(ours).round().int(), PLAIN.recolour(images.int(), matrix).cpu())
+    assert torch.equal(grey_levels(ours).round().int(), recolour(images.int(), matrix).cpu())
 
 
 @pytest.mark.usefixtures("library")

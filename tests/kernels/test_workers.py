@@ -16,6 +16,7 @@ from semiseg.kernels import (
     upsample_cross_entropy,
     upsample_ohem_cross_entropy,
 )
+from semiseg.kernels.cpu import directional_contrast as cpu
 from semiseg.kernels.cpu import workers
 
 pytestmark = pytest.mark.usefixtures("cpu_implementation")
@@ -119,6 +120,7 @@ def test_a_wrong_target_raises_as_with_one_thread():
 def test_a_forked_process_makes_threads_of_its_own():
     code = """
 import os, torch
+from semiseg.kernels.cpu import directional_contrast as cpu
 from semiseg.kernels.cpu import workers
 torch.set_num_threads(2)
 count = lambda part: part.stop - part.start
@@ -134,7 +136,7 @@ print(before, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.parametrize("with_gradient", [True, False])
 def test_blocks_of_the_contrast_give_the_numbers_of_one_thread(with_gradient, monkeypatch):
-    monkeypatch.setattr(sys.modules["semiseg.kernels.cpu.directional_contrast"], "ROWS", 16)
+    monkeypatch.setattr(cpu, "ROWS", 16)
     generator = torch.Generator().manual_seed(0)
     features = [F.normalize(torch.randn(count, 8, generator=generator), dim=1) for count in (200, 200, 300)]
     labels, bank_labels = torch.randint(3, (2, 200), generator=generator), torch.randint(3, (300,), generator=generator)

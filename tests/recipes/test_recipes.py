@@ -208,20 +208,22 @@ def test_every_published_row_is_a_recipe(row):
     share = next((share for share in CPS_STEPS["voc"] if row.split.endswith(f"cps-{share}")), None)
     if share and "cps" in row.method:
         assert recipe.steps == CPS_STEPS[row.dataset][share]
-    assert 40 < row.miou < 92
 
 
 def test_the_rows_cover_every_method_share_and_backbone():
     assert len({(row.method, row.dataset, row.split, row.backbone) for row in published.ROWS}) == len(published.ROWS)
-    rows = {(row.method, row.split, row.backbone): row for row in published.ROWS}
+    rows = [(row.method, row.split, row.backbone) for row in published.ROWS]
     for method in ("cps", "cutmix_cps"):
         for prefix in ("voc", "city"):
             for share in CPS_STEPS["voc"]:
                 assert {b for m, s, b in rows if (m, s) == (method, f"{prefix}-cps-{share}")} == {*published.BACKBONES}
-    assert rows["cps", "voc-cps-1/8", "resnet50"].miou == 73.20
-    assert str(rows["cps", "voc-cps-1/8", "resnet50"]) == "73.20"
-    assert str(rows["cac", "voc-cac-0-1/8", "resnet50"]) == "72.4?"
-    assert rows["cutmix_cps", "city-cps-1/2", "resnet101"].miou == 80.21
+
+
+@pytest.mark.parametrize(
+    ("method", "miou", "confirmed", "text"), [("cps", 73.2, True, "73.20"), ("cac", 72.0, False, "72.0?")]
+)
+def test_a_number_has_the_digits_of_its_paper_and_a_question_mark_if_it_is_from_memory(method, miou, confirmed, text):
+    assert str(published.Row(method, "voc", "all", "resnet50", miou, confirmed)) == text
 
 
 def test_the_table_of_the_docs_is_the_one_that_the_command_prints():
@@ -250,8 +252,13 @@ def test_ohem_on_cityscapes_keeps_as_many_pixels_as_published():
     assert round(recipe.method.ohem * recipe.crop**2) == 50_000
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("disk", "lists"), [("labelIds", "labelTrainIds"), ("labelTrainIds", "labelIds")])
+@pytest.mark.parametrize(
+    ("method", "disk", "lists"),
+    [
+        *((method, "labelIds", "labelTrainIds") for method in METHODS),
+        ("supervised", "labelTrainIds", "labelIds"),  # methods see classes, never the masks on disk
+    ],
+)
 def test_cityscapes_takes_two_steps_whatever_the_lists_call_the_masks(cityscapes_root, tmp_path, method, disk, lists):
     root = cityscapes_root(kind=disk)
     line = "leftImg8bit/train/{0}/{1}_leftImg8bit.png gtFine/train/{0}/{1}_gtFine_{2}.png\n"

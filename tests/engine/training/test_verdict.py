@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from semiseg.engine.training.trainer import Trainer
 from semiseg.engine.training.verdict import Part, trusted
 from semiseg.kernels import check as kernels_check
 from semiseg.kernels.check import Result, has_kernels, refuse
+from semiseg.kernels.cpu import upsample_cross_entropy as cpu
 from semiseg.pipelines import check as backends_check
 from semiseg.pipelines.documents import read_sealed, sealed
 
@@ -100,14 +100,13 @@ def test_a_kernel_that_returns_a_wrong_number_is_not_trained_with(trained, here,
     refuse([Result("upsample_cross_entropy", "cpu", "fp32", "cpu", problem="for comparison")])
     plain, _ = trained()
     refuse([])
-    module = sys.modules["semiseg.kernels.cpu.upsample_cross_entropy"]
-    right = module.cross_entropy
+    right = cpu.cross_entropy
 
     def wrong(*arguments, **options):
         total, count = right(*arguments, **options)
         return 1.5 * total, count
 
-    monkeypatch.setattr(module, "cross_entropy", wrong)
+    monkeypatch.setattr(cpu, "cross_entropy", wrong)
     damaged, _ = trained()
     assert damaged[0] == pytest.approx(1.5 * plain[0], rel=1e-4)
     monkeypatch.setattr(verdict, "has_kernels", lambda device: True)
