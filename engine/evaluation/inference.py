@@ -17,20 +17,13 @@ from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
 from ..data import moved, prepare_manifest, same_place, tell, with_validation_of_run
-from ..device import (
-    Precision,
-    as_started,
-    free_memory_of,
-    out_of_memory,
-    precision_as_trained,
-    resolve_device,
-    resolve_precision,
-)
+from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
 from ..events import Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
 from ..run import Run
-from .protocols import confidence, full_logits, memory_of
+from .memory import Sight, room_for
+from .protocols import confidence, full_logits
 from .scores import Scores, evaluate_each, finite, normalised
 
 
@@ -129,22 +122,12 @@ def segmented(
     source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
-    (height, width), classes = image.shape[:2], len(loaded.header.classes)
-    needed, free = memory_of(protocol, height, width, classes), free_memory_of(precision.device)
-    if free is None or needed <= free:
-        try:
-            return segment(loaded.network, image, protocol, precision)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-    slide = replace(protocol, name="slide")
-    helps = not protocol.convention.windows and memory_of(slide, height, width, classes) <= (free or 0)
-    cure = f"pass --protocol slide --window {protocol.window}, or " if helps else ""
-    room = "" if free is None else f" where {free / 2**30:.1f} are free"
-    raise UsageError(
-        f"{source}: is {width}x{height}, for which {protocol} needs more than {needed / 2**30:.1f} GiB of memory"
-        f"{room}; {cure}cut it into tiles"
+    (height, width), network = image.shape[:2], loaded.network
+    sight = Sight(
+        height=height, width=width, classes=network.num_classes, head_width=network.head_width, precision=precision
     )
+    with room_for(sight, protocol, f"{source}: is {width}x{height}, for which", "cut it into tiles"):
+        return segment(network, image, protocol, precision)
 
 
 def segment(

@@ -75,7 +75,7 @@ ORDERS = {
         protocol | serial | runtime
         recipe
         run | data | checkpoint
-        evaluation/protocols
+        evaluation/memory | evaluation/protocols
         evaluation/scores | evaluation/confidence
         evaluation/inference
         evaluation/prediction

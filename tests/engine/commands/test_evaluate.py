@@ -8,6 +8,7 @@ import pytest
 
 from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.data import with_absolute_paths
+from semiseg.engine.evaluation import memory
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Evaluation
 
@@ -36,3 +37,23 @@ def test_flags_stand_over_what_the_training_had(semiseg, checkpoint, flags, prot
     code, out, err = semiseg("evaluate", checkpoint, *flags, "--device", "cpu", "--json")
     assert code == 0, err
     assert json.loads(out)["protocol"] == protocol
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("flags", "cure"),
+    [
+        (["--scale", "1000000"], "a smaller --scale"),
+        (["--scales", "1", "1000000"], "smaller --scales"),
+        (["--protocol", "slide", "--window", "1000000"], "a smaller --window"),
+    ],
+)
+def test_what_is_too_large_for_the_memory_is_one_line(refused, checkpoint, monkeypatch, flags, cure, known):
+    """Whether it is known before, or torch says so."""
+    if not known:
+        monkeypatch.setattr(memory, "free_memory_of", lambda device: None)
+    said = refused("evaluate", checkpoint, *flags, "--device", "cpu")
+    assert ".jpg: is 48x40, for which " in said
+    assert ("are free" in said) is known
+    assert f"; pass {cure}, " in said
+    assert said.endswith("or cut it and its mask into tiles")

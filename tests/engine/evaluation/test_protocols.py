@@ -220,7 +220,7 @@ def by_hand(network, records: list[Record], protocol: Protocol) -> np.ndarray:
 class Given(torch.nn.Module):
     """Logits looked up in a table by the image's own values: every fourth pixel's red and green."""
 
-    mean, std = tuple(MEAN), tuple(STD)
+    mean, std, head_width = tuple(MEAN), tuple(STD), 16
 
     def __init__(self):
         super().__init__()
@@ -238,7 +238,7 @@ class Given(torch.nn.Module):
 class Convolution(torch.nn.Module):
     """A fixed 7x7 convolution of stride 4 with zeros around the image: logits depend on the position in the window."""
 
-    mean, std = tuple(MEAN), tuple(STD)
+    mean, std, head_width = tuple(MEAN), tuple(STD), 16
 
     def __init__(self, dtype: torch.dtype, size: float = 1.0):
         super().__init__()
