@@ -21,7 +21,7 @@ from ..device import Precision, as_started, out_of_memory
 from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
-from ..protocol import Protocol
+from ..protocol import LARGEST, Protocol
 from .formats import FORMATS, FormatName
 from .inference import home_of, protocol_of, segment
 from .memory import Sight, room_for
@@ -160,13 +160,15 @@ def _check_out(out: Path, checkpoint: Path, format: str) -> None:
 
 
 def _check_size(size: tuple[int, int], checkpoint: Checkpoint) -> None:
-    """Raises UsageError for images that are smaller than what the network takes."""
+    """Raises UsageError for images that are smaller than what the network takes, or beyond any memory."""
     least, (height, width) = encoder_of(checkpoint.header.backbone).least, size
     if min(size) < least:
         raise UsageError(
             f"--size: the network takes sides of at least {least} pixels, not {height} {width}; use "
             f"--size {max(height, least)} {max(width, least)}"
         )
+    if max(size) > LARGEST:
+        raise UsageError(f"--size: must be at most {LARGEST}, is {height} {width}")
 
 
 def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> AbstractContextManager[None]:

@@ -57,3 +57,17 @@ def test_what_is_too_large_for_the_memory_is_one_line(refused, checkpoint, monke
     assert ("are free" in said) is known
     assert f"; pass {cure}, " in said
     assert said.endswith("or cut it and its mask into tiles")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize("flag", ["--scale", "--scales"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_what_is_no_number_is_refused(refused, checkpoint, folder_root, command, flag, value):
+    images = [folder_root() / "images"] if command == "predict" else []
+    assert refused(command, checkpoint, *images, flag, value).startswith(f"semiseg: {flag}: must be ")
+
+
+@pytest.mark.parametrize(("command", "flag"), [("evaluate", "--window"), ("export", "--window"), ("export", "--size")])
+def test_sides_beyond_any_memory_are_refused(refused, checkpoint, command, flag):
+    sides = ["1" + 400 * "0"] * (2 if flag == "--size" else 1)
+    assert f"{flag}: must be at most 1000000000, is 1000" in refused(command, checkpoint, flag, *sides)

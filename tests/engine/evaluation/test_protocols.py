@@ -361,8 +361,10 @@ def test_a_network_that_says_no_number_is_not_sure():
     assert (sure == 0).all()
 
 
-@pytest.mark.parametrize("change", [{"longest": -1.0}, {"long_side": 0.0}, {"scale": 0.0}, {"scales": ()}])
-def test_a_protocol_that_shows_nothing_is_named(change):
+@pytest.mark.parametrize("value", [-1.0, 0.0, math.inf, math.nan, 1e300])
+@pytest.mark.parametrize("name", ["longest", "long_side", "scale", "scales"])
+def test_a_protocol_that_shows_nothing_or_no_number_is_named(name, value):
+    change = {name: (1.0, value) if name == "scales" else value}
     (fault,) = replace(protocol_of("whole", 64), **change).faults()
     assert fault.startswith(f"--{next(iter(change)).replace('_', '-')}: must be ")
 

@@ -177,7 +177,7 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
     assert one["miou"] == pytest.approx(np.mean([iou for iou in list(one["iou"].values())[1:] if iou is not None]))
 
 
-@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
+@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,), (math.nan, 1.0), (1.0, math.inf)])
 def test_scales_that_make_no_sense_are_refused(scales):
     (fault,) = Evaluation(scales=scales).faults()
     assert fault.startswith("--evaluation.scales: must be numbers above 0")
