@@ -16,7 +16,7 @@ from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
-from ..data import moved, prepare_manifest, same_place, tell, with_validation_of_run
+from ..data import judged_faults, moved, prepare_manifest, same_place, tell, with_validation_of_run
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
 from ..events import Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
@@ -41,7 +41,7 @@ def evaluate(
     **settings: Any,
 ) -> dict[str, Any]:
     """Scores of a checkpoint on a validation set: {"miou", "iou", "pixel_accuracy", "protocol", "precision",
-    "images"}, shares in [0, 1], None where nothing was judged.
+    "images"}, shares in [0, 1], None for a class, or a mean of classes, that no mask and no prediction holds.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
@@ -49,7 +49,8 @@ def evaluate(
     names of PROTOCOLS; of several, all from one pass over the data, the document is the first one's and has all under
     "protocols", by name. precision: as for training (default: what that asked for, where the device has it). settings:
     other fields of `Protocol`; what is None is as in training.
-    Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
+    Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's, where no
+    pixel of the masks has a class, and where memory does not do.
     """
     loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
@@ -62,6 +63,7 @@ def evaluate(
     if same_place(data, header.data) and (run / "split.json").exists():
         dataset = with_validation_of_run(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
+    refuse(judged_faults(manifest))
     if not same_place(data, header.data):
         tell("data", _taught(manifest, uses_of(find(checkpoint))), on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
@@ -114,7 +116,7 @@ def _document(scores: Scores) -> dict[str, Any]:
     return {
         "miou": finite(scores.miou),
         "iou": {name: finite(iou) for name, iou in scores.iou.items()},
-        "pixel_accuracy": scores.pixel_accuracy,
+        "pixel_accuracy": finite(scores.pixel_accuracy),
     }
 
 

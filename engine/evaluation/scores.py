@@ -56,8 +56,9 @@ class Scores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Of all pixels that were judged, background included."""
-        return float(np.diag(self.confusion).sum() / max(self.confusion.sum(), 1))
+        """Of all pixels that were judged, background included; NaN where none was."""
+        judged = self.confusion.sum()
+        return float(np.diag(self.confusion).sum() / judged) if judged else math.nan
 
 
 def finite(value: float) -> float | None:

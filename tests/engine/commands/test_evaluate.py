@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.data import with_absolute_paths
@@ -71,3 +72,11 @@ def test_what_is_no_number_is_refused(refused, checkpoint, folder_root, command,
 def test_sides_beyond_any_memory_are_refused(refused, checkpoint, command, flag):
     sides = ["1" + 400 * "0"] * (2 if flag == "--size" else 1)
     assert f"{flag}: must be at most 1000000000, is 1000" in refused(command, checkpoint, flag, *sides)
+
+
+def test_masks_without_a_pixel_that_counts_are_refused_as_by_a_training(refused, checkpoint, folder_root):
+    root = folder_root(root="other")
+    for id in (root / "val.txt").read_text().split():
+        Image.new("L", (48, 40), 255).save(root / f"masks/{id}.png")
+    said = "no pixel of the 2 validation images has a class, all are ignored (255); see `semiseg doctor`"
+    assert refused("evaluate", checkpoint, "--data", root, "--device", "cpu").endswith(f"--files.val-list: {said}")

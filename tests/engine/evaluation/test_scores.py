@@ -88,10 +88,12 @@ def test_conventions_for_absent_classes_and_background():
     assert Scores(missed, CLASSES[:3]).iou["tree"] == 0  # in the truth, so it has a vote
 
 
-def test_without_anything_to_judge_there_is_no_miou():
+def test_without_anything_to_judge_there_is_no_score():
     nothing = np.zeros((3, 3), np.int64)
     assert math.isnan(Scores(nothing, CLASSES[:3], absent="zero").miou)
+    assert math.isnan(Scores(nothing, CLASSES[:3], absent="zero").pixel_accuracy)
     nothing[0, 0] = 1
+    assert Scores(nothing, CLASSES[:3]).pixel_accuracy == 1
     assert math.isnan(Scores(nothing, CLASSES[:3], background=False).miou)
 
 
