@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -251,12 +251,19 @@ def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:
 
 def count_faults(data: Data) -> Iterator[str]:
     """What is wrong with masks of which no pixel counts: nothing is taught, or nothing judged."""
-    for flag, ids, where in (
-        ("--split", data.split.labeled, f"the {len(data.split.labeled)} labelled images"),
-        ("--files.val-list", [record.id for record in data.val], f"the {len(data.val)} validation images"),
-    ):
-        if ids and not sum(data.manifest.counts(ids)):
-            yield f"{flag}: no pixel of {where} has a class, all are ignored (255); see `semiseg doctor`"
+    yield from _uncounted(data.manifest, data.split.labeled, "--split", "labelled")
+    yield from judged_faults(data.manifest)
+
+
+def judged_faults(manifest: Manifest) -> Iterator[str]:
+    """What is wrong with validation masks of which no pixel counts."""
+    yield from _uncounted(manifest, [sample.id for sample in manifest.dataset.val], "--files.val-list", "validation")
+
+
+def _uncounted(manifest: Manifest, ids: Sequence[str], flag: str, kind: str) -> Iterator[str]:
+    if ids and not sum(manifest.counts(ids)):
+        where = f"the {len(ids)} {kind} images"
+        yield f"{flag}: no pixel of {where} has a class, all are ignored (255); see `semiseg doctor`"
 
 
 def padded_windows(data: Data, recipe: Recipe) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +17,15 @@ from ..pipelines.memory import free_memory
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+    "bad_alloc",
+    "STATUS_ALLOC_FAILED",
+)
+"""In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
+beyond any memory, of C++, and of a GPU's libraries."""
 PEAKS = {
     " B200$": (2250.0, 75.0),
     " G?H200( 480GB)?$": (989.5, 67.0),
@@ -178,4 +187,16 @@ def free_memory_of(device: torch.device) -> int | None:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that there is not enough memory; on the CPU torch has no type for it."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+    told = any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
+
+
+@contextmanager
+def within_memory(said: Callable[[], str]) -> Iterator[None]:
+    """Raises UsageError, with what is said then, where memory does not do for what is done inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UsageError(said()) from None

@@ -12,6 +12,8 @@ from ..pipelines.errors import require
 Absent = Literal["zero", "skip"]
 MULTIPLE = 8
 """As in CAC's program."""
+LARGEST = 10**9
+"""No factor and no side in pixels is larger, far beyond any memory, so that products of them are still numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +85,10 @@ class Protocol:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels, and
         `multiple` what its windows must be multiples of."""
         yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
-        yield from require(self.window >= least, f"{prefix}window", f"must be at least {least}", self.window)
-        if self.window >= least:
+        fits = least <= self.window <= LARGEST
+        rule = f"must be at least {least}" if self.window < least else f"must be at most {LARGEST}"
+        yield from require(fits, f"{prefix}window", rule, self.window)
+        if fits:
             yield from side_faults(f"{prefix}window", self.window, multiple)
         if multiple > 1 and self.convention.any_size:
             instead = next(
@@ -96,13 +100,12 @@ class Protocol:
                 f"{prefix}protocol: {self.name} shows the network images of any size, and it takes multiples of "
                 f"{multiple}; use {instead}"
             )
-        yield from require(self.scale > 0, f"{prefix}scale", "must be more than 0", self.scale)
-        for name in ("long_side", "longest"):
-            side = getattr(self, name)
-            field = f"{prefix}{name.replace('_', '-')}"
-            yield from require(side is None or side > 0, field, "must be more than 0", side)
-        positive = bool(self.scales) and min(self.scales) > 0
-        yield from require(positive, f"{prefix}scales", "must be numbers above 0", self.scales)
+        for name in ("scale", "long_side", "longest"):
+            value = getattr(self, name)
+            field, rule = f"{prefix}{name.replace('_', '-')}", f"must be more than 0 and at most {LARGEST}"
+            yield from require(value is None or _positive(value), field, rule, value)
+        positive = bool(self.scales) and all(map(_positive, self.scales))
+        yield from require(positive, f"{prefix}scales", f"must be numbers above 0, at most {LARGEST}", self.scales)
 
     @property
     def convention(self) -> Convention:
@@ -205,6 +208,11 @@ class Evaluation:
         yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
         # The default window is the crop, which is checked by itself; a scale that follows from it is above 0.
         yield from self.resolve(least, multiple).faults(prefix, least, multiple)
+
+
+def _positive(value: float) -> bool:
+    """Which neither infinity is nor what is no number."""
+    return 0 < value <= LARGEST
 
 
 def side_faults(field: str, side: int, multiple: int, why: str = "") -> Iterator[str]:

@@ -34,7 +34,7 @@ def predict(
     """Segment a folder of images: index masks, coloured masks and overlays, and confidence.csv, the least sure first.
 
     These are worth labelling next, by a heuristic: a network can be sure and wrong. Exits with 3 where some of the
-    files cannot be read; they are listed, and all others are done.
+    files cannot be read or are too large for the memory; they are listed, and all others are done.
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from ...pipelines.datasets.files import composed
 from ...pipelines.datasets.lists import plain_ids, read_list
 from ...pipelines.datasets.registry import SPLITS, PublishedSplit, checksum, closest
 from ...pipelines.datasets.registry import identify as identify_ids
@@ -116,7 +117,8 @@ def check(
     dataset = source.find() if source.data or source.layout else None
     faults = check_lists(labeled, unlabeled, val=val, dataset=dataset)
     names = [s.name for s in identify_ids(plain_ids(labeled), plain_ids(unlabeled) if unlabeled else None)]
-    chosen, rest = (path and len({entry.image for entry in read_list(path)}) for path in (labeled, unlabeled))
+    known = {composed(sample.id) for sample in dataset.samples} if dataset else set()
+    chosen, rest = (path and len({entry.image for entry in read_list(path, known)}) for path in (labeled, unlabeled))
     if json:
         shown = [asdict(fault) | {"file": str(fault.file)} for fault in faults]
         emit({"ok": not faults, "names": names, "labeled": chosen, "unlabeled": rest, "faults": shown})

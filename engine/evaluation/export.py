@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,19 +17,21 @@ from torch.export import ExportedProgram
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import Checkpoint, find, load_network
-from ..device import as_started, free_memory_of, out_of_memory, resolve_precision
+from ..device import Precision, as_started, out_of_memory
 from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
-from ..protocol import Protocol
+from ..protocol import LARGEST, Protocol
 from ..run import home_of
 from .formats import FORMATS, FormatName
 from .inference import protocol_of, segment
-from .protocols import full_logits, memory_of
+from .memory import Sight, room_for
+from .protocols import full_logits
 
 TOLERATED = 0.001
 """Share of pixels that rounding may give to another class."""
-CPU = torch.device("cpu")
+PRECISION = Precision("fp32", torch.device("cpu"))
+"""Of a program."""
 BRIGHTNESS = (0.25, 0.5, 1.0)
 
 
@@ -103,25 +105,26 @@ def export(
     network, header = loaded.network.requires_grad_(False), loaded.header
     chosen = protocol_of(loaded, name=protocol, **settings)
     size = (chosen.window, chosen.window) if size is None else (size[0], size[1])
-    _check_size(size, loaded, chosen)
-    images = probes(size)
-    expected = _segmented(loaded, images, chosen)
-    with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
-        said = {"classes": header.classes, "palette": header.palette, "size": size}
-        texts = {name: json.dumps(value) for name, value in said.items()} | {"protocol": str(chosen)}
-        data = form.pack(traced(network, chosen, size), texts)
-    create_folder(out.parent)
-    with whole(out) as draft:
-        draft.write_bytes(data)
-        with _exporting(f"{checkpoint}: what was exported as {format} cannot be run"):
-            run = form.open(draft)
-            labels = [run(image[None])[0] for image in images]
-        differing = float(np.mean([one != other for one, other in zip(labels, expected, strict=True)]))
-        if differing > TOLERATED:
-            raise ExportError(
-                f"{checkpoint}: exported as {format} it gives {100 * differing:.3g} % of the pixels of the check to "
-                f"another class, which is more than {100 * TOLERATED:g} %; nothing was written"
-            )
+    _check_size(size, loaded)
+    with _room(size, network, chosen):
+        images = probes(size)
+        expected = [segment(network, image, chosen, PRECISION)[0] for image in images]
+        with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
+            said = {"classes": header.classes, "palette": header.palette, "size": size}
+            texts = {name: json.dumps(value) for name, value in said.items()} | {"protocol": str(chosen)}
+            data = form.pack(traced(network, chosen, size), texts)
+        create_folder(out.parent)
+        with whole(out) as draft:
+            draft.write_bytes(data)
+            with _exporting(f"{checkpoint}: what was exported as {format} cannot be run"):
+                run = form.open(draft)
+                labels = [run(image[None])[0] for image in images]
+            differing = float(np.mean([one != other for one, other in zip(labels, expected, strict=True)]))
+            if differing > TOLERATED:
+                raise ExportError(
+                    f"{checkpoint}: exported as {format} it gives {100 * differing:.3g} % of the pixels of the check "
+                    f"to another class, which is more than {100 * TOLERATED:g} %; nothing was written"
+                )
     seen = len(np.unique(expected))
     if seen == 1 < len(header.classes):
         on_event(Event("note", "the check met one class alone: compare a few photographs with the masks of predict"))
@@ -157,41 +160,35 @@ def _check_out(out: Path, checkpoint: Path, format: str) -> None:
         raise UsageError(f"--out: {out} is the checkpoint; name another file")
 
 
-def _check_size(size: tuple[int, int], checkpoint: Checkpoint, protocol: Protocol) -> None:
-    """Raises UsageError for images that are smaller than what the network takes, or for which memory does not do."""
+def _check_size(size: tuple[int, int], checkpoint: Checkpoint) -> None:
+    """Raises UsageError for images that are smaller than what the network takes, or beyond any memory."""
     least, (height, width) = encoder_of(checkpoint.header.backbone).least, size
     if min(size) < least:
         raise UsageError(
             f"--size: the network takes sides of at least {least} pixels, not {height} {width}; use "
             f"--size {max(height, least)} {max(width, least)}"
         )
-    free = free_memory_of(CPU)
-    if free is not None and memory_of(protocol, height, width, len(checkpoint.header.classes)) > free:
-        raise _too_large(size, checkpoint, protocol)
+    if max(size) > LARGEST:
+        raise UsageError(f"--size: must be at most {LARGEST}, is {height} {width}")
 
 
-def _too_large(size: tuple[int, int], checkpoint: Checkpoint, protocol: Protocol) -> UsageError:
-    needed = memory_of(protocol, *size, len(checkpoint.header.classes))
-    return UsageError(
-        f"--size: for {size[0]} {size[1]} {protocol} needs more than {needed / 2**30:.1f} GiB of memory; use "
-        f"--size {protocol.window} {protocol.window}, and cut images into tiles"
+def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> AbstractContextManager[None]:
+    """`room_for` images of this size."""
+    (height, width), side = size, protocol.window
+    sight = Sight(
+        height=height, width=width, classes=network.num_classes, head_width=network.head_width, precision=PRECISION
     )
-
-
-def _segmented(checkpoint: Checkpoint, images: list[np.ndarray], protocol: Protocol) -> list[np.ndarray]:
-    """What `segment` says of images. Raises UsageError where memory does not do."""
-    try:
-        return [segment(checkpoint.network, image, protocol, resolve_precision("fp32", CPU))[0] for image in images]
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise _too_large(images[0].shape[:2], checkpoint, protocol) from None
+    smaller = f"--size {side} {side}" if side**2 < height * width else "a smaller --size"
+    return room_for(sight, protocol, f"--size: for {height} {width}", f"use {smaller}, and cut images into tiles")
 
 
 @contextmanager
 def _exporting(fault: str) -> Iterator[None]:
-    """What fails inside, whatever torch or another package raises, becomes an ExportError that begins so."""
+    """What fails inside, whatever torch or another package raises, becomes an ExportError that begins so; but for what
+    runs out of memory."""
     try:
         yield
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise ExportError(f"{fault} ({type(error).__name__}: {' '.join(str(error).split())[:120]})") from error

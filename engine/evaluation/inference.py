@@ -14,21 +14,14 @@ from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.errors import UsageError, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
-from ..data import moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
-from ..device import (
-    Precision,
-    as_started,
-    free_memory_of,
-    out_of_memory,
-    precision_as_trained,
-    resolve_device,
-    resolve_precision,
-)
+from ..data import judged_faults, moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
+from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
 from ..events import Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
 from ..run import Run, home_of, uses_of
-from .protocols import confidence, full_logits, memory_of
+from .memory import Sight, room_for
+from .protocols import confidence, full_logits
 from .scores import Scores, evaluate_each, finite, normalised
 
 
@@ -46,7 +39,7 @@ def evaluate(
     **settings: Any,
 ) -> dict[str, Any]:
     """Scores of a checkpoint on a validation set: {"miou", "iou", "pixel_accuracy", "protocol", "precision",
-    "images"}, shares in [0, 1], None where nothing was judged.
+    "images"}, shares in [0, 1], None for a class, or a mean of classes, that no mask and no prediction holds.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
@@ -54,7 +47,8 @@ def evaluate(
     names of PROTOCOLS; of several, all from one pass over the data, the document is the first one's and has all under
     "protocols", by name. precision: as for training (default: what that asked for, where the device has it). settings:
     other fields of `Protocol`; what is None is as in training.
-    Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's.
+    Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's, where no
+    pixel of the masks has a class, and where memory does not do.
     """
     loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
@@ -67,6 +61,7 @@ def evaluate(
     if same_place(data, header.data) and (run / "split.json").exists():
         dataset = with_validation_of_run(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
+    refuse(judged_faults(manifest))
     if not same_place(data, header.data):
         tell("data", taught_before(manifest, uses_of(find(checkpoint))), on_event)
     records = [manifest.records[sample.id] for sample in dataset.val]
@@ -111,7 +106,7 @@ def _document(scores: Scores) -> dict[str, Any]:
     return {
         "miou": finite(scores.miou),
         "iou": {name: finite(iou) for name, iou in scores.iou.items()},
-        "pixel_accuracy": scores.pixel_accuracy,
+        "pixel_accuracy": finite(scores.pixel_accuracy),
     }
 
 
@@ -119,22 +114,12 @@ def segmented(
     source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
-    (height, width), classes = image.shape[:2], len(loaded.header.classes)
-    needed, free = memory_of(protocol, height, width, classes), free_memory_of(precision.device)
-    if free is None or needed <= free:
-        try:
-            return segment(loaded.network, image, protocol, precision)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-    slide = replace(protocol, name="slide")
-    helps = not protocol.convention.windows and memory_of(slide, height, width, classes) <= (free or 0)
-    cure = f"pass --protocol slide --window {protocol.window}, or " if helps else ""
-    room = "" if free is None else f" where {free / 2**30:.1f} are free"
-    raise UsageError(
-        f"{source}: is {width}x{height}, for which {protocol} needs more than {needed / 2**30:.1f} GiB of memory"
-        f"{room}; {cure}cut it into tiles"
+    (height, width), network = image.shape[:2], loaded.network
+    sight = Sight(
+        height=height, width=width, classes=network.num_classes, head_width=network.head_width, precision=precision
     )
+    with room_for(sight, protocol, f"{source}: is {width}x{height}, for which", "cut it into tiles"):
+        return segment(network, image, protocol, precision)
 
 
 def segment(

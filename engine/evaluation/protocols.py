@@ -24,9 +24,6 @@ from ...pipelines.datasets.dataset import IGNORE
 from ..models import Network
 from ..protocol import Convention, Protocol
 
-ACTIVATIONS = 350
-"""Bytes that the smallest network needs for each pixel that it sees at once, in float32."""
-
 
 def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: int, protocol: Protocol) -> Tensor:
     """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth.
@@ -97,20 +94,6 @@ class Ones:
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.new_ones(len(images), 1, 1, 1)
-
-
-def memory_of(protocol: Protocol, height: int, width: int, classes: int) -> int:
-    """Bytes that segmenting an image of this size needs at the least: the image, full-size logits, their argmax in
-    uint8 and two maps in float32 (or it in int64, before), and what the network makes of all that it sees at once."""
-    pixels = height * width
-    seen = 0
-    for scale in protocol.scales_of(height, width):
-        scaled = round(height * scale) * round(width * scale)
-        if not protocol.convention.windows:
-            seen = max(seen, scaled * ACTIVATIONS)
-        else:
-            seen = max(seen, scaled * (12 + 4 * classes))
-    return pixels * 12 + max(pixels * (4 * classes + 9), seen)
 
 
 def windowed_logits(network: Network, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:

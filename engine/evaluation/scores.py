@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from ..distributed import total
 from ..models import Network, evaluating
 from ..processes import is_distributed, rank, world_size
 from ..protocol import Absent, Protocol
+from .memory import Sight, room_for
 from .protocols import confusion
 
 
@@ -53,8 +56,9 @@ class Scores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Of all pixels that were judged, background included."""
-        return float(np.diag(self.confusion).sum() / max(self.confusion.sum(), 1))
+        """Of all pixels that were judged, background included; NaN where none was."""
+        judged = self.confusion.sum()
+        return float(np.diag(self.confusion).sum() / judged) if judged else math.nan
 
 
 def finite(value: float) -> float | None:
@@ -81,29 +85,71 @@ def evaluate_each(
     protocols: Sequence[Protocol],
     *,
     precision: Precision,
+    prefix: str = "--",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Scores]:
     """Scores by each protocol from one pass over the images, with the network, which lies on the precision's device, in
     evaluation mode; its mode is restored.
 
     Counts are in pixels of the original images. Where a process group exists, every process must call this with the
-    same records: each evaluates its share, and all get the scores of the whole set.
+    same records: each evaluates its share, and all get the scores of the whole set. Raises UsageError where memory does
+    not do; the flags that it names begin with `prefix`.
     """
     records = own_share(records)
     counts = torch.zeros(len(protocols), len(classes), len(classes), dtype=torch.int64, device=precision.device)
     done = 0
     largest = max(protocol.batch for protocol in protocols)
-    for images, targets in batches(network, records, largest, precision.device):
-        with evaluating(network), precision.autocast():
-            for count, protocol in zip(counts, protocols, strict=True):
-                count += confusion(network, images, targets, len(classes), protocol)
-        done += len(images)
-        if on_progress:
-            on_progress(done, len(records))
+    form = {"classes": len(classes), "head_width": network.head_width, "precision": precision}
+    with room_to_judge(records, protocols, **form, prefix=prefix):
+        for images, targets in batches(network, records, largest, precision.device):
+            with evaluating(network), precision.autocast():
+                for count, protocol in zip(counts, protocols, strict=True):
+                    count += confusion(network, images, targets, len(classes), protocol)
+            done += len(images)
+            if on_progress:
+                on_progress(done, len(records))
     return [
         Scores(count, classes, absent=protocol.absent_class, background=protocol.background)
         for count, protocol in zip(total(counts).cpu().numpy(), protocols, strict=True)
     ]
+
+
+@contextmanager
+def room_to_judge(
+    records: Sequence[Record],
+    protocols: Sequence[Protocol],
+    *,
+    classes: int,
+    head_width: int,
+    precision: Precision,
+    prefix: str = "--",
+) -> Iterator[None]:
+    """`room_for` the image and the protocol that need the most. records: those of this process."""
+    one_of = {_size(record): record for record in records}
+    needs = [
+        (
+            Sight(
+                height=size[0],
+                width=size[1],
+                together=together,
+                classes=classes,
+                head_width=head_width,
+                precision=precision,
+                counted=True,
+            ),
+            protocol,
+        )
+        for size, together in Counter(map(_size, records)).items()
+        for protocol in protocols
+    ]
+    if not needs:
+        yield
+        return
+    sight, protocol = max(needs, key=lambda one: one[0].least(one[1]))
+    source = one_of[sight.height, sight.width].image
+    what = f"{source}: is {sight.width}x{sight.height}, for which"
+    with room_for(sight, protocol, what, "cut it and its mask into tiles", prefix):
+        yield
 
 
 def own_share(records: Sequence[Record]) -> Sequence[Record]:

@@ -14,7 +14,7 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, save_network
 from ..data import Data
 from ..device import Precision
-from ..evaluation.scores import Scores, evaluate, finite, percent
+from ..evaluation.scores import Scores, evaluate, finite, own_share, percent, room_to_judge
 from ..events import Event, Listener, progress_of
 from ..methods import Method
 from ..processes import heartbeat, is_main
@@ -54,6 +54,7 @@ class Judge:
                 self.data.dataset.classes,
                 self.protocol,
                 precision=self.precision,
+                prefix="--evaluation.",
                 on_progress=self._going_on,
             )
             for name, network in self.method.predictors().items()
@@ -99,6 +100,14 @@ class Judge:
         """An evaluation may take long, but goes on."""
         heartbeat(f"{done} of {count} images evaluated")
         progress_of("evaluating", self.on_event)(done, count)
+
+
+def require_room(recipe: Recipe, data: Data, precision: Precision) -> None:
+    """Raises UsageError where memory does not do for the evaluations of a run, before it spends steps."""
+    classes, own = len(data.dataset.classes), own_share(data.val)
+    form = {"classes": classes, "head_width": recipe.head_width, "precision": precision}
+    with room_to_judge(own, [recipe.protocol()], **form, prefix="--evaluation."):
+        pass
 
 
 def first_of(scores: Mapping[str, Scores]) -> Scores:

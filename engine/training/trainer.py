@@ -18,7 +18,7 @@ from torch import Tensor
 from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
 from ..data import prepare_data, with_absolute_paths
-from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision
+from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision, within_memory
 from ..disk import DiskFull, create_new
 from ..distributed import gathered
 from ..evaluation.scores import Scores
@@ -41,7 +41,7 @@ from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
 from .forecast import GIB, fitted, forecast
-from .judge import Judge, first_of, largest_weight, line_of
+from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
@@ -72,7 +72,7 @@ class Trainer:
         self.recipe, self.on_event = recipe, on_event
         run = begun(recipe)
         try:
-            with nullcontext() if is_distributed() else at_once():
+            with nullcontext() if is_distributed() else at_once(), within_memory(self._too_large):
                 self._open(run)
         except BaseException:  # the next call of this process may go on with it
             if run is not None:
@@ -100,6 +100,7 @@ class Trainer:
                 require_same_data(run, recipe, self.data)
             before = run.recipe.runtime.backend if run else None
             self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data), before)
+        require_room(recipe, self.data, self.precision)
         self.recipe, flops, told = broadcast_object(self._fitted())
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
@@ -202,6 +203,12 @@ class Trainer:
             f"device: {self.device}, {self.precision.name}, {type(self.loader.backend).__name__}; run: {self.folder}"
         )
 
+    def _too_large(self) -> str:
+        """What is said where memory does not do."""
+        recipe = self.recipe
+        twice = ", or pass --recompute on" if recipe.runtime.recompute != "on" and not recipe.runtime.compile else ""
+        return f"--batch {recipe.batch} of --crop {recipe.crop}: needs more memory than there is; lower one{twice}"
+
     def _largest_image(self) -> tuple[int, int]:
         """Height and width of the validation image with the most pixels."""
         return max(((record.height, record.width) for record in self.data.val), key=lambda size: size[0] * size[1])
@@ -219,6 +226,7 @@ class Trainer:
         heartbeat("before the first step")
         try:
             with (
+                within_memory(self._too_large),
                 repeatable(runtime.deterministic),
                 ending(self._note, patient=is_distributed()) as signals,
                 self._profiled() as profiled,

@@ -178,7 +178,7 @@ def find_pictures(
 
     What is hidden, and what systems leave behind, is passed over; so are folders of runs and, unless `results`, the
     pictures that a prediction has written. Nothing is opened. Raises UsageError for links that lead in a circle, for
-    folders that cannot be read, and for pictures whose names are not UTF-8.
+    folders that cannot be read, and for pictures whose names no list could hold.
     """
     folder, found = Path(folder), Pictures(Path(folder))
     suffixes, closed = tuple(suffixes), {_identity(path) for path in apart}
@@ -227,11 +227,13 @@ def part_of(name: str) -> str | None:
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError for a name on disk that is not UTF-8: no list and no JSON document could hold it."""
+    """Raises UsageError for a name on disk that is not UTF-8 or has a line break: no list could hold it."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise UsageError(f"the name {os.fsencode(name)!r} is not UTF-8: rename the file or its folder") from None
+    if "\n" in name or "\r" in name:
+        raise UsageError(f"the name {name!r} holds a line break: rename the file or its folder")
 
 
 def composed(text: str) -> str:

@@ -44,11 +44,15 @@ class Entry(NamedTuple):
 
 def read_list(path: Path, ids: Container[str] = ()) -> list[Entry]:
     """The entries of a list file, without empty lines and without a header of two columns. A line that is one of the
-    known ids is that, whatever else may be read in it. Raises UsageError if the file cannot be read or names nothing.
+    known ids, with the blanks at its ends or without, is that, whatever else may be read in it. Raises UsageError if
+    the file cannot be read or names nothing.
     """
-    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "list"), 1)]
+    lines = [
+        (number, line if composed(line) in ids else line.strip())
+        for number, line in enumerate(read_lines(path, "list"), 1)
+    ]
     lines = [(number, line) for number, line in lines if line]
-    if lines and _HEADER.fullmatch(lines[0][1].replace('"', "")):
+    if lines and composed(lines[0][1]) not in ids and _HEADER.fullmatch(lines[0][1].replace('"', "")):
         del lines[0]
     entries = []
     for number, line in lines:
@@ -167,6 +171,8 @@ class Names:
 
     def called(self, text: str) -> str | None:
         """The id that is called so, whatever files there are; None if there is none or more than one."""
+        if (id := self.ids.get(composed(text))) is not None:  # its backslashes are no folders
+            return id
         folders, spellings = _readings(text)
         for first in range(max(len(folders) + 1 - self.depth, 0), len(folders) + 1):
             for name in spellings:

@@ -77,7 +77,7 @@ ORDERS = {
         recipe
         run | checkpoint
         data
-        evaluation/protocols
+        evaluation/memory | evaluation/protocols
         evaluation/scores | evaluation/confidence
         evaluation/inference
         evaluation/prediction

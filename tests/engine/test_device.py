@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from semiseg.engine.device import Precision, precision_as_trained, resolve_device, resolve_precision
+from semiseg.engine.device import (
+    Precision,
+    out_of_memory,
+    precision_as_trained,
+    resolve_device,
+    resolve_precision,
+    within_memory,
+)
 from semiseg.pipelines.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -104,3 +112,26 @@ def test_a_gpu_that_is_not_in_the_table_has_no_peak(monkeypatch, name):
 
 def test_a_processor_has_no_peak():
     assert Precision("fp32", CPU).peak_flops() is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.empty(10**14),
+        lambda: torch.empty(10**10, 10**10),
+        lambda: torch.nn.functional.pad(torch.zeros(1, 1), (0, 10**7, 0, 10**7)),
+        lambda: np.empty(10**14),
+    ],
+)
+def test_what_runs_out_of_memory_says_what_it_is_told_to(make):
+    with pytest.raises(Exception) as error:
+        make()
+    assert out_of_memory(error.value)
+    with pytest.raises(UsageError, match="buy more"), within_memory(lambda: "buy more"):
+        make()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), UsageError("can't allocate memory")])
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
+    with pytest.raises(type(error), match=str(error)), within_memory(lambda: "buy more"):
+        raise error

@@ -128,6 +128,10 @@ def test_lr_follows_the_batch_unless_told_otherwise(dry_run):
     assert "not scaled" in dry_run("cac_voc", "--batch", 4, "--lr", 0.01)
     assert "batch: " not in dry_run("cac_voc")
 
+    assert load_recipe("cac_voc", batch=4).lr == pytest.approx(0.005)
+    assert load_recipe("cac_voc", batch=4, scale_lr="none").lr == load_recipe("cac_voc", batch=4, lr=0.01).lr == 0.01
+    assert load_recipe("cac_voc").replace(batch=4).lr == 0.01
+
 
 def test_a_dry_run_shows_every_setting_beside_the_published_one_and_marks_differences(dry_run):
     def rows(*arguments) -> dict[str, list[str]]:

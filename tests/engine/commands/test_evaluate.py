@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.data import with_absolute_paths
+from semiseg.engine.evaluation import memory
 from semiseg.engine.models import build_network
 from semiseg.engine.recipe import Evaluation
 
@@ -36,3 +38,45 @@ def test_flags_stand_over_what_the_training_had(semiseg, checkpoint, flags, prot
     code, out, err = semiseg("evaluate", checkpoint, *flags, "--device", "cpu", "--json")
     assert code == 0, err
     assert json.loads(out)["protocol"] == protocol
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("flags", "cure"),
+    [
+        (["--scale", "1000000"], "a smaller --scale"),
+        (["--scales", "1", "1000000"], "smaller --scales"),
+        (["--protocol", "slide", "--window", "1000000"], "a smaller --window"),
+    ],
+)
+def test_what_is_too_large_for_the_memory_is_one_line(refused, checkpoint, monkeypatch, flags, cure, known):
+    """Whether it is known before, or torch says so."""
+    if not known:
+        monkeypatch.setattr(memory, "free_memory_of", lambda device: None)
+    said = refused("evaluate", checkpoint, *flags, "--device", "cpu")
+    assert ".jpg: is 48x40, for which " in said
+    assert ("are free" in said) is known
+    assert f"; pass {cure}, " in said
+    assert said.endswith("or cut it and its mask into tiles")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize("flag", ["--scale", "--scales"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_what_is_no_number_is_refused(refused, checkpoint, folder_root, command, flag, value):
+    images = [folder_root() / "images"] if command == "predict" else []
+    assert refused(command, checkpoint, *images, flag, value).startswith(f"semiseg: {flag}: must be ")
+
+
+@pytest.mark.parametrize(("command", "flag"), [("evaluate", "--window"), ("export", "--window"), ("export", "--size")])
+def test_sides_beyond_any_memory_are_refused(refused, checkpoint, command, flag):
+    sides = ["1" + 400 * "0"] * (2 if flag == "--size" else 1)
+    assert f"{flag}: must be at most 1000000000, is 1000" in refused(command, checkpoint, flag, *sides)
+
+
+def test_masks_without_a_pixel_that_counts_are_refused_as_by_a_training(refused, checkpoint, folder_root):
+    root = folder_root(root="other")
+    for id in (root / "val.txt").read_text().split():
+        Image.new("L", (48, 40), 255).save(root / f"masks/{id}.png")
+    said = "no pixel of the 2 validation images has a class, all are ignored (255); see `semiseg doctor`"
+    assert refused("evaluate", checkpoint, "--data", root, "--device", "cpu").endswith(f"--files.val-list: {said}")

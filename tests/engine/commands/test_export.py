@@ -53,6 +53,10 @@ def test_a_network_that_differs_is_one_line_and_exit_code_1(semiseg, checkpoint,
         (("--size", "8", "40"), "use --size 16 40"),
         (("--out", "net.onnx"), "net.onnx does not end in .pt2; use net.pt2"),
         (("--scale", "-1"), "--scale: must be more than 0"),
+        (
+            ("--protocol", "slide", "--window", "1000000", "--size", "64", "64"),
+            "pass a smaller --window, or use a smaller --size, and cut images into tiles",
+        ),
     ],
 )
 def test_what_can_be_mended_is_one_line(refused, checkpoint, flags, said):

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from semiseg.engine.commands.splits import clean_text
+from semiseg.pipelines.datasets import find_dataset, resolve_split
 from semiseg.pipelines.datasets.registry import SPLITS, PublishedSplit, checksum
 
 IDS = [f"2007_{number:06d}" for number in range(1, 7)]
@@ -143,3 +144,23 @@ def test_a_draw_of_all_leaves_no_list_that_nothing_reads(semiseg, voc_root, tmp_
     assert (found["labeled"], found["unlabeled"]) == (str(labeled), None)
     assert [*labeled.parent.iterdir()] == [labeled]
     assert semiseg("splits", "check", labeled, *source)[0] == 0
+
+
+def test_what_is_drawn_is_read_back_whatever_names_there_are(semiseg, folder_root, tmp_path):
+    """Another image may have the name without the blanks at its ends, or what its backslash seems to separate."""
+    root = folder_root(masked=8, bare=0)
+    for number, id in enumerate(["a", " a", "a ", "b/c", "b\\c", "b/c "]):
+        for old, end in ((root / "images", ".jpg"), (root / "masks", ".png")):
+            (old / f"{id}{end}").parent.mkdir(exist_ok=True)
+            (old / f"a00{number}{end}").rename(old / f"{id}{end}")
+    source = "--layout", "folder", "--data", root
+    for share in ("2", "3", "6"):
+        code, _, err = semiseg("splits", "draw", *source, "--share", share, "--out", tmp_path / share)
+        assert code == 0, err
+        labeled, *unlabeled = sorted((tmp_path / share).iterdir())
+        dataset = find_dataset("folder", root)
+        drawn = resolve_split(f"draw:{share}@0", dataset)
+        read = resolve_split(",".join(map(str, (labeled, *unlabeled))), dataset)
+        assert (read.labeled, set(read.unlabeled)) == (drawn.labeled, set(drawn.unlabeled))
+        code, text, _ = semiseg("splits", "check", labeled, *unlabeled, *source, "--json")
+        assert (code, json.loads(text)["labeled"]) == (0, int(share))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from semiseg.engine import api
-from semiseg.engine.evaluation import scores
+from semiseg.engine.evaluation import memory, scores
 from semiseg.engine.training import judge
 from semiseg.pipelines import loader
 
@@ -36,6 +36,24 @@ def test_settings_that_are_changed_are_told_whatever_they_are(semiseg):
         for said in (flags, ())
     )
     assert changed - usual == {"unlabeled.hue", "labeled.filter", "weights"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--evaluation.scale", "1000000"), ".jpg: is 56x40, for which whole, scale 1e+06 needs more than "),
+        (("--evaluation.scale", "1000000"), "pass a smaller --evaluation.scale, "),
+        (("--crop", "1000000"), "--batch 2 of --crop 1000000: needs more memory than there is; lower one"),
+    ],
+)
+def test_what_is_too_large_for_the_memory_is_one_line(semiseg, voc_root, tmp_path, monkeypatch, flags, said, train):
+    """Whether it is known before, or torch says so."""
+    root = voc_root()
+    for number in range(2):
+        code, text, err = semiseg(*train(root, "--out", tmp_path / f"run{number}", "--evaluation.scale", "1", *flags))
+        assert (code, "Traceback" in text + err) == (2, False)
+        assert said in err.splitlines()[-1]
+        monkeypatch.setattr(memory, "free_memory_of", lambda device: None)
 
 
 @pytest.mark.parametrize("equal", [True, False])

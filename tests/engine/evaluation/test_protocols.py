@@ -220,7 +220,7 @@ def by_hand(network, records: list[Record], protocol: Protocol) -> np.ndarray:
 class Given(torch.nn.Module):
     """Logits looked up in a table by the image's own values: every fourth pixel's red and green."""
 
-    mean, std = tuple(MEAN), tuple(STD)
+    mean, std, head_width = tuple(MEAN), tuple(STD), 16
 
     def __init__(self):
         super().__init__()
@@ -238,7 +238,7 @@ class Given(torch.nn.Module):
 class Convolution(torch.nn.Module):
     """A fixed 7x7 convolution of stride 4 with zeros around the image: logits depend on the position in the window."""
 
-    mean, std = tuple(MEAN), tuple(STD)
+    mean, std, head_width = tuple(MEAN), tuple(STD), 16
 
     def __init__(self, dtype: torch.dtype, size: float = 1.0):
         super().__init__()
@@ -361,8 +361,10 @@ def test_a_network_that_says_no_number_is_not_sure():
     assert (sure == 0).all()
 
 
-@pytest.mark.parametrize("change", [{"longest": -1.0}, {"long_side": 0.0}, {"scale": 0.0}, {"scales": ()}])
-def test_a_protocol_that_shows_nothing_is_named(change):
+@pytest.mark.parametrize("value", [-1.0, 0.0, math.inf, math.nan, 1e300])
+@pytest.mark.parametrize("name", ["longest", "long_side", "scale", "scales"])
+def test_a_protocol_that_shows_nothing_or_no_number_is_named(name, value):
+    change = {name: (1.0, value) if name == "scales" else value}
     (fault,) = replace(protocol_of("whole", 64), **change).faults()
     assert fault.startswith(f"--{next(iter(change)).replace('_', '-')}: must be ")
 

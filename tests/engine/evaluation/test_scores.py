@@ -88,10 +88,12 @@ def test_conventions_for_absent_classes_and_background():
     assert Scores(missed, CLASSES[:3]).iou["tree"] == 0  # in the truth, so it has a vote
 
 
-def test_without_anything_to_judge_there_is_no_miou():
+def test_without_anything_to_judge_there_is_no_score():
     nothing = np.zeros((3, 3), np.int64)
     assert math.isnan(Scores(nothing, CLASSES[:3], absent="zero").miou)
+    assert math.isnan(Scores(nothing, CLASSES[:3], absent="zero").pixel_accuracy)
     nothing[0, 0] = 1
+    assert Scores(nothing, CLASSES[:3]).pixel_accuracy == 1
     assert math.isnan(Scores(nothing, CLASSES[:3], background=False).miou)
 
 
@@ -177,7 +179,7 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
     assert one["miou"] == pytest.approx(np.mean([iou for iou in list(one["iou"].values())[1:] if iou is not None]))
 
 
-@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
+@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,), (math.nan, 1.0), (1.0, math.inf)])
 def test_scales_that_make_no_sense_are_refused(scales):
     (fault,) = Evaluation(scales=scales).faults()
     assert fault.startswith("--evaluation.scales: must be numbers above 0")

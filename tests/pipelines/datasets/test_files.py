@@ -113,6 +113,16 @@ def test_names_that_are_not_utf8_are_refused(tmp_path):
     str(error.value).encode()
 
 
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\rb.jpg", "a\nb/c.jpg"])
+def test_names_with_a_line_break_are_refused(tmp_path, name):
+    """A list would hold two names."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=r"a\\[nr]b.* holds a line break: rename the file or its folder") as error:
+        find_pictures(tmp_path)
+    assert not set("\r\n") & set(str(error.value))
+
+
 def test_unreadable_folders_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"folder .*gone cannot be read"):
         find_pictures(tmp_path / "gone")

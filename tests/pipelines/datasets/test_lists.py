@@ -146,6 +146,25 @@ def test_an_id_may_end_like_a_file(text, id):
     assert Names(["a", "a.jpg", "day/b.jpg", "day/a", "c"]).match(text) == id
 
 
+NAMES = [" a", "a ", " a ", " ", "  ", "a", "a\t", "\ta", "a\x0b", "a\x85", "a\u2028", "\xa0a", "b", "b/a ", "b /a"]
+NAMES += ["a\\b", "image,mask", "image\tmask", '"a"', "a.jpg", "a.jpg b", "a;b", "-a", ".a"]
+
+
+@pytest.mark.parametrize("names", [*([name] for name in NAMES), NAMES])
+def test_whatever_it_is_called_an_id_alone_in_its_line_is_that(tmp_path, names):
+    path = tmp_path / "list.txt"
+    for ids in (names, names[::-1]):
+        path.write_text("".join(f"{id}\n" for id in ids))
+        assert read_ids(path, ids, "here") == tuple(ids)
+        assert read_ids_present(path, Names(ids)) == (set(ids), [])
+
+
+def test_blanks_at_the_ends_of_a_line_are_no_part_of_a_name_that_has_none(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a \n\tb\t\n c.jpg\td.png \n   \n")
+    assert read_ids(path, ["a", " b", "b", "c", " "], "here") == ("a", "b", "c")
+
+
 def test_a_line_that_is_an_id_is_no_pair(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg copy\nb.jpg copy\n")
     entries = read_list(tmp_path / "list.txt", {"a.jpg copy"})

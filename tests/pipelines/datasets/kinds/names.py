@@ -37,7 +37,7 @@ for kind, name in {
     "blank": "a photo of it", "blanks-at-the-ends": " p ", "comma": "a,b", "quotes": "it's \"p\"", "percent": "100%25",
     "hash": "#1", "emoji": "\U0001f4f7", "chinese": "\u56fe\u50cf", "arabic": "\u0635\u0648\u0631\u0629", "dash": "-p",
     "two-dashes": "--help", "dots": "a..b", "dot-at-the-end": "p0.", "suffix-twice": "p0.png", "jpg-inside": "p0.jpg.x",
-    "markup": "[bold]p[/b]", "braces": "{p}", "glob": "p*[0]?", "tab": "a\tb", "line-end": "a\nb", "backslash": "a\\b",
+    "markup": "[bold]p[/b]", "braces": "{p}", "glob": "p*[0]?", "tab": "a\tb", "backslash": "a\\b",
     "control": "a\x1b[31mb", "tilde": "~", "dollar": "$HOME", "label-ids": "city_000000_000019_labelIds",
     "left-image": "a_leftImg8bit", "mask-alone": "p_mask", "val-as-a-name": "val", "null": "null", "number": "0001",
     "nfc": NFC, "deep": "a/b/c/d/e/f/g/h/p", "folder-with-blank": "a b/c d", "folder-dots": "a.b/c.d",
@@ -57,6 +57,7 @@ KINDS["name-both-forms"] = Kind(
 KINDS["name-not-utf-8"] = Kind(
     lambda root: (root / "images" / os.fsdecode(b"caf\xe9.png")).write_bytes(PNG), refused="UTF-8"
 )
+KINDS["name-line-end"] = Kind(renamed("a\nb"), refused="line break")
 KINDS["name-mask-not-utf-8"] = Kind(
     lambda root: (root / "masks" / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(MASK)), refused="UTF-8"
 )

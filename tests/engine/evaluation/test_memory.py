@@ -1,0 +1,90 @@
+"""What is known of the memory before a network looks at images, and what is said where it does not do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from semiseg.engine.device import Precision
+from semiseg.engine.evaluation import memory
+from semiseg.engine.evaluation.memory import Sight, room_for
+from semiseg.engine.evaluation.protocols import confidence, confusion, full_logits
+from semiseg.engine.models import build_network, evaluating
+from semiseg.engine.protocol import Evaluation
+from semiseg.engine.training.forecast import Costs
+from semiseg.pipelines.errors import UsageError
+
+FP32 = Precision("fp32", torch.device("cpu"))
+CLASSES, HEIGHT, WIDTH = 60, 112, 84
+
+
+def sight_of(**more) -> Sight:
+    form = {"height": HEIGHT, "width": WIDTH, "classes": CLASSES, "head_width": 256, "precision": FP32}
+    return Sight(**form | more)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "backbone", "head_width", "name"),
+    [
+        ("cac", "resnet18", 16, "whole"),
+        ("cac", "resnet18", 16, "slide"),
+        ("cac", "efficientnet_lite0", 256, "whole"),
+        ("cac", "efficientnet_lite0", 256, "unimatch-slide"),
+        ("dpt", "dinov2_small", 16, "whole"),
+    ],
+)
+def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_width, name):
+    """What fits is not refused."""
+    sight = sight_of(head_width=head_width)
+    counted = replace(sight, together=3, counted=True)
+    with torch.device("meta"), Costs() as costs, torch.inference_mode():
+        network = build_network(decoder, backbone, CLASSES, head_width=head_width)
+        with evaluating(network):
+            for said in ({}, {"window": 224}, {"scale": 2.0}, {"scales": (0.5, 1.0)}):
+                protocol = Evaluation(protocol=name, **{"window": 84, "batch": 2} | said).resolve(84, 14)
+                costs.most = kept = costs.now
+                images = torch.empty(1, 3, HEIGHT, WIDTH)
+                logits = full_logits(network, images, protocol)
+                labels = logits.argmax(1).to(torch.uint8)
+                confidence(logits, images, protocol)
+                del images, logits, labels
+                assert sight.least(protocol) <= costs.most - kept
+                costs.most = kept
+                images = torch.empty(3, 3, HEIGHT, WIDTH)
+                confusion(network, images, torch.empty(3, HEIGHT, WIDTH, dtype=torch.uint8), CLASSES, protocol)
+                del images
+                assert counted.least(protocol) <= costs.most - kept
+
+
+@pytest.mark.parametrize(
+    ("change", "together", "free", "cures"),
+    [
+        ({}, 1, 100e6, ["--protocol slide --window 32"]),
+        ({}, 1, None, ["--protocol slide --window 32"]),
+        ({}, 9, 250e6, ["--protocol slide --window 32", "--batch 1"]),
+        ({"name": "slide", "window": 4000}, 1, 250e6, ["a smaller --window"]),
+        ({"scale": 9.0}, 1, 250e6, ["a smaller --scale"]),
+        ({"long_side": 9000.0}, 1, 250e6, ["a smaller --scale"]),
+        ({"scales": (1.0, 9.0)}, 1, 250e6, ["smaller --scales"]),
+        ({"scales": (1.0, 9.0), "scale": 9.0}, 1, 250e6, []),
+    ],
+)
+def test_a_cure_is_one_that_helps_by_itself(change, together, free, cures):
+    sight = sight_of(height=1000, width=1000, classes=2, together=together)
+    protocol = replace(Evaluation().resolve(32), **change)
+    assert free is None or sight.least(protocol) > free
+    assert sight.cures(protocol, free) == cures
+
+
+def test_the_line_names_the_need_the_room_and_the_cures(monkeypatch):
+    """Also where only torch finds that it does not do."""
+    monkeypatch.setattr(memory, "free_memory_of", lambda device: 2**34)
+    sight, protocol = sight_of(), Evaluation().resolve(32)
+    with pytest.raises(UsageError) as error, room_for(sight, protocol, "a.png: for which", "cut it"):
+        torch.empty(10**14)
+    assert str(error.value) == (
+        "a.png: for which whole needs more than 0.0 GiB of memory where 16.0 are free; "
+        "pass --protocol slide --window 32, or cut it"
+    )
