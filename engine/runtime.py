@@ -14,6 +14,9 @@ from ..pipelines.backends import BACKENDS
 from ..pipelines.errors import UsageError, require
 from .device import PrecisionName
 
+YEAR = 365 * 24 * 60
+"""Minutes."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Runtime:
@@ -101,7 +104,8 @@ class Runtime:
         yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
         every = self.eval_every
         yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
-        yield from require(self.timeout > 0, "--timeout", "must be more than 0 minutes", self.timeout)
+        rule = f"must be more than 0 minutes, and at most the {YEAR} of a year"
+        yield from require(0 < self.timeout <= YEAR, "--timeout", rule, self.timeout)
         few = self.verify_resume is not None and self.verify_resume < 4
         yield from require(not few, "--verify-resume", "must be at least 4 steps", self.verify_resume)
         budget = self.memory_budget

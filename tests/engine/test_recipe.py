@@ -46,6 +46,9 @@ from semiseg.pipelines.views import Augmentation
         ({"save_every": "5h"}, "--save-every: must be minutes .5m. or steps .500., is 5h"),
         ({"save_every": "0m"}, "--save-every"),
         ({"keep": 0}, "--keep: must be at least 1, is 0"),
+        ({"timeout": 0.0}, "--timeout: must be more than 0 minutes"),
+        ({"timeout": 1e300}, "--timeout: .*at most the 525600 of a year"),
+        ({"evaluation": Evaluation(scale=1e300)}, "--evaluation.scale: .*at most 1000000000"),
         ({"fidelity": "published"}, "--fidelity"),
     ],
 )
