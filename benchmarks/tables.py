@@ -439,15 +439,15 @@ def photographs() -> str:
     """A row a set: the baseline, and what all labels and each method bring."""
     lines = []
     for one in gains():
-        means = {
-            key: f"{fmean(points):+.1f}" + (f" (of {len(points)})" if 1 < len(points) < one.draws else "")
-            for key, points in one.points.items()
+        largest_first = sorted(one.points.items(), key=lambda item: -fmean(item[1]))
+        told = {
+            method.replace("_folder", "") if labeled == one.labeled else "all labels": f"{fmean(points):+.1f}"
+            + (f" (of {len(points)})" if 1 < len(points) < one.draws else "")
+            for (method, labeled), points in largest_first
         }
-        whole = [gain for (method, _), gain in means.items() if method == one.baseline]
-        methods = {method.replace("_folder", ""): gain for (method, _), gain in means.items() if method != one.baseline}
-        others = ", ".join(f"`{method}` {gain}" for method, gain in methods.items() if method != "fixmatch")
-        cells = [str(one.draws), f"{100 * one.mean:.1f}", *(whole or [""]), methods["fixmatch"], others]
-        lines.append([one.title, one.steps, *cells])
+        whole, fixmatch = (told.pop(name, "") for name in ("all labels", "fixmatch"))
+        others = ", ".join(f"`{method}` {gain}" for method, gain in told.items())
+        lines.append([one.title, one.steps, str(one.draws), f"{100 * one.mean:.1f}", whole, fixmatch, others])
     columns = ["images", "steps", "draws", "supervised, mIoU %", "all labels", "FixMatch", "others"]
     return markdown(columns, lines)
 
