@@ -265,7 +265,7 @@ def test_half_precision_numbers_as_rates_and_several_processes_are_not_captured(
     assert why_not(settings, Precision("bf16", gpu)) is None
     assert "fp16" in why_not(settings, Precision("fp16", gpu))
     assert "numbers" in why_not(SimpleNamespace(optimizer="apex_fused_sgd"), Precision("bf16", gpu))
-    monkeypatch.setattr(graph_module, "several", lambda: True)
+    monkeypatch.setattr(graph_module, "is_distributed", lambda: True)
     assert "several processes" in why_not(settings, Precision("bf16", gpu))
 
 
