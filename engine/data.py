@@ -12,7 +12,7 @@ from typing import Any
 
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
-from ..pipelines.datasets.dataset import Dataset
+from ..pipelines.datasets.dataset import Dataset, Sample
 from ..pipelines.datasets.layouts import PLACES, absolute
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
@@ -205,7 +205,7 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
         if held_out != dataset.val:
             note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
             tell("data", [note], on_event)
-        dataset = replace(dataset, train=tuple(pool.values()), val=held_out)
+        dataset = _divided(dataset, pool.values(), held_out)
     known = sorted({sample.id for sample in dataset.val} & set(split.get("labeled", ())))
     if known:
         note = f"warning: {len(known)} of {len(dataset.val)} images, {known[0]} for one, were labelled in the training"
@@ -227,10 +227,14 @@ def held_out_unseen(dataset: Dataset, uses: Mapping[str, str], on_event: Listene
         return dataset
     note = f"{len(held_out)} images are held out for validation: those that it held out, and none that it was taught by"
     tell("--init", [note], on_event)
-    train = [sample for sample in (*dataset.train, *dataset.val) if sample.id not in held_out]
-    by_id = attrgetter("id")
     val = [masked[id] for id in held_out]
-    return replace(dataset, train=tuple(sorted(train, key=by_id)), val=tuple(sorted(val, key=by_id)))
+    return _divided(dataset, {*dataset.train, *dataset.val}.difference(val), val)
+
+
+def _divided(dataset: Dataset, train: Iterable[Sample], val: Iterable[Sample]) -> Dataset:
+    """The data set with other samples for training and validation, sorted by id, by whose order splits are drawn."""
+    train, val = (tuple(sorted(samples, key=attrgetter("id"))) for samples in (train, val))
+    return replace(dataset, train=train, val=val)
 
 
 def taught_before(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:

@@ -119,14 +119,14 @@ def called(command: Callable[..., T], arguments: list[str], program: str) -> T:
 
 def one_line(read: Callable[[], T], program: str, *hints: str) -> T:
     """What tyro reads, with its complaint, and hints, as one line. Raises UsageError."""
-    either = io.StringIO()
+    said = io.StringIO()
     try:
-        with redirect_stderr(either):
+        with redirect_stderr(said):
             return read()
     except SystemExit as end:
         if not end.code:  # after --help
             raise
-    raise UsageError("; ".join((*_complaint(either.getvalue()), f"`{program} --help` lists the flags", *hints)))
+    raise UsageError("; ".join((*_complaint(said.getvalue()), f"`{program} --help` lists the flags", *hints)))
 
 
 def _choices(expected: re.Match) -> str:
@@ -163,10 +163,10 @@ def _complaint(framed: str) -> Iterator[str]:
         else:
             sections.append([])
     first, *others = (section for section in sections if section)
-    either = " ".join(first)
+    said = " ".join(first)
     for pattern, words in CLEARER.items():
-        either = re.sub(pattern, words, either)
-    yield either
+        said = re.sub(pattern, words, said)
+    yield said
     for title, *meant in others:
         flags = [found[0] for line in meant if (found := re.match(r"--[\w.-]+", line))]
         if title.startswith(("Perhaps", "Similar")) and flags:

@@ -70,6 +70,15 @@ def test_a_network_goes_on_without_being_judged_by_what_it_was_taught(tiny, fold
     assert [record.id for record in prepare_data(again, run=Run(second)).val] == held_out
 
 
+def test_a_run_that_goes_on_from_another_draws_the_same_images_when_it_is_resumed(tiny, folder_root):
+    root = folder_root(masked=29, bare=1, val=0, height=32)
+    first = train(tiny("supervised", layout="folder", data=root, split="all", steps=1)).out
+    shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
+    recipe = tiny("supervised", layout="folder", data=root, split="draw:5@0", init=first, out=first.parent / "second")
+    second = train(recipe.replace(steps=1)).out
+    assert prepare_data(recipe, run=Run(second)).split.labeled == tuple(Run(second).split["labeled"])
+
+
 @pytest.mark.parametrize(("crop", "scale", "said"), [(96, "own", [64]), (64, "own", []), (96, "long_side", [])])
 def test_a_crop_that_most_labelled_images_are_smaller_than_is_told(folder_root, crop, scale, said):
     recipe = load_recipe("supervised_folder").replace(data=folder_root(height=60, width=70), crop=crop, split="all")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -9,6 +12,7 @@ from torch.utils import _pytree as pytree
 from semiseg.engine.device import Precision
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.step import Step
+from semiseg.kernels import upsample_conv2d
 from semiseg.kernels.check import refusing
 
 GROUPING = ["cac", "cps", "cutmix_cps", "mean_teacher", "cutmix_seg", "fixmatch"]
@@ -99,7 +103,19 @@ def test_compiled_networks_make_the_same_steps(plain, recipe_of, random_batch, n
 
 
 @pytest.mark.parametrize("name", ["cac", "cps"])
-def test_a_decoder_that_convolves_before_it_upsamples_makes_the_same_steps(recipe_of, random_batch, name):
+def test_a_decoder_that_convolves_before_it_upsamples_makes_the_same_steps(
+    plain, recipe_of, random_batch, name, monkeypatch
+):
+    """In float64, which the definition serves unless the operator is told otherwise."""
+    calls = []
+    told = SimpleNamespace(provider=lambda *_: calls.append(1) or "torch")
+    monkeypatch.setitem(inspect.unwrap(upsample_conv2d).__globals__, "_dispatch", told)
+    agree(plain(name), trained(recipe_of(name), random_batch))
+    assert len(calls) >= STEPS
+
+
+@pytest.mark.parametrize("name", ["cac", "cps"])
+def test_that_decoder_makes_them_in_single_precision(recipe_of, random_batch, name):
     """In float32, as the definition serves float64."""
     before = trained(recipe_of(name), random_batch, dtype=torch.float32)
     with refusing(["upsample_conv2d"]):
