@@ -227,12 +227,13 @@ def held_out_unseen(dataset: Dataset, uses: Mapping[str, str], on_event: Listene
         return dataset
     note = f"{len(held_out)} images are held out for validation: those that it held out, and none that it was taught by"
     tell("--init", [note], on_event)
-    val = [masked[id] for id in held_out]
-    return _divided(dataset, {*dataset.train, *dataset.val}.difference(val), val)
+    pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
+    val = [pool.pop(id) for id in held_out]
+    return _divided(dataset, pool.values(), val)
 
 
 def _divided(dataset: Dataset, train: Iterable[Sample], val: Iterable[Sample]) -> Dataset:
-    """The data set with other samples for training and validation, sorted by id, by whose order splits are drawn."""
+    """The data set with other samples for training and validation, sorted by id as those of every data set are."""
     train, val = (tuple(sorted(samples, key=attrgetter("id"))) for samples in (train, val))
     return replace(dataset, train=train, val=val)
 

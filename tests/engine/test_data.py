@@ -76,6 +76,7 @@ def test_a_run_that_goes_on_from_another_draws_the_same_images_when_it_is_resume
     shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
     recipe = tiny("supervised", layout="folder", data=root, split="draw:5@0", init=first, out=first.parent / "second")
     second = train(recipe.replace(steps=1)).out
+    shutil.rmtree(first)
     assert prepare_data(recipe, run=Run(second)).split.labeled == tuple(Run(second).split["labeled"])
 
 
