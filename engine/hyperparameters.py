@@ -77,7 +77,8 @@ def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     unused = () if recipe.views.windows else ("unlabeled",)
     fields = {name: value for name, value in recipe.decisive(fresh=True).items() if name not in {*ELSEWHERE, *unused}}
     listed = summary(recipe, classes)
-    return listed | {name: value for name, value in leaves(fields).items() if name not in listed}
+    known = {*listed, *(f"method.{weight}" for weight in recipe.method_class.terms.values())}
+    return listed | {name: value for name, value in leaves(fields).items() if name not in known}
 
 
 def summary(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:

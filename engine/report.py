@@ -170,12 +170,20 @@ def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
         axes.plot(_values(known, "step"), _values(known, name), **style)
 
 
+def _label(axes: Axes, title: str) -> None:
+    """Of curves whose values start at 0, with room above the highest."""
+    axes.set(title=title, xlabel="step")
+    highest = max((np.nanmax([0.0, *line.get_ydata()]) for line in axes.lines), default=0.0)
+    if np.isfinite(highest) and highest > 0:
+        axes.set_ylim(0, 1.06 * highest)
+
+
 def _curves(trained: list[dict], scored: list[dict]) -> str:
     figure = figure_of(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name in sorted({name for line in trained for name in line if name.startswith("loss")}):
         _curve(left, trained, name, label=name.removeprefix("loss/"), linewidth=1)
-    left.set(title="losses", xlabel="step", ylim=(0, None))
+    _label(left, "losses")
     if left.lines:
         left.legend(frameon=False)
     steps = [line["step"] for line in scored]
@@ -184,9 +192,9 @@ def _curves(trained: list[dict], scored: list[dict]) -> str:
         middle.plot(steps, values, marker="o", markersize=3, label=label)
     if len(middle.lines) > 1:
         middle.legend(frameon=False)
-    middle.set(title="validation mIoU, %", xlabel="step", ylim=(0, None))
+    _label(middle, "validation mIoU, %")
     _curve(right, trained, "lr")
-    right.set(title="learning rate", xlabel="step", ylim=(0, None))
+    _label(right, "learning rate")
     return svg(figure)
 
 
@@ -195,13 +203,13 @@ def _speed(trained: list[dict]) -> str:
     left, middle, right = figure.subplots(1, 3)
     _curve(left, trained, "images_per_s", label="total", linewidth=1)
     _curve(left, trained, "compute_images_per_s", label="without data wait", linewidth=1)
-    left.set(title="images/s", xlabel="step", ylim=(0, None))
+    _label(left, "images/s")
     if left.lines:
         left.legend(frameon=False)
     _curve(middle, trained, "data_wait_pct", linewidth=1)
     middle.set(title="data wait, %", xlabel="step", ylim=(0, 100))
     _curve(right, trained, "memory_gib", linewidth=1)
-    right.set(title="peak memory, GiB", xlabel="step", ylim=(0, None))
+    _label(right, "peak memory, GiB")
     return svg(figure)
 
 

@@ -27,7 +27,8 @@ from .results import Finished, Line, lines_of, table
 SIDE = 320
 """Pixels, the longer side of the largest picture."""
 OWN_STYLE = """
-body { max-width: 1160px } .wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap; padding-right: 1.1em }
+body { max-width: 1200px } .wide { overflow-x: auto } .wide td, .wide th { padding-right: 1em; vertical-align: top }
+.results td, .results th { white-space: nowrap } .settings td, .settings th { font-size: 13px; max-width: 15em }
 .methods { position: sticky; top: 0; background: #fffffff0; padding: .4em 0; z-index: 1; margin: 0 }
 .methods i { border: 0; border-radius: 50% }
 .sample { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 210px)); gap: 10px;
@@ -95,7 +96,7 @@ def _header(run: Finished) -> Header | None:
 
 def _lines(lines: Sequence[Line]) -> str:
     columns, rows = table(lines)
-    return _table(columns, rows, numbers=range(1, len(columns)))
+    return f"<div class='results'>{_table(columns, rows, numbers=range(1, len(columns)))}</div>"
 
 
 def _class_gains(comparison: Comparison, lines: Sequence[Line], colours: dict[str, str]) -> Iterable[str]:
@@ -143,7 +144,8 @@ def _panel(caption: str, picture: np.ndarray, colour: str = "transparent") -> st
 
 
 def _settings(lines: Sequence[Line], classes: int) -> str:
-    """Those in which the methods differ, and below those that they share; of the first share that each has."""
+    """Those in which the methods differ, and below those in which all agree that have them; of the first share that
+    each has. A method's own settings are among the former if not all have them."""
     known = {line.method: line.runs[0] for line in reversed(lines)}
     known = {line.method: known[line.method] for line in lines}
     values = {method: settings(run.entry.recipe, classes) for method, run in known.items()}
@@ -151,14 +153,21 @@ def _settings(lines: Sequence[Line], classes: int) -> str:
     different, alike = [], []
     for name in names:
         row = [shown(own[name]) if name in own else "" for own in values.values()]
-        (alike if len(set(row)) == 1 else different).append([name, *row])
+        said = {value for value in row if value}
+        if len(said) > 1 or (name.startswith("method.") and "" in row):
+            different.append([name, *row])
+        else:
+            alike.append([name, *said])
     columns = ["", *values]
     numbers = range(1, len(columns))
-    same = _table(["", "all methods"], [row[:2] for row in alike], numbers=[1])
+    same = _table(["", "all methods that have it"], alike, numbers=[1])
     shares = dict.fromkeys(line.share for line in lines)
     said = ", ".join(dict.fromkeys(run.entry.share for run in known.values()))
     note = f"<p class='note'>Of the runs with labels {html.escape(said)}.</p>" if len(shares) > 1 else ""
-    return f"{note}{_table(columns, different, numbers)}<details><summary>the same for all</summary>{same}</details>"
+    return (
+        f"{note}<div class='settings'>{_table(columns, different, numbers)}</div>"
+        f"<details><summary>the same for all</summary>{same}</details>"
+    )
 
 
 def _runs(finished: Sequence[Finished], out: Path) -> str:

@@ -57,7 +57,20 @@ def test_all_that_was_run_is_on_the_page(page):
     assert "12 of 12 runs, seeds 0, 1" in text
     first = text[text.index("<h2>The same images") :]
     assert first.count("<figcaption>", 0, first.index("<h2>", 1)) == 5  # image, truth and the methods
-    assert "lr" in text[text.index("<h2>Settings") : text.index("the same for all")]
+
+
+def test_settings_are_parted_into_what_differs_and_what_does_not(page):
+    text = page()
+    different, alike = text[text.index("<h2>Settings") : text.index("<h2>Runs")].split("the same for all")
+    rows = {"method.type": ("supervised", "cps", "cac"), "unlabeled.gray": ("", "0", "0.2")}
+    rows |= {"method.temperature": ("", "", "0.1")}  # which CAC alone has
+    for name, values in rows.items():
+        cells = "".join(f"<td class='n'>{value}" for value in values)
+        assert f"<td>{name}{cells}</tr>" in different
+        assert f"<td>{name}<" not in alike
+    for name, value in {"optimizer": "adamw", "unlabeled.flip": "0.5", "branch1.head lr": "0.003"}.items():
+        assert f"<td>{name}<td class='n'>{value}</tr>" in alike
+        assert f"<td>{name}<" not in different
 
 
 def test_pictures_side_by_side_are_of_one_seed(planned, finish):
