@@ -31,7 +31,7 @@ from rich.table import Table
 
 import command
 import measurement
-import tables
+import rowfile
 from published_way import images
 from published_way.images import FILL, MEAN, STD, LabeledImages, Pairs
 from semiseg.engine.environment import environment
@@ -129,7 +129,7 @@ def main(data: Path, json: bool = False, rounds: int = 4, seconds: float = 5.0, 
     """
     faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
     refuse(faults + require(seconds > 0, "--seconds", "must be above 0", seconds))
-    tables.appendable(results)
+    rowfile.appendable(results)
     prepared = prepare(find_dataset("voc", data)).records.values()
     records = [record for record in prepared if record.mask]
     with two_cores():
@@ -158,7 +158,7 @@ def append(result: dict[str, Any], path: Path) -> None:
         for kind, key in KINDS.items()
         for name in LOADERS
     ]
-    tables.append(rows, path)
+    rowfile.append(rows, path)
 
 
 def table(result: dict[str, Any]) -> None:

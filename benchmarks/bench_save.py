@@ -22,7 +22,7 @@ from rich.console import Console
 
 import command
 import measurement
-import tables
+import rowfile
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.device import Precision, resolve_device, resolve_precision
 from semiseg.engine.training.build import build_method
@@ -57,7 +57,7 @@ def main(
         load: what else kept the machine busy, in words, for the row.
     """
     refuse(require(rounds >= 1, "--rounds", "must be at least 1", rounds))
-    tables.appendable(results)
+    rowfile.appendable(results)
     where = resolve_device(device)
     computing = resolve_precision(precision, where)
     setting = {"backbone": backbone, "crop": crop, "batch": batch, "precision": computing.name}
@@ -66,7 +66,7 @@ def main(
     row |= setting | {"device": str(where), "rounds": rounds} | measured
     Console().print(row)
     if results:
-        tables.append([row], results)
+        rowfile.append([row], results)
 
 
 def measure(setting: dict[str, Any], computing: Precision, rounds: int) -> dict[str, float]:

@@ -26,7 +26,7 @@ from rich.table import Table
 
 import command
 import measurement
-import tables
+import rowfile
 from published_way import METHODS
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import resolve_device, resolve_precision
@@ -78,7 +78,7 @@ def main(
     """
     faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
     refuse(faults + require(steps >= 1, "--steps", "must be at least 1", steps))
-    tables.appendable(results)
+    rowfile.appendable(results)
     where, threads = resolve_device(device), threads or cores()
     recipe = voc_recipe(method, data, device, threads, backbone=backbone, crop=crop, batch=batch)
     prepared, images = prepare_data(recipe), images_a_step(recipe)
@@ -131,7 +131,7 @@ def main(
         row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
         row |= {name: value for name, value in result["settings"].items() if name not in (*row, "images")}
         row |= {name: result[name]["images_per_s"] for name in ways} | {"ratio": result["ratio"]}
-        tables.append([row], results)
+        rowfile.append([row], results)
 
 
 def steps_of(training: Training) -> Iterator[bool]:

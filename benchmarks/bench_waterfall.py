@@ -13,7 +13,6 @@ our step in every row. Rows that --results holds already, of this machine, commi
 
 from __future__ import annotations
 
-import csv
 import itertools
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from torch import nn
 
 import command
 import measurement
+import rowfile
 import tables
 from comparison import aligned, short
 from published_way import METHODS
@@ -90,7 +90,7 @@ def main(
     least = LEAST if where.type == "cuda" else FIFTHS
     rule = f"must be a multiple of {FIFTHS} and at least {least}"
     refuse(require(steps >= least and steps % FIFTHS == 0, "--steps", rule, steps))
-    tables.appendable(results)
+    rowfile.appendable(results)
     recipe = voc_recipe(method, data, str(where), threads, backbone=backbone, crop=crop, batch=batch)
     ways = waterfall(where, resolve_precision("auto", where).name, compile)
     if row is not None:
@@ -115,7 +115,7 @@ def main(
             line |= alone(name, {"data": data, **settings}, compile) | {"tflop_an_image": short(tflop)}
             line["roof_pct"] = short(100 * line["images_per_s"] * tflop / line["roof_tflops"])
             if results:
-                tables.append([line], results)
+                rowfile.append([line], results)
         rows.append(line)
         print(f"{name}: {line['images_per_s']} images/s", file=sys.stderr)
     if json:
@@ -127,11 +127,11 @@ def main(
 def before(results: Path | None, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows by name that were measured before, by this commit and alike in all that is told; none of a checkout that
     differs from its commit."""
-    if results is None or not results.exists() or not about["commit"] or about["commit"].endswith("-dirty"):
+    if results is None or not about["commit"] or about["commit"].endswith("-dirty"):
         return {}
-    with results.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    alike = [row for row in rows if all(row.get(name) == str(value) for name, value in about.items())]
+    alike = [
+        row for row in rowfile.rows_of(results) if all(row.get(name) == str(value) for name, value in about.items())
+    ]
     numbers = [{name: float(row[name]) if row[name] else None for name in NUMBERS} for row in alike]
     return {row["row"]: row | about | {"graph": row["graph"] == "True"} | own for row, own in zip(alike, numbers)}
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import measurement
-import tables
+import rowfile
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SECONDS = {"cpu": 10.0, "cuda": 1.0}
@@ -243,7 +243,7 @@ class Comparison:
         self.rows.append(row)
         if self.results is None:
             return
-        tables.append([{name: row[name] for name in self.columns}], self.results)
+        rowfile.append([{name: row[name] for name in self.columns}], self.results)
 
     def report(self) -> Iterator[str]:
         """Lines of a table for each operator, size, dtype and mode."""

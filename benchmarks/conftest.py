@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import tables
+import rowfile
 from comparison import Comparison, cases, compiles
 from semiseg.pipelines.errors import UsageError
 
@@ -46,7 +46,7 @@ def _comparison(option) -> Comparison:
     tiny = option.sizes == "tiny"
     results = option.results or (None if tiny else RESULTS)
     try:
-        tables.appendable(results)
+        rowfile.appendable(results)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     compiled = option.compiled or compiles(option.sizes, DEVICE)

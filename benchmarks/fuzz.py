@@ -34,7 +34,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 import command
 import measurement
-import tables
+import rowfile
 from semiseg.pipelines.errors import UsageError
 
 LONGEST = 4096
@@ -54,7 +54,7 @@ def main(name: str, /, runs: int = 100_000, seed: int = 0, results: Path | None 
     """
     if name not in READERS:
         raise UsageError(f"{name}: no kind of input; there are {', '.join(READERS)}")
-    tables.appendable(results)
+    rowfile.appendable(results)
     home = Path(tempfile.mkdtemp())
     for folder in ("files", "tried"):
         (home / folder).mkdir()
@@ -82,7 +82,7 @@ def main(name: str, /, runs: int = 100_000, seed: int = 0, results: Path | None 
             row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
             row |= {"input": name, "seed": seed, **counts, "seconds": round(time.monotonic() - began)}
             if results:
-                tables.append([row], results)
+                rowfile.append([row], results)
             print(row, flush=True)
             shutil.rmtree(home)
             os._exit(counts["found"])  # libFuzzer never returns

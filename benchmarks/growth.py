@@ -25,7 +25,7 @@ from rich.console import Console
 import command
 import kills
 import measurement
-import tables
+import rowfile
 from semiseg.engine.events import Event
 from semiseg.engine.recipe import Recipe
 
@@ -64,7 +64,7 @@ def main(method: str = "cac", backend: str = "host", steps: int = 5000, results:
         steps: of the run.
         results: CSV file that a row is appended to.
     """
-    tables.appendable(results)
+    rowfile.appendable(results)
     with tempfile.TemporaryDirectory() as folder:
         kills.draw(Path(folder) / "data")
         recipe = kills.small(method, Path(folder) / "data", Path(folder) / "run", backend=backend)
@@ -78,7 +78,7 @@ def main(method: str = "cac", backend: str = "host", steps: int = 5000, results:
     row |= {"more_descriptors": found.descriptors, "more_threads": found.threads}
     Console().print(row)
     if results:
-        tables.append([row], results)
+        rowfile.append([row], results)
     return int(found.bytes_a_step > MOST or found.descriptors > 0 or found.threads > 0)
 
 

@@ -11,7 +11,6 @@ program that is stopped goes on where it was.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import multiprocessing
@@ -37,7 +36,7 @@ from torch import Tensor, nn
 
 import command
 import measurement
-import tables
+import rowfile
 from semiseg.engine.api import load_recipe, train
 from semiseg.engine.events import Listener, silent
 from semiseg.engine.models import ENCODERS, Encoder
@@ -71,14 +70,14 @@ context.set_forkserver_preload(
 )
 
 
-def main(kills: int = 1000, seed: int = 0, processes: int = 1, results: Path = tables.RESULTS / "kills.csv") -> int:
+def main(kills: int = 1000, seed: int = 0, processes: int = 1, results: Path = rowfile.RESULTS / "kills.csv") -> int:
     """Kills runs of so many processes until so many kills of such runs stand in the results."""
     kinds = list(itertools.product(BACKENDS, METHODS))
     expected: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         draw(home / "data")
-        number = len(rows(results))
+        number = len(rowfile.rows_of(results))
         while recorded(results, processes) < kills:
             kind = backend, method = kinds[number % len(kinds)]
             recipe = small(method, home / "data", home / f"{number}", processes, backend)
@@ -94,12 +93,12 @@ def main(kills: int = 1000, seed: int = 0, processes: int = 1, results: Path = t
             row |= {"method": method, "backend": backend, "processes": processes}
             row |= {"steps": recipe.steps, "kills": counts.total()}
             row |= {kind: counts[kind] for kind in ("timed", "placed", "torn")} | {"different": " ".join(wrong)}
-            tables.append([row], results)
+            rowfile.append([row], results)
             number += 1
             shutil.rmtree(recipe.runtime.out)
             wrong = f"{len(wrong)} differences {' '.join(wrong)}"
             print(f"{method}, {backend}: {dict(counts)}, {wrong}; {recorded(results, processes)} in all")
-    return int(any(row["different"] for row in rows(results)))
+    return int(any(row["different"] for row in rowfile.rows_of(results)))
 
 
 def draw(root: Path) -> None:
@@ -146,16 +145,9 @@ def train_thin(recipe: Recipe, on_event: Listener = silent) -> None:
     train(recipe, on_event)
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def recorded(path: Path, processes: int = 1) -> int:
     """Kills so far, of runs of so many processes."""
-    return sum(int(row["kills"]) for row in rows(path) if int(row["processes"]) == processes)
+    return sum(int(row["kills"]) for row in rowfile.rows_of(path) if int(row["processes"]) == processes)
 
 
 def kill_until_done(recipe: Recipe, random_numbers: random.Random, seconds: float, processes: int = 1) -> Counter[str]:

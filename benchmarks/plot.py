@@ -9,14 +9,16 @@ from statistics import fmean
 import matplotlib
 from matplotlib.figure import Figure
 
+import rowfile
 import tables
+import trainings
 
 COLUMNS = {"images_per_s": "training images/s", "processor_s_an_image": "processor seconds an image"}
 WATERFALL, PHOTOGRAPHS = (tables.ROOT / "docs" / f"{name}.svg" for name in ("waterfall", "photographs"))
 BASELINE, RIVAL, ALL = "#767676", "#4477aa", "#bbbbbb"
 
 
-def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
+def waterfall(groups: Sequence[Sequence[rowfile.Row]], path: Path) -> None:
     """Images a second, and seconds of processors an image, as bars; one group of rows below the other."""
     figure = Figure(figsize=(10, sum(0.8 + 0.32 * len(rows) for rows in groups)), layout="constrained")
     for pair, rows in zip(figure.subplots(len(groups), 2, sharey="row", squeeze=False), groups):
@@ -31,7 +33,7 @@ def waterfall(groups: Sequence[Sequence[tables.Row]], path: Path) -> None:
     drawn(figure, path)
 
 
-def comparison(sets: Sequence[tables.Gains], path: Path) -> None:
+def comparison(sets: Sequence[trainings.Gains], path: Path) -> None:
     """Bars of the means, with a dot for each run that has the baseline's labels."""
     heights = [len(one.points) for one in sets]
     figure = Figure(figsize=(8, 0.9 * len(sets) + 0.36 * sum(heights)), layout="constrained")
@@ -53,7 +55,7 @@ def comparison(sets: Sequence[tables.Gains], path: Path) -> None:
     drawn(figure, path)
 
 
-def headed(one: tables.Gains) -> str:
+def headed(one: trainings.Gains) -> str:
     """What a panel shows, and what its gains are over."""
     return f"{one.title}: {100 * one.mean:.1f} % by {one.baseline}, {one.labeled} labelled"
 
@@ -71,4 +73,4 @@ def drawn(figure: Figure, path: Path) -> None:
 
 if __name__ == "__main__":
     waterfall(tables.waterfalls(), WATERFALL)
-    comparison(tables.gains(), PHOTOGRAPHS)
+    comparison(trainings.gains(), PHOTOGRAPHS)

@@ -24,7 +24,7 @@ from rich.console import Console
 
 import command
 import measurement
-import tables
+import rowfile
 from exchange import Exchange, by_kind, exchanges, on_gpus, share, taken
 from semiseg.engine.methods.cac import STRIDE, CacConfig
 from semiseg.engine.recipe import Recipe
@@ -103,14 +103,14 @@ def main(rounds: int = 12, results: Path | None = None, load: str = "") -> None:
         results: CSV file that rows are appended to.
         load: what else kept the machine busy, in words, for the rows.
     """
-    tables.appendable(results)
+    rowfile.appendable(results)
     head = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
     head |= {"load": load}
     rows = [head | row for method in CASES for row in (*predicted(method), *checked(method, rounds))]
     for row in rows:
         Console().print({name: value for name, value in row.items() if name not in head})
     if results:
-        tables.append(rows, results)
+        rowfile.append(rows, results)
 
 
 def predicted(method: str, counts: Sequence[int] = GPUS) -> Iterator[dict[str, Any]]:
@@ -183,7 +183,7 @@ def contrast_ms(recipe: Recipe, processes: int) -> float:
 
 def newest(name: str, values: dict[str, Any]) -> dict[str, str]:
     """The newest row of an H200 with these values. Raises UsageError where there is none."""
-    for row in tables.newest(name, "machine", *values):
+    for row in rowfile.newest(name, "machine", *values):
         if row["machine"] == "NVIDIA H200" and all(row[key] == str(value) for key, value in values.items()):
             return row
     raise UsageError(f"benchmarks/results/{name}.csv: no row of an NVIDIA H200 with {values}; measure one first")

@@ -5,22 +5,18 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`. Of rows that we
 
 from __future__ import annotations
 
-import csv
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from semiseg.engine.comparison.results import Spread
+from rowfile import Row, committed, markdown, newest
 from semiseg.kernels import __all__ as OPERATORS
-from semiseg.pipelines.errors import UsageError
+from trainings import ANIMALS, comparison, photographs, tuning
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     "README.md",
     "docs/performance.md",
@@ -29,52 +25,6 @@ PAGES = (
     "docs/tuning.md",
     "kernels/README.md",
 )
-Row = dict[str, str]
-
-
-def appendable(path: Path | None) -> None:
-    """For before a measurement that takes long. Raises UsageError where no row can be added to a CSV file."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--results: {path} cannot be added to ({error}): choose another file") from None
-    if text and (not text.endswith("\n") or not text.partition("\n")[0].strip()):
-        raise UsageError(f"--results: {path} has no header, or ends within a row: mend it, or choose another file")
-
-
-def append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Add rows to a CSV file, which gets a header if it is new. Raises UsageError where it has other columns."""
-    appendable(path)
-    try:
-        _append(rows, path)
-    except OSError as error:
-        raise UsageError(f"--results: {path} cannot be added to ({error}): choose another file") from None
-
-
-def _append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    with path.open("a+", newline="") as file:
-        file.seek(0)
-        columns = next(csv.reader(file), None)
-        writer = csv.DictWriter(file, columns or list(rows[0]))
-        if missing := {name for row in rows for name in set(writer.fieldnames) ^ row.keys()}:
-            raise UsageError(f"--results: {path} has other columns ({', '.join(sorted(missing))}); choose another file")
-        if columns is None:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def newest(name: str, *keys: str) -> list[Row]:
-    """The rows of results/NAME.csv, of those that agree in `keys` the last."""
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        return list({tuple(row[key] for key in keys): row for row in csv.DictReader(file)}.values())
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(columns) - 1)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (columns, rule, *rows))
 
 
 def step(machine: str = "") -> str:
@@ -201,10 +151,9 @@ def unmeasured() -> str:
 def kills() -> str:
     """Of each method and number of processes, over all rows."""
     found: dict[str, list[Row]] = {}
-    with (RESULTS / "kills.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            several = f", {row['processes']} processes" if row["processes"] != "1" else ""
-            found.setdefault(row["method"] + several, []).append(row)
+    for row in committed("kills"):
+        several = f", {row['processes']} processes" if row["processes"] != "1" else ""
+        found.setdefault(row["method"] + several, []).append(row)
     counted = ("kills", "timed", "placed", "torn")
     lines = [
         [
@@ -324,27 +273,12 @@ def gloo() -> str:
     return markdown(columns, lines)
 
 
-def compared(name: str) -> dict[tuple[str, str], list[Row]]:
-    """The runs of a comparison, results/NAME.csv, by share and method."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            groups.setdefault((row["share"], row["method"]), []).append(row)
-    return groups
-
-
-def last(row: Row, classes: Sequence[str] = ()) -> float:
-    """The mIoU of a run's last evaluation, over some of the classes or as it was reported."""
-    return fmean(float(row[f"iou/{one}"]) for one in classes) if classes else float(row["last"])
-
-
 def fuzz() -> str:
     """Of each kind of input, over all rows of the newest commit that it was tried at."""
     found: dict[str, list[Row]] = {}
-    with (RESULTS / "fuzz.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            rows = found.setdefault(row["input"], [])
-            rows[:] = [one for one in rows if one["commit"] == row["commit"]] + [row]
+    for row in committed("fuzz"):
+        rows = found.setdefault(row["input"], [])
+        rows[:] = [one for one in rows if one["commit"] == row["commit"]] + [row]
     lines = [
         [name.replace("_", " "), *(f"{sum(int(row[of]) for row in rows)}" for of in ("tried", "read", "found"))]
         for name, rows in found.items()
@@ -352,116 +286,6 @@ def fuzz() -> str:
     return markdown(["kind of input", "tried", "made an input", "neither taken nor refused"], lines)
 
 
-def comparison(name: str, classes: Sequence[str] = ()) -> str:
-    """The results.csv of `semiseg compare`, committed as results/NAME.csv: its first method is the baseline. classes:
-    those that the mean of the last evaluation is of, all by default."""
-    groups = {key: {row["seed"]: row for row in rows} for key, rows in compared(name).items()}
-    baseline = next(iter(groups))[1]
-    lines = []
-    for (share, method), runs in groups.items():
-        beside = groups.get((share, baseline), {})
-        gains = [
-            last(row, classes) - last(beside[seed], classes)
-            for seed, row in runs.items()
-            if seed in beside and row is not beside[seed]
-        ]
-        first = next(iter(runs.values()))
-        lines.append(
-            [
-                f"`{method}`",
-                f"{first['labeled']} ({share})",
-                first["steps"],
-                f"{len(runs)}",
-                Spread.of([last(row, classes) for row in runs.values()]).text(),
-                Spread.of(gains).text(signed=True) if gains else "",
-                *([Spread.of([float(row["best"]) for row in runs.values()]).text()] if not classes else []),
-            ]
-        )
-    best = ["best mIoU %"] if not classes else []
-    columns = ["recipe", "labelled images", "steps", "seeds", "last mIoU %", "gain", *best]
-    return markdown(columns, lines)
-
-
-def tuning() -> str:
-    """Single runs that led to the settings of `recipes/own.py`; see docs/results.md."""
-    columns = ["data", "method", "labelled", "steps", "batch", "long sides, pixels", "optimizer, lr, backbone"]
-    columns += ["settings", "strong views", "pixels that count %", "of them right %", "last mIoU %"]
-    with (RESULTS / "tuning.csv").open(newline="") as file:
-        lines = [
-            [
-                *(row[name] for name in ("data", "method", "labeled", "steps", "batch", "long_side")),
-                f"{row['optimizer']} {row['lr']}, {row['backbone_lr']}",
-                *(row[name] for name in ("settings", "strong_views", "kept_pct", "right_pct")),
-                f"{100 * float(row['last']):.1f}",
-            ]
-            for row in csv.DictReader(file)
-        ]
-    return markdown(columns, lines)
-
-
-@dataclass(frozen=True)
-class Gains:
-    """Of a set of photographs, how many points of mIoU each run has gained at its last evaluation."""
-
-    title: str
-    steps: str
-    baseline: str
-    labeled: str
-    mean: float
-    """Of the baseline's runs, in [0, 1]."""
-    points: dict[tuple[str, str], list[float]]
-    """By recipe and labels. Over the baseline's run of the same draw; where other images are labelled, one number: the
-    mean over the baseline's."""
-
-    @property
-    def draws(self) -> int:
-        return max(map(len, self.points.values()))
-
-
-def gains() -> list[Gains]:
-    """Those of PHOTOGRAPHS."""
-    found = []
-    for title, (name, classes) in PHOTOGRAPHS.items():
-        (first, *_), *others = groups = list(compared(name).values())
-        before = {row["seed"]: last(row, classes) for row in groups[0]}
-        one = Gains(title, first["steps"], first["method"], first["labeled"], fmean(before.values()), {})
-        for rows in others:
-            if rows[0]["labeled"] == one.labeled:
-                points = [100 * (last(row, classes) - before[row["seed"]]) for row in rows]
-            else:
-                points = [100 * (fmean(last(row, classes) for row in rows) - one.mean)]
-            one.points[rows[0]["method"], rows[0]["labeled"]] = points
-        found.append(one)
-    return found
-
-
-def photographs() -> str:
-    """A row a set: the baseline, and what all labels and each method bring."""
-    lines = []
-    for one in gains():
-        largest_first = sorted(one.points.items(), key=lambda item: -fmean(item[1]))
-        told = {
-            method.replace("_folder", "") if labeled == one.labeled else "all labels": f"{fmean(points):+.1f}"
-            + (f" (of {len(points)})" if 1 < len(points) < one.draws else "")
-            for (method, labeled), points in largest_first
-        }
-        whole, fixmatch = (told.pop(name, "") for name in ("all labels", "fixmatch"))
-        others = ", ".join(f"`{method}` {gain}" for method, gain in told.items())
-        lines.append([one.title, one.steps, str(one.draws), f"{100 * one.mean:.1f}", whole, fixmatch, others])
-    columns = ["images", "steps", "draws", "supervised, mIoU %", "all labels", "FixMatch", "others"]
-    return markdown(columns, lines)
-
-
-ANIMALS = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
-PHOTOGRAPHS = {
-    "Animals of VOC": ("animals", ANIMALS),
-    "Animals of VOC, longer": ("animals_settled", ANIMALS),
-    "CamVid": ("camvid", ()),
-    "CamVid, float32": ("camvid_fp32", ()),
-    "CamVid, longer": ("camvid_settled", ()),
-    "CamVid, crop 320, on a GPU": ("camvid_gpu", ()),
-}
-"""By their titles: the rows, and the classes that count, all of none."""
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kills
-import tables
+import rowfile
 from semiseg.engine.training.outcome import differences, outcome
 
 MOMENTS = [(4, False), (7, False), (2, True), (4, False), (9, True), (13, False), (24, True), (18, False)]
@@ -112,5 +112,5 @@ def test_kills_of_all_rows_are_counted(tmp_path):
     path = tmp_path / "kills.csv"
     assert kills.recorded(path) == 0
     for number in (3, 4):
-        tables.append([{"processes": 1, "kills": number}, {"processes": 2, "kills": 1}], path)
+        rowfile.append([{"processes": 1, "kills": number}, {"processes": 2, "kills": 1}], path)
     assert (kills.recorded(path), kills.recorded(path, 2)) == (7, 2)

@@ -6,6 +6,7 @@ import statistics
 
 import plot
 import tables
+import trainings
 
 
 def test_the_waterfall_is_that_of_the_rows():
@@ -20,7 +21,7 @@ def test_the_waterfall_is_that_of_the_rows():
 
 def test_the_comparison_is_that_of_the_rows():
     words = plot.PHOTOGRAPHS.read_text()
-    for one in tables.gains():
+    for one in trainings.gains():
         assert f">{plot.headed(one)}<" in words, "run `python benchmarks/plot.py`"
         for (method, labeled), points in one.points.items():
             for line in plot.broken(method, labeled).splitlines():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import exchange
+import rowfile
 import scaling
-import tables
 from exchange import Exchange, Taken
 from scaling import Link, Links, fitted, seconds
 from semiseg.pipelines.errors import UsageError
@@ -76,7 +76,7 @@ def test_the_rows_are_what_the_program_says():
     """Of eight GPUs; after a change of the network, of what is exchanged or of the step's rows make them anew."""
     keys = ("kind", "links", "calls", "bytes", "predicted_ms")
     said = {tuple(str(row[key]) for key in keys) for row in scaling.predicted("cac", [8])}
-    rows = tables.newest("scaling", "method", "processes", "links", "kind")
+    rows = rowfile.newest("scaling", "method", "processes", "links", "kind")
     assert {
         tuple(row[key] for key in keys) for row in rows if (row["method"], row["processes"]) == ("cac", "8")
     } == said

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 
+import rowfile
 import tables
-from semiseg.pipelines.errors import UsageError
 
 
 @pytest.mark.parametrize("page", tables.PAGES)
@@ -18,17 +17,17 @@ def test_the_tables_are_those_of_the_rows(page):
 
 
 def test_a_table_is_made_of_the_newest_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(rowfile, "RESULTS", tmp_path)
     row = {"loader": "host", "machine": "a", "rate": 1.0, "ratio_to_plain": 1.0}
     for rate in (10.0, 20.0):
-        tables.append([row | {"kind": kind, "rate": rate} for kind in ("labeled", "pairs")], tmp_path / "loader.csv")
+        rowfile.append([row | {"kind": kind, "rate": rate} for kind in ("labeled", "pairs")], tmp_path / "loader.csv")
     page = "before\n<!-- table loader -->\nold\n<!-- end -->\nafter\n"
     assert "| host | 20 | 20 | 1.0 | 1.0 |" in tables.written(page)
     assert tables.written(page).endswith("<!-- end -->\nafter\n")
 
 
 def test_a_waterfall_compares_with_the_first_row_of_the_same_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(rowfile, "RESULTS", tmp_path)
     row = dict.fromkeys(tables.ALIKE, "1") | {"data_wait_pct": 3.0, "memory_gib": 0.5, "roof_pct": 40.0, "load": ""}
     row |= {"processor_s_an_image": 0.5, "joules_an_image": None, "first_loss": 3.0}
     for machine, rates in (("a", (2.0, 3.0)), ("b", (100.0, 400.0)), ("a", (1.0, 4.0))):
@@ -36,7 +35,7 @@ def test_a_waterfall_compares_with_the_first_row_of_the_same_machine(tmp_path, m
             row | {"machine": machine, "row": name, "images_per_s": rate, "last_loss": rate / 8}
             for name, rate in zip(("published way", "fused losses"), rates)
         ]
-        tables.append(rows, tmp_path / "waterfall.csv")
+        rowfile.append(rows, tmp_path / "waterfall.csv")
     first, second = tables.waterfalls()
     assert [line[1:3] + line[-1:] for line in tables.waterfall_lines(first)] == [
         ["1.00", "1.00", "+0.0000"],
@@ -48,71 +47,23 @@ def test_a_waterfall_compares_with_the_first_row_of_the_same_machine(tmp_path, m
 
 def test_what_several_gpus_add_is_set_beside_the_step_of_one(tmp_path, monkeypatch):
     """By hand: 2 GPUs take 10 + 2 ms to compute and 4 + 1 + 3 to exchange with the first link, 38 with the second."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(rowfile, "RESULTS", tmp_path)
     times = {"step": 10, "contrast": 2, "signals": 1, "others": 3}
     rows = [
         {"method": "cac", "processes": 2, "links": links, "kind": kind, "predicted_ms": ms}
         for links, gradients in (("NVLink", 4), ("PCIe", 34), ("gloo", 99))
         for kind, ms in (times | {"gradients": gradients}).items()
     ]
-    tables.append(rows, tmp_path / "scaling.csv")
+    rowfile.append(rows, tmp_path / "scaling.csv")
     cells = "2 | 10.0 | 2.0 | 4.0 / 34.0 | 0.0 / 0.0 | 0.0 / 0.0 | 4.0 / 4.0 | 40.0 / 76.0 | 1.0 / 0.4"
     assert tables.scaling().splitlines()[2:] == [f"| cac | {cells} |"]
 
 
 def test_an_operator_is_unmeasured_where_no_machine_of_the_kind_has_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(rowfile, "RESULTS", tmp_path)
     machines = {"cutmix": ("NVIDIA X", "a"), "upsample": ("a",), "photometric": ("NVIDIA X",)}
     rows = [{"operator": name, "machine": machine} for name, several in machines.items() for machine in several]
-    tables.append(rows, tmp_path / "kernels.csv")
+    rowfile.append(rows, tmp_path / "kernels.csv")
     gpu, cpu = tables.unmeasured().splitlines()[2:]
     assert ("`upsample`" in gpu, "`photometric`" in gpu, "`cutmix`" in gpu) == (True, False, False)
     assert ("`upsample`" in cpu, "`photometric`" in cpu, "`cutmix`" in cpu) == (False, True, False)
-
-
-def test_rows_go_below_the_columns_of_their_names(tmp_path):
-    path = tmp_path / "some.csv"
-    tables.append([{"a": 1, "b": 2}], path)
-    tables.append([{"b": 4, "a": 3}], path)
-    assert path.read_text().split() == ["a,b", "1,2", "3,4"]
-    with pytest.raises(UsageError, match=r"other columns \(c\)"):
-        tables.append([{"a": 1, "b": 2, "c": 3}], path)
-    assert path.read_text().split() == ["a,b", "1,2", "3,4"]
-
-
-@pytest.mark.parametrize("text", ["a,b\n1,2\n3", "\n", "\n1,2\n", "a,b"])
-def test_files_that_a_row_would_damage_are_left_alone(tmp_path, text):
-    path = tmp_path / "some.csv"
-    path.write_text(text)
-    for add in (tables.appendable, lambda path: tables.append([{"a": 5, "b": 6}], path)):
-        with pytest.raises(UsageError, match=r"--results: .*some\.csv has no header, or ends within a row"):
-            add(path)
-    assert path.read_text() == text
-
-
-def test_files_that_cannot_be_are_told_before_anything_is_measured(tmp_path):
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file/some.csv"):
-        with pytest.raises(UsageError, match=r"--results: .* cannot be added to"):
-            tables.appendable(path)
-    tables.appendable(tmp_path / "new/some.csv")
-    assert not (tmp_path / "new/some.csv").exists()
-
-
-def test_gains_are_over_the_same_draw_and_the_classes_that_count():
-    rows = tables.compared("animals")
-    own, before = (
-        {row["seed"]: row for row in rows["1/8", f"{name}_folder"]}["1"] for name in ("fixmatch", "supervised")
-    )
-    seven = [float(own[f"iou/{name}"]) - float(before[f"iou/{name}"]) for name in tables.ANIMALS]
-    (animals,) = (one for one in tables.gains() if one.title == "Animals of VOC")
-    assert animals.points["fixmatch_folder", "54"][1] == pytest.approx(100 * fmean(seven))
-
-
-def test_what_had_all_labels_is_compared_with_the_mean_of_all_draws():
-    """One run of it beside three draws: that of the same seed is one of them, and may be the weakest."""
-    rows = tables.compared("camvid_settled")
-    mean = fmean(float(row["last"]) for row in rows["1/16", "supervised_folder"])
-    (everything,) = rows["all", "supervised_folder"]
-    (settled,) = (one for one in tables.gains() if one.title == "CamVid, longer")
-    assert settled.points["supervised_folder", "367"] == [pytest.approx(100 * (float(everything["last"]) - mean))]
