@@ -16,6 +16,9 @@ from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 RAMP = 0.5
 EMA = 0.98
 THRESHOLD = 0.8
+STATISTICS = "joint"
+"""Of photographs. Of batches that are normalised apart running statistics are those of either in turn, and of neither
+when networks are evaluated by them."""
 
 
 def cps() -> CpsConfig:

@@ -66,7 +66,6 @@ class Cps(Method):
 
     def losses(self, batch: Batch[Plain], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image
-        # Batch statistics of labelled and unlabelled images never mix.
         x1, u1 = self.branch1.logits_of_each(x, u)
         x2, u2 = self.branch2.logits_of_each(x, u)
         supervised = self.supervised(x1, target) + self.supervised(x2, target)

@@ -63,6 +63,7 @@ class UniMatch(Consistency):
     name = "unimatch"
     config_class = UniMatchConfig
     steady = True
+    joinable = False
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {
         "supervised": "supervised_weight",

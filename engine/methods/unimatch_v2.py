@@ -41,6 +41,7 @@ class UniMatchV2(Consistency):
     name = "unimatch_v2"
     config_class = UniMatchV2Config
     steady = True
+    joinable = False
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 

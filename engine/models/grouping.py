@@ -1,4 +1,4 @@
-"""Several batches in one call of a network, each with batch statistics of its own."""
+"""Several batches in one call of a network."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Network(nn.Module):
 
     def features_of_each(self, *batches: Tensor) -> tuple[Tensor, ...]:
         """`features` of each batch of images of one size, as by a call for each, whose batch statistics never mix; in
-        one call after `group`."""
+        one call after `group`, in one with joint statistics after `join`."""
         if self.groups is None:
             return tuple(self.features(batch) for batch in batches)
         with self.groups.of(batches) as images:
@@ -118,6 +118,10 @@ class Network(nn.Module):
     def group(self) -> None:
         """Batches whose features are asked for together go through the network in one call from now on."""
         self.groups = grouped(self)
+
+    def join(self) -> None:
+        """They do, and are one batch to it: normalised by the statistics of all of their images."""
+        self.groups = Groups()
 
     def compile(self, *, dynamic: bool | None = False, **options) -> None:
         """Compiles in place what `encode` and `decode` call, by `nn.Module.compile`; `options` are `torch.compile`'s.

@@ -68,8 +68,11 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
         synchronised(method)
     for network in method.networks().values() if recipe.runtime.recompute == "on" else ():
         recompute(network)
-    for network in method.networks().values() if recipe.runtime.grouped else ():
-        network.group()
+    for network in method.networks().values():
+        if recipe.batch_statistics == "joint":
+            network.join()
+        elif recipe.runtime.grouped:
+            network.group()
     for network in method.networks().values() if recipe.freeze_backbone else ():
         for parameter in network.backbone_parameters():
             parameter.requires_grad_(False)

@@ -266,3 +266,16 @@ def test_evaluating_neither_learns_nor_compiles_and_restores_the_mode():
 def test_projection_needs_a_projector():
     with pytest.raises(RuntimeError, match="projector=True"):
         small("cac").project(torch.zeros(1, 16, 2, 2))
+
+
+def test_joined_batches_are_normalised_as_one():
+    """Of logits and of running statistics; otherwise each batch has statistics of its own."""
+    one, other = images(2, seed=1, dtype=torch.float64), 3 * images(3, seed=2, dtype=torch.float64)
+    separate = small("cps").double().train()
+    joined, plain = copy.deepcopy(separate), copy.deepcopy(separate)
+    joined.join()
+    wanted = plain(torch.cat([one, other])).split([2, 3])
+    torch.testing.assert_close(joined.logits_of_each(one, other), wanted)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(joined.state_dict()[name], value)
+    assert (separate.logits_of_each(one, other)[0] - wanted[0]).norm() > 0.1 * wanted[0].norm()

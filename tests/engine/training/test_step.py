@@ -315,6 +315,30 @@ def test_running_statistics_follow_each_batch_so_far(tiny, random_batch, name):
         torch.testing.assert_close(slow, usual / 5)
 
 
+CALLS = {"cac": (3, 1), "cps": (2, 1), "cutmix_cps": (4, 2), "mean_teacher": (2, 1), "cutmix_seg": (2, 1)}
+"""Of a network in training mode a step, by methods: with batch statistics of each batch's own, and with joint ones."""
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_joint_statistics_are_those_of_all_that_a_network_learns_from(tiny, random_batch, name, grouped):
+    seen = []
+    for statistics in ("separate", "joint"):
+        recipe = tiny(name, batch_statistics=statistics, grouped=grouped and statistics == "joint")
+        method = build_method(recipe, 3).train()
+        Step(recipe, method, FP32)(random_batch(method.views.unlabeled), recipe.steps - 1)  # all terms count
+        networks = (network for part, network in method.networks().items() if part != "teacher")
+        (tracked,) = {int(norm.num_batches_tracked) for network in networks for norm in batch_norms(network)}
+        seen.append(tracked)
+    assert tuple(seen) == CALLS[name]
+
+
+@pytest.mark.parametrize("name", ["unimatch", "unimatch_v2"])
+def test_views_that_are_seen_apart_are_not_said_to_be_joined(tiny, name):
+    with pytest.raises(UsageError, match=r"--batch-statistics joint: .* apart; use separate"):
+        tiny(name, dry_run=True, batch_statistics="joint").check()
+
+
 @pytest.mark.parametrize("momentum", [0.0, -0.1, 1.5])
 def test_statistics_that_follow_nothing_are_refused(tiny, momentum):
     with pytest.raises(UsageError, match="--bn-momentum"):
