@@ -92,7 +92,6 @@ class Cac(Method):
         if not self.phase(progress):
             supervised = self.supervised(self.network(x), target)
             return self.summed({"supervised": supervised})
-        # Batch statistics of labelled images and of either view never mix.
         of_x, of_view1, of_view2 = self.network.features_of_each(x, u.image1, u.image2)
         supervised = self.supervised(self.network.classify(of_x), target)
         feature1, label1, confidence1 = self.describe(u.image1, of_view1)

@@ -54,7 +54,6 @@ class MeanTeacher(TeacherMethod):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
         wanted = self.teacher(u.weak)
-        # Batch statistics of labelled and unlabelled images never mix.
         logits, strong = self.student.logits_of_each(batch.labeled.image, u.strong[0])
         supervised = self.supervised(logits, batch.labeled.target)
         consistency = self.mean_of_processes(self.squared_error, strong, wanted, u.valid)
