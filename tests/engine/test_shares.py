@@ -31,8 +31,9 @@ CASES = {
     **{name: (name, {"threshold": 0.1}) for name in ("cutmix_seg", "fixmatch", "unimatch", "unimatch_v2")},
     "supervised with OHEM": ("supervised", {"ohem": 0.2, "ohem_threshold": 0.01}),
     "cac, published": ("cac", {"start": 0.0, "threshold": 0.1, "published": True}),
-    "cac in one call": ("cac", {"start": 0.0, "threshold": 0.1, "runtime": {"grouped": True}}),
-    "cac computed twice": ("cac", {"start": 0.0, "threshold": 0.1, "runtime": {"recompute": "on"}}),
+    "cac in one call": ("cac", {"start": 0.0, "threshold": 0.1, "recipe": {"grouped": True}}),
+    "cac computed twice": ("cac", {"start": 0.0, "threshold": 0.1, "recipe": {"recompute": "on"}}),
+    "cutmix_seg as one batch": ("cutmix_seg", {"threshold": 0.1, "recipe": {"batch_statistics": "joint"}}),
     "cps with OHEM, published": ("cps", {"ohem": 0.2, "published": True}),
     "cutmix_seg by pixel": ("cutmix_seg", {"confidence": "pixel", "threshold": 0.1}),
     "fixmatch with a teacher": ("fixmatch", {"labels": "teacher", "threshold": 0.1}),
@@ -82,7 +83,7 @@ def recipe(name: str, method: str, settings: dict) -> Recipe:
     }
     built = load_recipe(f"{method}_shapes")
     built = built.as_published() if settings.pop("published", False) else built
-    built = built.replace(**small, backend="host", graph="off", **settings.pop("runtime", {}))
+    built = built.replace(**small, backend="host", graph="off", **settings.pop("recipe", {}))
     narrow = replace(built.labeled, range=(0.5, 1.0), base=1.0)
     return built.replace(labeled=narrow, method=replace(built.method, **settings))
 
