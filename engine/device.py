@@ -26,6 +26,8 @@ OUT_OF_MEMORY = (
 )
 """In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
 beyond any memory, of C++, and of a GPU's libraries."""
+AMPERE = (8, 0)
+"""From this capability on GPUs multiply bf16; torch calls it supported on older ones, too, which emulate it."""
 PEAKS = {
     " B200$": (2250.0, 75.0),
     " G?H200( 480GB)?$": (989.5, 67.0),
@@ -54,9 +56,10 @@ class Precision:
 
     @property
     def emulated(self) -> bool:
-        """Whether a processor has no instructions for its products, which then take tens of times as long."""
-        known = _capabilities().get("architecture", "x86_64") == "x86_64"
-        return known and self.name in LOW and self.device.type == "cpu" and not _has(self.name, self.device)
+        """Whether the device has no instructions for its products, which then take longer than in float32, on a CPU
+        tens of times."""
+        unknown = self.device.type == "cpu" and _capabilities().get("architecture", "x86_64") != "x86_64"
+        return self.name in LOW and not unknown and not _has(self.name, self.device)
 
     def autocast(self) -> AbstractContextManager:
         """The context in which networks and losses compute."""
@@ -168,7 +171,7 @@ def precision_as_trained(name: str, device: torch.device) -> Precision:
 def _has(name: str, device: torch.device) -> bool:
     """Whether there are instructions for products of bf16 or fp16."""
     if device.type == "cuda":
-        return name == "fp16" or torch.cuda.is_bf16_supported()
+        return name == "fp16" or torch.cuda.get_device_capability(device) >= AMPERE
     return any(_capabilities().get(f"{unit}_{name}", False) for unit in ("avx512", "amx"))
 
 

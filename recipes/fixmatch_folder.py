@@ -9,7 +9,13 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **colours.UNIMATCH)
-    return replace(supervised(), name="fixmatch_folder", method=own.fixmatch(), unlabeled=strong)
+    return replace(
+        supervised(),
+        name="fixmatch_folder",
+        method=own.fixmatch(),
+        unlabeled=strong,
+        batch_statistics=own.STATISTICS,
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,13 @@ from semiseg.recipes.supervised_shapes import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().unlabeled, **colours.SHAPES)
-    return replace(supervised(), name="fixmatch_shapes", method=own.fixmatch(), unlabeled=strong)
+    return replace(
+        supervised(),
+        name="fixmatch_shapes",
+        method=own.fixmatch(),
+        unlabeled=strong,
+        batch_statistics=own.STATISTICS,
+    )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ RAMP = 0.5
 EMA = 0.98
 THRESHOLD = 0.8
 STATISTICS = "joint"
-"""Of photographs. Of batches that are normalised apart running statistics are those of either in turn, and of neither
-when networks are evaluated by them."""
+"""Running statistics of batches that are normalised apart are those of either in turn; networks that are evaluated by
+them ended several points lower on photographs."""
 
 
 def cps() -> CpsConfig:

@@ -24,6 +24,7 @@ def recipe() -> Recipe:
         steps=20_000,
         optimizer="adamw",
         lr=3e-3,
+        scale_lr="none",
         backbone_lr=0.3,
         weight_decay=0.01,
         labeled=Augmentation(scale="own", range=(0.5, 1.5), longest=LONGEST),

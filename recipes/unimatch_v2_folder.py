@@ -19,6 +19,7 @@ def recipe() -> Recipe:
         backbone="dinov2_small",
         method=own.unimatch_v2(),
         steps=folder.steps,
+        scale_lr=folder.scale_lr,
         labeled=folder.labeled,
         unlabeled=replace(folder.labeled, **colours.UNIMATCH),
         evaluation=folder.evaluation,

@@ -76,8 +76,10 @@ class Cps(Method):
         return self.summed({"supervised": supervised, "cps": cps})
 
     def pseudo_labels(self, batch: Batch[Plain]) -> PseudoLabels:
-        u = batch.unlabeled.image
-        return PseudoLabels({"window": u}, self.label(self.branch1(u)), other=self.label(self.branch2(u)))
+        x, u = batch.labeled.image, batch.unlabeled.image
+        _, one = self.branch1.logits_of_each(x, u)
+        _, other = self.branch2.logits_of_each(x, u)
+        return PseudoLabels({"window": u}, self.label(one), other=self.label(other))
 
     def predictor(self) -> Network:
         return self.branch1

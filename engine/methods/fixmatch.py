@@ -49,16 +49,15 @@ class FixMatch(Consistency):
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
-        count = [len(x), len(u.partner)]
         if self.teacher:
             weak = self.teacher(u.weak)
             own, partners = weak[: len(u.partner)], self.partners(weak, u)
-            logits, strong = self.student(torch.cat([x, self.mixed_view(u, 0)])).split(count)
+            logits, strong = self.student.logits_of_each(x, self.mixed_view(u, 0))
         else:
             evaluated = self.evaluated(u)
             clean = torch.cat([x, u.weak[: len(u.partner)]])
             clean, strong = self.student.logits_of_each(clean, self.mixed_view(u, 0))
-            logits, weak = clean.split(count)
+            logits, weak = clean.split([len(x), len(u.partner)])
             own, partners = self.label_logits(weak, evaluated, u)
         supervised = self.supervised(logits, target)
         return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})

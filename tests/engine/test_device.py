@@ -47,7 +47,14 @@ def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chos
 def test_a_processor_emulates_what_it_has_no_instructions_for(monkeypatch, instructions, name, emulated):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     assert Precision(name, CPU).emulated is emulated
-    assert not Precision(name, torch.device("cuda")).emulated
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_is_bf16_on_gpus_that_multiply_it(monkeypatch, capability, chosen):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", CUDA) == precision_as_trained("bf16", CUDA) == Precision(chosen, CUDA)
+    assert Precision("bf16", CUDA).emulated is (chosen != "bf16")
+    assert not any(Precision(name, CUDA).emulated for name in ("fp16", "tf32", "fp32"))
 
 
 @pytest.mark.parametrize(

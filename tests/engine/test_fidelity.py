@@ -131,6 +131,8 @@ def test_lr_follows_the_batch_unless_told_otherwise(dry_run):
     assert load_recipe("cac_voc", batch=4).lr == pytest.approx(0.005)
     assert load_recipe("cac_voc", batch=4, scale_lr="none").lr == load_recipe("cac_voc", batch=4, lr=0.01).lr == 0.01
     assert load_recipe("cac_voc").replace(batch=4).lr == 0.01
+    for method in METHODS:  # whose lr is AdamW's and nobody's published one
+        assert load_recipe(f"{method}_folder", batch=4).lr == load_recipe(f"{method}_folder").lr
 
 
 def test_a_dry_run_shows_every_setting_beside_the_published_one_and_marks_differences(dry_run):
