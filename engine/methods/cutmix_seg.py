@@ -28,8 +28,6 @@ class CutMixSegConfig(TeacherConfig):
     confidence: Literal["mean", "pixel"] = "mean"
     """mean: the share of confident pixels of the batch weighs all pixels alike; pixel: confident pixels alone count."""
     ema_rule: Literal["ramp", "constant"] = "constant"
-    """ramp: min(1 - 1 / (k + 1), ema) at step k = 0, 1, …, so that the teacher is the network after the first step;
-    constant: ema from the first step on."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""

@@ -23,11 +23,7 @@ class MeanTeacherConfig(TeacherConfig):
     weight: float = 100.0
     """Weight of the consistency, which is a mean over pixels and classes."""
     ema_rule: Literal["ramp", "constant"] = "constant"
-    """ramp: min(1 - 1 / (k + 1), ema) at step k = 0, 1, …, so that the teacher is the network after the first step;
-    constant: ema from the first step on."""
     ema_buffers: Literal["averaged", "copied", "own"] = "own"
-    """Of batch statistics. averaged: as the parameters; copied: the network's; own: those of the teacher's own passes,
-    which are in training mode then. Buffers of integers are always copied."""
 
 
 class MeanTeacher(TeacherMethod):

@@ -125,8 +125,8 @@ class Trainer:
             self._note(line)
         if self.precision.emulated:
             self._note(
-                f"warning: --precision {self.precision.name}: this device has no instructions for it and emulates them, "
-                "which is slower than fp32; leave it out"
+                f"warning: --precision {self.precision.name}: this device has no instructions for it and emulates "
+                "them, which is slower than fp32; leave it out"
             )
 
     def _fitted(self) -> tuple[Recipe, int | None, list[str]]:
