@@ -13,23 +13,7 @@ from ...pipelines.batch import Batch, Plain
 from ...pipelines.views import ViewSpec
 from ..models import Network
 from .method import Method, MethodConfig, MethodContext, PseudoLabels
-from .programs import PROGRAMS
-
-
-def published_switches(layout: str) -> dict[str, Any]:
-    """What TorchSemiSeg does otherwise in CPS, with and without CutMix, and in Mean Teacher, see docs/fidelity.md."""
-    program = PROGRAMS["cps"]
-    return {
-        "network": "cps",
-        "evaluation.protocol": program.protocol_on(layout),
-        "sampling.unlabeled_order": "repeated",
-        "sampling.labeled_order": "redrawn",
-        "labeled.crop_off_by_one": True,
-        "labeled.padding": "centre",
-        "unlabeled.crop_off_by_one": True,
-        "unlabeled.padding": "centre",
-        "emulate_processes": program.processes_on(layout),
-    }
+from .programs import cps_switches
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,7 +46,7 @@ class Cps(Method):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        return published_switches(layout)
+        return cps_switches(layout)
 
     def losses(self, batch: Batch[Plain], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled.image

@@ -12,8 +12,8 @@ from ...kernels import cutmix, mixed_pseudo_label, upsample_cross_entropy
 from ...pipelines.batch import Batch, Mixed
 from ...pipelines.views import ViewSpec
 from ..models import Network
-from .cps import published_switches
 from .method import Method, MethodConfig, MethodContext, PseudoLabels
+from .programs import cps_switches
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class CutMixCps(Method):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        return published_switches(layout) | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
+        return cps_switches(layout) | {"sampling.cutmix_partner": "same", "sampling.repeat_boxes": True}
 
     def losses(self, batch: Batch[Mixed], progress: float) -> dict[str, Tensor]:
         x, target = batch.labeled.image, batch.labeled.target

@@ -13,7 +13,7 @@ from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig, Labels
 from .ema import Teacher
 from .method import MethodContext, PseudoLabels
-from .unimatch import published_switches
+from .programs import unimatch_switches
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class FixMatch(Consistency):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        return published_switches(layout)
+        return unimatch_switches(layout)
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled

@@ -11,9 +11,9 @@ from ...kernels import upsample_mse
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import inside
-from .cps import published_switches
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import MethodContext, PseudoLabels
+from .programs import cps_switches
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class MeanTeacher(TeacherMethod):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        return published_switches(layout) | {"method.best": "student"}
+        return cps_switches(layout) | {"method.best": "student"}
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled

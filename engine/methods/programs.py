@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 CAC_EPOCHS, CAC_EPOCH_STEPS = 80, 9_259 // 8
 """CAC's program trains so long whatever the data set and the split: it has the iterations of VOC at 1/8, 9,259
@@ -73,3 +74,33 @@ PROGRAMS = {
         ),
     )
 }
+
+
+def cps_switches(layout: str) -> dict[str, Any]:
+    """What TorchSemiSeg does otherwise, in CPS, CutMix-CPS and Mean Teacher."""
+    program = PROGRAMS["cps"]
+    return {
+        "network": "cps",
+        "evaluation.protocol": program.protocol_on(layout),
+        "sampling.unlabeled_order": "repeated",
+        "sampling.labeled_order": "redrawn",
+        "labeled.crop_off_by_one": True,
+        "labeled.padding": "centre",
+        "unlabeled.crop_off_by_one": True,
+        "unlabeled.padding": "centre",
+        "emulate_processes": program.processes_on(layout),
+    }
+
+
+def unimatch_switches(layout: str) -> dict[str, Any]:
+    """What UniMatch's program does otherwise than a recipe by default, in UniMatch and FixMatch: fields and values."""
+    program = PROGRAMS["unimatch"]
+    return {
+        "network": "unimatch",
+        "evaluation.protocol": program.protocol_on(layout),
+        "method.labels": "mixed",
+        "sampling.cutmix_partner": "same",
+        "sampling.labeled_order": "repeated",
+        "schedule": "poly_late",
+        "emulate_processes": program.processes_on(layout),
+    }

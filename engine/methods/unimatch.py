@@ -15,23 +15,10 @@ from ..models import Network
 from .consistency import Consistency, ConsistencyConfig, Labels
 from .ema import Teacher
 from .method import MethodContext, PseudoLabels
-from .programs import PROGRAMS
+from .programs import unimatch_switches
 
 DROPPED = 0.5
 """Share of the channels that the perturbation drops."""
-
-
-def published_switches(layout: str) -> dict[str, Any]:
-    """What UniMatch's program does otherwise, see docs/fidelity.md."""
-    return {
-        "network": "unimatch",
-        "evaluation.protocol": PROGRAMS["unimatch"].protocol_on(layout),
-        "method.labels": "mixed",
-        "sampling.cutmix_partner": "same",
-        "sampling.labeled_order": "repeated",
-        "schedule": "poly_late",
-        "emulate_processes": PROGRAMS["unimatch"].processes_on(layout),
-    }
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,7 +70,7 @@ class UniMatch(Consistency):
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
-        return published_switches(layout) | {"method.perturbed_statistics": "shared"}
+        return unimatch_switches(layout) | {"method.perturbed_statistics": "shared"}
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
