@@ -15,7 +15,7 @@ import torch
 
 from ...pipelines.errors import UsageError
 from .network import Network, build_network
-from .state_dict import is_counter, plain, require_fit
+from .state_dict import is_counter, require_fit, unwrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def from_published(state_dict: Mapping[str, Any], num_classes: int | None = None
     holds. `branch` 2 is the second network of CPS. CAC's network has its projector where the checkpoint has one.
     Raises UsageError for anything else, naming the keys that are missing, unexpected or of another shape.
     """
-    given = {name: value for name, value in plain(state_dict).items() if not is_counter(name)}
+    given = {name: value for name, value in unwrapped(state_dict).items() if not is_counter(name)}
     program = published_program(given)
     form = FORMS[program]
     if branch not in range(1, len(form.branches) + 1):
@@ -163,7 +163,7 @@ def published_program(state_dict: Mapping[str, Any]) -> str:
 
     Raises UsageError for anybody else's.
     """
-    given = plain(state_dict)
+    given = unwrapped(state_dict)
     for program, form in FORMS.items():
         if any(name.startswith(form.sign) for name in given):
             return program

@@ -29,7 +29,7 @@ NUMPY_NUMBER = [
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """The state dict of a `.safetensors` or torch file, on the CPU, as `plain` returns it.
+    """The state dict of a `.safetensors` or torch file, on the CPU, as `unwrapped` returns it.
 
     Only tensors and plain values are read, never objects. Raises UsageError for any other file.
     """
@@ -51,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Any]:
             "pass .safetensors or a torch file that holds tensors only"
         ) from error
     try:
-        return plain(state)
+        return unwrapped(state)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
@@ -65,7 +65,7 @@ def _require_whole(path: Path) -> None:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}: damaged, or saved without checksums")
 
 
-def plain(state: Any) -> dict[str, Any]:
+def unwrapped(state: Any) -> dict[str, Any]:
     """A state dict without its wrapping and without the prefix `module.` of data-parallel training.
 
     Raises UsageError where there are no tensors.

@@ -205,7 +205,7 @@ def repeat(
     batch = with_leaves(batch, Tensor, iter(tensors))
     arrived: list[str] = []
     try:
-        with Watch(method) as watch, _gradients_of(method, arrived.append):
+        with FirstNonFinite(method) as watch, _gradients_of(method, arrived.append):
             with precision.autocast():
                 losses = method.losses(batch, progress)
             watch.backward = True
@@ -236,7 +236,7 @@ def _gradients_of(method: Method, told: Callable[[str], None]) -> Iterator[None]
             hook.remove()
 
 
-class Watch(TorchDispatchMode):
+class FirstNonFinite(TorchDispatchMode):
     """Finds the first operation that makes of finite values one that is not.
 
     Constants that are not finite, as of masks, are meant; memory that nobody has written to yet may hold anything.
@@ -250,7 +250,7 @@ class Watch(TorchDispatchMode):
         """The modules that are being called, the outermost first."""
         self.method = method
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> FirstNonFinite:
         self.hooks = []
         for name, module in self.method.named_modules():
             self.hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self.inside.append(name)))

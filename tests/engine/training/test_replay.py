@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from semiseg.engine.methods.supervised import Supervised
-from semiseg.engine.training.replay import Watch, replay
+from semiseg.engine.training.replay import FirstNonFinite, replay
 from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
 
@@ -126,11 +126,11 @@ class Dividing(nn.Module):
 
 def test_the_first_operation_is_named_with_its_module():
     network = nn.Sequential(nn.Linear(3, 3), Dividing())
-    with Watch(network) as watch:
+    with FirstNonFinite(network) as watch:
         network(torch.tensor([[1.0, 2, 3]]))
     assert watch.first == "aten::div.Tensor in 1"
     x = torch.zeros(2, requires_grad=True)
-    with Watch(network) as watch:
+    with FirstNonFinite(network) as watch:
         loss = x.sqrt().sum()
         watch.backward = True
         loss.backward()
