@@ -206,8 +206,12 @@ class Trainer:
     def _too_large(self) -> str:
         """What is said where memory does not do."""
         recipe = self.recipe
-        twice = ", or pass --recompute on" if recipe.runtime.recompute != "on" and not recipe.runtime.compile else ""
-        return f"--batch {recipe.batch} of --crop {recipe.crop}: needs more memory than there is; lower one{twice}"
+        cures = ["lower one"]
+        if recipe.runtime.recompute != "on" and not recipe.runtime.compile:
+            cures.append("pass --recompute on")
+        if self.device.type == "cuda" and recipe.runtime.graph != "off":
+            cures.append("--graph off")  # what a graph computes in is its own, beside what evaluations take
+        return f"--batch {recipe.batch} of --crop {recipe.crop}: needs more memory than there is; {', or '.join(cures)}"
 
     def _largest_image(self) -> tuple[int, int]:
         """Height and width of the validation image with the most pixels."""
