@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .watch import Watch
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
 AHEAD = 2  # batches of DALI's
 BUSY = 3  # cores that something else is done on
+READERS = 16  # threads that wait for files, which take milliseconds each where they lie on another machine
 
 
 def installed() -> bool:
@@ -75,22 +77,24 @@ class DaliBackend:
             iter(lambda: tuple(itertools.islice(plans, steps)), ()),
             1 + sum(len(stream.record) > 0 for stream in first.streams),
         )
-        pipelines = [
-            self._pipeline(copies.pop(), first, number, steps) if len(stream.record) else None
-            for number, stream in enumerate(first.streams)
-        ]
-        for batch in batches:
-            try:
-                outputs = [
-                    self._run(pipeline, steps) if pipeline else self._nothing(first, steps) for pipeline in pipelines
-                ]
-            except RuntimeError:
-                # DALI does not name the file, which may be of a batch that it works on ahead.
-                self._blame(itertools.chain(batch, *itertools.islice(batches, AHEAD + 1)))
-                raise
-            for number, plan in enumerate(batch):
-                (labeled, target), *unlabeled = ([tensor[number] for tensor in tensors] for tensors in outputs)
-                yield plan, Windows(labeled, target, tuple(view for views in unlabeled for view in views))
+        with ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers:
+            pipelines = [
+                self._pipeline(copies.pop(), first, number, steps, readers) if len(stream.record) else None
+                for number, stream in enumerate(first.streams)
+            ]
+            for batch in batches:
+                try:
+                    outputs = [
+                        self._run(pipeline, steps) if pipeline else self._nothing(first, steps)
+                        for pipeline in pipelines
+                    ]
+                except RuntimeError:
+                    # DALI does not name the file, which may be of a batch that it works on ahead.
+                    self._blame(itertools.chain(batch, *itertools.islice(batches, AHEAD + 1)))
+                    raise
+                for number, plan in enumerate(batch):
+                    (labeled, target), *unlabeled = ([tensor[number] for tensor in tensors] for tensors in outputs)
+                    yield plan, Windows(labeled, target, tuple(view for views in unlabeled for view in views))
 
     def _blame(self, plans: Iterable[Plan]) -> None:
         """Decodes files one by one. Raises UsageError naming the first that has a fault."""
@@ -114,7 +118,14 @@ class DaliBackend:
         device = "cpu" if self.device_id is None else f"cuda:{self.device_id}"
         return [torch.empty(size, dtype=torch.uint8, device=device) for size in ((*shape, 3), shape)]
 
-    def _pipeline(self, batches: Iterator[tuple[Plan, ...]], first: Plan, number: int, steps: int):
+    def _pipeline(
+        self,
+        batches: Iterator[tuple[Plan, ...]],
+        first: Plan,
+        number: int,
+        steps: int,
+        readers: ThreadPoolExecutor,
+    ):
         """The pipeline of stream `number`, which makes its views and, of the labelled stream, the target."""
         from nvidia.dali import Pipeline, fn, types
 
@@ -126,7 +137,7 @@ class DaliBackend:
         }
 
         def source() -> list:
-            return self._arguments([plan.streams[number] for plan in next(batches)], labeled)
+            return self._arguments([plan.streams[number] for plan in next(batches)], labeled, readers)
 
         def decode(file, **more):
             cut = {"start": origin, "shape": size, "axes": [0, 1]}
@@ -165,7 +176,7 @@ class DaliBackend:
             pipeline.set_outputs(*outputs)
         return pipeline
 
-    def _arguments(self, streams: list[Stream], labeled: bool) -> list:
+    def _arguments(self, streams: list[Stream], labeled: bool, readers: ThreadPoolExecutor) -> list:
         """What one batch of DALI's is told: encoded files, cuts in source pixels, extents and ends, and each view."""
 
         def joined(parts, dtype):
@@ -174,14 +185,14 @@ class DaliBackend:
         views = list(zip(*(stream.views for stream in streams), strict=True))
         records = joined((stream.record for stream in streams), np.int64)
         return [
-            [self._encoded(self.images[record]) for record in records],
+            list(readers.map(self._encoded, (self.images[record] for record in records))),
             joined((stream.origin for stream in streams), np.int32),
             joined((stream.source for stream in streams), np.int32),
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *([[self._encoded(self.masks[record]) for record in records]] if labeled else []),
+            *([list(readers.map(self._encoded, (self.masks[record] for record in records)))] if labeled else []),
         ]
 
     def _encoded(self, path: Path) -> np.ndarray:

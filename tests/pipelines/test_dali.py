@@ -1,3 +1,4 @@
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from semiseg.pipelines import dali
 from semiseg.pipelines.dali import steps_together
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import KINDS, Augmentation
+from semiseg.pipelines.watch import Watch
 
 UNLABELED = [name for name, kind in KINDS.items() if kind.windows]
 
@@ -123,6 +125,19 @@ def test_unlabelled_images_need_no_masks(photos, run) -> None:
     _, windows = next(run(photos.dali(masks=[None] * len(photos.images)), planner))
     assert windows.labeled.shape == (0, 128, 128, 3)
     assert [view.shape for view in windows.unlabeled] == [(3, 128, 128, 3)] * 2
+
+
+def test_files_are_read_beside_each_other(photos, run, monkeypatch) -> None:
+    two, read = threading.Barrier(2, timeout=60), Watch.read
+
+    def beside_another(watch, path) -> bytes:
+        two.wait()
+        return read(watch, path)
+
+    expected = tensors(next(run(photos.dali(), photos.planner("pair", batch=4, unlabeled_batch=4)))[1])
+    monkeypatch.setattr(Watch, "read", beside_another)
+    now = tensors(next(run(photos.dali(), photos.planner("pair", batch=4, unlabeled_batch=4)))[1])
+    assert all(torch.equal(x, y) for x, y in zip(expected, now, strict=True))
 
 
 @pytest.mark.parametrize(("content", "says"), [(None, "cannot be read"), (b"", "is empty")])
