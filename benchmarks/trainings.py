@@ -100,18 +100,24 @@ class Gains:
 
 
 def gains() -> list[Gains]:
-    """Those of PHOTOGRAPHS."""
+    """Those of PHOTOGRAPHS; of a recipe that was trained as it is and with flags, as it is."""
     found = []
     for title, (name, classes) in PHOTOGRAPHS.items():
-        (first, *_), *others = groups = list(compared(name).values())
+        groups = list(compared(name).values())
+        as_they_are = {rows[0]["method"] for rows in groups}
+        (first, *_), *others = groups
         before = {row["seed"]: last(row, classes) for row in groups[0]}
         one = Gains(title, first["steps"], first["method"], first["labeled"], fmean(before.values()), {})
         for rows in others:
-            if rows[0]["labeled"] == one.labeled:
+            method, labeled = rows[0]["method"], rows[0]["labeled"]
+            recipe, *flags = method.split()
+            if flags and recipe in as_they_are:
+                continue
+            if labeled == one.labeled:
                 points = [100 * (last(row, classes) - before[row["seed"]]) for row in rows]
             else:
                 points = [100 * (fmean(last(row, classes) for row in rows) - one.mean)]
-            one.points[rows[0]["method"], rows[0]["labeled"]] = points
+            one.points[method, labeled] = points
         found.append(one)
     return found
 
