@@ -129,9 +129,9 @@ class Recipe:
     (default: as the network has it, 0.1). Of small batches, and where several calls a step move them, they are
     unsteady; less is steadier, and needs more steps."""
     batch_statistics: Literal["separate", "joint"] = "separate"
-    """By which the batches that a network learns from in a step are normalised. separate: each batch by its own, as the
-    published programs of CAC, CPS, CutMix-CPS, CutMix-Seg and Mean Teacher; joint: all of them by those of their images
-    together, which running statistics, by which networks are evaluated, then follow."""
+    """By which the batches that a network learns from in a step are normalised. separate: each batch by its own, as in
+    the published programs; joint: all of them by those of their images together, which running statistics, by which
+    networks are evaluated, then follow. What a program shows as one batch, as FixMatch with a teacher does, is one."""
     weight_decay: float = 1e-4
     """L2 penalty (SGD), or the share of lr by which parameters shrink at each step (AdamW)."""
     decay: Literal["all", "weights"] = "all"
@@ -195,8 +195,6 @@ class Recipe:
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         momentum = self.bn_momentum
         yield from require(momentum is None or 0 < momentum <= 1, "--bn-momentum", "must be in (0, 1]", momentum)
-        if self.batch_statistics == "joint" and not self.method_class.joinable:
-            yield f"--batch-statistics joint: {self.method_class.name} sees its strong views apart; use separate"
         betas = self.betas
         yield from require(all(0 <= beta < 1 for beta in betas), "--betas", "must be two numbers in [0, 1)", betas)
         yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)

@@ -9,13 +9,7 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **colours.UNIMATCH)
-    return replace(
-        supervised(),
-        name="fixmatch_folder",
-        method=own.fixmatch(),
-        unlabeled=strong,
-        batch_statistics=own.STATISTICS,
-    )
+    return replace(supervised(), name="fixmatch_folder", method=own.fixmatch(), unlabeled=strong)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,7 @@ from semiseg.recipes.supervised_shapes import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().unlabeled, **colours.SHAPES)
-    return replace(
-        supervised(),
-        name="fixmatch_shapes",
-        method=own.fixmatch(),
-        unlabeled=strong,
-        batch_statistics=own.STATISTICS,
-    )
+    return replace(supervised(), name="fixmatch_shapes", method=own.fixmatch(), unlabeled=strong)
 
 
 if __name__ == "__main__":

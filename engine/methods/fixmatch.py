@@ -23,7 +23,8 @@ class FixMatchConfig(ConsistencyConfig):
     labels: Labels = "training"
     """Whose labels the strong view learns. training: the network's own, of its pass of labelled and weak windows;
     evaluation: its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside
-    (UniMatch's program); teacher: those of an EMA teacher (UniMatch V2's program)."""
+    (UniMatch's program); teacher: those of an EMA teacher, and the network sees labelled and strong windows as one batch
+    (UniMatch V2's program)."""
 
 
 class FixMatch(Consistency):
@@ -52,7 +53,7 @@ class FixMatch(Consistency):
         if self.teacher:
             weak = self.teacher(u.weak)
             own, partners = weak[: len(u.partner)], self.partners(weak, u)
-            logits, strong = self.student.logits_of_each(x, self.mixed_view(u, 0))
+            logits, strong = self.student(torch.cat([x, self.mixed_view(u, 0)])).split([len(x), len(u.partner)])
         else:
             evaluated = self.evaluated(u)
             clean = torch.cat([x, u.weak[: len(u.partner)]])

@@ -92,8 +92,6 @@ class Method(nn.Module):
     steady: ClassVar[bool] = False
     """Whether `losses` depends on nothing but the batch, tensors and the device's random numbers: not on progress, but
     for what `phase` says, nor on what Python or the host's generator holds."""
-    joinable: ClassVar[bool] = True
-    """Whether all that a network learns from in a step can be one batch to its batch normalisations."""
     terms: ClassVar[dict[str, str]] = {}
     """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
 

@@ -50,7 +50,6 @@ class UniMatch(Consistency):
     name = "unimatch"
     config_class = UniMatchConfig
     steady = True
-    joinable = False
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {
         "supervised": "supervised_weight",
@@ -73,15 +72,14 @@ class UniMatch(Consistency):
         return unimatch_switches(layout) | {"method.perturbed_statistics": "shared"}
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
-        x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
+        u = batch.unlabeled
         evaluated = self.evaluated(u)
-        logits, weak, perturbed = self.clean_and_perturbed(x, u.weak[: len(u.partner)])
+        logits, weak, perturbed, *strong = self.logits_of_views(batch.labeled.image, u)
         own, partners = self.label_logits(weak, evaluated, u)
-        strong = self.network(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
             {
-                "supervised": self.supervised(logits, target),
+                "supervised": self.supervised(logits, batch.labeled.target),
                 "strong": torch.stack(of_views).mean(),
                 "perturbed": self.weak_loss(perturbed, own, u),
             }
@@ -92,23 +90,25 @@ class UniMatch(Consistency):
         if self.teacher:
             return self.teacher_pseudo_labels(u)
         evaluated = self.evaluated(u)
-        _, weak, _ = self.clean_and_perturbed(batch.labeled.image, u.weak[: len(u.partner)])
+        _, weak, *_ = self.logits_of_views(batch.labeled.image, u)
         own, _ = self.label_logits(weak, evaluated, u)
         return self.pseudo_labels_of(own, u)
 
-    def clean_and_perturbed(self, x: Tensor, weak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of labelled and weak windows, which the encoder sees together, and of the weak ones' features with
-        half of their channels dropped."""
-        maps = self.network.encode(torch.cat([x, weak]))
+    def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
+        """Of labelled and weak windows, which the network sees together; of the weak ones' features with half of their
+        channels dropped; and of either strong view."""
+        network, weak = self.network, u.weak[: len(u.partner)]
+        sizes = len(x), len(weak)
+        strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])
+        maps, maps_of_strong = network.encode_of_each(torch.cat([x, weak]), strong)
         if self.config.perturbed_statistics == "shared":
-            both = tuple(torch.cat([clean, self.drop_channels(clean, len(x), len(weak))]) for clean in maps)
-            logits = self.network.classify(self.network.decode(both))
-            clean, _, perturbed = logits.split([len(x) + len(weak), len(x), len(weak)])
+            both = tuple(torch.cat([clean, self.drop_channels(clean, *sizes)]) for clean in maps)
+            shared, strong = map(network.classify, network.decode_of_each(both, maps_of_strong))
+            clean, _, perturbed = shared.split([sum(sizes), *sizes])
         else:
-            clean = self.network.classify(self.network.decode(maps))
-            dropped = tuple(self.drop_channels(clean_map[len(x) :], len(weak)) for clean_map in maps)
-            perturbed = self.network.classify(self.network.decode(dropped))
-        return *clean.split([len(x), len(weak)]), perturbed
+            dropped = tuple(self.drop_channels(clean[len(x) :], len(weak)) for clean in maps)
+            clean, perturbed, strong = map(network.classify, network.decode_of_each(maps, dropped, maps_of_strong))
+        return *clean.split(sizes), perturbed, *strong.chunk(2)
 
     def drop_channels(self, maps: Tensor, *sizes: int) -> Tensor:
         """Features (B, C, h, w), groups of so many images, of which each image loses half of the channels, the others

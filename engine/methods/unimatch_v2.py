@@ -41,7 +41,6 @@ class UniMatchV2(Consistency):
     name = "unimatch_v2"
     config_class = UniMatchV2Config
     steady = True
-    joinable = False
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 
@@ -64,8 +63,11 @@ class UniMatchV2(Consistency):
         u = batch.unlabeled
         weak = self.teacher(u.weak)
         own, partners = weak[: len(u.partner)], self.partners(weak, u)
-        logits = self.student(batch.labeled.image)
-        strong = self.complementary(torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])).chunk(2)
+        strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])
+        maps, maps_of_strong = self.student.encode_of_each(batch.labeled.image, strong)
+        features = self.student.decode_of_each(maps, self.complementary(maps_of_strong))
+        logits, strong = map(self.student.classify, features)
+        strong = strong.chunk(2)
         of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         supervised = self.supervised(logits, batch.labeled.target)
         return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
@@ -73,11 +75,10 @@ class UniMatchV2(Consistency):
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         return self.teacher_pseudo_labels(batch.unlabeled)
 
-    def complementary(self, views: Tensor) -> Tensor:
-        """Logits (2 B, C, h, w) of the first and then the second views (2 B, 3, S, S) of B images: each channel of the
-        features is dropped from one of the two and doubled in the other. Some pairs, drawn anew, keep all."""
-        maps = self.student.encode(views)
-        pairs, device = len(views) // 2, views.device
+    def complementary(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Maps of the first and then the second views (2 B, …) of B images: each channel is dropped from one of the two
+        and doubled in the other. Some pairs, drawn anew, keep all."""
+        pairs, device = len(maps[0]) // 2, maps[0].device
         keep = self.drawn(partial(self.keeping, device=device), pairs)[:, None]
         # All maps of as many channels, such as a transformer's, lose the same ones.
         masks = {}
@@ -88,8 +89,7 @@ class UniMatchV2(Consistency):
 
             mask = 2.0 * self.drawn(draw, pairs)
             masks[channels] = torch.where(keep, 1.0, torch.stack([mask, 2 - mask])).flatten(0, 1)[..., None, None]
-        maps = tuple(one * masks[one.shape[1]].to(one.dtype) for one in maps)
-        return self.student.classify(self.student.decode(maps))
+        return tuple(one * masks[one.shape[1]].to(one.dtype) for one in maps)
 
     def keeping(self, pairs: int, device: torch.device) -> Tensor:
         """(B,) bool: the pairs that keep all features, as many in each part of the batch."""

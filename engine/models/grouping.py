@@ -17,11 +17,11 @@ class Groups:
     sizes: list[int] | None = None
 
     @contextmanager
-    def of(self, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """The batches as one, which is taken apart wherever batches have statistics."""
-        self.sizes = [len(batch) for batch in batches]
+    def of(self, sizes: list[int]) -> Iterator[None]:
+        """Inside, a batch is so many images of each, which are taken apart wherever batches have statistics."""
+        self.sizes = sizes
         try:
-            yield torch.cat(batches)
+            yield
         finally:
             self.sizes = None
 

@@ -103,16 +103,30 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
 
-    def features_of_each(self, *batches: Tensor) -> tuple[Tensor, ...]:
-        """`features` of each batch of images of one size, as by a call for each, whose batch statistics never mix; in
+    def encode_of_each(self, *batches: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+        """`encode` of each batch of images of one size, as by a call for each, whose batch statistics never mix; in
         one call after `group`, in one with joint statistics after `join`."""
         if self.groups is None:
-            return tuple(self.features(batch) for batch in batches)
-        with self.groups.of(batches) as images:
-            return self.features(images).split([len(batch) for batch in batches])
+            return tuple(self.encode(batch) for batch in batches)
+        sizes = [len(batch) for batch in batches]
+        with self.groups.of(sizes):
+            maps = self.encode(torch.cat(batches))
+        return tuple(zip(*(one.split(sizes) for one in maps), strict=True))
+
+    def decode_of_each(self, *maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """`decode` of the maps of each batch, likewise."""
+        if self.groups is None:
+            return tuple(self.decode(one) for one in maps)
+        sizes = [len(finest) for finest, *_ in maps]
+        with self.groups.of(sizes):
+            return self.decode(tuple(map(torch.cat, zip(*maps, strict=True)))).split(sizes)
+
+    def features_of_each(self, *batches: Tensor) -> tuple[Tensor, ...]:
+        """`features` of each batch, likewise."""
+        return self.decode_of_each(*self.encode_of_each(*batches))
 
     def logits_of_each(self, *batches: Tensor) -> tuple[Tensor, ...]:
-        """Logits of each batch of images of one size, as `features_of_each`."""
+        """Logits of each batch, likewise."""
         return tuple(self.classify(features) for features in self.features_of_each(*batches))
 
     def group(self) -> None:
