@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import torch
@@ -153,7 +153,9 @@ def resolve_device(name: str, own: int | None = None) -> torch.device:
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
     """auto -> bf16 on a GPU or processor that multiplies it faster, else fp32. Raises UsageError for tf32 without a
-    GPU."""
+    GPU, and for a precision that there is not."""
+    if name not in get_args(PrecisionName):
+        raise UsageError(f"--precision: must be one of {', '.join(get_args(PrecisionName))}, is {name!r}")
     if name == "tf32" and device.type != "cuda":
         raise UsageError("--precision tf32: only GPUs have it; pass fp32 or bf16")
     if name == "auto":

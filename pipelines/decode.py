@@ -72,8 +72,8 @@ class Reading:
     def __post_init__(self):
         if self.orientation not in ("upright", "ignore"):
             raise UsageError(f"--files.orientation: must be upright or ignore, is {self.orientation}")
-        if not 0 < self.max_megapixels < math.inf:
-            raise UsageError(f"--files.max-megapixels: must be above 0, is {self.max_megapixels}")
+        if not isinstance(self.max_megapixels, (int, float)) or not 0 < self.max_megapixels < math.inf:
+            raise UsageError(f"--files.max-megapixels: must be a number above 0, is {self.max_megapixels!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Reading:

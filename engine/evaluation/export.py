@@ -23,6 +23,7 @@ from ..events import Event, Listener, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import LARGEST, Protocol
 from ..run import home_of
+from ..serial import typed
 from .formats import FORMATS, FormatName
 from .inference import protocol_of, segment
 from .memory import Sight, room_for
@@ -104,8 +105,7 @@ def export(
     loaded = load_network(file, layout)
     network, header = loaded.network.requires_grad_(False), loaded.header
     chosen = protocol_of(loaded, name=protocol, **settings)
-    size = (chosen.window, chosen.window) if size is None else (size[0], size[1])
-    _check_size(size, loaded)
+    size = (chosen.window, chosen.window) if size is None else _checked(size, loaded)
     with _room(size, network, chosen):
         images = probes(size)
         expected = [segment(network, image, chosen, PRECISION)[0] for image in images]
@@ -160,9 +160,14 @@ def _check_out(out: Path, checkpoint: Path, format: str) -> None:
         raise UsageError(f"--out: {out} is the checkpoint; name another file")
 
 
-def _check_size(size: tuple[int, int], checkpoint: Checkpoint) -> None:
-    """Raises UsageError for images that are smaller than what the network takes, or beyond any memory."""
-    least, (height, width) = encoder_of(checkpoint.header.backbone).least, size
+def _checked(size: Any, checkpoint: Checkpoint) -> tuple[int, int]:
+    """The size of images. Raises UsageError for what is none, is smaller than what the network takes, or beyond any
+    memory."""
+    try:
+        size = height, width = typed(tuple[int, int], size, "--size")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    least = encoder_of(checkpoint.header.backbone).least
     if min(size) < least:
         raise UsageError(
             f"--size: the network takes sides of at least {least} pixels, not {height} {width}; use "
@@ -170,6 +175,7 @@ def _check_size(size: tuple[int, int], checkpoint: Checkpoint) -> None:
         )
     if max(size) > LARGEST:
         raise UsageError(f"--size: must be at most {LARGEST}, is {height} {width}")
+    return size
 
 
 def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..events import Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
 from ..protocol import Protocol
 from ..run import Run, home_of, uses_of
+from ..serial import require_types
 from .memory import Sight, room_for
 from .protocols import confidence, full_logits
 from .scores import Scores, evaluate_each, finite, normalised
@@ -32,7 +33,7 @@ def evaluate(
     *,
     layout: str | None = None,
     files: dict[str, Any] | None = None,
-    protocol: Sequence[str] | None = None,
+    protocol: str | Sequence[str] | None = None,
     device: str = "auto",
     precision: str | None = None,
     on_event: Listener = silent,
@@ -43,10 +44,10 @@ def evaluate(
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
-    training's without a list, those images are judged that the run held out). protocol:
-    names of PROTOCOLS; of several, all from one pass over the data, the document is the first one's and has all under
-    "protocols", by name. precision: as for training (default: what that asked for, where the device has it). settings:
-    other fields of `Protocol`; what is None is as in training.
+    training's without a list, those images are judged that the run held out). protocol: a name of PROTOCOLS, or
+    several; of several, all from one pass over the data, the document is the first one's and has all under "protocols",
+    by name. precision: as for training (default: what that asked for, where the device has it). settings: other fields
+    of `Protocol`; what is None is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's, where no
     pixel of the masks has a class, and where memory does not do.
     """
@@ -54,7 +55,8 @@ def evaluate(
     header = loaded.header
     dataset = _evaluation_data(header, data, layout, without_none(files))
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
-    names = tuple(dict.fromkeys(protocol or [header.evaluation.name]))
+    asked = [protocol] if isinstance(protocol, str) else protocol
+    names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
     protocols = [protocol_of(loaded, name=name, **settings) for name in names]
     tell("data", dataset.notes, on_event)
     run = home_of(find(checkpoint))
@@ -150,11 +152,18 @@ def load_for_inference(
 
 
 def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
-    """The protocol of the training, but for the settings that are given. Raises UsageError for those without sense."""
-    changes = without_none(settings)
+    """The protocol of the training, but for the settings that are given. Raises UsageError for those that there are
+    not, of another type or without sense."""
+    changes, known = without_none(settings), [field.name for field in fields(Protocol)]
+    if unknown := [name for name in changes if name not in known]:
+        raise UsageError(f"{unknown[0]}: a protocol has no such setting; it has {', '.join(known)}")
     if "scale" in changes:  # whoever asks for a scale wants it instead of the training's long side
         changes = {"long_side": None, "longest": None} | changes
     protocol = replace(checkpoint.header.evaluation, **changes)
+    try:
+        require_types(protocol, "protocol")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     encoder = encoder_of(checkpoint.header.backbone)
     refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
     return protocol

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +79,9 @@ def predict(
     images, file = Path(images), find(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     chosen = protocol_of(loaded, name=protocol, **settings)
+    known = [field.name for field in fields(Reading)]
+    if unknown := [name for name in files or {} if name not in known]:
+        raise UsageError(f"files: {unknown[0]} is not how pictures are read; there are {', '.join(known)}")
     # Training turns no picture, whatever it is told, where masks fit the stored pixels alone.
     taught = {"orientation": "ignore"} if header.as_stored else {}
     reading = Reading.of(without_none(header.files) | taught | without_none(files))

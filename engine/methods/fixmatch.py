@@ -23,8 +23,8 @@ class FixMatchConfig(ConsistencyConfig):
     labels: Labels = "training"
     """Whose labels the strong view learns. training: the network's own, of its pass of labelled and weak windows;
     evaluation: its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside
-    (UniMatch's program); teacher: those of an EMA teacher, and the network sees labelled and strong windows as one batch
-    (UniMatch V2's program)."""
+    (UniMatch's program); teacher: those of an EMA teacher, labelled and strong windows being one batch to the
+    network (UniMatch V2's program)."""
 
 
 class FixMatch(Consistency):

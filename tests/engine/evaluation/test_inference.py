@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from semiseg.engine import evaluate, train
+from semiseg.engine import evaluate, export, predict, train
 from semiseg.engine.data import locate
 from semiseg.engine.recipe import Files
 from semiseg.pipelines.errors import UsageError
@@ -91,3 +91,55 @@ def test_a_folder_of_the_training_that_other_data_has_not_is_told_as_such(tiny, 
     with pytest.raises(UsageError) as error:
         evaluate(out, device="cpu")
     assert "the training had" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"absent": "zeros"}, "protocol.absent: must be one of"),
+        ({"background": "no"}, "protocol.background: must be true or false"),
+        ({"flip": "no"}, "protocol.flip: must be true or false"),
+        ({"protocol": "nope"}, "protocol.name: must be one of"),
+        ({"scales": 1.0}, "protocol.scales: must be a list"),
+        ({"scales": ("a",)}, r"protocol.scales\[0\]: must be a number"),
+        ({"window": 64.5}, "protocol.window: must be a whole number"),
+        ({"widow": 64}, "widow: a protocol has no such setting; it has name, window"),
+    ],
+)
+def test_settings_that_are_none_are_refused_by_all_that_take_them(judged, tmp_path, settings, says):
+    checkpoint, pictures = judged(), tmp_path / "a/images"
+    for use in (evaluate, lambda *its, **own: predict(*its, pictures, **own), export):
+        with pytest.raises(UsageError, match=says):
+            use(checkpoint, **settings)
+
+
+def test_a_precision_that_there_is_not_is_refused(judged, tmp_path):
+    checkpoint = judged()
+    for use in (evaluate, lambda *its, **own: predict(*its, tmp_path / "a/images", **own)):
+        with pytest.raises(UsageError, match="--precision: must be one of auto, fp32, tf32, bf16, fp16, is 'bfloat16'"):
+            use(checkpoint, precision="bfloat16")
+
+
+def test_one_protocol_may_be_named_by_itself(judged):
+    checkpoint = judged()
+    assert evaluate(checkpoint, device="cpu", protocol="slide") == evaluate(
+        checkpoint, device="cpu", protocol=["slide"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"orientaton": "ignore"}, "files: orientaton is not how pictures are read; there are orientation, max_mega"),
+        ({"max_megapixels": "a"}, "--files.max-megapixels: must be a number above 0"),
+    ],
+)
+def test_files_are_not_read_in_ways_that_there_are_not(judged, tmp_path, files, says):
+    with pytest.raises(UsageError, match=says):
+        predict(judged(), tmp_path / "a/images", files=files)
+
+
+@pytest.mark.parametrize("size", [64, (64,), (64.5, 64), ("64", "64")])
+def test_sizes_of_an_export_are_two_whole_numbers(judged, size):
+    with pytest.raises(UsageError, match="--size"):
+        export(judged(), size=size)
