@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ OUT_OF_MEMORY = (
 )
 """In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
 beyond any memory, of C++, and of a GPU's libraries."""
+ALONE = threading.RLock()
+"""Of the thread that is at work."""
 AMPERE = (8, 0)
 """From this capability on GPUs multiply bf16; torch calls it supported on older ones, too, which emulate it."""
 PEAKS = {
@@ -87,10 +90,19 @@ class Precision:
 def as_started() -> Iterator[None]:
     """Torch as a new process has it, whatever the program around has set: float32 by default, on the CPU, no autocast,
     gradients on. Afterwards all is as it was, also the CPU's generator of random numbers, whether a GPU may use TF32,
-    and OpenCV's threads."""
-    dtype, threads = torch.get_default_dtype(), cv2.getNumThreads()
-    products, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    and OpenCV's threads.
+
+    These belong to the process: a thread would change what another one computes. Raises UsageError where another one
+    is inside."""
+    if not ALONE.acquire(blocking=False):
+        raise UsageError(
+            "semiseg is at work in another thread, and either would change the other's results (random numbers and "
+            "precisions are those of the process): wait for it, or use a process for each"
+        )
     with ExitStack() as changed:
+        changed.callback(ALONE.release)
+        dtype, threads = torch.get_default_dtype(), cv2.getNumThreads()
+        products, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         changed.enter_context(torch.random.fork_rng(devices=[]))
         changed.enter_context(torch.inference_mode(False))
         changed.enter_context(torch.enable_grad())

@@ -75,10 +75,13 @@ def row_losses(
     eps: float,
 ) -> Tensor:
     """(N,) losses of one direction, 0 where `active` (N,) is false; the target gets no gradient."""
-    # Inactive rows are zeroed, not only weighted by zero, so that whatever they hold stays out of the gradient.
+    # Inactive rows and empty slots are zeroed, not only weighted by zero, so that whatever they hold stays out of the
+    # gradient.
     anchor = torch.where(active[:, None], anchor, 0)
     target = torch.where(active[:, None], target.detach(), 0)
-    foreign = (negative_labels >= 0) & (negative_labels != label[:, None])
+    filled = negative_labels >= 0
+    negatives = torch.where(filled[:, None], negatives, 0)
+    foreign = filled & (negative_labels != label[:, None])
     positive_score = (anchor * target).sum(1, keepdim=True) / temperature
     negative_scores = (anchor @ negatives.T / temperature).masked_fill(~foreign, -torch.inf)
     scores = torch.cat([positive_score, negative_scores], dim=1)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -215,6 +216,34 @@ def test_what_a_call_sets_for_the_process_is_put_back(monkeypatch):
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
     assert now == (3, "medium", False)
+
+
+def test_another_thread_is_refused_while_one_is_at_work(tiny, voc_root):
+    """It would put back the generator that dropout draws from. The thread itself may, as a listener does."""
+    root, refused, scores = voc_root(), [], []
+    first = train(tiny("supervised", data=root, out=root / "first")).out
+
+    def beside():
+        for use in (lambda: evaluate(first, device="cpu"), lambda: load_network(first)):
+            try:
+                use()
+            except UsageError as error:
+                refused.append(str(error))
+
+    def listen(event):
+        if event.kind == "log" and event.done == 1:
+            thread = threading.Thread(target=beside)
+            thread.start()
+            thread.join()
+            scores.append(evaluate(first, device="cpu"))
+
+    train(tiny("supervised", data=root, out=root / "second"), on_event=listen)
+    assert len(refused) == 2
+    assert all("at work in another thread" in line for line in refused)
+    thread = threading.Thread(target=lambda: scores.append(evaluate(first, device="cpu")))
+    thread.start()
+    thread.join()
+    assert scores[0] == scores[1]
 
 
 def test_a_run_ends_where_a_picture_of_its_report_cannot_be_made(tiny, voc_root, monkeypatch):

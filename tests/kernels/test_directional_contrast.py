@@ -250,12 +250,21 @@ def test_rows_that_are_not_valid_may_hold_anything(dtype, device):
         assert not mine[22:].any()
 
 
-def test_empty_slots_may_hold_anything(device):
-    arguments = problem(rows=30, bank=40, dtype=torch.float32, device=device)
+@pytest.mark.parametrize("anything", [torch.nan, torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_empty_slots_may_hold_anything(dtype, anything, device):
+    """Of kernels, and of the definition, which float64 takes and torch.func."""
+
+    def loss(feat1):
+        return directional_contrast(**(arguments | {"feat1": feat1}), threshold=0.2)[0]
+
+    arguments = problem(rows=30, bank=40, dtype=dtype, device=device)
     expected = run(directional_contrast, arguments, threshold=0.2, grad_negatives=True)
-    arguments["negatives"][arguments["negative_labels"] < 0] = torch.nan
+    gradient = torch.func.grad(loss)(arguments["feat1"])
+    arguments["negatives"][arguments["negative_labels"] < 0] = anything
     for mine, true in zip(run(directional_contrast, arguments, threshold=0.2, grad_negatives=True), expected):
         torch.testing.assert_close(mine, true)
+    torch.testing.assert_close(torch.func.grad(loss)(arguments["feat1"]), gradient)
 
 
 @pytest.mark.parametrize("integer", [torch.uint8, torch.int8, torch.int16, torch.int32])
