@@ -159,16 +159,20 @@ def diagnose(
 
 class _Counts:
     """Over the masks of some samples, and how many these are: by label value, (256,), pixels, and images that have
-    any."""
+    any; and the ids of those that hold class 0 alone."""
 
     def __init__(self, samples: tuple[Sample, ...], survey: Survey):
         self.pixels = survey.counts(samples)
         self.images = np.zeros(256, np.int64)
         self.masks = 0
+        self.empty: list[str] = []
         for sample in samples:
             if sample.mask and (facts := survey.mask(sample)):
+                values = [int(value) for value in facts.counts]
                 self.masks += 1
-                self.images[[int(value) for value in facts.counts]] += 1
+                self.images[values] += 1
+                if {*values} - {IGNORE} == {0}:
+                    self.empty.append(sample.id)
 
 
 def _text_and_cure(error: Exception) -> tuple[str, str]:
@@ -233,13 +237,17 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
         yield Finding("warning", f"{len(never)} classes occur in no training mask", cure, tuple(never))
     unseen = [n for v, n in enumerate(dataset.classes) if train.pixels[v] and not val.pixels[v]]
     if unseen:
-        cure = "add validation images that show them; their IoU is not defined"
+        cure = "add validation images that show them; once predicted they count as 0 in the mIoU"
         yield Finding("warning", f"{len(unseen)} classes occur in no validation mask", cure, tuple(unseen))
     labeled, ignored = int(train.pixels[:classes].sum()), int(train.pixels[IGNORE])
     for part, seen in (("training", train), ("validation", val)):
         if (masks := seen.masks) and not seen.pixels[:classes].sum():
             text = f"no pixel of the {masks} {part} masks has a class, all are ignored (255)"
             yield Finding("error", text, "check what 255 means in them")
+    if 0 < len(train.empty) < train.masks:
+        text = f"{len(train.empty)} of {train.masks} training masks hold {dataset.classes[0]} alone"
+        cure = "delete those of images that nobody labelled: without a mask they are unlabelled"
+        yield Finding("ok", text, cure, tuple(train.empty))
     if ignored > labeled > 0:
         share = ignored / max(1, labeled + ignored)
         yield Finding("warning", f"{share:.0%} of the training pixels are ignored (255)", "check that this is meant")
@@ -271,5 +279,5 @@ def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
         if sample.id in images and images[sample.id].hash in validation
     )
     if leaks:
-        text = f"{len(leaks)} images are also validation images under another name"
+        text = f"{len(leaks)} images are, byte for byte, also validation images under another name"
         yield Finding("warning", text, "keep each in one of the two", leaks)

@@ -77,12 +77,16 @@ def test_what_is_no_fault_but_worth_knowing(folder_root):
     for part in (
         "1 images carry an EXIF orientation",
         "have a side below 64 pixels",
-        "1 images are also validation images",
+        "1 images are, byte for byte, also validation images",
         "1 masks belong to no image",
         "1 classes occur in no training mask",
         "79% of the training pixels are ignored",
     ):
         assert has(report, "warning", part), part
+    (empty,) = (finding for finding in report.findings if "training masks hold" in finding.text)
+    assert empty.text.startswith("5 of 6 training masks hold ")
+    assert empty.details == ("a001", "a002", "a003", "a004", "a005")
+    assert (empty.level, empty.cure[:6]) == ("ok", "delete")
 
 
 def test_two_classes_as_0_and_255(folder_root):
@@ -130,7 +134,7 @@ def test_images_beside_the_pool_are_looked_at_too(folder_root, tmp_path):
     shutil.copy(root / "images/a006.jpg", root / "images/a005.jpg")  # a006 is for validation
     report = diagnose(find_dataset("folder", root), split=str(tmp_path / "labeled.txt"))
     assert not has(report, "warning", "occur in none of the labelled images")
-    assert has(report, "warning", "1 images are also validation images")
+    assert has(report, "warning", "1 images are, byte for byte, also validation images")
 
 
 def test_missing_data_is_a_finding(tmp_path):
