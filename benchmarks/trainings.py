@@ -14,7 +14,6 @@ PHOTOGRAPHS = {
     "Animals of VOC": ("animals", ANIMALS),
     "Animals of VOC, longer": ("animals_settled", ANIMALS),
     "CamVid": ("camvid", ()),
-    "CamVid, float32": ("camvid_fp32", ()),
     "CamVid, longer": ("camvid_settled", ()),
     "CamVid, crop 320, on a GPU": ("camvid_gpu", ()),
 }
