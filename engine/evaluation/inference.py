@@ -163,7 +163,9 @@ def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     try:
         require_types(protocol, "protocol")
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        place, _, fault = str(error).partition(": ")
+        name = place.removeprefix("protocol.").partition("[")[0]
+        raise UsageError(f"--{'protocol' if name == 'name' else name.replace('_', '-')}: {fault}") from None
     encoder = encoder_of(checkpoint.header.backbone)
     refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
     return protocol

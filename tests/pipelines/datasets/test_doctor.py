@@ -83,8 +83,7 @@ def test_what_is_no_fault_but_worth_knowing(folder_root):
         "79% of the training pixels are ignored",
     ):
         assert has(report, "warning", part), part
-    (empty,) = (finding for finding in report.findings if "training masks hold" in finding.text and finding.level == "ok")
-    assert empty.text.startswith("5 of 6 training masks hold ")
+    (empty,) = (finding for finding in report.findings if finding.text.startswith("5 of 6 training masks hold "))
     assert empty.details == ("a001", "a002", "a003", "a004", "a005")
     assert (empty.level, empty.cure[:6]) == ("ok", "delete")
 
