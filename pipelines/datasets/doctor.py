@@ -159,7 +159,7 @@ def diagnose(
 
 class _Counts:
     """Over the masks of some samples, and how many these are: by label value, (256,), pixels, and images that have
-    any; and the ids of those that hold class 0 alone."""
+    any; and the ids of those that hold nothing but class 0."""
 
     def __init__(self, samples: tuple[Sample, ...], survey: Survey):
         self.pixels = survey.counts(samples)
@@ -171,7 +171,7 @@ class _Counts:
                 values = [int(value) for value in facts.counts]
                 self.masks += 1
                 self.images[values] += 1
-                if {*values} - {IGNORE} == {0}:
+                if values == [0]:
                     self.empty.append(sample.id)
 
 
@@ -245,7 +245,7 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
             text = f"no pixel of the {masks} {part} masks has a class, all are ignored (255)"
             yield Finding("error", text, "check what 255 means in them")
     if 0 < len(train.empty) < train.masks:
-        text = f"{len(train.empty)} of {train.masks} training masks hold {dataset.classes[0]} alone"
+        text = f"{len(train.empty)} of {train.masks} training masks hold nothing but {dataset.classes[0]}"
         cure = "delete those of images that nobody labelled: without a mask they are unlabelled"
         yield Finding("ok", text, cure, tuple(train.empty))
     if ignored > labeled > 0:

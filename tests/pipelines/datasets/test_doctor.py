@@ -83,8 +83,16 @@ def test_what_is_no_fault_but_worth_knowing(folder_root):
         "79% of the training pixels are ignored",
     ):
         assert has(report, "warning", part), part
-    (empty,) = (finding for finding in report.findings if finding.text.startswith("5 of 6 training masks hold "))
-    assert empty.details == ("a001", "a002", "a003", "a004", "a005")
+
+
+def test_masks_of_images_that_nobody_labelled_may_be_empty(folder_root):
+    root = folder_root(masked=8, bare=2)
+    for n in (1, 4):
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(root / f"masks/a00{n}.png")
+    report = diagnose(find_dataset("folder", root))
+    (empty,) = (one for one in report.findings if "masks hold nothing but" in one.text)
+    assert empty.text.startswith("2 of 6 training masks")
+    assert empty.details == ("a001", "a004")
     assert (empty.level, empty.cure[:6]) == ("ok", "delete")
 
 
