@@ -153,11 +153,11 @@ def _settings(lines: Sequence[Line], classes: int) -> str:
     different, alike = [], []
     for name in names:
         row = [shown(own[name]) if name in own else "" for own in values.values()]
-        said = {value for value in row if value}
-        if len(said) > 1 or (name.startswith("method.") and "" in row):
+        had = [shown(own[name]) for own in values.values() if name in own]
+        if len(set(had)) > 1 or (name.startswith("method.") and len(had) < len(values)):
             different.append([name, *row])
         else:
-            alike.append([name, *said])
+            alike.append([name, had[0]])
     columns = ["", *values]
     numbers = range(1, len(columns))
     same = _table(["", "all methods that have it"], alike, numbers=[1])

@@ -95,8 +95,8 @@ class UniMatch(Consistency):
         return self.pseudo_labels_of(own, u)
 
     def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
-        """Of labelled and weak windows, which the network sees together; of the weak ones' features with half of their
-        channels dropped; and of either strong view."""
+        """(B, C, h, w) each: of labelled and of weak windows, which the network sees together; of the weak ones'
+        features with half of their channels dropped; and of either strong view."""
         network, weak = self.network, u.weak[: len(u.partner)]
         sizes = len(x), len(weak)
         strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])

@@ -15,7 +15,7 @@ from semiseg.engine.training.step import Step
 from semiseg.kernels import upsample_conv2d
 from semiseg.kernels.check import refusing
 
-GROUPING = ["cac", "cps", "cutmix_cps", "mean_teacher", "cutmix_seg", "fixmatch"]
+GROUPING = ["cac", "cps", "cutmix_cps", "mean_teacher", "cutmix_seg", "fixmatch", "unimatch"]
 """Methods that ask for features of several batches together."""
 STEPS = 20
 SMALL = {"head_width": 8, "steps": STEPS, "optimizer": "sgd", "lr": 1e-5}
