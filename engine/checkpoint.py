@@ -24,7 +24,7 @@ from ..pipelines.errors import UsageError, refuse, require
 from .device import PrecisionName, as_started
 from .disk import whole
 from .methods.programs import PROGRAMS
-from .models import Network, build_network, encoder_of, from_published, published_program, read_state_dict
+from .models import Network, build_network, from_published, published_program, read_state_dict
 from .protocol import Evaluation, Protocol
 from .recipe import Recipe
 from .serial import plain, typed
@@ -183,38 +183,13 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
 
 
 def read_header(metadata: dict[str, str]) -> Header:
-    """The header in a file's metadata, of whatever version. Raises AttributeError, KeyError, TypeError or ValueError
-    where it is none, or does not make sense."""
-    if metadata["format"] == "semiseg 1":
-        values = plain(_header_of_version_1(metadata))
-    else:
-        values = json.loads(metadata["header"])
+    """The header in a file's metadata. Raises AttributeError, KeyError, TypeError or ValueError where it is none, or
+    makes no sense."""
+    values = json.loads(metadata["header"])
     values |= {"evaluation": _known(Protocol, plain(values["evaluation"]))}
     header = typed(Header, _known(Header, values))
     refuse(header.faults())
     return header
-
-
-def _header_of_version_1(metadata: dict[str, str]) -> Header:
-    """Files of version 1 have the whole recipe, flat, of which this takes no more than it needs."""
-    recipe = json.loads(metadata["recipe"])
-    encoder = encoder_of(recipe["backbone"])
-    return Header(
-        network=recipe["network"],
-        backbone=recipe["backbone"],
-        head_width=recipe["head_width"],
-        classes=tuple(json.loads(metadata["classes"])),
-        palette=json.loads(metadata["palette"]),
-        mean=encoder.mean,
-        std=encoder.std,
-        evaluation=typed(Evaluation, _known(Evaluation, recipe["evaluation"])).resolve(recipe["crop"]),
-        layout=recipe["layout"],
-        data=recipe["data"],
-        files=recipe["files"],
-        precision=recipe.get("precision", "auto"),
-        step=int(metadata["step"]),
-        miou=None if metadata["miou"] == "nan" else float(metadata["miou"]),
-    )
 
 
 def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:

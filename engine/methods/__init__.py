@@ -31,10 +31,9 @@ def method_of(config: MethodConfig) -> type[Method]:
 
 
 def find_method(name: str) -> type[Method]:
-    """The method of that name, or of that name of its settings' class, which older files have. Raises UsageError."""
-    for method in METHODS.values():
-        if name in (method.name, method.config_class.__name__):
-            return method
+    """The method of that name. Raises UsageError."""
+    if name in METHODS:
+        return METHODS[name]
     raise UsageError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
 
 

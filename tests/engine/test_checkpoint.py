@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,45 +188,6 @@ def test_a_run_means_its_best_checkpoint(saved, tmp_path):
     assert find(tmp_path / "run").name == "best.safetensors"
     with pytest.raises(UsageError, match="neither a checkpoint"):
         find(tmp_path / "nothing")
-
-
-OLD = sorted((Path(__file__).parent / "checkpoints").glob("*.json"))
-
-
-@pytest.fixture(params=OLD, ids=[path.stem for path in OLD])
-def old_file(request, tmp_path):
-    """A file as it was written before headers, with tensors that fit, and its network."""
-    metadata = json.loads(request.param.read_text())
-    recipe = json.loads(metadata["recipe"])
-    torch.manual_seed(0)
-    network = build_network(
-        recipe["network"],
-        recipe["backbone"],
-        len(json.loads(metadata["classes"])),
-        head_width=recipe["head_width"],
-        projector=recipe["method"]["type"] == "CacConfig",
-    ).eval()
-    path = tmp_path / "old.safetensors"
-    save_file(network.state_dict(), path, metadata)
-    return path, network, recipe
-
-
-def test_files_of_version_1_are_read(old_file):
-    path, network, recipe = old_file
-    loaded = load_network(path)
-    header = loaded.header
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(loaded.network(x), network(x))
-    expected = {
-        "cac_shapes": (("whole", 64, 1.0), "shapes", None, 7, "disk"),
-        "cutmix_cps_voc": (("cps-slide", 64, 64 / 512), "voc", "/data/VOC2012", 7, "disk"),
-    }[recipe["name"]]
-    evaluation = header.evaluation
-    got = (evaluation.name, evaluation.window, evaluation.scale), header.layout, header.data
-    assert (*got, len(header.classes), header.classes[1]) == expected
-    assert header.files == dict.fromkeys(("images", "masks", "classes", "train_list", "val_list"))
-    assert loaded.recipe["name"] == recipe["name"]
 
 
 def test_a_renamed_field_makes_no_file_unreadable(saved):
