@@ -25,6 +25,7 @@ from ..evaluation.protocols import full_logits
 from ..models import evaluating
 from ..recipe import Recipe
 from .build import build_method
+from .graph import is_tried
 from .step import Step
 
 GIB = 2**30
@@ -42,7 +43,8 @@ class Forecast:
     state: int
     """Bytes of these that stay between steps."""
     evaluation: int
-    """Bytes at the peak of an evaluation, with what stays."""
+    """Bytes at the peak of an evaluation, with what stays, which is all that a step takes where it is captured: a graph
+    keeps what it computes in."""
 
     def __str__(self) -> str:
         return (
@@ -115,6 +117,7 @@ class Costs(TorchDispatchMode):
 def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int] | None = None) -> Forecast:
     """Of a step late in the recipe's schedule, when all its terms count, and of an evaluation of images up to `largest`
     (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
+    captured = is_tried(recipe, precision)
     precision = Precision(precision.name, torch.device("cpu"))
     batch, largest = example(recipe), largest or (recipe.crop, recipe.crop)
     # Some backbones read values as they are made, which fake tensors do not have.
@@ -130,7 +133,8 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         network = method.predictor()
         with evaluating(network), precision.autocast():
             full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
-    return Forecast(flops, training, state, costs.most)
+    kept = training - state if captured else 0
+    return Forecast(flops, training, state, costs.most + kept)
 
 
 def fitted(
@@ -161,7 +165,8 @@ def fitted(
 def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, room: int) -> str:
     """What to change for a run to fit."""
     if told.memory <= room:
-        return "pass --evaluation.protocol slide, or fewer images at once by --evaluation.batch"
+        uncaptured = "--graph off, " if is_tried(recipe, precision) else ""
+        return f"pass {uncaptured}--evaluation.protocol slide, or fewer images at once by --evaluation.batch"
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
     batch = recipe.batch // 2

@@ -116,7 +116,8 @@ class Graph:
                 raise RuntimeError(f"the replayed step changes the {name} otherwise, by {share:.2g} of the change")
 
     def _snapshot(self) -> Snapshot:
-        tensors = {name: [tensor.detach().clone() for tensor in tensors] for name, tensors in self.state().items()}
+        state = self.state()
+        tensors = {name: [tensor.detach().to("cpu", copy=True) for tensor in state[name]] for name in state}
         on_gpu = self.device.type == "cuda"
         return Snapshot(tensors, torch.cuda.get_rng_state(self.device) if on_gpu else torch.get_rng_state())
 
@@ -133,7 +134,8 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state at one time: its tensors, and that of the device's generator."""
+    """The state at one time: its tensors, in the host's memory, as a GPU's may have room for no more than the step; and
+    that of the device's generator."""
 
     tensors: dict[str, list[Tensor]]
     generator: Tensor
@@ -141,7 +143,8 @@ class Snapshot:
 
 def _distance(these: list[Tensor], those: list[Tensor]) -> float:
     """The norm of the difference of all, in float64."""
-    squares = [(one.detach().double() - other.double()).square().sum() for one, other in zip(these, those, strict=True)]
+    pairs = zip(these, those, strict=True)
+    squares = [(one.detach().double() - other.to(one.device).double()).square().sum() for one, other in pairs]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
@@ -156,6 +159,11 @@ def why_not(recipe: Recipe, precision: Precision) -> str | None:
     if recipe.optimizer == "apex_fused_sgd":
         return "not with --optimizer apex_fused_sgd, which takes learning rates as numbers"
     return None
+
+
+def is_tried(recipe: Recipe, precision: Precision) -> bool:
+    """Whether a run tries to capture its steps."""
+    return recipe.runtime.graph != "off" and not why_not(recipe, precision)
 
 
 def cuda_capture(

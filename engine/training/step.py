@@ -18,7 +18,7 @@ from ..methods import Method
 from ..processes import is_distributed
 from ..recipe import Recipe
 from .build import parameter_groups
-from .graph import Graph, Refused, cuda_capture, why_not
+from .graph import Graph, Refused, cuda_capture, is_tried, why_not
 
 
 class Step:
@@ -94,12 +94,12 @@ class Step:
 
     def _graph(self) -> Graph | None:
         """Raises UsageError where one is asked for that cannot be."""
-        asked, reason = self.recipe.runtime.graph, why_not(self.recipe, self.precision)
-        if reason and asked == "on":
-            raise UsageError(f"--graph on: {reason}; leave it out")
-        device = self.precision.device
-        capture = partial(cuda_capture, device=device)
-        return Graph(self.changed, device, capture) if asked != "off" and not reason else None
+        if is_tried(self.recipe, self.precision):
+            device = self.precision.device
+            return Graph(self.changed, device, partial(cuda_capture, device=device))
+        if self.recipe.runtime.graph == "on":
+            raise UsageError(f"--graph on: {why_not(self.recipe, self.precision)}; leave it out")
+        return None
 
     def changed(self) -> dict[str, list[Tensor]]:
         """The tensors that a step changes: buffers one by one, the rest in the optimizer's groups, and a teacher's."""
@@ -152,8 +152,8 @@ def _optimizer(recipe: Recipe, groups: list[dict], precision: Precision) -> torc
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     if recipe.optimizer == "adamw":
-        captured = recipe.runtime.graph != "off" and not why_not(recipe, precision)
-        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True, capturable=captured)
+        capturable = is_tried(recipe, precision)
+        return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True, capturable=capturable)
     source = "build NVIDIA's apex from source (github.com/NVIDIA/apex) or leave out --optimizer"
     if precision.device.type != "cuda":
         raise UsageError("--optimizer apex_fused_sgd: runs on a GPU only; leave it out or pass --device cuda")

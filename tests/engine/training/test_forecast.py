@@ -98,6 +98,20 @@ def test_a_run_that_asks_for_a_graph_is_told_too(tiny):
     assert forecast(tiny("supervised", graph="on"), 3, FP32) == forecast(tiny("supervised"), 3, FP32)
 
 
+def test_a_graph_keeps_what_its_steps_take_while_images_are_evaluated(tiny):
+    on_gpu = Precision("fp32", torch.device("cuda"))
+    recipe = tiny("supervised")
+    without, captured = (forecast(recipe.replace(graph=value), 3, on_gpu) for value in ("off", "auto"))
+    assert without == forecast(recipe, 3, FP32)
+    assert captured == replace(without, evaluation=without.evaluation + without.memory - without.state)
+    budget = (without.memory + captured.evaluation) / 2 / 2**30
+    assert fitted(recipe.replace(memory_budget=budget, graph="off"), 3, on_gpu, (64, 64), None)
+    with pytest.raises(
+        UsageError, match=r"--memory-budget .*; pass --graph off, --evaluation.protocol slide, or fewer"
+    ):
+        fitted(recipe.replace(memory_budget=budget), 3, on_gpu, (64, 64), None)
+
+
 def test_maps_in_half_precision_take_less(tiny):
     told, low = (forecast(tiny("cac", crop=128, batch=4), 3, precision) for precision in (FP32, BF16))
     assert low.memory < told.memory
