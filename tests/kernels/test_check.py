@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -20,9 +21,11 @@ from semiseg.kernels.cpu import (
     upsample_cross_entropy,
 )
 
+checked = cache(check.check)
+
 
 def test_every_operator_is_right(device, dtype):
-    results = check.check(device, dtype)
+    results = checked(device, dtype)
     assert [(result.operator, result.problem) for result in results if result.problem] == []
     assert {result.operator.split()[0] for result in results} == set(kernels.__all__) - {"box_mask"}
     for result in results:
@@ -45,7 +48,7 @@ def test_float32_is_float32_whatever_the_process_allows(device):
 
 
 def test_it_says_what_serves_an_operator(device):
-    served = {result.operator.split()[0]: result.implementation for result in check.check(device, torch.float32)}
+    served = {result.operator.split()[0]: result.implementation for result in checked(device, torch.float32)}
     kernel = check.has_kernels(device)
     usual = "triton" if kernel else "cpu"
     exceptions = {

@@ -248,6 +248,7 @@ def test_the_gradients_of_linear_operators_pass_torchs_own_checks(name, device):
     torch.library.opcheck(getattr(torch.ops.semiseg, f"{name}_backward"), arguments)
 
 
+@pytest.mark.usefixtures("cpu_implementation")
 def test_whole_graph_compiles(device):
     """One graph holds them all; `aot_eager` traces forward and backward without generating code."""
     cases = {name: call(name, device) for name in NAMES}
