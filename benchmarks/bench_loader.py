@@ -1,6 +1,6 @@
 """Images a second of the loader against a DataLoader as the published programs have it.
 
-    python benchmarks/bench_loader.py --data VOC_ROOT [--json] [--rounds 4] [--seconds 5] [--results FILE]
+    python benchmarks/bench_loader.py [--data VOC_ROOT] [--json] [--rounds 4] [--seconds 5] [--results FILE]
 
 `plain` resizes whole images with Pillow and augments with torchvision, Pillow and OpenCV in two worker processes, as
 the data sets of CAC do; `host`, `dali` (CPU operators) and `resident` are this project's backends with two threads.
@@ -36,7 +36,7 @@ from published_way import images
 from published_way.images import FILL, MEAN, STD, LabeledImages, Pairs
 from semiseg.engine.environment import environment
 from semiseg.pipelines.backends import open_backend
-from semiseg.pipelines.datasets import find_dataset, prepare
+from semiseg.pipelines.datasets import find_dataset, prepare, shapes
 from semiseg.pipelines.datasets.manifest import Record, sizes_of
 from semiseg.pipelines.errors import refuse, require
 from semiseg.pipelines.loader import Loader
@@ -117,11 +117,17 @@ def measure(records: Sequence[Record], rounds: int, seconds: float) -> dict[str,
     return result
 
 
-def main(data: Path, json: bool = False, rounds: int = 4, seconds: float = 5.0, results: Path | None = None) -> None:
+def main(
+    data: Path | None = None,
+    json: bool = False,
+    rounds: int = 4,
+    seconds: float = 5.0,
+    results: Path | None = None,
+) -> None:
     """Compare loaders on the training images of a VOC tree.
 
     Args:
-        data: any root of Pascal VOC 2012.
+        data: any root of Pascal VOC 2012 (default: the embedded data set).
         json: print one JSON document instead of a table.
         rounds: how often the loaders take turns.
         seconds: how long each is measured in a round, after a warm-up.
@@ -130,7 +136,7 @@ def main(data: Path, json: bool = False, rounds: int = 4, seconds: float = 5.0, 
     faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
     refuse(faults + require(seconds > 0, "--seconds", "must be above 0", seconds))
     rowfile.appendable(results)
-    prepared = prepare(find_dataset("voc", data)).records.values()
+    prepared = prepare(find_dataset("voc", data or shapes.find().root)).records.values()
     records = [record for record in prepared if record.mask]
     with two_cores():
         result = measure(records, rounds, seconds)

@@ -28,7 +28,7 @@ from semiseg.engine.device import resolve_device, resolve_precision
 from semiseg.engine.environment import environment
 from semiseg.engine.evaluation.scores import evaluate
 from semiseg.engine.recipe import Recipe
-from semiseg.engine.training.build import build_method, open_loader
+from semiseg.engine.training.build import open_loader, open_method
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
@@ -120,10 +120,8 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     chosen.check()
     prepared = prepare_data(chosen)
     precision = resolve_precision(chosen.runtime.precision, where)
-    method = build_method(chosen, len(prepared.dataset.classes)).to(where)
-    if chosen.runtime.channels_last:
-        method.to(memory_format=torch.channels_last)
-    step = Step(chosen, method.train(), precision)
+    method = open_method(chosen, prepared, where, fresh=False)
+    step = Step(chosen, method, precision)
     loader = open_loader(chosen.replace(steps=sys.maxsize), prepared, where)  # a fast input outlasts a short run
     batches = iter(loader)
     ready = list(itertools.islice(batches, BATCHES))

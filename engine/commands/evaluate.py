@@ -33,7 +33,7 @@ def evaluate(
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
-            or UniMatch V2; also as --init FILE.
+            or UniMatch V2.
         source: Which data set.
         protocol: One or several, from one pass over the data (default: the recipe's).
         judging: How the network looks at images.

@@ -30,7 +30,7 @@ def export(
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
-            or UniMatch V2; also as --init FILE.
+            or UniMatch V2.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).
         out: The file (default: beside the checkpoint's run, with the checkpoint's name).

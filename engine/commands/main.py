@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -15,8 +14,7 @@ from ..catalogue import find_recipe, recipes
 from ..environment import versions
 from ..processes import reports_errors
 from ..recipe import Recipe
-from . import splits
-from .bench import bench
+from . import bench, splits
 from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
@@ -41,7 +39,6 @@ COMMANDS: dict[str, Callable] = {
     "export": export,
     "report": report,
     "replay": replay,
-    "bench": bench,
     "selfcheck": selfcheck,
 }
 
@@ -60,7 +57,7 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
         else:
             run_command(arguments)
     except UsageError as error:
-        _end(with_flags(str(error)), 2)
+        _end(str(error), 2)
     except ExportError as error:
         _end(str(error), 1)
     except Stopped as stopped:
@@ -88,12 +85,13 @@ def run_command(arguments: list[str]) -> None:
         compare(rest)
     elif command == "splits":
         splits.run(rest)
+    elif command == "bench":
+        bench.run(rest)
     elif command in COMMANDS:
-        if command in ("evaluate", "predict", "export"):
-            rest = checkpoint_first(rest)
         called(COMMANDS[command], rest, f"semiseg {command}")
     else:
-        raise UsageError(f"unknown command {command!r}; the commands are train, compare, splits, {', '.join(COMMANDS)}")
+        names = ", ".join(("train", "compare", "splits", "bench", *COMMANDS))
+        raise UsageError(f"unknown command {command!r}; the commands are {names}")
 
 
 def help_text() -> str:
@@ -102,30 +100,16 @@ def help_text() -> str:
     lines.append("  train RECIPE   train a recipe; --help lists its settings")
     lines.append("  compare RECIPE train several with the same labelled images, and set them side by side")
     lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
+    lines.append("  bench          run the benchmarks of a source checkout; --help tells which there are")
     lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
     lines += ["", f"recipes: {', '.join(recipes())}"]
     return "\n".join(lines)
-
-
-def checkpoint_first(arguments: list[str]) -> list[str]:
-    """The arguments with `--init FILE`, as `train` calls it, in the place of the checkpoint."""
-    for index, argument in enumerate(arguments):
-        name, given, value = argument.partition("=")
-        if name == "--init":
-            end = index + (1 if given else 2)
-            return [*([value] if given else arguments[index + 1 : end]), *arguments[:index], *arguments[end:]]
-    return arguments
 
 
 def at_home(argument: str) -> str:
     """An argument `--flag=~/path` as shells leave it, with the user's home for the tilde."""
     flag, given, value = argument.partition("=")
     return f"{flag}={os.path.expanduser(value)}" if given and flag.startswith("--") else argument
-
-
-def with_flags(message: str) -> str:
-    """A message of the library in the words of the command line: its arguments, `weights=none`, as flags."""
-    return re.sub(r"`(\w+)=([^`\s]+)`", lambda said: f"--{said[1].replace('_', '-')} {said[2]}", message)
 
 
 def _end(message: str, code: int) -> None:

@@ -38,7 +38,7 @@ def predict(
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
-            or UniMatch V2; also as --init FILE.
+            or UniMatch V2.
         images: A folder of images, or one image.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).

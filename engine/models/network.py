@@ -39,7 +39,7 @@ def check_pair(decoder: str, backbone: str) -> None:
     given, taken = len(encoder_of(backbone).strides), DECODERS[decoder].maps
     if given == taken:
         return
-    networks = [f"`network={name}`" for name, design in DECODERS.items() if design.maps == given]
+    networks = [f"--network {name}" for name, design in DECODERS.items() if design.maps == given]
     backbones = [name for name, encoder in ENCODERS.items() if len(encoder.strides) == taken]
     raise UsageError(
         f"the network {decoder} takes {taken} maps, and the backbone {backbone} gives {given}: pass "

@@ -35,7 +35,7 @@ def _imagenet(network: Network) -> tuple[dict[str, Tensor], str]:
     if _deep(network):
         raise UsageError(
             f"weights imagenet: torchvision has no deep-stem {network.backbone_name}, which the {network.decoder_name} "
-            f"network needs; pass `weights=FILE`, `weights=none` or {_networks(deep_stem=False)}"
+            f"network needs; pass --weights FILE, --weights none or {_networks(deep_stem=False)}"
         )
     return encoder_of(network.backbone_name).weights()
 
@@ -85,4 +85,4 @@ def _uncounted(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _networks(deep_stem: bool) -> str:
     """The networks with that stem, as arguments to pass."""
     with_aspp = {name: decoder for name, decoder in DECODERS.items() if decoder.aspp is not None}
-    return " or ".join(f"`network={name}`" for name, decoder in with_aspp.items() if decoder.deep_stem == deep_stem)
+    return " or ".join(f"--network {name}" for name, decoder in with_aspp.items() if decoder.deep_stem == deep_stem)

@@ -154,7 +154,6 @@ ORDINARY = {"none", "supervised"}
 """Keys that are words of others, too: no weights, a loss term."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 LONGER = {
-    "engine/commands/bench.py bench": 80,
     "kernels/aot.py": 415,
     "kernels/directional_contrast.py directional_contrast": 76,
     "kernels/gpu/directional_contrast.py": 425,

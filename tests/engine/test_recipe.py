@@ -25,7 +25,7 @@ from semiseg.pipelines.views import Augmentation
         ({"crop": 321}, "--crop.*320 or 328"),
         ({"crop": 8}, "--crop: must be at least 16"),
         ({"backbone": "resnet5"}, "--backbone.*did you mean resnet50"),
-        ({"backbone": "dinov2_small"}, "--backbone.*pass `network=dpt`"),
+        ({"backbone": "dinov2_small"}, "--backbone.*pass --network dpt"),
         ({"network": "dpt"}, "--backbone.*backbones dinov2_small"),
         ({"network": "dpt", "backbone": "dinov2_base"}, "--network: cac compares positions 8 pixels apart.*1.75"),
         ({"batch": 1}, "--batch.*at least 2"),

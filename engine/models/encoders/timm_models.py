@@ -127,8 +127,8 @@ def _weights(name: str) -> tuple[State, str]:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # The client of the hub has exceptions of its own.
         raise UsageError(
-            f"weights imagenet: no usable weights of timm's {full} ({_line(error)}); pass `weights=none` or "
-            f"`weights=FILE`, the file of {config.hf_hub_id or config.url or 'another program'}"
+            f"weights imagenet: no usable weights of timm's {full} ({_line(error)}); pass --weights none or "
+            f"--weights FILE, the file of {config.hf_hub_id or config.url or 'another program'}"
         ) from error
     return model.state_dict(), f"timm's {full} (licence: {config.license or 'not stated'})"
 

@@ -1,4 +1,4 @@
-"""`semiseg bench`: what it hands on to the benchmarks."""
+"""`semiseg bench`: which benchmarks it starts, and how it ends."""
 
 from __future__ import annotations
 
@@ -12,107 +12,83 @@ from semiseg.engine.child import PYTHON
 
 @pytest.fixture
 def started(monkeypatch):
-    """Arguments of the programs that `bench` starts, instead of starting them."""
+    """Programs that `bench` starts, by name, and their arguments, instead of starting them."""
     commands = []
 
     def run(command):
         assert command[: len(PYTHON)] == [*PYTHON]
-        commands.append(command[len(PYTHON) :])
+        program, *arguments = command[len(PYTHON) :]
+        commands.append([Path(program).name, *arguments])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
     return commands
 
 
-def test_bench_runs_the_loader_and_the_kernels(semiseg, started, tmp_path):
-    assert semiseg("bench", "--data", tmp_path, "--rounds", "2")[0] == 0
+def kernels_of(command):
+    """The kernels that pytest is started for, and its flags."""
+    assert command[:3] == ["-m", "pytest", "-q"]
+    files = [argument for argument in command if argument.endswith(".py")]
+    assert all(Path(file).is_file() for file in files)
+    return [Path(file).stem for file in files], command[3 + len(files) :]
+
+
+def test_all_of_them_on_the_embedded_data_set(semiseg, started):
+    assert semiseg("bench")[0] == 0
+    loader, kernels = started
+    assert loader == ["bench_loader.py"]
+    names, flags = kernels_of(kernels)
+    assert {"bench_cutmix", "bench_directional_contrast"} <= set(names)
+    assert not {"bench_loader", "bench_step", "bench_save", "bench_waterfall"} & set(names)
+    assert flags == ["--sizes", "default"]
+
+
+def test_all_of_them_on_photographs(semiseg, started, tmp_path):
+    assert semiseg("bench", "--data", tmp_path, "--sizes", "all")[0] == 0
     loader, step, kernels = started
-    assert step[0].endswith("bench_step.py")
-    assert loader[0].endswith("bench_loader.py")
-    assert loader[1:] == ["--data", str(tmp_path), "--rounds", "2"]
-    assert kernels[:2] == ["-m", "pytest"]
-    assert kernels[-4:] == ["--sizes", "default", "--rounds", "2"]
-    names = [Path(argument).stem for argument in kernels if argument.endswith(".py")]
-    assert "bench_cutmix" in names
-    assert "bench_directional_contrast" in names
-    assert not {"bench_loader", "bench_step"} & set(names)
+    assert loader == ["bench_loader.py", "--data", str(tmp_path)]
+    assert step == ["bench_step.py", "--data", str(tmp_path)]
+    assert kernels_of(kernels)[1] == ["--sizes", "all"]
 
 
-def test_bench_quick_takes_a_recipe_and_its_data(semiseg, started, tmp_path):
-    assert semiseg("bench", "--quick", "--recipe", "cac_voc", "--data", tmp_path)[0] == 0
-    assert started[0][1:] == ["--recipe", "cac_voc", "--data", str(tmp_path)]
-    assert semiseg("bench", "--quick", "--json")[0] == 0
-    assert started[1][1:] == ["--json"]
-
-
-def test_bench_compare_takes_two_results(refused, semiseg, started):
-    assert "BASE and NEW" in refused("bench", "compare", "one.json")
-    assert semiseg("bench", "compare", "one.json", "two.json")[0] == 0
-    assert started[0][1:] == ["one.json", "two.json"]
-
-
-def test_bench_of_the_step_wants_data(refused):
-    assert "--data" in refused("bench", "step")
-
-
-def test_bench_of_saves_is_a_program_of_its_own(semiseg, started):
-    assert semiseg("bench", "save", "--crop", "64", "--rounds", "1")[0] == 0
-    (command,) = started
-    assert command[0].endswith("bench_save.py")
-    assert command[1:] == ["--rounds", "1", "--crop", "64"]
-
-
-def test_bench_of_compiled_steps(semiseg, started, tmp_path):
-    assert semiseg("bench", "step", "--data", tmp_path, "--compiled")[0] == 0
-    assert started[0][1:] == ["--data", str(tmp_path), "--compile"]
-
-
-@pytest.mark.parametrize("what", ["step", "waterfall"])
-def test_bench_hands_on_what_is_trained_and_where_rows_go(semiseg, started, tmp_path, what):
-    words = ["--method", "cps", "--crop", "160", "--steps", "10", "--json", "--results", tmp_path / "rows.csv"]
-    assert semiseg("bench", what, "--data", tmp_path, *words)[0] == 0
-    (command,) = started
-    assert command[0].endswith(f"bench_{what}.py")
-    assert command[1:] == ["--data", str(tmp_path), *map(str, words)]
-
-
-def test_bench_refuses_what_the_benchmark_would_not_heed(refused, semiseg, started):
-    assert "bench loader: --crop is of step, waterfall, save;" in refused("bench", "loader", "--crop", "0")
-    assert "--json is of loader, step, waterfall, --quick;" in refused("bench", "cutmix", "--json")
-    assert "bench all: --results is of loader, step, waterfall, save, kernels;" in refused(
-        "bench", "--results", "a.csv"
-    )
-    assert '; or give it to the recipe: --recipe "NAME --crop ..."' in refused("bench", "--quick", "--crop", "96")
-    assert "bench waterfall: --rounds is of all, loader, step, save, kernels;" in refused(
-        "bench", "waterfall", "--data", ".", "--rounds", "3"
-    )
-    assert "bench loader: --sizes is of all, kernels;" in refused("bench", "loader", "--sizes", "tiny")
-    assert "bench step: --recipe is of --quick;" in refused("bench", "step", "--data", ".", "--recipe", "cac_voc")
-    assert "names of files (a.json) is of compare;" in refused("bench", "loader", "a.json")
-    assert "--quick measures a run of a recipe; leave it or 'loader' out" in refused("bench", "loader", "--quick")
-    assert "--data" in refused("bench", "waterfall")
-    assert not started
-
-
-def test_bench_ends_as_a_program_that_has_said_what_to_mend(semiseg, monkeypatch, tmp_path):
-    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
-    code, _, told = semiseg("bench", "step", "--data", tmp_path)
-    assert (code, told) == (2, "")
-
-
-def test_bench_of_one_kernel(semiseg, started):
-    assert semiseg("bench", "cutmix", "--sizes", "tiny", "--compiled")[0] == 0
-    (kernels,) = started
-    assert [Path(argument).name for argument in kernels if argument.endswith(".py")] == ["bench_cutmix.py"]
-    assert kernels[-3:] == ["--sizes", "tiny", "--compiled"]
-
-
-def test_bench_of_tiny_sizes_measures_no_time(semiseg, started):
+def test_of_tiny_sizes_the_kernels_alone(semiseg, started):
     assert semiseg("bench", "--sizes", "tiny")[0] == 0
     (kernels,) = started
-    assert kernels[:2] == ["-m", "pytest"]
-    assert kernels[-2:] == ["--sizes", "tiny"]
+    assert kernels_of(kernels)[1] == ["--sizes", "tiny"]
 
 
-def test_bench_of_something_unknown(refused):
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        (["--quick", "--recipe", "cac_voc --crop 96", "--json"], "quick.py"),
+        (["compare", "one.json", "two.json"], "compare.py"),
+        (["loader", "--rounds", "2"], "bench_loader.py"),
+        (["step", "--data", "VOC", "--compile"], "bench_step.py"),
+        (["waterfall", "--help"], "bench_waterfall.py"),
+        (["save", "--crop", "64"], "bench_save.py"),
+    ],
+)
+def test_one_of_them_takes_flags_of_its_own(semiseg, started, words, program):
+    assert semiseg("bench", *words)[0] == 0
+    assert started == [[program, *words[1:]]]
+
+
+def test_one_kernel(semiseg, started):
+    assert semiseg("bench", "cutmix", "--sizes", "tiny", "--compiled")[0] == 0
+    (command,) = started
+    assert kernels_of(command) == (["bench_cutmix"], ["--sizes", "tiny", "--compiled"])
+
+
+@pytest.mark.parametrize("ended", [1, 2])
+def test_it_ends_as_the_benchmark_does(semiseg, monkeypatch, tmp_path, ended):
+    """Which has said what there is to say."""
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, ended))
+    for words in (["step", "--data", tmp_path], ["compare", "one.json", "two.json"], ["--data", tmp_path]):
+        code, _, told = semiseg("bench", *words)
+        assert (code, told) == (ended, "")
+
+
+def test_something_unknown_is_one_line(refused, started):
     assert "cutmix" in refused("bench", "cutmux")
+    assert "--crop" in refused("bench", "--crop", "64")
+    assert not started

@@ -159,7 +159,7 @@ def test_of_several_processes_the_first_shows_the_help(semiseg, monkeypatch):
             "--protocl, whole; perhaps you meant --protocol; `semiseg evaluate --",
         ),
         (["splits", "draw"], "Missing from semiseg splits draw: --out PATH"),
-        (["bench", "--roundz", "3"], "perhaps you meant --rounds"),
+        (["bench", "--sizez", "tiny"], "perhaps you meant --sizes"),
     ],
 )
 @pytest.mark.parametrize("columns", ["40", "200"])

@@ -204,8 +204,8 @@ def test_compiles_to_one_graph(decoder):
         (("cac", "resnet5", 21), "did you mean resnet50"),
         (("cac", "dinov2_tiny", 21), "did you mean dinov2_"),
         (("cac", "resnet50", 0), "num_classes must be at least 1"),
-        (("cac", "dinov2_small", 21), "takes 2 maps, and the backbone dinov2_small gives 4: pass `network=dpt`"),
-        (("dpt", "resnet50", 21), "takes 4 maps, and the backbone resnet50 gives 2: pass `network=cac` or"),
+        (("cac", "dinov2_small", 21), "takes 2 maps, and the backbone dinov2_small gives 4: pass --network dpt"),
+        (("dpt", "resnet50", 21), "takes 4 maps, and the backbone resnet50 gives 2: pass --network cac or"),
     ],
 )
 def test_unknown_networks_are_refused(arguments, named):

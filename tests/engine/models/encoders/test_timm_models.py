@@ -118,7 +118,7 @@ def test_timm_s_own_weights_are_loaded_by_timm_and_their_licence_is_said(timm, m
     monkeypatch.setattr(timm, "create_model", offline)
     message = refusal(load_backbone, network, "imagenet")
     assert "timm's resnet18d.ra2_in1k (no route to host)" in message
-    assert "`weights=FILE`" in message
+    assert "--weights FILE" in message
 
     whole = create("resnet18d")
     torch.nn.init.constant_(whole.layer1[0].bn1.weight, 0.25)
