@@ -103,7 +103,7 @@ def recipe_of(words: str, *flags: str) -> Recipe:
     except ValueError:
         raise UsageError(f"--recipe: {words!r} is no name of a recipe with flags behind it") from None
     said = [*flags, *own]
-    return parse(find_recipe(name), said, "flags of the recipe stand behind its name, in quotes with it")[0]
+    return parse(find_recipe(name), said, "flags of the recipe stand behind its name, in quotes with it")[0].recipe
 
 
 def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "auto", json: bool = False) -> None:

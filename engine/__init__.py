@@ -22,9 +22,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from .api import (
+        Checkpoint,
         Event,
         Export,
         ExportError,
+        Predictions,
         Recipe,
         Result,
         Stopped,
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Checkpoint",
     "Event",
     "Export",
     "ExportError",
+    "Predictions",
     "Recipe",
     "Result",
     "Stopped",

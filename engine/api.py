@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from ..pipelines.errors import UsageError
 from .catalogue import load_recipe
-from .checkpoint import load_network
+from .checkpoint import Checkpoint, load_network
 from .device import as_started
 from .evaluation.export import Export, ExportError, export
 from .evaluation.inference import evaluate
-from .evaluation.prediction import predict
+from .evaluation.prediction import Predictions, predict
 from .events import Event, Listener, silent
 from .processes import is_main, joined
 from .recipe import Recipe
@@ -25,9 +25,11 @@ from .training.signals import Stopped
 from .training.trainer import Trainer
 
 __all__ = [
+    "Checkpoint",
     "Event",
     "Export",
     "ExportError",
+    "Predictions",
     "Recipe",
     "Result",
     "Stopped",
@@ -51,8 +53,6 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     Raises UsageError, before anything is written, for whatever a user can mend; Stopped after a signal, all saved. Of
     several processes the first that fails does so, the others raise SystemExit.
     """
-    if asked := recipe.runtime.asks_for_no_training():
-        raise UsageError(f"{asked}: `semiseg train` does so; leave it out to train")
     with joined(recipe.runtime.timeout):
         trainer = Trainer(recipe, on_event if is_main() else silent)
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
 from ..pipelines.datasets.dataset import Dataset, Sample
-from ..pipelines.datasets.layouts import PLACES, absolute
+from ..pipelines.datasets.layouts import LAYOUTS, PLACES, absolute
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split, absolute_spec
@@ -128,7 +128,9 @@ def _below(place: Any, root: Path | str) -> bool:
 
 
 def locate(recipe: Recipe) -> Dataset:
-    """The recipe's data set, as it lies on disk."""
+    """The recipe's data set, as it lies on disk. Raises UsageError where it does not say where, or nothing is there."""
+    if LAYOUTS[recipe.layout].needs_root and recipe.runtime.data is None:
+        raise UsageError(f"--data: the recipe {recipe.name} needs the root of the data set: pass --data FOLDER")
     return find_dataset(recipe.layout, recipe.runtime.data, **asdict(recipe.files))
 
 

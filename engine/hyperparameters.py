@@ -10,7 +10,7 @@ import torch
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.views import Augmentation
 from .recipe import Recipe
-from .serial import leaves
+from .serial import flattened
 from .training.build import build_method, parameter_groups
 
 
@@ -78,7 +78,7 @@ def settings(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     fields = {name: value for name, value in recipe.decisive(fresh=True).items() if name not in {*ELSEWHERE, *unused}}
     listed = summary(recipe, classes)
     known = {*listed, *(f"method.{weight}" for weight in recipe.method_class.terms.values())}
-    return listed | {name: value for name, value in leaves(fields).items() if name not in known}
+    return listed | {name: value for name, value in flattened(fields).items() if name not in known}
 
 
 def summary(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from .methods.programs import CAC_EPOCH_STEPS, CAC_EPOCHS
 from .models import DECODERS, ENCODERS, Encoder, check_pair, encoder_of
 from .protocol import Evaluation, Protocol, side_faults
 from .runtime import RUNTIME, Runtime
-from .serial import leaves, plain, require_types, typed
+from .serial import flattened, plain, require_types, typed
 
 EVALUATIONS, APART = 20, 50
 """How many a run has, and how many steps they are apart at least, where nobody says it."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Pictures:
+class ReadingOptions:
     """How pictures are read."""
 
     orientation: Literal["upright", "ignore"] | None = None
@@ -39,7 +39,7 @@ class Pictures:
 
 
 @dataclass(kw_only=True, slots=True)
-class Files(Pictures):
+class Files(ReadingOptions):
     """Where a data set's files are, when its layout does not say it, and how they are read."""
 
     images: str | None = None
@@ -212,8 +212,6 @@ class Recipe:
         switches = self.switches()
         if switches and self.fidelity == "published" and all(self.get(path) != v for path, v in switches.items()):
             yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"
-        if LAYOUTS[self.layout].needs_root and self.runtime.data is None and not self.runtime.dry_run:
-            yield f"--data: the recipe {self.name} needs the root of the data set: pass --data FOLDER"
         yield from self.runtime.faults()
 
     def network_faults(self) -> Iterator[str]:
@@ -300,7 +298,7 @@ class Recipe:
             try:
                 recipe = _replaced(recipe, path, value)
             except (TypeError, AttributeError):
-                known = {**leaves(self.to_dict()), **self.to_dict()}
+                known = {**flattened(self.to_dict()), **self.to_dict()}
                 near = get_close_matches(path, known, 3)
                 which = f"; did you mean {' or '.join(near)}?" if near else ""
                 raise UsageError(f"{path}: no setting of {self.name}{which}") from None

@@ -83,19 +83,6 @@ class Runtime:
     """Minutes after which a run of several processes ends in which one does not go on, saying where each is."""
     profile: bool = False
     """Write a trace of steps 6 to 10 into the run's folder, and print what took longest in them."""
-    verify_resume: int | None = None
-    """Train nothing, but see whether a run of so many steps that is interrupted three times ends bit for bit like one
-    that is not. In temporary folders; exits with 1 where it does not. On a GPU with --deterministic alone."""
-    dry_run: bool = False
-    """Print what would be trained, and stop."""
-    json: bool = False
-    """Print one JSON document on standard output; everything else goes to standard error."""
-
-    def asks_for_no_training(self) -> str | None:
-        """The name of the setting that does, of those of the command line."""
-        if self.dry_run:
-            return "dry_run"
-        return None if self.verify_resume is None else "verify_resume"
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
@@ -106,8 +93,6 @@ class Runtime:
         yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
         rule = f"must be more than 0 minutes, and at most the {YEAR} of a year"
         yield from require(0 < self.timeout <= YEAR, "--timeout", rule, self.timeout)
-        few = self.verify_resume is not None and self.verify_resume < 4
-        yield from require(not few, "--verify-resume", "must be at least 4 steps", self.verify_resume)
         budget = self.memory_budget
         yield from require(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
         if self.grouped and self.recompute == "on":

@@ -32,8 +32,8 @@ def bench_all(data: Path | None = None, sizes: Literal["default", "all", "tiny"]
     """Run the benchmarks of the loader, of the step and of the kernels.
 
     Each has flags of its own when it is named (--help lists them): `semiseg bench loader`, step, waterfall, save,
-    kernels, or one kernel's name. `semiseg bench --quick` measures the parts of a training run, says what holds it up and which flag
-    to change; `semiseg bench compare BASE NEW` compares two results of --json.
+    kernels, or one kernel's name. `semiseg bench --quick` measures the parts of a training run, says what holds it up
+    and which flag to change; `semiseg bench compare BASE NEW` compares two results of --json.
 
     Args:
         data: Root of Pascal VOC (default: the embedded data set, and no step).

@@ -190,5 +190,5 @@ def _read(method: str, flags: Sequence[str], share: str) -> tuple[Recipe, list[s
             raise UsageError(f"{flag}: a comparison sets it; {OURS[flag]}")
     build = find_recipe(name)
     said = [*words, "--split", split_of(share, 0)]
-    recipe, _ = parse(build, said, OWN_FLAGS)
-    return recipe, ["train", name, *words]
+    command, _ = parse(build, said, OWN_FLAGS)
+    return command.recipe, ["train", name, *words]

@@ -10,7 +10,7 @@ from typing import Literal
 from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..protocol import PROTOCOLS
-from ..recipe import Pictures
+from ..recipe import ReadingOptions
 from .options import Flat, Judging, Positional, Running, emit
 
 HANDFUL = 5
@@ -27,7 +27,7 @@ def predict(
     layout: Literal[tuple(LAYOUTS)] | None = None,
     out: Path | None = None,
     protocol: Literal[tuple(PROTOCOLS)] | None = None,
-    files: Pictures = Pictures(),
+    files: ReadingOptions = ReadingOptions(),
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),
 ) -> None:

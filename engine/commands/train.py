@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import tyro
 
@@ -24,20 +25,36 @@ from ..training.interruption import verify_resume
 from ..training.result import Result
 from ..training.signals import Stopped
 from . import slurm
-from .options import emit, one_line
+from .options import Flat, emit, one_line
 from .table import show_settings
+
+
+@dataclass(kw_only=True, slots=True)
+class Command:
+    """`semiseg train RECIPE`."""
+
+    recipe: Flat[Recipe]
+    """The recipe, and what is said over it."""
+    verify_resume: int | None = None
+    """Train nothing, but see whether a run of so many steps that is interrupted three times ends bit for bit like one
+    that is not. In temporary folders; exits with 1 where it does not. On a GPU with --deterministic alone."""
+    dry_run: bool = False
+    """Print what would be trained, and stop."""
+    json: bool = False
+    """Print one JSON document on standard output; everything else goes to standard error."""
 
 
 def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
     """Trains a recipe with the settings of the command line over it. Raises UsageError, and Stopped after a signal."""
-    recipe, default = parse(build, arguments)
-    if recipe.runtime.dry_run:
+    command, default = parse(build, arguments)
+    recipe = command.recipe
+    if command.dry_run:
         recipe.check()
         if is_main():
-            dry_run(recipe, default)
+            dry_run(recipe, default, json=command.json)
         return
-    if recipe.runtime.verify_resume is not None:
-        verify(recipe)
+    if command.verify_resume is not None:
+        verify(recipe, command.verify_resume, json=command.json)
         return
     lr_said = any(argument.partition("=")[0] == "--lr" for argument in arguments)
     with console.listening() as listener:
@@ -62,7 +79,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
         f"{result.images_per_s:.1f} images/s, data wait {result.data_wait_pct:.0f} %   {result.seconds:.0f} s"
     )
     console.say(f"report: {report}")
-    if recipe.runtime.json:
+    if command.json:
         emit(result.to_dict() | {"report": str(report)})
 
 
@@ -77,22 +94,22 @@ def trained_in_job(recipe: Recipe, listener: Listener) -> Result:
         raise Stopped(stopped.signal, f"{stopped}; {slurm.requeue()}") from None
 
 
-def verify(recipe: Recipe) -> None:
+def verify(recipe: Recipe, steps: int, *, json: bool) -> None:
     """Says whether resuming is exact; exits with 1 where it is not."""
     recipe.check()
     with console.listening() as listener:
-        verdict = verify_resume(recipe, recipe.runtime.verify_resume, listener)
+        verdict = verify_resume(recipe, steps, listener)
     console.say(str(verdict))
-    if recipe.runtime.json:
+    if json:
         emit(verdict.to_dict())
     if not verdict.equal:
         sys.exit(1)
 
 
-def dry_run(recipe: Recipe, default: Recipe) -> None:
+def dry_run(recipe: Recipe, default: Recipe, *, json: bool) -> None:
     """Prints what would be trained."""
     classes = len(locate(recipe).classes) if recipe.runtime.data else None
-    if not recipe.runtime.json:
+    if not json:
         show_settings(recipe, default, classes)
         if known := classes or len(LAYOUTS[recipe.layout].classes or ()):
             precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
@@ -103,23 +120,25 @@ def dry_run(recipe: Recipe, default: Recipe) -> None:
     emit({"effective": hyperparameters(recipe, classes), "published": published})
 
 
-def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tuple[Recipe, Recipe]:
-    """The recipe that a command line asks for, and the one that it departs from. Raises UsageError, with hints behind
+def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tuple[Command, Recipe]:
+    """What a command line asks for, and the recipe that it departs from. Raises UsageError, with hints behind
     it, for a command line that asks for none.
 
     What it leaves open may hang on what it says (see `adapted`). So it is read once for that, and then over defaults
     that go with it.
     """
 
-    def read(default: Recipe) -> Recipe:
+    def read(default: Recipe) -> Command:
         program = f"semiseg train {default.name}"
         with nullcontext() if reports_errors() else console.quiet():
             return one_line(
-                lambda: tyro.cli(Recipe, args=arguments, default=default, prog=program, description=default.name),
+                lambda: tyro.cli(
+                    Command, args=arguments, default=Command(recipe=default), prog=program, description=default.name
+                ),
                 program,
                 *hints,
             )
 
     said = read(build())
-    default, original = adapted(build, said)
+    default, original = adapted(build, said.recipe)
     return (said if default == build() else read(default)), original

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...pipelines.errors import UsageError, some_of
+from ...pipelines.errors import UsageError, refuse, require, some_of
 from ..device import resolve_device
 from ..events import Event, Listener, silent
 from ..processes import launched
@@ -19,12 +19,14 @@ from .signals import Stopped
 from .trainer import Trainer
 
 INTERRUPTIONS = 3
+FEWEST = 4
+"""Steps that can be interrupted so often."""
 SHOWN = 5
 """Names that are told of what differs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ResumeCheck:
     """What became of an interrupted run beside that of a straight one."""
 
     steps: int
@@ -56,13 +58,15 @@ class Cut(Exception):
     """Ends a run where it is, without a save."""
 
 
-def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> Verdict:
+def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> ResumeCheck:
     """Trains the recipe as a run of so many steps, once straight and once with interruptions at drawn steps, after each
     of which it goes on from its last save, in folders that are deleted then.
 
     The schedule is that of a whole run, in short. It is evaluated at its end, and as often as the recipe says.
-    Raises UsageError where the same bits are not to be had, and as Trainer does; Stopped after a signal.
+    Raises UsageError for fewer than FEWEST steps, where the same bits are not to be had, and as Trainer does; Stopped
+    after a signal.
     """
+    refuse(require(steps >= FEWEST, "--verify-resume", f"must be at least {FEWEST} steps", steps))
     if launched() > 1:
         raise UsageError("--verify-resume: runs in one process; leave torchrun out")
     if resolve_device(recipe.runtime.device).type == "cuda" and not recipe.runtime.deterministic:
@@ -82,7 +86,7 @@ def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> Ve
             on_event(Event("note", f"interrupted after step {cut}"))
         _train(interrupted.replace(resume=True), on_event)
         one, other = (outcome(run.runtime.out) for run in (straight, interrupted))
-    return Verdict(steps, tuple(cuts), len(one.keys() | other.keys()), tuple(differences(one, other)))
+    return ResumeCheck(steps, tuple(cuts), len(one.keys() | other.keys()), tuple(differences(one, other)))
 
 
 def _train(recipe: Recipe, on_event: Listener, cut: int | None = None) -> None:

@@ -67,7 +67,7 @@ class Meters:
         self._all_waited = self._all_seconds = 0.0
         self._waits: list[tuple[Mark, Mark]] = []
         self._all_steps = 0
-        self._mark = self.clock()
+        self._since = self.clock()
         self._spent = 0.0
         self._first = True
 
@@ -96,10 +96,10 @@ class Meters:
         """What follows, until `resume`, is no training and does not count."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self._spent += self.clock() - self._mark
+        self._spent += self.clock() - self._since
 
     def resume(self) -> None:
-        self._mark = self.clock()
+        self._since = self.clock()
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         for name, loss in losses.items():

@@ -10,7 +10,7 @@ from ..data import Data, portable, with_absolute_paths
 from ..processes import broadcast_object, is_main, restarts
 from ..recipe import Recipe
 from ..run import Run
-from ..serial import leaves
+from ..serial import flattened
 
 RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
@@ -59,7 +59,7 @@ def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
 def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any], flag: str) -> None:
     """Raises UsageError, which begins with `flag` and names the first few, where settings are not those with which the
     run began."""
-    was, wanted = leaves(before), leaves(now)
+    was, wanted = flattened(before), flattened(now)
     changed = [
         f"{name} was {was.get(name)} and is {wanted.get(name)} now"
         for name in {**was, **wanted}

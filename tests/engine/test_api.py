@@ -171,14 +171,6 @@ def test_a_call_that_is_refused_leaves_the_run_to_the_next_one(tiny, voc_root):
     assert held.value.__traceback__ is not None
 
 
-@pytest.mark.parametrize(("name", "value"), [("dry_run", True), ("verify_resume", 4)])
-def test_what_trains_nothing_is_refused(tiny, voc_root, name, value):
-    root = voc_root()
-    with pytest.raises(UsageError, match=f"{name}: `semiseg train` does so"):
-        train(tiny("supervised", data=root, out=root / "run").replace(**{name: value}))
-    assert not (root / "run").exists()
-
-
 def test_settings_of_a_recipe_are_named_as_flags_are():
     recipe = load_recipe(
         "fixmatch_shapes", steps=7, eval_every=3, **{"method.threshold": 0.9, "sampling.shared_draws": 2}

@@ -17,7 +17,14 @@ from semiseg.engine.run import Run
 from semiseg.engine.training.build import open_loader
 from semiseg.pipelines.datasets import inspection
 from semiseg.pipelines.datasets.pack import packed_bytes
+from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.views import Augmentation
+
+
+def test_the_root_of_a_data_set_is_needed_but_for_the_embedded_one():
+    with pytest.raises(UsageError, match=r"^--data: the recipe cac_voc needs the root of the data set"):
+        locate(load_recipe("cac_voc"))
+    assert locate(load_recipe("cac_shapes")).train
 
 
 def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):

@@ -84,13 +84,6 @@ def test_the_encoder_decides_the_colour_outside_of_images():
         assert load_recipe("cps_voc").replace(backbone=backbone).drawing().fill == fill
 
 
-def test_data_is_needed_but_for_a_dry_run_and_for_shapes():
-    with pytest.raises(UsageError, match="--data"):
-        load_recipe("cac_voc").check()
-    load_recipe("cac_voc").replace(dry_run=True).check()
-    load_recipe("cac_shapes").check()
-
-
 def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
     recipe = load_recipe("cutmix_cps_cityscapes").replace(data=tmp_path, init=tmp_path / "a", seed=7)
     values = recipe.to_dict()

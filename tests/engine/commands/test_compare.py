@@ -62,7 +62,7 @@ def refused(semiseg, tmp_path):
         (["cac_folder", "--requeue"], "--requeue: a comparison sets it; exit code 75 says that the job is to be asked"),
         (["cac_folder", "--verify-resume", "8"], "--verify-resume: a comparison sets it; try it by `semiseg train`"),
         (["cac_folder", "--baseline", "cps_folder"], "--baseline: 'cps_folder' is none of"),
-        (["cac_folder"], "cac_folder: --data: "),
+        (["cac_folder"], "--data: the recipe cac_folder needs"),
         (["cac_folder", "--data", "/nowhere"], "/nowhere"),
         (["cac_folder", "--crop", "33", "--data", "."], "--crop"),
     ],

@@ -112,7 +112,7 @@ def test_a_teacher_is_there_only_where_it_labels(tiny, name):
 @pytest.mark.parametrize("name", [*TEACHERS, "fixmatch"])
 @pytest.mark.parametrize("ema", [1.0, -0.1])
 def test_an_average_outside_of_its_range_is_one_line(tiny, name, ema):
-    recipe = tiny(name, dry_run=True)
+    recipe = tiny(name)
     with pytest.raises(UsageError, match=r"^--method.ema: must be in \[0, 1\)"):
         recipe.replace(method=replace(recipe.method, ema=ema)).check()
     recipe.replace(method=replace(recipe.method, ema=0.0)).check()

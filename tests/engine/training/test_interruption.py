@@ -72,4 +72,4 @@ def test_what_cannot_be_exact_is_refused(tiny, voc_root, monkeypatch):
     with pytest.raises(UsageError, match="with --deterministic alone"):
         verify_resume(recipe.replace(device="cuda"), 4)
     with pytest.raises(UsageError, match="--verify-resume: must be at least 4 steps, is 3"):
-        recipe.replace(verify_resume=3).check()
+        verify_resume(recipe, 3)

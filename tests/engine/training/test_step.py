@@ -340,10 +340,10 @@ def test_joint_statistics_are_those_of_all_that_a_network_learns_from(tiny, rand
 @pytest.mark.parametrize("momentum", [0.0, -0.1, 1.5])
 def test_statistics_that_follow_nothing_are_refused(tiny, momentum):
     with pytest.raises(UsageError, match="--bn-momentum"):
-        tiny("supervised", dry_run=True, bn_momentum=momentum).check()
+        tiny("supervised", bn_momentum=momentum).check()
 
 
 @pytest.mark.parametrize("changes", [{"betas": (0.9, 1.0)}, {"eps": 0.0}])
 def test_settings_of_adamw_that_make_no_sense_are_refused(tiny, changes):
     with pytest.raises(UsageError, match=f"--{next(iter(changes))}"):
-        tiny("supervised", dry_run=True, optimizer="adamw", **changes).check()
+        tiny("supervised", optimizer="adamw", **changes).check()
