@@ -123,10 +123,10 @@ def save_network(path: Path, weights: Mapping[str, Tensor], header: Header, reci
     metadata = {"format": FORMAT, "header": json.dumps(plain(header)), "recipe": json.dumps(recipe.to_dict())}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with whole(path) as draft:
-        save_file(weights, draft, metadata | {"sha256": _checksum(weights, metadata)})
+        save_file(weights, draft, metadata | {"sha256": checksum(weights, metadata)})
 
 
-def _checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """SHA-256 of what a file says and holds."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
@@ -154,8 +154,7 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path}: damaged or no safetensors file ({error}); pass another checkpoint") from None
-    said = metadata.pop("sha256", None)  # files of before have none
-    if said is not None and said != _checksum(state, metadata):
+    if metadata.pop("sha256", None) != checksum(state, metadata):
         raise UsageError(f"{path}: damaged (not the bytes that were saved); pass another checkpoint")
     try:
         header, recipe = read_header(metadata), json.loads(metadata["recipe"])

@@ -199,7 +199,7 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
     """The data set with the validation images of a run, whose split.json is given, where no list says which they are:
     masks that came since move the choice, to images that the run was taught by. Says so; and says which validation
     images have the names of such. Raises UsageError where none of the run's is left."""
-    if dataset.held_out and split.get("val"):
+    if dataset.held_out and split["val"]:
         pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
         held_out = tuple(pool.pop(id) for id in split["val"] if id in pool and pool[id].mask)
         if not held_out:
@@ -208,7 +208,7 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
             note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
             tell("data", [note], on_event)
         dataset = _divided(dataset, pool.values(), held_out)
-    known = sorted({sample.id for sample in dataset.val} & set(split.get("labeled", ())))
+    known = sorted({sample.id for sample in dataset.val} & set(split["labeled"]))
     if known:
         note = f"warning: {len(known)} of {len(dataset.val)} images, {known[0]} for one, were labelled in the training"
         tell("data", [note], on_event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -192,6 +192,20 @@ def _has(name: str, device: torch.device) -> bool:
 def _capabilities() -> dict[str, Any]:
     """What torch knows of the processor."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Of the generators that a step may draw from: the CPU's, and the device's own."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Of those generators that the state has, and that there are here."""
+    if "cpu" in state:
+        torch.set_rng_state(state["cpu"].clone())  # of a view, torch reads what lies elsewhere
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].clone(), device)
 
 
 def free_memory_of(device: torch.device) -> int | None:

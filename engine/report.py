@@ -239,7 +239,7 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     left.set(title="pseudo-labels, % of pixels", xlabel="step", ylim=(0, 100))
     if left.lines:
         left.legend(frameon=False)
-    labels = run.split.get("class_pct", {})
+    labels = run.split["class_pct"]
     taught = [looks[-1].get(f"pseudo/class_pct/{name}") or 0 for name in header.classes]
     places = np.arange(len(taught))
     right.bar(places - 0.2, [labels.get(name, 0) for name in header.classes], 0.4, label="labels", color="#bbbbbb")

@@ -22,10 +22,9 @@ from .serial import typed
 
 SPLIT = {
     **{"name": str, "checksum": str, "labeled": tuple[str, ...], "unlabeled": tuple[str, ...]},
-    **{"val": tuple[str, ...] | None, "classes": tuple[str, ...] | None, "class_pct": dict | None},
-    **{"contents": dict | None, "pictures": dict | None},
+    **{"val": tuple[str, ...], "classes": tuple[str, ...], "class_pct": dict, "contents": dict, "pictures": dict},
 }
-"""What is read of a split.json; older ones have less of it."""
+"""What a split.json holds."""
 
 
 class Run:
@@ -106,13 +105,8 @@ class Run:
 
     @property
     def split(self) -> dict[str, Any]:
-        """What of SPLIT there is in split.json. Raises UsageError where the file is damaged."""
-        values = self.read_json("split.json")
-        try:
-            read = {name: typed(kind, values.get(name), name) for name, kind in SPLIT.items()}
-        except ValueError as error:
-            raise self._damaged("split.json", error) from None
-        return {name: value for name, value in read.items() if value is not None}
+        """Raises UsageError where the file is damaged."""
+        return self.read_json("split.json", SPLIT)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -238,7 +232,7 @@ def home_of(checkpoint: Path) -> Path:
 
 def uses_of(checkpoint: Path) -> dict[str, str]:
     """What the run that a checkpoint lies in had the masks of pictures for, by the hashes of these."""
-    with suppress(UsageError):  # a file alone, a run of an older version, or one whose split.json is damaged
-        uses = Run(home_of(checkpoint)).split.get("pictures", {})
+    with suppress(UsageError):  # a file alone, or a run whose split.json is damaged
+        uses = Run(home_of(checkpoint)).split["pictures"]
         return {name: use for use, names in uses.items() for name in names}
     return {}

@@ -167,6 +167,7 @@ def recipe(folder: Path) -> tuple[str, Use]:
 
 def split(folder: Path) -> tuple[str, Use]:
     told = {"name": "all", "checksum": "0", "labeled": ["a"], "unlabeled": ["b"], "val": ["c"], "classes": ["x", "y"]}
+    told |= {"class_pct": {}, "contents": {}, "pictures": {}}
     Run.create(folder / "run", {}, told).close()
     return "run/split.json", lambda said: Run.open(folder / "run").split
 

@@ -67,7 +67,7 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
 def clear_csv(path: Path) -> None:
     """Takes away a table of before, which would stand beside other masks. Raises UsageError where something else than
     such a table is in its place."""
-    header = ",".join(COLUMNS[:-1]).encode()  # which those of older versions have, too
+    header = ",".join(COLUMNS).encode()
     if not path.is_symlink() and not path.exists():
         return
     with suppress(OSError), opened(path) as file:

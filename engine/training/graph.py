@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch
 from ...pipelines.lane import leaves, with_leaves
-from ..device import Precision
+from ..device import Precision, random_state, set_random_state
 from ..processes import is_distributed
 from ..recipe import Recipe
 
@@ -118,27 +118,23 @@ class Graph:
     def _snapshot(self) -> Snapshot:
         state = self.state()
         tensors = {name: [tensor.detach().to("cpu", copy=True) for tensor in state[name]] for name in state}
-        on_gpu = self.device.type == "cuda"
-        return Snapshot(tensors, torch.cuda.get_rng_state(self.device) if on_gpu else torch.get_rng_state())
+        return Snapshot(tensors, random_state(self.device))
 
     @torch.no_grad()
     def _restore(self, snapshot: Snapshot) -> None:
         for name, tensors in self.state().items():
             for tensor, old in zip(tensors, snapshot.tensors[name], strict=True):
                 tensor.copy_(old)
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(snapshot.generator, self.device)
-        else:
-            torch.set_rng_state(snapshot.generator)
+        set_random_state(snapshot.random, self.device)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state at one time: its tensors, in the host's memory, as a GPU's may have room for no more than the step; and
-    that of the device's generator."""
+    that of the generators."""
 
     tensors: dict[str, list[Tensor]]
-    generator: Tensor
+    random: dict[str, Tensor]
 
 
 def _distance(these: list[Tensor], those: list[Tensor]) -> float:

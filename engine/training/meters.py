@@ -130,13 +130,12 @@ class Meters:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """A process takes its own sums, so that the next line is that of a run that never stopped, to the last bit;
         with another number of processes than before, their means."""
-        sums = {name: torch.atleast_1d(total).to(self.device) for name, total in state["sums"].items()}
+        sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self._sums = {
             name: total[rank()] if len(total) == world_size() else total.mean() for name, total in sums.items()
         }
         self._counts = dict(state["counts"])
-        # Older saves have no totals.
-        self._all_steps, self._all_seconds, self._all_waited = state.get("totals", (0, 0.0, 0.0))
+        self._all_steps, self._all_seconds, self._all_waited = state["totals"]
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""

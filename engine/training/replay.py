@@ -19,7 +19,15 @@ from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import Loader
 from ..data import Data, moved, prepare_data, with_absolute_paths
-from ..device import Precision, out_of_memory, repeatable, resolve_device, resolve_precision
+from ..device import (
+    Precision,
+    out_of_memory,
+    random_state,
+    repeatable,
+    resolve_device,
+    resolve_precision,
+    set_random_state,
+)
 from ..events import Event, Listener, progress_of, silent
 from ..methods import Method
 from ..recipe import Files, Recipe
@@ -135,10 +143,7 @@ def _go_on(step: Step, state: dict[str, Any]) -> int:
     """From a save; returns how many steps are done."""
     load_method(step.method, state["method"])
     step.load_state_dict(state["step"])
-    torch.set_rng_state(torch.atleast_2d(state["rng"])[0].clone())
-    device = step.precision.device
-    if device.type == "cuda" and state["cuda_rng"] is not None:
-        torch.cuda.set_rng_state(torch.atleast_2d(state["cuda_rng"])[0].clone(), device)
+    set_random_state({name: states[0] for name, states in state["random"].items()}, step.precision.device)
     return state["steps_done"]
 
 
@@ -174,15 +179,12 @@ class Moment:
     def __init__(self, method: Method, device: torch.device):
         self.method, self.device = method, device
         self.state = {name: value.clone() for name, value in method.state_dict().items()}
-        self.rng = torch.get_rng_state()
-        self.cuda_rng = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self.random = random_state(device)
 
     def again(self, dtype: torch.dtype) -> Method:
         """The method as it was, in another precision."""
         self.method.to(dtype).load_state_dict(self.state)
-        torch.set_rng_state(self.rng)
-        if self.cuda_rng is not None:
-            torch.cuda.set_rng_state(self.cuda_rng, self.device)
+        set_random_state(self.random, self.device)
         return self.method
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,7 @@ def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any],
 
 
 def identity(data: Data) -> dict[str, list[str]]:
-    """What of the data must not change when a run goes on, besides what its files hold; order counts. It is part of a
-    run's split.json."""
+    """What of the data must not change when a run goes on, besides what its files hold; order counts."""
     return {
         "labeled": list(data.split.labeled),
         "unlabeled": list(data.split.unlabeled),
@@ -83,11 +83,17 @@ def identity(data: Data) -> dict[str, list[str]]:
     }
 
 
+def split_record(data: Data) -> dict[str, Any]:
+    """What a run's split.json holds."""
+    seen = {"class_pct": data.class_pct(), "contents": data.contents(), "pictures": data.pictures()}
+    return asdict(data.split) | identity(data) | seen
+
+
 def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
     """Raises UsageError where the data is not that with which the run began."""
     before = run.split
     for name, now in identity(data).items():
-        was = list(before.get(name, now))  # older runs wrote neither validation images nor classes
+        was = list(before[name])
         unused = name == "unlabeled" and not recipe.views.windows
         if was == now or unused:
             continue
@@ -98,10 +104,10 @@ def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
             f"--resume: the {WORDS.get(name, name)} are not those with which {run.folder} began "
             f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
         )
-    held = before.get("contents", {})  # older runs wrote none
+    held = before["contents"]
     for name, now in data.contents().items():
         unused = name == "unlabeled" and not recipe.views.windows
-        if held.get(name, now) != now and not unused:
+        if held[name] != now and not unused:
             masks = "" if name == "unlabeled" else " or their masks"
             raise UsageError(
                 f"--resume: files of the {WORDS[name]}{masks} hold other than when {run.folder} began; restore the "

@@ -7,18 +7,24 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
 from ..data import prepare_data, with_absolute_paths
-from ..device import LOW, free_memory_of, repeatable, resolve_device, resolve_precision, within_memory
+from ..device import (
+    LOW,
+    free_memory_of,
+    random_state,
+    repeatable,
+    resolve_device,
+    resolve_precision,
+    set_random_state,
+    within_memory,
+)
 from ..disk import DiskFull, create_new
 from ..distributed import gathered
 from ..evaluation.scores import Scores
@@ -45,7 +51,7 @@ from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
-from .resume import RUNS, begun, identity, require_same_data, require_same_recipe
+from .resume import RUNS, begun, require_same_data, require_same_recipe, split_record
 from .saver import Saver
 from .signals import Stopped, at_once, ending
 from .state import Writer, load_method, load_save
@@ -162,10 +168,7 @@ class Trainer:
             return Run(broadcast_object(self.folder))
         if self.recipe.runtime.out is None:
             self.folder = create_new(RUNS / f"{self.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        data = self.data
-        split = asdict(data.split) | identity(data)
-        split |= {"class_pct": data.class_pct(), "contents": data.contents(), "pictures": data.pictures()}
-        run = Run.create(self.folder, self.recipe.to_dict(), split)
+        run = Run.create(self.folder, self.recipe.to_dict(), split_record(self.data))
         broadcast_object(self.folder)
         return run
 
@@ -177,22 +180,14 @@ class Trainer:
         self.step.load_state_dict(state["step"])
         self.meters.load_state_dict(state["meters"])
         self.first, self.seconds = state["steps_done"], state["seconds"]
-        # Older saves do not know what was told.
-        self.warned = state.get("warned", False)
-        if self.xray and state.get("xray"):
+        self.warned = state["warned"]
+        if self.xray and state["xray"]:
             self.xray.load_state_dict(state["xray"])
         self._note(f"going on with {self.folder} at step {self.first}")
         self.judge.go_on(run.checkpoints)
-        # Last: to load a network draws numbers.
-        self._restore(state["rng"], torch.set_rng_state)
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            self._restore(state["cuda_rng"], partial(torch.cuda.set_rng_state, device=self.device))
-
-    def _restore(self, states: Tensor, restore: Callable[[Tensor], None]) -> None:
-        """Gives a generator this process's state of those that were saved; one that is new to the run keeps its own."""
-        states = torch.atleast_2d(states)
-        if rank() < len(states):
-            restore(states[rank()].clone())  # of a view, torch reads what lies elsewhere
+        # Last: to load a network draws numbers. A process that is new to the run keeps its own.
+        own = {name: states[rank()] for name, states in state["random"].items() if rank() < len(states)}
+        set_random_state(own, self.device)
 
     def _described(self) -> str:
         data, split = self.data, self.data.split
@@ -349,8 +344,7 @@ class Trainer:
             "xray": self.xray and self.xray.state_dict(),
             "warned": self.warned,
             # Of each process, one behind the other.
-            "rng": gathered(torch.get_rng_state()[None]),
-            "cuda_rng": gathered(torch.cuda.get_rng_state(self.device)[None]) if self.device.type == "cuda" else None,
+            "random": {name: gathered(one[None]) for name, one in random_state(self.device).items()},
             "steps_done": done,
             "seconds": self.seconds,
         }

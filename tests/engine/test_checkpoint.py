@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semiseg.engine.checkpoint import find, header_of, initialise, load_network, match_classes, save_network
+from semiseg.engine.checkpoint import checksum, find, header_of, initialise, load_network, match_classes, save_network
 from semiseg.engine.evaluation.scores import normalised
 from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
@@ -32,11 +32,16 @@ def saved(tiny, tmp_path):
 
 
 def contents(path):
-    """Metadata and tensors, as in files of before, which had no checksum."""
+    """Metadata, without the checksum, and tensors."""
     with safe_open(path, "pt") as file:
         metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     del metadata["sha256"]
     return metadata, state
+
+
+def rewrite(path, metadata, state):
+    """A file that says something else, undamaged."""
+    save_file(state, path, metadata | {"sha256": checksum(state, metadata)})
 
 
 def test_a_checkpoint_holds_the_network_and_what_its_use_needs(saved):
@@ -86,7 +91,7 @@ def test_a_header_of_before_reflects_to_multiples_of_8(saved):
     metadata, state = contents(path)
     header = json.loads(metadata["header"])
     del header["evaluation"]["multiple"]
-    save_file(state, path, metadata | {"header": json.dumps(header)})
+    rewrite(path, metadata | {"header": json.dumps(header)}, state)
     assert load_network(path).header.evaluation == recipe.protocol()
     assert recipe.protocol().multiple == 8
 
@@ -95,7 +100,7 @@ def test_a_backbone_that_is_made_otherwise_by_now_is_one_line(saved):
     path, *_ = saved
     metadata, state = contents(path)
     state["backbone.new.weight"] = torch.zeros(2)
-    save_file(state, path, metadata)
+    rewrite(path, metadata, state)
     with pytest.raises(UsageError, match="not those of cac with resnet18 as they are made here"):
         load_network(path)
 
@@ -148,7 +153,7 @@ def test_a_header_that_makes_no_sense_is_refused(saved, changes, said):
     path, *_ = saved
     metadata, state = contents(path)
     header = json.loads(metadata["header"]) | changes
-    save_file(state, path, metadata | {"header": json.dumps(header)})
+    rewrite(path, metadata | {"header": json.dumps(header)}, state)
     with pytest.raises(UsageError, match=rf"header cannot be read \(.*{said}"):
         load_network(path)
 
@@ -158,7 +163,7 @@ def test_a_header_of_a_network_that_no_memory_holds_is_refused(saved, width):
     path, *_ = saved
     metadata, state = contents(path)
     header = json.loads(metadata["header"]) | {"head_width": width}
-    save_file(state, path, metadata | {"header": json.dumps(header)})
+    rewrite(path, metadata | {"header": json.dumps(header)}, state)
     with pytest.raises(UsageError, match="its header asks for a network that cannot be built"):
         load_network(path)
 
@@ -167,7 +172,7 @@ def test_a_header_of_a_network_that_no_memory_holds_is_refused(saved, width):
 def test_what_is_no_header_is_refused(saved, changes):
     path, *_ = saved
     metadata, state = contents(path)
-    save_file(state, path, metadata | changes)
+    rewrite(path, metadata | changes, state)
     with pytest.raises(UsageError, match="header cannot be read"):
         load_network(path)
 
@@ -197,7 +202,7 @@ def test_a_renamed_field_makes_no_file_unreadable(saved):
     header, recipe = json.loads(metadata["header"]), json.loads(metadata["recipe"])
     recipe["windows"] = recipe.pop("crop")
     header["colour_space"] = header["evaluation"]["tiles"] = "new"
-    save_file(network.state_dict(), path, metadata | {"header": json.dumps(header), "recipe": json.dumps(recipe)})
+    rewrite(path, metadata | {"header": json.dumps(header), "recipe": json.dumps(recipe)}, network.state_dict())
     loaded = load_network(path)
     assert loaded.header.evaluation.window == 32
     assert loaded.recipe["windows"] == 32

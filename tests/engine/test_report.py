@@ -25,7 +25,8 @@ MARKUP = "<script>alert(1)</script>"
 
 def begun(recipe: Recipe, folder: Path, log: str, name: str = "x", first: str = "a") -> Path:
     """The folder of a run with a best network and a log; named so, as is its split and its first class."""
-    run = Run.create(folder, recipe.to_dict(), {"name": name, "checksum": name, "labeled": [], "unlabeled": []})
+    split = {"name": name, "checksum": name, "labeled": [], "unlabeled": [], "val": [], "classes": [first, "b"]}
+    run = Run.create(folder, recipe.to_dict(), split | {"class_pct": {}, "contents": {}, "pictures": {}})
     run.close()
     network = build_network("cac", "resnet18", 2, head_width=16)
     header = header_of(recipe, network, (first, "b"), ((0, 0, 0), (1, 1, 1)))

@@ -56,7 +56,8 @@ def finish() -> Callable[..., None]:
 
     def write(entry: Entry, last: float | None = 0.5, classes=CLASSES, samples=("one",), **changes) -> None:
         best = None if last is None else last + 0.01
-        split = {"name": entry.recipe.split, "checksum": "0123abcd", "labeled": ["a"], "unlabeled": []}
+        split = {"name": entry.recipe.split, "checksum": "0123abcd", "labeled": ["a"], "unlabeled": [], "val": ["b"]}
+        split |= {"classes": list(classes), "class_pct": {}, "contents": {}, "pictures": {}}
         run = Run(entry.folder)
         run.checkpoints.mkdir(parents=True)
         run.write_json("recipe.json", entry.recipe.to_dict())

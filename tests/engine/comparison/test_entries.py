@@ -12,7 +12,7 @@ from PIL import Image
 from semiseg.engine.comparison.entries import folder_of, prepared, split_of
 from semiseg.engine.data import prepare_data
 from semiseg.engine.run import Run
-from semiseg.engine.training.resume import identity
+from semiseg.engine.training.resume import split_record
 from semiseg.pipelines.errors import UsageError
 
 METHODS = ["supervised_folder", "cps_folder"]
@@ -20,9 +20,7 @@ METHODS = ["supervised_folder", "cps_folder"]
 
 def begin(entry):
     """A run as `train` begins it."""
-    data = prepare_data(entry.recipe)
-    split = dataclasses.asdict(data.split) | identity(data) | {"contents": data.contents()}
-    Run.create(entry.folder, entry.recipe.to_dict(), split).close()
+    Run.create(entry.folder, entry.recipe.to_dict(), split_record(prepare_data(entry.recipe))).close()
 
 
 @pytest.mark.parametrize(
