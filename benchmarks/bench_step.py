@@ -34,7 +34,7 @@ from semiseg.engine.environment import environment
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.pipelines.cores import cores
 from semiseg.pipelines.errors import refuse, require
-from ways import Training, Way, images_a_step, voc_recipe
+from ways import Training, Way, voc_recipe
 
 AHEAD = 2
 """Batches that each thread or process of the input may have ready when its turn comes, as DataLoader's workers have."""
@@ -81,7 +81,7 @@ def main(
     rowfile.appendable(results)
     where, threads = resolve_device(device), threads or cores()
     recipe = voc_recipe(method, data, device, threads, backbone=backbone, crop=crop, batch=batch)
-    prepared, images = prepare_data(recipe), images_a_step(recipe)
+    prepared, images = prepare_data(recipe), recipe.images_a_step
     precision = resolve_precision(precision, where).name
     ours = Way(backend, "fused", "lean", channels_last=True, precision=precision, graph=True, compile=compile)
     ways = {

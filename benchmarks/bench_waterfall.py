@@ -41,7 +41,7 @@ from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.meters import Meters
 from semiseg.pipelines.cores import cores
 from semiseg.pipelines.errors import UsageError, refuse, require
-from ways import PILLOW, Training, Way, images_a_step, voc_recipe, waterfall
+from ways import PILLOW, Training, Way, voc_recipe, waterfall
 
 FIFTHS, LEAST = 5, 25
 """Parts of the steps, and the least number of steps on a GPU, whose graphs are captured within the first part."""
@@ -105,7 +105,7 @@ def main(
     about = measurement.machine(where)
     about |= {"load": load, "network_threads": about["threads"]} | settings | {"images": len(prepared.split.labeled)}
     classes = len(prepared.dataset.classes)
-    tflop = forecast(recipe, classes, Precision("fp32", where)).flops / images_a_step(recipe) / 1e12
+    tflop = forecast(recipe, classes, Precision("fp32", where)).flops / recipe.images_a_step / 1e12
     known, rows = before(results, about), []
     for name, way in ways.items():
         line = known.get(name)
@@ -172,7 +172,7 @@ def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict
     finally:
         training.close()
     roof = max(roof, highest(way, device))
-    images = images_a_step(recipe) * (steps - steps // FIFTHS)
+    images = recipe.images_a_step * (steps - steps // FIFTHS)
     (seconds, joules), (all_seconds, all_joules) = spent[0], spent[-1]
     return {
         "graph": training.graph,

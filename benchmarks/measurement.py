@@ -11,18 +11,18 @@ import ctypes
 import gc
 import multiprocessing
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+from semiseg.engine.environment import processor, versions
 
 FLUSH_BYTES = 1 << 30
 HEAD_START = 20_000_000
@@ -180,27 +180,12 @@ def _best_milliseconds(call: Callable[[], Any], device: torch.device) -> float:
 def machine(device: torch.device) -> dict[str, Any]:
     """The GPU or processor, threads and versions that a result depends on, and the commit."""
     return {
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "triton": _version("triton"),
+        "triton": versions().get("triton", ""),
         "commit": os.environ.get("SEMISEG_COMMIT") or _commit(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _commit() -> str:

@@ -145,7 +145,7 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     found = verdict(
         seconds | {"low_precision": precision.name != "fp32"}, chosen.steps, evaluations * len(prepared.val), where.type
     )
-    images = chosen.batch + chosen.views.windows * chosen.unlabeled_batch
+    images = chosen.images_a_step
     document = {
         "recipe": chosen.name,
         "settings": {

@@ -86,10 +86,6 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
     return recipe
 
 
-def images_a_step(recipe: Recipe) -> int:
-    return recipe.batch + recipe.views.windows * recipe.unlabeled_batch
-
-
 class Training:
     """A recipe trained in one way: batches, and the step that takes one. Ways that share a recipe begin with the same
     weights, and those that do not draw for themselves see the same batches."""

@@ -261,10 +261,17 @@ def initialise(network: Network, file: Path | str, classes: Sequence[str], layou
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     # Those of a shallower network may be among those of a deeper one.
     others = [name for name in wanted.keys() ^ state.keys() if not name.startswith("projector")]
-    if wrong or others or header.backbone != network.backbone_name:
+    # Of some encoders the maps of all decoders have the same shapes, and other meanings.
+    names = (header.network, header.backbone) != (network.decoder_name, network.backbone_name)
+    if wrong or others or names:
         raise UsageError(
             f"--init: {file} holds another network (--network {header.network} --backbone {header.backbone} "
             f"--head-width {header.head_width}); ask for the same"
+        )
+    if (header.mean, header.std) != (network.mean, network.std):
+        raise UsageError(
+            f"--init: {file} was shown images normalised by {header.mean} and {header.std}, and here they are by "
+            f"{network.mean} and {network.std}; start from another checkpoint"
         )
     network.load_state_dict(state, strict=False)  # a projector may be there alone
 

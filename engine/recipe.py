@@ -172,6 +172,11 @@ class Recipe:
         """Unlabelled images a step, over all processes."""
         return self.batch * self.unlabeled_ratio
 
+    @property
+    def images_a_step(self) -> int:
+        """Windows that an optimizer step sees, labelled and unlabelled, over all processes."""
+        return self.batch + self.views.windows * self.unlabeled_batch
+
     def check(self) -> None:
         """Raises UsageError for a value that is not of its field's type, or else with every fault: values that make no
         sense or do not go together, naming field and fix."""

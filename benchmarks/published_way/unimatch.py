@@ -60,17 +60,15 @@ class FixMatch(PublishedWay):
 
 
 class UniMatch(FixMatch):
-    branches = ("network",)
-
     def losses(
         self, x: Tensor, target: Tensor, images: Sequence[Tensor], partners: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         (weak, strong, shown, boxes), (weak2, strong2, shown2, _) = images, partners
-        labels2 = self.in_evaluation(self.network, weak2, shown2)
+        labels2 = self.in_evaluation(self.student, weak2, shown2)
         mixed = [pasted(strong[:, view], strong2[:, view], boxes[:, view]) for view in range(2)]
         clean, perturbed = self.clean_and_perturbed(torch.cat([x, weak]))
         logits, of_weak = clean.split([len(x), len(weak)])
-        of_views = self.full(self.network, torch.cat(mixed)).chunk(2)
+        of_views = self.full(self.student, torch.cat(mixed)).chunk(2)
         labels = self.labelled(of_weak, shown)
         supervised = cross_entropy(logits, target)
         strong1, strong2 = (
@@ -84,8 +82,8 @@ class UniMatch(FixMatch):
     def clean_and_perturbed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of images, and of their features with half of the channels dropped, all in one batch of the decoder;
         those of perturbed labelled images are of no use."""
-        maps = (torch.cat([clean, nn.Dropout2d(0.5)(clean)]) for clean in self.network.encode(x))
-        logits = self.network.classify(self.network.decode(tuple(maps)))
+        maps = (torch.cat([clean, nn.Dropout2d(0.5)(clean)]) for clean in self.student.encode(x))
+        logits = self.student.classify(self.student.decode(tuple(maps)))
         return upsampled(logits, x.shape[-2:]).chunk(2)
 
 

@@ -81,7 +81,8 @@ def class_gains(lines: Sequence[Line], baseline: Line, colours: dict[str, str]) 
     """What each class gains over the baseline at one share by the last evaluation, a panel a method; a dot is a seed.
     Classes that are not there are left out."""
     before = {(run.entry.share, run.entry.seed): run for run in baseline.runs}
-    classes = [name for name, iou in baseline.runs[0].result["iou"].items() if iou is not None]
+    scored = [run.result["iou"] for run in baseline.runs]
+    classes = [name for name in scored[0] if any(iou.get(name) is not None for iou in scored)]
     panels = _panels([line.method for line in lines], height=0.9 + 0.24 * len(classes), share_axes=True)
     for line in lines:
         axes, colour = panels[line.method], colours[line.method]

@@ -120,6 +120,8 @@ class Line:
     best_gain: Spread | None
     """Over the baseline of the same share and seed: of the differences. None of the baseline, and without one."""
     last_gain: Spread | None
+    gain_seeds: int
+    """Of which both runs are finished."""
 
     def mean(self, name: str) -> float:
         """Of a number of the results."""
@@ -153,7 +155,7 @@ def lines_of(comparison: Comparison, finished: Sequence[Finished]) -> list[Line]
             ]
             of = {name: Spread.of([run.result[name] for run in runs]) for name in ("best", "last")}
             gains = {f"{name}_gain": Spread.of([difference(*pair, name) for pair in pairs]) for name in of}
-            lines.append(Line(method=method, share=share, runs=runs, **of, **gains))
+            lines.append(Line(method=method, share=share, runs=runs, **of, **gains, gain_seeds=len(pairs)))
     return lines
 
 
@@ -173,7 +175,8 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         result = line.runs[0].result
         scores = []
         for score, gain in ((line.best, line.best_gain), (line.last, line.last_gain)):
-            scores += [score.text(), gain.text(signed=True) if gain else ""]
+            fewer = f" (of {line.gain_seeds})" if line.gain_seeds < len(line.runs) else ""
+            scores += [score.text(), gain.text(signed=True) + fewer if gain else ""]
         measured = [f"{line.mean(name):.{digits}f}" for name, digits in MEASURED.items()]
         seeds = f"{len(line.runs)} ({', '.join(str(run.entry.seed) for run in line.runs)})"
         labeled = "-".join(map(str, sorted(set(line.labeled))))
@@ -209,6 +212,7 @@ def plain_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
             **pair("best_gain", line.best_gain),
             **pair("last", line.last),
             **pair("last_gain", line.last_gain),
+            "gain_seeds": line.gain_seeds,
             **{name: line.mean(name) for name in MEASURED},
             "hours": line.hours,
         }

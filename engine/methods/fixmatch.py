@@ -68,6 +68,7 @@ class FixMatch(Consistency):
         if self.teacher:
             return self.teacher_pseudo_labels(u)
         evaluated = self.evaluated(u)
-        weak = self.student(torch.cat([x, u.weak[: len(u.partner)]]))[len(x) :]
-        own, _ = self.label_logits(weak, evaluated, u)
+        clean = torch.cat([x, u.weak[: len(u.partner)]])
+        clean, _ = self.student.logits_of_each(clean, self.mixed_view(u, 0))  # which may share its statistics
+        own, _ = self.label_logits(clean[len(x) :], evaluated, u)
         return self.pseudo_labels_of(own, u)

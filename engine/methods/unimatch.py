@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
-from ..models import Network
 from .consistency import Consistency, ConsistencyConfig, Labels
 from .ema import Teacher
 from .method import MethodContext, PseudoLabels
@@ -59,13 +58,8 @@ class UniMatch(Consistency):
 
     def __init__(self, config: UniMatchConfig, context: MethodContext):
         super().__init__(config, context)
-        self.network = context.network()
+        self.student = context.network()
         self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
-
-    @property
-    def student(self) -> Network:
-        """The network, by whose name saves know it."""
-        return self.network
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -97,7 +91,7 @@ class UniMatch(Consistency):
     def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
         """(B, C, h, w) each: of labelled and of weak windows, which the network sees together; of the weak ones'
         features with half of their channels dropped; and of either strong view."""
-        network, weak = self.network, u.weak[: len(u.partner)]
+        network, weak = self.student, u.weak[: len(u.partner)]
         sizes = len(x), len(weak)
         strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])
         maps, maps_of_strong = network.encode_of_each(torch.cat([x, weak]), strong)

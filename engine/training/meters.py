@@ -56,7 +56,6 @@ class Meters:
         fastest_step: float | None = None,
     ):
         """fastest_step: the seconds that a step's products would take at the device's peak, where that is known."""
-        self.images_a_step = recipe.batch + recipe.views.windows * recipe.unlabeled_batch
         self.recipe, self.device, self.clock, self.fastest_step = recipe, device, clock, fastest_step
         on_gpu = device.type == "cuda"
         self.mark = mark or (partial(torch.cuda.Event, enable_timing=True) if on_gpu else partial(HostMark, clock))
@@ -147,7 +146,7 @@ class Meters:
         self._all_seconds += seconds
         self._all_waited += waited
         self._all_steps += self._steps
-        images = self._steps * self.images_a_step
+        images = self._steps * self.recipe.images_a_step
         line = {"step": step, "loss": losses.pop("loss")}
         line |= {f"loss/{name}": loss for name, loss in losses.items()}
         line |= {
@@ -167,7 +166,7 @@ class Meters:
 
     @property
     def images_per_s(self) -> float:
-        return self._all_steps * self.images_a_step / max(self._all_seconds, 1e-9)
+        return self._all_steps * self.recipe.images_a_step / max(self._all_seconds, 1e-9)
 
     @property
     def data_wait_pct(self) -> float:

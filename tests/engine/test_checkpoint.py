@@ -238,6 +238,28 @@ def test_weights_of_a_deeper_network_are_not_those_of_a_shallower_one(tiny, tmp_
         initialise(network, path, CLASSES)
 
 
+@pytest.mark.parametrize(("one", "another"), [("cac", "unimatch"), ("unimatch", "cac"), ("cps", "cac")])
+def test_weights_of_one_decoder_are_not_another_s(tiny, tmp_path, one, another):
+    """Though with this encoder those of cac and unimatch have the same names and shapes; one puts the maps of the
+    stem behind the others, one before them."""
+    path, encoder = tmp_path / "one.safetensors", {"backbone": "efficientnet_lite0", "data": tmp_path}
+    network, other = (build_network(name, "efficientnet_lite0", 3, head_width=16) for name in (one, another))
+    recipe = tiny("supervised", network=one, **encoder)
+    save_network(path, network.state_dict(), header_of(recipe, network, CLASSES, PALETTE), recipe)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(UsageError, match=f"another network .--network {one} --backbone efficientnet_lite0"):
+        initialise(other, path, CLASSES)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+def test_a_network_does_not_start_from_one_that_was_shown_images_otherwise(saved):
+    path, network, recipe = saved
+    header = replace(header_of(recipe, network, CLASSES, PALETTE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    save_network(path, network.state_dict(), header, recipe)
+    with pytest.raises(UsageError, match=r"--init: .* was shown images normalised by \(0.5, 0.5, 0.5\)"):
+        initialise(network, path, CLASSES)
+
+
 def test_a_network_is_given_images_as_in_its_training(saved):
     """Whatever the encoder's row says by now."""
     path, network, recipe = saved

@@ -65,6 +65,8 @@ def test_gains_are_of_the_seeds_that_both_have(planned, finish):
     assert (rival.last_gain.mean, rival.last_gain.deviation) == (pytest.approx(0.02), None)
     _, rows = table(lines)
     assert [row[3] for row in rows] == ["2 (0, 1)", "2 (1, 2)"]
+    assert [row[7] for row in rows] == ["", "+2.00 (of 1)"]
+    assert plain_lines(lines)[1]["gain_seeds"] == 1
 
 
 def test_a_score_that_is_no_number_is_none_of_the_table(planned, finish):

@@ -143,6 +143,7 @@ def test_pseudo_labels_are_of_the_windows_in_their_order(tiny, random_batch, nam
     assert torch.equal(first, shown)
 
 
+@pytest.mark.parametrize("statistics", ["separate", "joint"])
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -157,7 +158,9 @@ def test_pseudo_labels_are_of_the_windows_in_their_order(tiny, random_batch, nam
         ("unimatch_v2", {}),
     ],
 )
-def test_pseudo_labels_are_of_the_logits_that_strong_views_learn(tiny, random_batch, monkeypatch, name, settings):
+def test_pseudo_labels_are_of_the_logits_that_strong_views_learn(
+    tiny, random_batch, monkeypatch, name, settings, statistics
+):
     """Each of a network that has just been made: a pass in training mode changes what the next one in evaluation mode
     says."""
     taught, looked = [], []
@@ -169,7 +172,8 @@ def test_pseudo_labels_are_of_the_logits_that_strong_views_learn(tiny, random_ba
     monkeypatch.setattr(Consistency, "strong_loss", strong_loss)
     monkeypatch.setattr(Consistency, "pseudo_labels_of", lambda self, logits, *rest: looked.append(logits))
     for look in (False, True):
-        method = made(tiny, name, settings, network="cps")  # which drops nothing
+        changes = {"network": "cps", "batch_statistics": statistics}  # a network that drops nothing
+        method = made(tiny, name, settings, **changes)
         method.begin()
         batch = random_batch("weak_strong")
         torch.manual_seed(1)

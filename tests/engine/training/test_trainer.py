@@ -34,6 +34,7 @@ from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
 from semiseg.kernels.check import Result
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.lane import leaves
 
 FP32 = Precision("fp32", torch.device("cpu"))
 
@@ -60,6 +61,21 @@ def test_a_run_leaves_log_checkpoints_and_result(tiny, voc_root, method):
         assert (result.out / name).is_file()
     assert list((result.out / "tensorboard").iterdir())
     assert not [*result.out.rglob("*.part"), *result.out.rglob("*.new")]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "supervised"])
+def test_a_step_may_show_more_unlabelled_images_than_labelled_ones(tiny, voc_root, method, monkeypatch):
+    seen, losses = [], METHODS[method].losses
+    monkeypatch.setattr(METHODS[method], "losses", lambda *given: (seen.append(given[1]), losses(*given))[1])
+    recipe = tiny(method, data=voc_root(), steps=1, eval_every=1, unlabeled_ratio=2)
+    result = Trainer(recipe).train()
+    (batch,) = seen
+    assert len(batch.labeled.image) == 2
+    images = [tensor for tensor in leaves(batch.unlabeled, torch.Tensor) if tensor.ndim == 4 and tensor.shape[1] == 3]
+    assert images
+    assert {len(image) for image in images} <= {4, 8}  # 8: with the partners that are mixed in
+    assert recipe.images_a_step == 2 + recipe.views.windows * 4
+    assert Run.open(result.out).log[0]["loss"] > 0
 
 
 def test_a_run_is_evaluated_at_its_end_however_short(tiny, voc_root):
