@@ -30,8 +30,8 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
 
 
 def load_recipe(name: str, **settings: Any) -> Recipe:
-    """The recipe as its file states it, with settings over it as flags on the command line: what it leaves open hangs
-    on them as there (see `adapted`), and only here, not in `Recipe.replace`. Those of a part have its name before a
+    """The recipe of that name with other settings, as with flags on the command line: what they leave open is derived
+    from them, as there (see `adapted`); `Recipe.replace` derives nothing. Settings of a part have its name before a
     dot: `**{"method.threshold": 0.9}`. Raises UsageError for an unknown name, and for values of another type."""
     build = find_recipe(name)
     return adapted(build, build().changed(settings))[0].changed(settings)

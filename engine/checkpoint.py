@@ -49,18 +49,18 @@ class Header:
     palette: tuple[Colour, ...]
     """One RGB colour a class."""
     mean: tuple[float, float, float]
-    """Of the images that the network was trained on, in [0, 1]."""
+    """The mean of each channel by which its images are normalised, in [0, 1]."""
     std: tuple[float, float, float]
     evaluation: Protocol
     layout: str
-    """Of the data set that it was trained on, below `data`."""
+    """Layout of the data set that it was trained on, below `data`."""
     data: str | None = None
     files: dict[str, Any] = field(default_factory=dict)
     """The options of `find_dataset` that it was found with."""
     as_stored: bool = False
     """Whether its pictures were used as they are stored, whatever their orientation tags say."""
     precision: PrecisionName = "auto"
-    """That the training asked for; auto where an older file does not say."""
+    """The precision that the training asked for."""
     step: int = 0
     miou: float | None = None
     """On the validation set, in [0, 1]; None where it is not known."""

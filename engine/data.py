@@ -54,7 +54,7 @@ class Data:
         return [*self.labeled, *(replace(record, mask=None, mask_mark=None) for record in self.unlabeled)]
 
     def class_pct(self) -> dict[str, float]:
-        """Of the labelled images, each class's share of the pixels that count, in per cent."""
+        """Each class's share of the labelled images' pixels that count, in per cent."""
         counts = self.manifest.counts(self.split.labeled)
         whole = max(sum(counts), 1)
         return {name: 100 * pixels / whole for name, pixels in zip(self.dataset.classes, counts, strict=True)}
@@ -284,7 +284,7 @@ def padded_windows(data: Data, recipe: Recipe) -> str:
 
 
 def unseen_classes(data: Data) -> Iterator[str]:
-    """Of the classes that cannot be learnt from the split, or cannot be judged by the validation set: a line each."""
+    """A line for each class that cannot be learnt from the split, or cannot be judged by the validation set."""
     for ids, where, so in (
         (data.split.labeled, "labelled image of the split", "nothing teaches them"),
         (

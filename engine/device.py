@@ -28,7 +28,7 @@ OUT_OF_MEMORY = (
 """In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
 beyond any memory, of C++, and of a GPU's libraries."""
 ALONE = threading.RLock()
-"""Of the thread that is at work."""
+"""Held while a public call runs: one thread at a time."""
 AMPERE = (8, 0)
 """From this capability on GPUs multiply bf16; torch calls it supported on older ones, too, which emulate it."""
 PEAKS = {
@@ -52,7 +52,7 @@ float32, by NVIDIA's data sheets. TF32 has half the rate of the former in all of
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Of matrix products and convolutions on a device: fp32, tf32, bf16 or fp16."""
+    """What matrix products and convolutions on a device are computed in: fp32, tf32, bf16 or fp16."""
 
     name: str
     device: torch.device
@@ -195,13 +195,13 @@ def _capabilities() -> dict[str, Any]:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Of the generators that a step may draw from: the CPU's, and the device's own."""
+    """The state of the generators that a step may draw from: the CPU's, and the device's own."""
     state = {"cpu": torch.get_rng_state()}
     return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
 def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Of those generators that the state has, and that there are here."""
+    """Gives it to those generators that the state has, and that there are here."""
     if "cpu" in state:
         torch.set_rng_state(state["cpu"].clone())  # of a view, torch reads what lies elsewhere
     if "cuda" in state and device.type == "cuda":

@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of those of PACKAGES that are there."""
+    """Versions of those of PACKAGES that are there."""
     found = {}
     for package in PACKAGES:
         try:
@@ -54,7 +54,7 @@ def environment() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, Any]:
-    """Of the one that is used, how many there are, and their driver."""
+    """The GPU that is used, how many there are, and their driver."""
     if not torch.cuda.is_available():
         return dict.fromkeys(("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver"))
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -77,8 +77,8 @@ def processor() -> str:
 
 
 def commit_of(file: Path) -> str | None:
-    """Of the checkout that holds a file, ending in -dirty where something differs from it; None where it is in none,
-    as that of a library installed into a folder of another project."""
+    """The commit of the checkout that holds a file, ending in -dirty where something differs from it; None where it is
+    in none, as that of a library installed into a folder of another project."""
     asked = (
         ["ls-files", "--error-unmatch", file.name],
         ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

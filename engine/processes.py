@@ -73,7 +73,7 @@ def _among(name: str) -> int:
 
 
 def _told(name: str) -> int:
-    """One of NUMBERS. What is no number is refused by `launched`; here it silences none."""
+    """One of NUMBERS. What is no number is refused by `launched`; here it counts as the default."""
     said = os.environ.get(name) or ""
     return int(said) if said.isdecimal() else NUMBERS[name]
 
@@ -262,7 +262,7 @@ def broadcast_object(value: Value) -> Value:
 
 
 def all_reduce_max(*numbers: int) -> tuple[int, ...]:
-    """Of each number the largest that a process has. All wait for each other, on the host."""
+    """The largest that a process has of each number. All wait for each other, on the host."""
     if not is_distributed():
         return numbers
     together = torch.tensor(numbers)

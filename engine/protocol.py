@@ -59,7 +59,7 @@ class Protocol:
     """How images are judged, in pixels."""
 
     name: Literal[tuple(PROTOCOLS)]
-    """Of PROTOCOLS."""
+    """One of PROTOCOLS."""
     window: int
     """Side of the sliding windows."""
     scale: float = 1.0

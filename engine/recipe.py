@@ -61,7 +61,7 @@ class Recipe:
     """A training run."""
 
     name: tyro.conf.Suppress[str]
-    """Of the recipe; names the run's folder."""
+    """The recipe's name, which the run's folder has, too."""
     layout: Literal[tuple(LAYOUTS)]
     """How the data set is laid out on disk."""
     method: Annotated[MethodConfig, tyro.conf.AvoidSubcommands]
@@ -96,12 +96,12 @@ class Recipe:
     unlabeled_ratio: int = 1
     """Unlabelled images (pairs, mixed images) per labelled image."""
     emulate_processes: int = 1
-    """Losses are means over so many parts of the batch, each normalised by itself as on a process of its own, and then
-    over the parts. Batch statistics are those of the whole batch, as synchronised batch normalisation has them."""
+    """Parts of the batch over which losses are means, each part's by itself as on a process of its own, and then over
+    the parts. Batch statistics are those of the whole batch, as synchronised batch normalisation has them."""
     steps: int = CAC_EPOCHS * CAC_EPOCH_STEPS
     """Optimizer steps."""
     seed: int = 42
-    """Of everything that is random."""
+    """The seed of everything that is random."""
     labeled: Augmentation = field(default_factory=Augmentation)
     """How labelled windows are drawn."""
     unlabeled: Augmentation = field(default_factory=Augmentation)
@@ -116,11 +116,11 @@ class Recipe:
     backbone_lr: float = 0.1
     """Learning rate of the backbones, as a share of lr."""
     momentum: float = 0.9
-    """Of SGD."""
+    """SGD's momentum."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW: how much of the means of gradients and of their squares is kept at each step."""
+    """AdamW: how much of the means of gradients and of their squares is kept at each step."""
     eps: float = 1e-8
-    """Of AdamW: added to the root of the mean square."""
+    """AdamW: added to the root of the mean square."""
     freeze_backbone: bool = False
     """Leave the backbones' parameters as they are. Running statistics of their batch normalisations, if they have any,
     go on following the data."""

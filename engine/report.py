@@ -158,7 +158,7 @@ def beside(line: dict[str, Any]) -> dict[str, str]:
 
 
 def _values(lines: list[dict], name: str) -> list[float]:
-    """Of the lines that know it."""
+    """The values of a name, of the lines that have it."""
     return [line[name] for line in lines if line.get(name) is not None]
 
 
@@ -171,7 +171,7 @@ def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
 
 
 def _label(axes: Axes, title: str) -> None:
-    """Of curves whose values start at 0, with room above the highest."""
+    """A title, and limits for curves whose values start at 0, with room above the highest."""
     axes.set(title=title, xlabel="step")
     highest = max((np.nanmax([0.0, *line.get_ydata()]) for line in axes.lines), default=0.0)
     if np.isfinite(highest) and highest > 0:

@@ -71,7 +71,7 @@ class Run:
 
     @classmethod
     def unfinished(cls, folder: Path, name: str) -> Run:
-        """Of the runs in a folder the newest one of a recipe that is not finished. Raises UsageError where none is."""
+        """The newest run of a recipe in a folder that is not finished. Raises UsageError where there is none."""
         for path in sorted(folder.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime, reverse=True):
             run = cls(path.parent)
             with suppress(UsageError):  # one with a damaged recipe is none of anybody's

@@ -14,7 +14,7 @@ from ..pipelines.datasets.dataset import IGNORE, Colour
 from .pictures import coloured, overlay
 
 WIDTH, HEIGHT = 2280, 640
-"""Of the panels of a row together, and of the largest one."""
+"""Pixels of width: of the panels of a row together, and of the largest one."""
 LEAST_WIDTH = 240
 """Smaller panels are enlarged, each pixel to a square."""
 LEAST_COLUMN = 120

@@ -1,8 +1,8 @@
 """Fused operations for semi-supervised segmentation. They know torch and nothing of the rest of this project.
 
 Each name is one file with its mathematics, operator and function, beside Triton kernels in `gpu/`, an implementation in
-bounded memory in `cpu/` and a plain definition in `reference/`. That serves float64 tensors, torch.func and other
-devices, CPU tensors of `cut_windows` and GPU tensors of `depthwise_conv2d`.
+bounded memory in `cpu/` and a plain definition in `reference/`. The definition serves float64 tensors, torch.func and
+other devices, CPU tensors of `cut_windows` and GPU tensors of `depthwise_conv2d`.
 """
 
 from .cut_windows import cut_windows

@@ -18,7 +18,7 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def first_only(name: str) -> Callable[[Backward], Backward]:
-    """Of the backward function of operator `name`, which raises RuntimeError where its results shall be differentiated.
+    """The backward function of operator `name`, which raises RuntimeError where its results shall be differentiated.
 
     It does so at once: an error that waited in the graph would be passed by on the way to some of the leaves.
     """

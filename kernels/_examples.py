@@ -21,7 +21,7 @@ class Example:
     """A call of an operator, or of its definition."""
 
     name: str
-    """Of the operator, followed by what is special."""
+    """The operator's name, followed by what is special."""
     call: Callable[..., Any]
     """Takes the operator, or its definition, and the float tensors."""
     tensors: Sequence[Tensor]

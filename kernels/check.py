@@ -47,7 +47,7 @@ class Result:
     """|ours - exact| / |exact|, as norms; of labels and counts the share that differs. None if there is no number."""
     allowed: float | None = None
     seconds: float | None = None
-    """Of the first call, forward and gradient, compilation included."""
+    """The time of the first call, forward and gradient, compilation included."""
     problem: str | None = None
     """Why the operator must not be used; None if it is right."""
 

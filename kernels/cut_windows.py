@@ -28,7 +28,7 @@ COLUMNS = (
     *("start", "stride", "origin_y", "origin_x", "source_height", "source_width", "step"),
     *("offset_y", "offset_x", "height", "width", "pad_y", "pad_x", "flip"),
 )
-"""Of `places`."""
+"""The columns of `places`."""
 FILTERS = ("nearest", "linear", "antialiased", "cubic")
 
 

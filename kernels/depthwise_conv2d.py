@@ -27,7 +27,7 @@ from ._arguments import check_integer, check_maps, check_tensor, dtypes_beside
 from .cpu import depthwise_conv2d as cpu
 
 POSITIONS = 64 * 64
-"""Of larger maps the sum over positions, which is one in float32, would lose more digits than torch's."""
+"""Positions. On larger maps the sum over them, which is one in float32, would lose more digits than torch's."""
 
 
 def depthwise_conv2d(

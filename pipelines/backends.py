@@ -25,7 +25,7 @@ SMALL = 256 << 20
 CUTTING = 4
 """Threads that cut windows of decoded images: more wait for the interpreter, and keep a step's launches waiting."""
 SHARE = 0.25
-"""Of a GPU's memory that decoded images may take."""
+"""The share of a GPU's memory that decoded images may take."""
 
 
 def memory_of_gpu(device: torch.device) -> int:
@@ -64,8 +64,8 @@ def _resident(
 
 
 def bytes_on(device: torch.device, name: str, records: Sequence[Record]) -> int:
-    """Of a GPU's memory, what a backend keeps these records in: 0 of those that keep them in host memory, or nowhere.
-    Depends on what the GPU has and not on what is free, so that runs that go on find what they began with."""
+    """The bytes of a GPU's memory that a backend keeps these records in: 0 of those that keep them in host memory, or
+    nowhere. Depends on what the GPU has and not on what is free, so that runs that go on find what they began with."""
     need = packed_bytes(records)
     served = name == "resident" and device.type == "cuda" and has_kernel("cut_windows", device)
     return need if served and need <= SHARE * memory_of_gpu(device) else 0

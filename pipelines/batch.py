@@ -59,11 +59,11 @@ class Pair:
     image2: Tensor
     """(B, 3, S, S)"""
     corner1: Tensor
-    """Of the overlap in `image1`."""
+    """(B, 2) int32: row and column of the overlap in `image1`."""
     corner2: Tensor
-    """Of the overlap in `image2`."""
+    """(B, 2) int32: row and column of the overlap in `image2`."""
     extent: Tensor
-    """Of the overlap; 0 where there is none."""
+    """(B, 2) int32: rows and columns of the overlap; 0 where there is none."""
     flip1: Tensor
     """(B,) bool: `image1` was flipped horizontally."""
     flip2: Tensor

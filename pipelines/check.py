@@ -38,7 +38,7 @@ from .plan import Planner
 from .views import KINDS, Augmentation, Drawing, ViewSpec
 
 SIZES = ((375, 500), (500, 333), (101, 83), (257, 301), (64, 200), (199, 127))
-"""Of the photographs: larger and smaller than a window, odd sides."""
+"""Sizes of the photographs: larger and smaller than a window, odd sides."""
 FILTERS = get_args(get_type_hints(Augmentation)["filter"])
 STEPS = 4
 

@@ -137,19 +137,20 @@ def collate(
     labeled = Labeled(*coloured(windows.labeled, numbers.labeled.views[0]), target)
     views = [view for stream in numbers.unlabeled for view in stream.views]
     images = [image for window, view in zip(windows.unlabeled, views, strict=True) for image in coloured(window, view)]
-    if not images:
+    if numbers.kind == "none":
         return Batch(labeled)
-    if (overlap := numbers.overlap) is not None:
+    if numbers.kind == "plain":
+        return Batch(labeled, Plain(*images))
+    if numbers.kind == "mixed":
+        return Batch(labeled, Mixed(*images, send(numbers.boxes, device)))
+    if numbers.kind == "pair":
+        overlap = numbers.overlap
         corners = (send(part, device).int() for part in (overlap.corner1, overlap.corner2, overlap.extent))
         return Batch(labeled, Pair(*images, *corners, *(send(view.flip, device) for view in views)))
-    if numbers.partner is not None:
-        weak, *strong = images
-        boxes, partner, valid = (send(part, device) for part in (numbers.boxes, numbers.partner, numbers.valid))
-        boxes = boxes.transpose(0, 1)[:, :, None].contiguous()
-        return Batch(labeled, WeakStrong(weak, tuple(strong), boxes, partner, valid))
-    if numbers.boxes is not None:
-        return Batch(labeled, Mixed(*images, send(numbers.boxes, device)))
-    return Batch(labeled, Plain(*images))
+    weak, *strong = images
+    boxes, partner, valid = (send(part, device) for part in (numbers.boxes, numbers.partner, numbers.valid))
+    boxes = boxes.transpose(0, 1)[:, :, None].contiguous()
+    return Batch(labeled, WeakStrong(weak, tuple(strong), boxes, partner, valid))
 
 
 def mean_colour(windows: Tensor) -> Tensor:

@@ -98,6 +98,8 @@ class Plan:
     labeled: Stream
     crop: int
     """Side of all windows, pixels."""
+    kind: str = "none"
+    """One of `views.KINDS`: that of the unlabelled views."""
     unlabeled: tuple[Stream, ...] = ()
     overlap: Overlap | None = None
     """For a pair."""
@@ -220,8 +222,9 @@ class Planner:
         shown = self.labeled.shown(step)
         draws = self.labeled.samples.draws(LABELED, shown, PER_WINDOW)
         labeled = self._window(self.labeled(shown), self.drawing.labeled, draws)
-        unlabeled = self.BY_KIND[self.drawing.views.unlabeled](self, step, self.unlabeled.shown(step))
-        return Plan(labeled, self.drawing.crop, **unlabeled)
+        kind = self.drawing.views.unlabeled
+        unlabeled = self.BY_KIND[kind](self, step, self.unlabeled.shown(step))
+        return Plan(labeled, self.drawing.crop, kind, **unlabeled)
 
     def _none(self, step: int, shown: int) -> dict[str, Any]:
         return {}

@@ -13,9 +13,9 @@ UNIMATCH = {
     "blur_radius": 6,
     "blur_last": True,
 }
-"""Of its strong views, FixMatch's and its successor's."""
+"""Colours of its strong views, FixMatch's and its successor's."""
 CUTMIX_SEG = {"jitter": 0.8, "jitter_order": "random", "gray": 0.2}
-"""Of its strong views and those of Mean Teacher."""
+"""Colours of its strong views and those of Mean Teacher."""
 SHAPES = UNIMATCH | {"hue": 15 / 360, "gray": 0.0}
 """A class's hue is no accident there: figures are painted within 15 degrees or so of it, and the next class's is 60
 degrees off; so strong views neither turn hues further nor lose them in grey."""

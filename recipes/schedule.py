@@ -7,7 +7,7 @@ from semiseg.pipelines.datasets.registry import POOLS
 from semiseg.pipelines.datasets.splits import check_spec, published_share, unlabeled_count
 
 SPLIT = "draw:1/8@0"
-"""Of every published recipe, unless another is asked for: 1/8 is the share of the released scripts."""
+"""The split of every published recipe, unless another is asked for: 1/8 is the share of the released scripts."""
 BATCH = 8
 """Labelled images a step, and as many unlabelled ones, over all processes."""
 CPS_EPOCHS = {

@@ -49,7 +49,7 @@ def bench_all(data: Path | None = None, sizes: Literal["default", "all", "tiny"]
 
 
 def bench_one(name: str, *flags: str) -> None:
-    """Of that name, with its flags. Raises UsageError where there is none."""
+    """The benchmark of that name, with its flags. Raises UsageError where there is none."""
     kernels = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
     kernels = [kernel for kernel in kernels if kernel not in PROGRAMS]
     if name == "compare":

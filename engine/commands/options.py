@@ -96,7 +96,7 @@ class Running:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: PrecisionName | None = None
-    """Of the network (default: what the training asked for, where the device has it)."""
+    """Precision of the network (default: what the training asked for, where the device has it)."""
     json: bool = False
     """Print one JSON document."""
 

@@ -55,7 +55,7 @@ def tell(run: Path, found: Replay) -> None:
 
 
 def row(repeat: Repeat) -> list[str]:
-    """Of the table."""
+    """A row of the table."""
     loss = f"{repeat.losses['loss']:.6g}" if repeat.losses else ""
     gradients = f"{len(repeat.gradients)}, {repeat.gradients[0]} first" if repeat.gradients else "0"
     return [repeat.precision, loss, repeat.problem or repeat.first or "none", "" if repeat.problem else gradients]

@@ -17,7 +17,7 @@ from ..training.check import WAYS, Subject
 from .options import emit
 
 RECIPE = "supervised_shapes"
-"""Of whose network steps are made, on the first encoder of all, which is compiled soonest."""
+"""The method whose steps are made, on the first encoder of all, which is compiled soonest."""
 
 
 def selfcheck(*, device: str = "auto", compile: bool = False, json: bool = False) -> None:

@@ -87,7 +87,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
 
 
 def _header(run: Finished) -> Header | None:
-    """Of a run's network; None where its checkpoints were deleted, as they may be when it is finished."""
+    """The header of a run's network; None where its checkpoints were deleted, as they may be when it is finished."""
     try:
         return load_network(run.entry.folder).header
     except UsageError:

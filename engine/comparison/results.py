@@ -34,7 +34,7 @@ class Finished:
     result: dict[str, Any]
     """Its result.json."""
     environment: dict[str, Any]
-    """Of the machine that it began on."""
+    """The machine that it began on."""
 
     @classmethod
     def read(cls, entry: Entry) -> Finished:
@@ -48,7 +48,7 @@ class Finished:
 
     @property
     def hours(self) -> float:
-        """Of a GPU; without one, of processor cores."""
+        """Hours of a GPU; without one, of processor cores."""
         return self.result["seconds"] / 3600 * (1 if self.on_gpu else self.environment["threads"])
 
     def row(self) -> dict[str, Any]:
@@ -121,10 +121,10 @@ class Line:
     """Over the baseline of the same share and seed: of the differences. None of the baseline, and without one."""
     last_gain: Spread | None
     gain_seeds: int
-    """Of which both runs are finished."""
+    """Seeds of which both runs are finished."""
 
     def mean(self, name: str) -> float:
-        """Of a number of the results."""
+        """The runs' mean of a number of their results."""
         return statistics.fmean(run.result[name] for run in self.runs)
 
     @property
@@ -135,7 +135,7 @@ class Line:
 
     @property
     def hours(self) -> float:
-        """Of all runs together."""
+        """Hours of all runs together."""
         return sum(run.hours for run in self.runs)
 
 

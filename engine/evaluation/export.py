@@ -32,7 +32,7 @@ from .protocols import full_logits
 TOLERATED = 0.001
 """Share of pixels that rounding may give to another class."""
 PRECISION = Precision("fp32", torch.device("cpu"))
-"""Of a program."""
+"""What a program computes in."""
 BRIGHTNESS = (0.25, 0.5, 1.0)
 
 

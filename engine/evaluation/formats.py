@@ -24,7 +24,7 @@ class Format:
     """A row of FORMATS."""
 
     packages: tuple[str, ...] = ()
-    """Of the extra `onnx`, without which it is neither made nor run."""
+    """Packages of the extra `onnx`, without which it is neither made nor run."""
     pack: Callable[[ExportedProgram, Mapping[str, str]], bytes]
     """The bytes of a file that holds the program, and texts by their names."""
     open: Callable[[Path], Run]

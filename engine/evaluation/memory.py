@@ -23,7 +23,7 @@ class Sight:
     width: int
     classes: int
     head_width: int
-    """Of the network."""
+    """The network's."""
     precision: Precision
     together: int = 1
     """Images that share a batch where it has room for them."""

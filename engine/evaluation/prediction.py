@@ -43,7 +43,7 @@ class Predictions(NamedTuple):
     failed: dict[Path, str]
     """Files that could not be read, and why."""
     confidences: Sequence[Confidence] = ()
-    """Of all others, the least sure first, as in confidence.csv."""
+    """One of each other image, the least sure first, as in confidence.csv."""
 
     @property
     def table(self) -> Path:

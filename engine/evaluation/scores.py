@@ -56,7 +56,7 @@ class Scores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Of all pixels that were judged, background included; NaN where none was."""
+        """The share of right pixels among all that were judged, background included; NaN where none was."""
         judged = self.confusion.sum()
         return float(np.diag(self.confusion).sum() / judged) if judged else math.nan
 

@@ -50,7 +50,7 @@ class Mixing(Method):
         return cutmix(strong[: len(boxes)], self.partners(strong, u), boxes)
 
     def partners(self, windows: Tensor, u: WeakStrong) -> Tensor:
-        """Of the windows, or of what is known of them, (N, …), that of each one's partner, (B, …); no gradient."""
+        """Each window's partner, (B, …), among the windows, or among what is known of them, (N, …); no gradient."""
         return self.gathered(windows)[u.partner]
 
 

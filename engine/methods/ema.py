@@ -24,8 +24,8 @@ class TeacherConfig(MethodConfig):
     """ramp: min(1 - 1 / (k + 1), ema) at step k = 0, 1, …, so that the teacher is the network after the first step;
     constant: ema from the first step on."""
     ema_buffers: Literal["averaged", "copied", "own"] = "averaged"
-    """Of batch statistics. averaged: as the parameters, and integers copied; copied: the network's; own: those of the
-    teacher's own passes, which are in training mode then."""
+    """How batch statistics follow. averaged: as the parameters, and integers copied; copied: the network's; own: those
+    of the teacher's own passes, which are in training mode then."""
     best: Literal["teacher", "student"] = "teacher"
     """Which of the two, both evaluated, is the one that is saved as the best and whose score decides it."""
 

@@ -30,7 +30,7 @@ class MethodContext:
     emulate_processes: int = 1
     """Into how many parts losses cut the batch, see `Method.mean_of_processes`."""
     processes: int = 1
-    """That share each step's batch; the parts are dealt out among them."""
+    """Processes that share each step's batch; the parts are dealt out among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Method(nn.Module):
         return mean * (self.processes * share)
 
     def average(self, mean: Tensor) -> Tensor:
-        """Of means over as many values, the mean over all processes that one mean is over; no gradient."""
+        """The mean over all processes of means over as many values each; no gradient."""
         return average(mean) if self.together else mean
 
     def gathered(self, tensor: Tensor) -> Tensor:

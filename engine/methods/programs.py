@@ -21,12 +21,12 @@ class Program:
     protocols: dict[str, str]
     """By which it evaluates, by layout."""
     processes: dict[str, int]
-    """Of its runs, one per GPU, by layout."""
+    """Processes of its runs, one per GPU, by layout."""
     crops: dict[str, int]
     """Sides of its training crops by layout, pixels."""
 
     def protocol_on(self, layout: str) -> str:
-        """That of VOC for a layout that it was never run on."""
+        """The protocol of its evaluation; VOC's for a layout that it was never run on."""
         return self.protocols.get(layout, self.protocols["voc"])
 
     def processes_on(self, layout: str) -> int:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Groups:
-    """Of which sizes the batches are that a network sees in one call; None where it is one batch."""
+    """Sizes of the batches that a network sees in one call; None where it is one batch."""
 
     sizes: list[int] | None = None
 

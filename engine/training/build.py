@@ -80,7 +80,7 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
 
 
 def threads_of(recipe: Recipe) -> int:
-    """That decode for this process; 0 for one a core. Several processes on a machine share its cores."""
+    """Threads that decode for this process; 0 for one a core. Several processes on a machine share its cores."""
     return recipe.runtime.threads or (max(cores() // local_world(), 1) if is_distributed() else 0)
 
 

@@ -169,7 +169,7 @@ def _batch(side: int, device: torch.device, dtype: torch.dtype) -> Batch:
 def _compared(
     ours: dict[str, Tensor], plain: dict[str, Tensor], exact: dict[str, Tensor]
 ) -> list[tuple[str, float, float]]:
-    """Of tensors of one kind: name, error, and what it may be, both as shares of the tensor's size."""
+    """Each tensor's name, error, and what it may be, both as shares of the tensor's size."""
     vectors, others = (_usual([one for one in exact.values() if (one.ndim == 1) == vector]) for vector in (True, False))
     errors = []
     for name, truth in exact.items():

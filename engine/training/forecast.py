@@ -33,11 +33,11 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of one optimizer step, and of the evaluation of one image. What libraries keep for themselves (a GPU's context,
-    workspaces of convolutions, on a CPU the process itself) comes on top of the memory."""
+    """The cost of one optimizer step, and of the evaluation of one image. What libraries keep for themselves (a GPU's
+    context, workspaces of convolutions, on a CPU the process itself) comes on top of the memory."""
 
     flops: int
-    """Of products and convolutions, forward and backward; a multiplication and an addition are two."""
+    """Operations of products and convolutions, forward and backward; a multiplication and an addition are two."""
     memory: int
     """Bytes at the peak: weights, gradients, momenta, what the backward pass needs, the batch."""
     state: int
@@ -62,13 +62,13 @@ def _flops_of_gradients(upstream: Tensor, x: Tensor, weight: Tensor, *form: Any)
 
 
 def _normalised(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *form: Any) -> tuple:
-    """Of a batch normalisation: maps, and the mean and deviation of each channel that the backward pass needs."""
+    """What a batch normalisation makes: maps, and the mean and deviation of each channel for the backward pass."""
     channels = x.shape[1] if training else 0
     return torch.empty_like(x), *(x.new_empty(channels, dtype=torch.float32) for _ in range(2))
 
 
 def _gradients_of_normalised(upstream: Tensor, x: Tensor, weight: Tensor, *form: Any) -> tuple:
-    """Of the input, weight and bias of a batch normalisation."""
+    """Gradients of a batch normalisation's input, weight and bias."""
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
@@ -115,7 +115,7 @@ class Costs(TorchDispatchMode):
 
 
 def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int] | None = None) -> Forecast:
-    """Of a step late in the recipe's schedule, when all its terms count, and of an evaluation of images up to `largest`
+    """The cost of a step late in the schedule, when all terms count, and of an evaluation of images up to `largest`
     (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
     captured = is_tried(recipe, precision)
     precision = Precision(precision.name, torch.device("cpu"))

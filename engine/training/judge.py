@@ -46,7 +46,7 @@ class Judge:
             self.on_event(Event("note", told))
 
     def scores(self) -> dict[str, Scores]:
-        """Of all networks that the method has for it."""
+        """Scores of all networks that the method has for it."""
         return {
             name: evaluate(
                 network,
@@ -111,7 +111,7 @@ def require_room(recipe: Recipe, data: Data, precision: Precision) -> None:
 
 
 def first_of(scores: Mapping[str, Scores]) -> Scores:
-    """Of the network that is saved as the method's."""
+    """Scores of the network that is saved as the method's."""
     return next(iter(scores.values()))
 
 

@@ -18,7 +18,7 @@ from ..recipe import Recipe
 from .nvml import Gpu
 
 IGNORED = "ignored_crops_pct"
-"""Of the labelled crops since the last log line, those of which no pixel has a label."""
+"""Percentage of the labelled crops since the last log line in which no pixel has a label."""
 
 
 class Mark(Protocol):

@@ -72,7 +72,7 @@ class Replay:
     images: tuple[tuple[str, ...], ...] = ()
     """Ids of the images of that step: labelled, then stream by stream unlabelled ones."""
     repeats: tuple[Repeat, ...] = ()
-    """That step in the run's precision and in higher ones."""
+    """The step repeated, in the run's precision and in higher ones."""
 
     @property
     def cure(self) -> str | None:

@@ -16,7 +16,7 @@ class Result:
     out: Path
     split: str
     checksum: str
-    """Of the labelled ids."""
+    """Checksum of the labelled ids."""
     labeled: int
     unlabeled: int
     steps: int

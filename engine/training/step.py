@@ -49,7 +49,7 @@ class Step:
             self.say(f"graph: {why_not(recipe, precision)}")
 
     def lr(self, step: int) -> float:
-        """Of the heads at a step."""
+        """The heads' learning rate at a step."""
         return self.recipe.lr * self.recipe.lr_factor(step)
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -312,7 +312,7 @@ class Trainer:
             self._require_finite("the loss or a weight", self.meters.loss() + largest_weight(self.method), done)
 
     def _evaluate(self, done: int) -> dict[str, Scores]:
-        """Of all networks that the method has for it, with a look at what unlabelled images teach."""
+        """Evaluates all networks that the method has for it, and looks at what unlabelled images teach."""
         scores = self.judge.scores()
         look = self.xray(self.method, done - 1) if self.xray else None
         self._spare(self.run.write, line_of(scores, done) | (look.line() if look else {}))

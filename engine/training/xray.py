@@ -46,13 +46,13 @@ class OfClass:
     """What was seen of one class. Shares in [0, 1], NaN of nothing."""
 
     said: float
-    """Of the pixels that show an image, those called so."""
+    """Pixels called so, as a share of those that show an image."""
     taught: float
-    """Of the pixels that count, those called so."""
+    """Pixels called so, as a share of those that count."""
     kept: float | None = None
-    """Of the pixels called so, those that count; None where all do."""
+    """The share of the pixels called so that counts; None where all do."""
     right: float | None = None
-    """Of those that count, the ones that are; None where the truth is not known."""
+    """The share of those that count that is right; None where the truth is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Look:
     """What was seen at one step, over the unlabelled windows of all processes. Shares in [0, 1]."""
 
     kept: float | None
-    """Of the pixels that show an image, those that count; None where all do."""
+    """The share of the pixels that show an image that counts; None where all do."""
     right: float | None
-    """Of those that count, the ones labelled as the truth says; None where it is not known."""
+    """The share of those that count that is labelled as the truth says; None where it is not known."""
     disagreement: float | None
-    """Of the pixels that show an image, those of which two networks say different classes; None where there is one."""
+    """The share of the pixels that show an image that two networks call differently; None where there is one."""
     classes: dict[str, OfClass]
     rows: Sequence[Row]
     """This process's windows, for a sheet."""
@@ -113,7 +113,7 @@ class Xray:
         self.known = all(record.mask for record in data.unlabeled)
         self.labels = [pct / 100 for pct in data.class_pct().values()]
         self.step, self.suspect, self.told = -1, "", []
-        """Of the last look: when it was, and what it makes fear, nothing where it is empty; and what was told of."""
+        """The last look: when it was, and what it makes fear, nothing where it is empty; and what was told."""
 
     def __call__(self, method: Method, step: int) -> Look | None:
         """What the method takes for true on the windows of a step; None for one that takes nothing for true. Every

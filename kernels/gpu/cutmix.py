@@ -35,7 +35,7 @@ def _place(
     boxes, box_count, rows, length, height,
     PIXEL: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Of a program's (ROWS, GROUPS, LANES) elements, all of one sample: their offsets, whether they exist, and M."""
+    """The offsets of a program's (ROWS, GROUPS, LANES) elements, all of one sample, whether they exist, and M."""
     strips = tl.cdiv(rows, ROWS)
     sample = tl.program_id(0) // strips
     row = tl.program_id(0) % strips * ROWS + tl.arange(0, ROWS)[:, None, None]

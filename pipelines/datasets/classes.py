@@ -38,7 +38,7 @@ _COLUMN_WORDS = frozenset({
 })  # fmt: skip
 """All that the line over columns may say."""
 _PAINTS = frozenset({"red", "green", "blue"})
-"""Of these, what may belong to a name: `red label`."""
+"""Those of them that may belong to a name: `red label`."""
 BRACKETS = frozenset("{}[](),;:'\"")
 """Lines of nothing else are those of JSON, not names."""
 NO_CLASS = "__ignore__"
@@ -250,7 +250,8 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
 
 
 def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | None]]:
-    """Of lines that are names. Raises UsageError where they seem to give values all the same, or what is no colour."""
+    """The classes of lines that are names. Raises UsageError where they seem to give values all the same, or what is no
+    colour."""
     numbers = [re.findall(r"\b\d{1,9}\b", row.text) for row in rows]
     if all(len(found) == 1 for found in numbers):
         values = [int(value) for (value,) in numbers]

@@ -24,7 +24,7 @@ class Remap:
     """How the values of a mask on disk become class indices, where they are not."""
 
     name: str
-    """Of the cache's folder for converted masks."""
+    """Name of the cache's folder for converted masks."""
     values: str
     """What such a mask holds, in words."""
     reason: str

@@ -33,7 +33,7 @@ TITLES = {
     "unreadable": "files that cannot be decoded",
     "large": "files of too many pixels",
 }
-"""Of what makes files useless, by kind, worst first: what would have been learnt wrong before what cannot be used."""
+"""What makes files useless, by kind, worst first: what would have been learnt wrong before what cannot be used."""
 
 Level = Literal["ok", "warning", "error"]
 

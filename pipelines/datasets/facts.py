@@ -67,15 +67,15 @@ class Facts:
     copy: Copy | None = None
     """The converted file, where there is one."""
     stored: Copy | None = None
-    """Of a turned file that is not plain: the copy of it as it is stored."""
+    """The copy, as it is stored, of a turned file that is not plain."""
     orientation: int = UPRIGHT
     """The tag."""
     first: bool = False
     """Whether a picture is the first of several pages or frames."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Of a mask: the pixels of each class index."""
+    """A mask's pixels of each class index."""
     colours: dict[str, str] = field(default_factory=dict)
-    """Of an indexed mask: the colour of each index that it uses, as hex digits; of one in colour, of each place."""
+    """The colour of each index that an indexed mask uses, as hex digits; of one in colour, of each place."""
     palette: str | None = None
     """A name for the palette of an indexed mask."""
     bits: bool = False

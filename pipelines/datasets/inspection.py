@@ -50,7 +50,7 @@ class Task:
     role: str
     path: Path
     inspect: Callable[..., Facts]
-    """Of the file's stamp and hash, its bytes, the cache folder and how files are read."""
+    """Makes facts of the file's stamp and hash, its bytes, the cache folder and how files are read."""
     mapping: str | None = None
 
     @property

@@ -61,7 +61,7 @@ def _find(layout: str, root: Path | None, given: dict[str, Any]) -> Dataset:
 
 
 def absolute(layout: str, root: Path, options: Mapping[str, Any]) -> dict[str, Path]:
-    """Of the options of a data set those that name a file or a folder, wherever they are said from: below the root, or
+    """The options of a data set that name a file or a folder, wherever they are said from: below the root, or
     else below the working folder; what is in neither, below the root."""
     homes = [root / level for level in LAYOUTS[layout].levels]
     places = {}

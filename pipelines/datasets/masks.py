@@ -57,7 +57,7 @@ class Mask:
     plain: bool
     """Whether every decoder reads the file's stored values alike: an 8-bit gray PNG."""
     palette: tuple[Colour, ...] = ()
-    """Of an indexed mask; black and white of one with a single bit."""
+    """The palette of an indexed mask; black and white of one with a single bit."""
     bits: bool = False
     """Whether the palette is that of a single bit: nobody chose its colours."""
     coloured: bool = False

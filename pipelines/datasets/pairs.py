@@ -43,7 +43,7 @@ LONGEST = 24
 
 
 def masks_among(names: Iterable[str]) -> dict[str, str | None]:
-    """Of names of pictures, those that are masks, each with the one that it is the mask of, and drawings of masks with
+    """Those of names of pictures that are masks, each with the one that it is the mask of, and drawings of masks with
     None.
 
     Masks are `p_mask.png` where there is `p.jpg`, and those in a folder for masks where one in it is called like a

@@ -122,7 +122,7 @@ class Samples:
         return notes
 
     def parts(self) -> dict[str, str | None]:
-        """Of images in folders below the one for images, by id: the part that they belong to."""
+        """The part that images in folders below the one for images belong to, by id."""
         inside = (id for id in self.ids.values() if id in self.all and "/" in id)
         return {id: part_of(id.partition("/")[0]) for id in inside}
 

@@ -79,9 +79,9 @@ def _count(known: int, share: Fraction | int) -> int:
 
 
 def _draw_masked(pool: Mapping[str, Sample], share: Fraction | int, seed: int) -> list[str]:
-    """Of a listed pool: what is drawn from the whole of it where that has masks; otherwise the share of the images with
-    masks, in the same order, and no less than what a smaller draw from the whole may hold. So smaller choices are part
-    of larger ones."""
+    """A share of a listed pool: what is drawn from the whole of it where that has masks; otherwise the share of the
+    images with masks, in the same order, and no less than what a smaller draw from the whole may hold. So smaller
+    choices are part of larger ones."""
     ordered = _shuffled(pool, seed)
     masked = [id for id in ordered if pool[id].mask]
     whole = ordered[: _count(len(ordered), share)]

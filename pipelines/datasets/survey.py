@@ -36,11 +36,11 @@ class Survey:
     """Faults of no single file: every one can be looked at, but what they mean together somebody has to say."""
 
     def image(self, sample: Sample) -> Facts | None:
-        """Of a sample's picture."""
+        """The facts of a sample's picture."""
         return self.facts.get((IMAGES, str(sample.image)))
 
     def mask(self, sample: Sample) -> Facts | None:
-        """Of a sample's mask, read by colour where masks are."""
+        """The facts of a sample's mask, read by colour where masks are."""
         path = str(sample.mask)
         return self.facts.get((RECOLOURED, path)) or self.facts.get((MASKS, path))
 

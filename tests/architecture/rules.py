@@ -147,7 +147,10 @@ HOMES = {
     "decoders": PROGRAMS,
     "methods": PROGRAMS,
     "backends": ("pipelines/backends.py",),
-    "kinds": ("pipelines/views.py", "pipelines/draws.py", "pipelines/plan.py", "pipelines/dali.py", "engine/methods/*"),
+    "kinds": (
+        *("pipelines/views.py", "pipelines/draws.py", "pipelines/plan.py", "pipelines/loader.py", "pipelines/dali.py"),
+        "engine/methods/*",
+    ),
 }
 """Where the words of a registry may stand. DALI has a device of the name of a kind."""
 ORDINARY = {"none", "supervised"}

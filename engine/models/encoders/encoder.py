@@ -19,7 +19,7 @@ class Encoder:
     """`build()` makes a module of random weights: normalised images (B, 3, H, W) to a map for each of `strides`, sides
     rounded up. Where the encoder has `forms`, `build(deep_stem=…, multi_grid=…)`."""
     channels: tuple[int, ...]
-    """Of each map."""
+    """Channels of each map."""
     strides: tuple[int, ...]
     """Pixels of the image per position of each map, the finest first."""
     multiple: int
@@ -34,9 +34,9 @@ class Encoder:
     """Whether published networks have forms of it of their own (ResNets): `deep_stem` asks for three 3x3 convolutions
     in the stem instead of one of 7x7, `multi_grid` for the dilations of the last stage."""
     mean: RGB = (0.485, 0.456, 0.406)
-    """Of each channel in [0, 1], subtracted from images: ImageNet's."""
+    """Each channel's mean in [0, 1], subtracted from images: ImageNet's."""
     std: RGB = (0.229, 0.224, 0.225)
-    """Of each channel, divides what is left."""
+    """Each channel's deviation, which divides what is left."""
 
     @property
     def fill(self) -> tuple[int, int, int]:
