@@ -17,10 +17,10 @@ from ..pipelines.datasets.layouts import LAYOUTS, PLACES, absolute
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split, absolute_spec
-from ..pipelines.errors import UsageError, refuse
+from ..pipelines.errors import UsageError, flag, refuse
 from ..pipelines.watch import hash_of
 from .checkpoint import find
-from .events import Event, Listener, progress_of, silent
+from .events import Event, Listener, notes_to, progress_of, silent
 from .recipe import Files, Recipe
 from .run import Run, uses_of
 from .serial import plain, typed
@@ -112,9 +112,7 @@ def moved(files: Mapping[str, Any], before: Path | str | None, now: Path | str |
     found = from_root(files, before)
     for name in PLACES:
         if (place := found.get(name)) and os.path.isabs(place):
-            raise UsageError(
-                f"--files.{name.replace('_', '-')}: was {place}, outside of {before}; say what it is for {now}"
-            )
+            raise UsageError(f"{flag('files.' + name)}: was {place}, outside of {before}; say what it is for {now}")
     return found
 
 
@@ -168,7 +166,7 @@ def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
     return open_pack(
         manifest.records.values(),
         manifest.folder,
-        say=lambda line: on_event(Event("note", line)),
+        say=notes_to(on_event),
         on_progress=progress_of("packing", on_event),
     )
 

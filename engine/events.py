@@ -29,6 +29,11 @@ def silent(event: Event) -> None:
     """The listener that shows nothing."""
 
 
+def notes_to(listener: Listener) -> Callable[[str], None]:
+    """`say(text)`, told to the listener as a note."""
+    return lambda text: listener(Event("note", text))
+
+
 def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
     """`progress(done, total)`, told to the listener as progress of `work`."""
     return lambda done, total: listener(Event("progress", work, done, total))

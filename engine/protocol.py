@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..pipelines.errors import require
+from ..pipelines.errors import flag, require
 
 Absent = Literal["zero", "skip"]
 MULTIPLE = 8
@@ -102,7 +102,7 @@ class Protocol:
             )
         for name in ("scale", "long_side", "longest"):
             value = getattr(self, name)
-            field, rule = f"{prefix}{name.replace('_', '-')}", f"must be more than 0 and at most {LARGEST}"
+            field, rule = flag(name, prefix), f"must be more than 0 and at most {LARGEST}"
             yield from require(value is None or _positive(value), field, rule, value)
         positive = bool(self.scales) and all(map(_positive, self.scales))
         yield from require(positive, f"{prefix}scales", f"must be numbers above 0, at most {LARGEST}", self.scales)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..pipelines.datasets.layouts import LAYOUTS
-from ..pipelines.errors import UsageError, refuse, require
+from ..pipelines.errors import UsageError, flag, refuse, require
 from ..pipelines.views import Augmentation, Drawing, Sampling, ViewSpec
 from .methods import Method, MethodConfig, method_of
 from .methods.programs import CAC_EPOCH_STEPS, CAC_EPOCHS
@@ -193,10 +193,10 @@ class Recipe:
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field and the fix."""
         for name in ("crop", "unlabeled_ratio", "steps", "head_width"):
-            yield from require(getattr(self, name) >= 1, _flag(name), "must be at least 1", getattr(self, name))
+            yield from require(getattr(self, name) >= 1, flag(name), "must be at least 1", getattr(self, name))
         yield from require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
         for name in ("lr", "backbone_lr", "weight_decay", "power"):
-            yield from require(getattr(self, name) >= 0, _flag(name), "must not be negative", getattr(self, name))
+            yield from require(getattr(self, name) >= 0, flag(name), "must not be negative", getattr(self, name))
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         momentum = self.bn_momentum
         yield from require(momentum is None or 0 < momentum <= 1, "--bn-momentum", "must be in (0, 1]", momentum)
@@ -344,7 +344,3 @@ def _replaced(value: Any, path: str, new: Any) -> Any:
     if isinstance(value, Recipe) and name in RUNTIME and not rest:
         return value.replace(**{name: new})
     return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, new) if rest else new})
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

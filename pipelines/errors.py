@@ -14,6 +14,11 @@ class MissingPackages(ImportError):
     """Says what a part of the library needs that is not installed, and how it is. Exit code 2, as for UsageError."""
 
 
+def flag(setting: str, prefix: str = "--") -> str:
+    """A setting in the command line's words: `files.max_megapixels` is `--files.max-megapixels`."""
+    return prefix + setting.replace("_", "-")
+
+
 def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:
     """The fault of a field whose rule does not hold: none, or one."""
     return [] if holds else [f"{field}: {rule}, is {value}"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import require
+from .errors import flag, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,7 @@ def _choices(settings: Any, prefix: str) -> Iterator[str]:
     for name, kind in get_type_hints(type(settings)).items():
         if get_origin(kind) is Literal:
             value, rule = getattr(settings, name), f"must be one of {', '.join(get_args(kind))}"
-            yield from require(value in get_args(kind), f"{prefix}{_flag(name)}", rule, value)
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+            yield from require(value in get_args(kind), flag(name, prefix), rule, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +155,7 @@ class Augmentation:
         if shared:
             for name, only in (("crop_off_by_one", False), ("padding", "corner")):
                 value = getattr(self, name)
-                yield from require(value == only, f"{prefix}{_flag(name)}", f"is {only} for pairs", value)
+                yield from require(value == only, flag(name, prefix), f"is {only} for pairs", value)
 
 
 @dataclass(kw_only=True, slots=True)

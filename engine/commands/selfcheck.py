@@ -10,7 +10,7 @@ from ...pipelines.backends import PLAIN, available
 from .. import console
 from ..catalogue import load_recipe
 from ..device import Precision, resolve_device, resolve_precision
-from ..events import Event, progress_of
+from ..events import notes_to, progress_of
 from ..models import ENCODERS
 from ..training import verdict
 from ..training.check import WAYS, Subject
@@ -41,7 +41,7 @@ def selfcheck(*, device: str = "auto", compile: bool = False, json: bool = False
         progress = progress_of("checking", listener)
         for done, (kind, part) in enumerate(queue):
             progress(done, len(queue))
-            results[kind] += verdict.verdict(part, lambda line: listener(Event("note", line)), anew=True)
+            results[kind] += verdict.verdict(part, notes_to(listener), anew=True)
         progress(len(queue), len(queue))
     rows = [row for found in results.values() for row in found]
     wrong = any(row.problem for row in rows)

@@ -16,7 +16,7 @@ from ...pipelines.cores import cores
 from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
 from ..child import PYTHON
-from ..events import Event, Listener, silent
+from ..events import Event, Listener, notes_to, silent
 from ..run import log_line
 from ..training.signals import ENDING, Stopped, ending
 from .entries import Entry
@@ -100,7 +100,7 @@ def train_all(
     waiting = [entry for entry in entries if not entry.run.finished]
     free, working, failed = list(places), [], []
     in_a_row = {id(place): 0 for place in places}
-    with ending(lambda text: on_event(Event("note", text))) as signals:
+    with ending(notes_to(on_event)) as signals:
         try:
             while waiting or working:
                 while waiting and free:

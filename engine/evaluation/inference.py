@@ -12,7 +12,7 @@ import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
-from ...pipelines.errors import UsageError, refuse
+from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
 from ..data import judged_faults, moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
@@ -96,7 +96,7 @@ def _evaluation_data(header: Header, data: Path | str | None, layout: str | None
     try:
         return find_dataset(layout or header.layout, data or header.data, **files, **own)
     except UsageError as error:
-        told = ", ".join(f"--files.{name.replace('_', '-')} {value}" for name, value in own.items())
+        told = ", ".join(f"{flag('files.' + name)} {value}" for name, value in own.items())
         elsewhere = told and not same_place(data, header.data)
         raise UsageError(
             f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
@@ -165,7 +165,7 @@ def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
     except ValueError as error:
         place, _, fault = str(error).partition(": ")
         name = place.removeprefix("protocol.").partition("[")[0]
-        raise UsageError(f"--{'protocol' if name == 'name' else name.replace('_', '-')}: {fault}") from None
+        raise UsageError(f"{flag('protocol' if name == 'name' else name)}: {fault}") from None
     encoder = encoder_of(checkpoint.header.backbone)
     refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
     return protocol

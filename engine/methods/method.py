@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...kernels import pseudo_label, upsample_cross_entropy, upsample_ohem_cross_entropy
 from ...pipelines.batch import IGNORE, Batch
-from ...pipelines.errors import require
+from ...pipelines.errors import flag, require
 from ...pipelines.views import ViewSpec
 from ..distributed import average, gathered, own_rows, total
 from ..models import Network
@@ -72,7 +72,7 @@ class MethodConfig:
         """The fault of a setting outside of [low, high], if it is."""
         rule = f"must be in [{low}, {high}]" if high < math.inf else f"must be at least {low}"
         value = getattr(self, name)
-        return require(low <= value <= high, f"--method.{name.replace('_', '-')}", rule, value)
+        return require(low <= value <= high, flag(f"method.{name}"), rule, value)
 
 
 class Method(nn.Module):

@@ -15,7 +15,7 @@ from ...pipelines.plan import Planner
 from ..checkpoint import initialise
 from ..data import Data
 from ..distributed import broadcast_state, synchronised
-from ..events import Event, Listener, progress_of, silent
+from ..events import Event, Listener, notes_to, progress_of, silent
 from ..methods import Method, MethodContext
 from ..models import Network, build_network, load_backbone
 from ..models.grouping import batch_norms
@@ -133,7 +133,7 @@ def open_loader(
         device,
         threads_of(recipe),
         folder=data.manifest.folder,
-        say=lambda line: on_event(Event("note", line)),
+        say=notes_to(on_event),
         on_progress=progress_of("packing", on_event),
     )
     return Loader(

@@ -28,7 +28,7 @@ from ..device import (
     resolve_precision,
     set_random_state,
 )
-from ..events import Event, Listener, progress_of, silent
+from ..events import Listener, notes_to, progress_of, silent
 from ..methods import Method
 from ..recipe import Files, Recipe
 from ..run import Run
@@ -97,10 +97,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
     data, device: other ones than the run's. Of a run of several processes, dropout is the first one's.
     Raises UsageError where there is no run, or its data is not what it was.
     """
-
-    def note(text: str) -> None:
-        on_event(Event("note", text))
-
+    note = notes_to(on_event)
     run = Run.open(folder)
     recipe = run.recipe
     files = typed(Files, moved(plain(recipe.files), recipe.runtime.data, data))

@@ -28,7 +28,7 @@ from ..device import (
 from ..disk import DiskFull, create_new
 from ..distributed import gathered
 from ..evaluation.scores import Scores
-from ..events import Event, Listener, silent
+from ..events import Event, Listener, notes_to, silent
 from ..processes import (
     all_reduce_max,
     broadcast_object,
@@ -75,7 +75,7 @@ class Trainer:
         recipe = with_absolute_paths(recipe)
         if recipe.runtime.out:
             recipe = recipe.replace(out=Path(recipe.runtime.out).expanduser())
-        self.recipe, self.on_event = recipe, on_event
+        self.recipe, self.on_event, self._note = recipe, on_event, notes_to(on_event)
         run = begun(recipe)
         try:
             with nullcontext() if is_distributed() else at_once(), within_memory(self._too_large):
@@ -211,9 +211,6 @@ class Trainer:
     def _largest_image(self) -> tuple[int, int]:
         """Height and width of the validation image with the most pixels."""
         return max(((record.height, record.width) for record in self.data.val), key=lambda size: size[0] * size[1])
-
-    def _note(self, text: str) -> None:
-        self.on_event(Event("note", text))
 
     def train(self, conclude: Callable[[Result], None] = lambda result: None) -> Result:
         """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved. conclude: what the

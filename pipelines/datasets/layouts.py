@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..decode import Reading
-from ..errors import UsageError
+from ..errors import UsageError, flag
 from . import cityscapes, folder, shapes, voc
 from .dataset import Dataset, Layout
 from .files import check_name
@@ -46,7 +46,7 @@ def _find(layout: str, root: Path | None, given: dict[str, Any]) -> Dataset:
     known = LAYOUTS[layout]
     for name in given:
         if name not in known.options:
-            raise UsageError(f"--files.{name.replace('_', '-')} has no meaning for the layout {layout}: leave it out")
+            raise UsageError(f"{flag('files.' + name)} has no meaning for the layout {layout}: leave it out")
     if not known.needs_root:
         return known.find(root and Path(root), **given)
     if root is None:
@@ -78,4 +78,4 @@ def _twofold(placed: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[st
     for name in given.keys() & set(PLACES):
         here = Path(given[name]).absolute()
         if Path(given[name]) != Path() and here.exists() and placed[name].exists() and not here.samefile(placed[name]):
-            yield f"--files.{name.replace('_', '-')}: {placed[name]} is taken, and not {here}"
+            yield f"{flag('files.' + name)}: {placed[name]} is taken, and not {here}"
