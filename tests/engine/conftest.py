@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ for kind in (Batch, Labeled, Plain, Pair, Mixed, WeakStrong):
         lambda node: ([getattr(node, name) for name in node.__slots__], type(node)),
         lambda values, kind: kind(*values),
     )
+
+
+@pytest.fixture
+def terminal_minded() -> Iterator[None]:
+    """A closed terminal is heard of, also where `nohup` has started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

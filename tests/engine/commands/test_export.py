@@ -23,7 +23,7 @@ def checkpoint(tiny, tmp_path):
 
 
 def test_a_file_and_one_document(semiseg, checkpoint, tmp_path):
-    code, text, err = semiseg("export", "--init", checkpoint, "--size", 16, 24, "--json")
+    code, text, err = semiseg("export", checkpoint, "--size", 16, 24, "--json")
     assert code == 0, err
     made = json.loads(text)
     assert made.pop("seen") in (1, 2)

@@ -181,6 +181,7 @@ def job(tmp_path, monkeypatch):
     return said
 
 
+@pytest.mark.usefixtures("terminal_minded")
 def test_a_job_whose_terminal_is_closed_is_not_started_again(semiseg, voc_root, tmp_path, monkeypatch, job, train):
     def disturbed(*arguments, **options):
         signal.raise_signal(signal.SIGHUP)

@@ -12,6 +12,8 @@ import pytest
 
 from semiseg.engine.training.signals import ENDING, ending
 
+pytestmark = pytest.mark.usefixtures("terminal_minded")
+
 
 @pytest.mark.parametrize("number", ENDING)
 def test_the_first_signal_is_noted_and_all_is_then_as_before(number):

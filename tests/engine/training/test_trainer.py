@@ -322,6 +322,7 @@ def test_nobody_goes_on_with_a_run_whose_report_is_being_written(tiny, voc_root)
     assert asked == [3]
 
 
+@pytest.mark.usefixtures("terminal_minded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_before_the_first_step_ends_a_run_at_once(tiny, voc_root, number):
     recipe = tiny("supervised", data=voc_root())
