@@ -2,7 +2,8 @@
 
 They are ours and not the published ones, which are meant for schedules of days: terms of unlabelled images come in over
 the first half of the schedule, teachers follow their networks from the first step on, and the labels of the FixMatch
-family count from 0.8 on. docs/results.md says what was tried. CAC keeps its published settings.
+family count from 0.8 on. docs/results.md says what was tried. CAC keeps its published settings, but for the
+statistics.
 """
 
 from semiseg.engine.methods.cps import CpsConfig
