@@ -73,6 +73,17 @@ def test_settings_are_parted_into_what_differs_and_what_does_not(page):
         assert f"<td>{name}<" not in different
 
 
+def test_gains_are_of_all_classes_that_some_draw_has(planned, finish):
+    comparison = planned(METHODS[:2], seeds=2)
+    for entry in comparison.entries:
+        iou = {"ground": 0.5, "car": None if entry.seed == 0 else 0.4, "tree": None}
+        finish(entry, iou=iou)
+    text = write_page(comparison, finished_of(comparison)).read_text()
+    figure = text[text.index("<h2>Gain of each class") :]
+    figure = figure[: figure.index("</svg>")]
+    assert [name in figure for name in ("ground</text>", "car</text>", "tree</text>")] == [True, True, False]
+
+
 def test_pictures_side_by_side_are_of_one_seed(planned, finish):
     comparison = planned(METHODS, seeds=2)
     for entry in comparison.entries:
