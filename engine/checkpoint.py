@@ -261,7 +261,7 @@ def initialise(network: Network, file: Path | str, classes: Sequence[str], layou
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     # Those of a shallower network may be among those of a deeper one.
     others = [name for name in wanted.keys() ^ state.keys() if not name.startswith("projector")]
-    # Of some encoders the maps of all decoders have the same shapes, and other meanings.
+    # With some encoders cac and unimatch have the same names and shapes, whose channels are in another order.
     names = (header.network, header.backbone) != (network.decoder_name, network.backbone_name)
     if wrong or others or names:
         raise UsageError(

@@ -65,7 +65,7 @@ def bench_one(name: str, *flags: str) -> None:
 
 
 def start(program: str, *arguments: str) -> None:
-    """A program of the folder, or of Python's, whose exit code is ours where it is not 0."""
+    """Runs a program of the folder, or a module (`-m`), and exits with its code where that is not 0."""
     command = [program] if program.startswith("-") else [str(FOLDER / program)]
     if code := subprocess.run([*PYTHON, *command, *arguments]).returncode:
         sys.exit(code)

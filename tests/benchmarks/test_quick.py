@@ -12,6 +12,7 @@ import pytest
 
 import quick
 from semiseg.engine.catalogue import load_recipe
+from semiseg.engine.models import Network
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "quick.py"
 
@@ -57,6 +58,16 @@ def test_evaluations_are_those_of_the_run(monkeypatch, voc_root):
     small = "--backbone resnet18 --head-width 16 --weights none --crop 32 --batch 2 --threads 1 --split draw:1/2@0"
     quick.main(f"supervised_voc {small} --backend host --steps 600", voc_root(), "cpu", json=True)
     assert seen == {"steps": 600, "evaluated": 12 * 3}
+
+
+def test_networks_are_compiled_where_the_recipe_says_so(monkeypatch, voc_root):
+    compiled = []
+    monkeypatch.setattr(quick, "SECONDS", 0.0)
+    monkeypatch.setattr(Network, "compile", lambda self: compiled.append(self))
+    small = "--backbone resnet18 --head-width 16 --weights none --crop 32 --batch 2 --threads 1 --split draw:1/2@0"
+    for said in ("", " --compile"):
+        quick.main(f"supervised_voc {small} --backend host{said}", voc_root(), "cpu", json=True)
+        assert len(compiled) == len(said.split())
 
 
 @pytest.mark.parametrize(

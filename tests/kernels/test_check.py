@@ -21,7 +21,7 @@ from semiseg.kernels.cpu import (
     upsample_cross_entropy,
 )
 
-checked = cache(check.check)
+checked = cache(check.check)  # which takes half a minute in Triton's interpreter
 
 
 def test_every_operator_is_right(device, dtype):

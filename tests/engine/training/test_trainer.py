@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import math
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,31 +14,21 @@ from PIL import Image
 from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
-from semiseg.engine.disk import DiskFull
 from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.evaluation.prediction import predict
 from semiseg.engine.methods import METHODS
 from semiseg.engine.recipe import Files
 from semiseg.engine.run import Run
 from semiseg.engine.training import forecast as forecast_module
-from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training import trainer as trainer_module
 from semiseg.engine.training import verdict
 from semiseg.engine.training.forecast import forecast
-from semiseg.engine.training.signals import Stopped
-from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
 from semiseg.kernels.check import Result
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.lane import leaves
 
 FP32 = Precision("fp32", torch.device("cpu"))
-
-
-def state_of(out: Path) -> dict:
-    """What a run goes on from."""
-    _, state = load_save(out / "checkpoints", pytest.fail)
-    return state
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,59 +96,6 @@ def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
 def test_a_run_keeps_as_many_saves_as_are_asked_for(tiny, voc_root):
     out = Trainer(tiny("supervised", data=voc_root(), steps=4, save_every="1", keep=3)).train().out
     assert sorted(path.stem for path in (out / "checkpoints").glob("*.pt")) == ["state-2", "state-3", "state-4"]
-
-
-def test_a_full_disk_ends_a_run_only_where_the_last_save_needs_it(tiny, voc_root, monkeypatch):
-    root = voc_root()
-    recipe = tiny("supervised", data=root, steps=4, eval_every=2)
-    failures, write_save = [], saver_module.write_save
-
-    def full(folder, step, *rest):
-        if step in failures:
-            raise DiskFull("--out: cannot write it (No space left on device)")
-        return write_save(folder, step, *rest)
-
-    monkeypatch.setattr(saver_module, "write_save", full)
-    failures[:], notes = [2], []
-    result = Trainer(recipe, lambda event: notes.append(event.text)).train()
-    assert [note for note in notes if note.startswith("warning: step 2 is not saved, training goes on")]
-    assert load_network(result.out).header.step == result.best_step  # that of step 2 came with the next save
-    failures[:] = [4]
-    with pytest.raises(UsageError, match="No space left"):
-        Trainer(recipe.replace(out=root / "fails")).train()
-    assert state_of(root / "fails")["steps_done"] == 2
-    failures.clear()
-    resumed = Trainer(recipe.replace(out=root / "fails", resume=True)).train()
-    assert (resumed.best, resumed.best_step, resumed.last) == (result.best, result.best_step, result.last)
-
-
-@pytest.mark.parametrize("gone", [".", "checkpoints", "tensorboard"])
-def test_a_folder_that_is_deleted_in_mid_run_ends_it_in_one_line(tiny, voc_root, gone):
-    recipe = tiny("supervised", data=voc_root(), steps=20, eval_every=5, save_every="1")
-
-    def delete(event):
-        if event.kind == "log" and event.done == 3:  # at once, as a save may be on its way into it
-            (recipe.runtime.out / gone).resolve().rename(recipe.runtime.out.with_name("gone"))
-
-    with pytest.raises(
-        UsageError, match=r"^--out: cannot write [^\n]* \(No such file or directory\); [^\n]*$"
-    ) as error:
-        Trainer(recipe, delete).train()
-    assert not isinstance(error.value, DiskFull)
-
-
-def test_a_disk_that_becomes_read_only_in_mid_run_ends_it_in_one_line(tiny, voc_root, monkeypatch):
-    recipe = tiny("supervised", data=voc_root(), steps=20, save_every="1")
-
-    def closed(path, *arguments, **options):
-        if Path(path).is_relative_to(recipe.runtime.out):
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return replace(path, *arguments, **options)
-
-    replace = os.replace
-    with pytest.raises(UsageError, match=r"^--out: cannot write .* \(Read-only file system\); ") as error:
-        Trainer(recipe, lambda event: event.kind == "log" and monkeypatch.setattr(os, "replace", closed)).train()
-    assert not isinstance(error.value, DiskFull)
 
 
 def test_a_folder_where_a_run_has_begun_is_refused(tiny, voc_root):
@@ -272,44 +205,6 @@ def test_images_that_differ_by_their_extension_keep_it(tiny, voc_root, tmp_path)
     assert predict(result.out, tmp_path / "mine", tmp_path / "mine" / "out", device="cpu")[1] == 3
 
 
-@pytest.mark.parametrize("log_every", [1, 100])
-def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(tiny, voc_root, monkeypatch, log_every):
-    """Found at a log line or, where there is none, before the next checkpoint."""
-    recipe = tiny("supervised", data=voc_root(), steps=6, eval_every=2, log_every=log_every)
-    trainer = Trainer(recipe)
-    losses = trainer.method.losses
-
-    def diverging(batch, progress):
-        return {name: loss * (math.nan if progress >= 0.5 else 1) for name, loss in losses(batch, progress).items()}
-
-    monkeypatch.setattr(trainer.method, "losses", diverging)
-    with pytest.raises(UsageError, match=r"^--lr: the loss.* not finite.*--on-nan ignore; .*last.safetensors is from"):
-        trainer.train()
-    for name in ("best", "last"):
-        saved = load_network(trainer.folder / f"checkpoints/{name}.safetensors")
-        assert saved.header.step == 2
-        assert all(value.isfinite().all() for value in saved.network.state_dict().values())
-    assert state_of(trainer.folder)["steps_done"] == 2
-
-
-def test_a_run_whose_weights_overflow_saves_nothing(tiny, voc_root):
-    """The loss is that before the step which broke the weights."""
-    changes = {"backbone": "resnet18", "lr": 1e38, "backbone_lr": 1.0}
-    trainer = Trainer(tiny("supervised", data=voc_root(), steps=2, eval_every=1, **changes))
-    with pytest.raises(UsageError, match=r"not finite any more at step [12].*no checkpoint was saved before"):
-        trainer.train()
-    assert not list(trainer.run.checkpoints.iterdir())
-
-
-def test_a_run_goes_on_regardless_where_that_is_asked_for(tiny, voc_root):
-    recipe = tiny("supervised", data=voc_root(), lr=1e38, backbone_lr=1.0, on_nan="ignore")
-    result = Trainer(recipe).train()
-    assert (result.steps, result.best_step) == (3, -1), "class 0 everywhere has a score, and is no network"
-    assert not (result.out / "checkpoints/best.safetensors").exists()
-    with pytest.raises(UsageError, match="holds weights that are no numbers"):
-        evaluate(result.out, device="cpu")
-
-
 def test_nobody_goes_on_with_a_run_whose_report_is_being_written(tiny, voc_root):
     recipe, asked = tiny("supervised", data=voc_root()), []
 
@@ -320,23 +215,6 @@ def test_nobody_goes_on_with_a_run_whose_report_is_being_written(tiny, voc_root)
 
     Trainer(recipe).train(conclude)
     assert asked == [3]
-
-
-@pytest.mark.usefixtures("terminal_minded")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_a_signal_before_the_first_step_ends_a_run_at_once(tiny, voc_root, number):
-    recipe = tiny("supervised", data=voc_root())
-    handler = signal.getsignal(number)
-
-    def stop(event):
-        if event.kind == "note":
-            signal.raise_signal(number)
-
-    with pytest.raises(Stopped, match="before the first step") as stopped:
-        Trainer(recipe, stop)
-    assert stopped.value.signal == number
-    assert signal.getsignal(number) is handler
-    assert Trainer(recipe).train().steps == 3
 
 
 @pytest.mark.parametrize("recompute", ["off", "on"])
