@@ -366,7 +366,7 @@ class Planner:
             base = size.max(1) if own else np.full(len(record), round(augmentation.base * crop))
             if own and augmentation.longest:
                 base = np.minimum(base, round(augmentation.longest * crop))
-            low, high = (np.maximum(bound * base, own).astype(np.int64) for bound in augmentation.range)
+            low, high = (np.maximum(bound * base, 1).astype(np.int64) for bound in augmentation.range)
             exact = size.max(1) / uniform_int(draw, low, high)
         else:
             factors = np.asarray(augmentation.factors) * (crop / (augmentation.native_crop or crop))

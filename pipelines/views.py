@@ -27,6 +27,8 @@ KINDS = {
     "weak_strong": Kind(1, 1),  # one window, as it is and in strong colours, and boxes that show a partner's
 }
 """The kinds of unlabelled views. `plan.Planner` draws each, and `loader.collate` makes a batch of it."""
+SCALES = 0.001, 1000
+"""Least and largest of what scales an image: a plan counts source pixels in units of 1/1024."""
 
 
 def _choices(settings: Any, prefix: str) -> Iterator[str]:
@@ -133,13 +135,15 @@ class Augmentation:
         """What makes no sense, a line each, naming the field. shared: whether several windows share one region of the
         image, as a pair's do."""
         yield from _choices(self, prefix)
-        low, high = self.range
-        yield from require(0 < low <= high, f"{prefix}range", "must be two rising numbers above 0", self.range)
-        positive = bool(self.factors) and min(self.factors) > 0
-        yield from require(positive, f"{prefix}factors", "must be numbers above 0", self.factors)
-        yield from require(self.base > 0, f"{prefix}base", "must be more than 0", self.base)
+        low, high = SCALES
+        rule = f"from {low} to {high}"
+        rising = low <= self.range[0] <= self.range[1] <= high
+        yield from require(rising, f"{prefix}range", f"must be two rising numbers {rule}", self.range)
+        within = bool(self.factors) and all(low <= factor <= high for factor in self.factors)
+        yield from require(within, f"{prefix}factors", f"must be numbers {rule}", self.factors)
+        yield from require(low <= self.base <= high, f"{prefix}base", f"must be {rule}", self.base)
         most = self.longest
-        yield from require(most is None or most > 0, f"{prefix}longest", "must be more than 0", most)
+        yield from require(most is None or low <= most <= high, f"{prefix}longest", f"must be {rule}", most)
         for name in ("flip", "jitter", "gray", "blur"):
             value = getattr(self, name)
             yield from require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import directional_contrast, pseudo_label
+from ...kernels import directional_contrast
 from ...pipelines.batch import Batch, Pair
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
@@ -144,9 +144,13 @@ class Cac(Method):
             (towards1, confidence2, confidence1),
         )
         return sum(
-            self.weighed(loss, (valid & (target > self.config.threshold) & (anchor < target)).sum())
+            self.weighed(loss, (valid & self.followed(anchor, target)).sum())
             for loss, anchor, target in towards_of
         )
+
+    def followed(self, anchor: Tensor, target: Tensor) -> Tensor:
+        """(N,) bool: where the features of a view whose confidences are `anchor` follow the other's."""
+        return (target > self.config.threshold) & (anchor < target)
 
     def describe(self, view: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A view (B, 3, S, S) and its features (B, F, h, w), of a stride that divides 8 -> unit features (N, 128),
@@ -154,8 +158,13 @@ class Cac(Method):
         pooled = F.avg_pool2d(features, self.pool)
         feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
         with torch.no_grad():
-            confidence, label = _rows(self.label_logits(view, pooled)).softmax(1).max(1)
+            label, confidence = self.labels(view, pooled)
         return feature, label, confidence
+
+    def labels(self, view: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Pseudo-labels (N,) and confidences (N,) of a view (B, 3, S, S) of pooled features (B, F, S / 8, S / 8)."""
+        confidence, label = _rows(self.label_logits(view, pooled)).softmax(1).max(1)
+        return label, confidence
 
     def label_logits(self, view: Tensor, pooled: Tensor) -> Tensor:
         """Logits (B, C, S / 8, S / 8) that label a view (B, 3, S, S) of pooled features (B, F, S / 8, S / 8)."""
@@ -167,13 +176,23 @@ class Cac(Method):
             return self.network.classify(F.avg_pool2d(self.network.features(view), self.pool))
 
     def pseudo_labels(self, batch: Batch[Pair]) -> PseudoLabels:
-        """The confident positions, which others follow; positions are enlarged to pixels."""
-        windows = {"window 1": batch.unlabeled.image1, "window 2": batch.unlabeled.image2}
+        """The labels of the positions, of which those count that the other view's follow, enlarged to pixels."""
+        u = batch.unlabeled
+        windows = {"window 1": u.image1, "window 2": u.image2}
         _, *of_views = self.network.features_of_each(batch.labeled.image, *windows.values())
-        pooled = zip(windows.values(), (F.avg_pool2d(features, self.pool) for features in of_views), strict=True)
-        logits = torch.cat([self.label_logits(*one) for one in pooled])
-        label, confidence = pseudo_label(logits, (self.crop, self.crop))
-        return PseudoLabels(windows, label, kept=confidence > self.config.threshold)
+        pooled = [F.avg_pool2d(features, self.pool) for features in of_views]
+        (label1, confidence1), (label2, confidence2) = map(self.labels, windows.values(), pooled)
+        grid = pooled[0].shape[-1]
+        place1, place2, valid = overlap_positions(u, grid)
+        kept1, kept2 = torch.zeros_like(label1, dtype=torch.bool), torch.zeros_like(label2, dtype=torch.bool)
+        kept1[place1[valid & self.followed(confidence2[place2], confidence1[place1])]] = True
+        kept2[place2[valid & self.followed(confidence1[place1], confidence2[place2])]] = True
+        label, kept = (torch.cat(both).view(-1, grid, grid).byte() for both in ((label1, label2), (kept1, kept2)))
+        return PseudoLabels(windows, self.enlarged(label), kept=self.enlarged(kept).bool())
+
+    def enlarged(self, positions: Tensor) -> Tensor:
+        """Positions (N, S / 8, S / 8) as pixels (N, S, S)."""
+        return F.interpolate(positions[:, None], size=(self.crop, self.crop), mode="nearest")[:, 0]
 
     def predictor(self) -> Network:
         return self.network

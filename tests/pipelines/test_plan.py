@@ -36,6 +36,15 @@ def test_long_sides_are_uniform_with_both_ends(pairs) -> None:
     assert long_side.mean() == pytest.approx(560, abs=4)
 
 
+@pytest.mark.parametrize("scale", ["long_side", "own"])
+def test_a_long_side_is_of_one_pixel_at_least(make_planner, scale) -> None:
+    """Of none at all would be an image that is as much enlarged as can be."""
+    little = Augmentation(scale=scale, base=0.5, range=(0.001, 0.06))
+    stream = make_planner(((75, 100),), "plain", crop=32, unlabeled_batch=DRAWS, unlabeled=little)(0).unlabeled[0]
+    assert stream.step.min() >= 100 * DENOMINATOR // 6
+    assert stream.step.max() == 75 * DENOMINATOR - 1  # the short side is a pixel, too
+
+
 def test_factors_are_drawn_with_equal_probability(make_planner) -> None:
     factors = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     augmentation = Augmentation(scale="factors", factors=factors, filter="linear")

@@ -200,6 +200,32 @@ def test_pseudo_labels_of_cac_are_those_of_its_positions(tiny, random_batch, mon
     torch.testing.assert_close(of_positions[2:], of_positions[:2], rtol=0, atol=0)
 
 
+def test_pseudo_labels_of_cac_count_where_the_other_view_follows(tiny, random_batch, monkeypatch):
+    """Inside the overlap, where a view is sure enough and surer than the other."""
+    method, batch = made(tiny, "cac", {"threshold": 0.75}), random_batch("pair")
+    confidence = torch.rand(2, 2, 4, 4, generator=torch.Generator().manual_seed(0)) / 2 + 0.5  # views, images, places
+    label = torch.randint(0, CLASSES, (2, 2, 4, 4), generator=torch.Generator().manual_seed(1))
+    said = iter(zip(label.flatten(1), confidence.flatten(1)))
+    monkeypatch.setattr(Cac, "labels", lambda self, view, pooled: next(said))
+    with torch.no_grad():
+        seen = method.pseudo_labels(batch)
+    u, expected = batch.unlabeled, torch.zeros(2, 2, 4, 4, dtype=torch.bool)
+    for image, (height, width) in enumerate((u.extent // 8).tolist()):
+        for row, column in np.ndindex(height, width):
+            places = []
+            for corner, flip in ((u.corner1[image] // 8, u.flip1[image]), (u.corner2[image] // 8, u.flip2[image])):
+                y, x = (corner + torch.tensor([row, column])).tolist()
+                places.append((image, y, 3 - x if flip else x))
+            first, second = confidence[0][places[0]], confidence[1][places[1]]
+            if max(first, second) > 0.75:
+                view = int(second > first)
+                expected[view][places[view]] = True
+    assert 8 < expected.sum() < 32
+    pixels = (2, 2, 4, 8, 4, 8)
+    assert torch.equal(seen.kept.view(pixels), expected[..., None, :, None].expand(pixels).contiguous())
+    assert torch.equal(seen.label.view(pixels).long(), label[..., None, :, None].expand(pixels).contiguous())
+
+
 def test_pseudo_labels_of_cps_are_what_each_network_teaches(tiny, random_batch):
     method = made(tiny, "cps", network="cps")
     batch = random_batch("plain")
