@@ -144,8 +144,7 @@ class Cac(Method):
             (towards1, confidence2, confidence1),
         )
         return sum(
-            self.weighed(loss, (valid & self.followed(anchor, target)).sum())
-            for loss, anchor, target in towards_of
+            self.weighed(loss, (valid & self.followed(anchor, target)).sum()) for loss, anchor, target in towards_of
         )
 
     def followed(self, anchor: Tensor, target: Tensor) -> Tensor:
