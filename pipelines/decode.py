@@ -33,7 +33,7 @@ LEAST_16_BIT = 2**14
 LARGE = 64
 """Megapixels from which on a file's memory is worth a thought."""
 UPRIGHT = 1
-_ORIENTATION_TAG, _SUBFILE_TAG = 274, 254
+_ORIENTATION_TAG, _SUBFILE_TAG, _PHOTOMETRIC_TAG, _SAMPLE_FORMAT_TAG = 274, 254, 262, 339
 _TURNS = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -179,7 +179,7 @@ def decode_picture(data: bytes, reading: Reading = READING) -> Picture:
     with open_image(data, reading) as image:
         orientation, first = orientation_of(image), holds_several(image)
         plain = image.mode == "RGB" and image.format in ("JPEG", "MPO", "PNG") and "transparency" not in image.info
-        if plain and bit_depth(image, data) == 8:
+        if plain and bit_depth(image, data) == 8 and not is_animation(data):
             if image.format != "PNG":
                 # Decoded small, for the sake of what Pillow minds and OpenCV may not: a file that ends too early.
                 image.draft("RGB", (1, 1))
@@ -257,6 +257,24 @@ def png_header(data: bytes) -> tuple[int, int]:
     return data[24], data[25]
 
 
+def is_animation(data: bytes) -> bool:
+    """Whether a PNG calls itself one: decoders disagree on whether its own picture is one of the frames."""
+    return data.startswith(b"\x89PNG") and b"acTL" in data[: data.find(b"IDAT")]
+
+
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a gray image stores white as 0. Pillow exchanges the values of up to 8 bits, and no others."""
+    if image.format == "TIFF":
+        return image.tag_v2.get(_PHOTOMETRIC_TAG, 0) == 0
+    return image.format == "PPM" and image.mode == "1"
+
+
+def with_sign(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Gray values as the file means them: Pillow takes 8 bits with a sign, of a TIFF, for ones without."""
+    signed = image.format == "TIFF" and image.mode == "L" and 2 in image.tag_v2.get(_SAMPLE_FORMAT_TAG, ())
+    return values.view(np.int8) if signed else values
+
+
 def bit_depth(image: Image.Image, data: bytes) -> int:
     """Bits of a channel in the file; Pillow may have kept the upper eight of them."""
     if image.format == "PNG":
@@ -326,7 +344,11 @@ def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
         least, most = int(values.min()), int(values.max())
         if least < 0 or most > 2**16 - 1 or 0 < most < LEAST_16_BIT:
             raise _too_deep(f"holds values from {least} to {most}, which are not those of a 16-bit picture")
+        if white_is_zero(image):
+            values = 2**16 - 1 - values
         return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
+    if image.mode == "L" and (least := int(with_sign(np.asarray(image), image).min())) < 0:
+        raise _too_deep(f"holds values from {least} on, which are not those of a picture")
     pixels = np.array(image.convert("RGB"))  # writable, as torch wants it
     if bit_depth(image, data) > 8 and (most := int(pixels.max())) < LEAST_16_BIT >> 8:
         whole = None if most else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

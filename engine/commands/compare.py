@@ -110,6 +110,8 @@ def planned(methods: Sequence[str], options: Options, flags: Sequence[str]) -> C
         raise UsageError(f"compare: name recipes, the baseline first: {', '.join(recipes())}")
     if options.seeds < 1 or options.jobs < 0 or not options.shares:
         raise UsageError("compare: --seeds must be at least 1, --jobs at least 0, and --shares name one")
+    if (options.out / "recipe.json").exists():
+        raise UsageError(f"--out: {options.out} is the folder of a run: choose another folder")
     baseline = methods[0] if options.baseline is None else options.baseline
     if baseline not in methods:
         raise UsageError(f"--baseline: {baseline!r} is none of the compared {', '.join(methods)}")

@@ -183,7 +183,7 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
     if not path.is_dir():
         what = "is neither a folder nor a file" if path.exists() else "does not exist"
         raise UsageError(f"{path} {what}: pass a folder of images or one image")
-    # A folder of results is one of pictures, too, for who wants these predicted; but not those in `out`.
+    # A folder of results is one of pictures, too, for who names it; but not what is in `out`.
     found = find_pictures(path, apart=[out / kind for kind in PREDICTED], results=True)
     masks = masks_among(found.names)
     notes = list(found.notes())

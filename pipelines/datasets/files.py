@@ -176,9 +176,10 @@ def find_pictures(
 ) -> Pictures:
     """The pictures at any depth of a folder, links to folders included; `apart` are folders that are not entered.
 
-    What is hidden, and what systems leave behind, is passed over; so are folders of runs and, unless `results`, the
-    pictures that a prediction has written. Nothing is opened. Raises UsageError for links that lead in a circle, for
-    folders that cannot be read, and for pictures whose names no list could hold.
+    What is hidden, and what systems leave behind, is passed over; so are folders of runs and the pictures that a
+    prediction has written, unless `results` says that those right in this folder are meant. Nothing is opened. Raises
+    UsageError for links that lead in a circle, for folders that cannot be read, and for pictures whose names no list
+    could hold.
     """
     folder, found = Path(folder), Pictures(Path(folder))
     suffixes, closed = tuple(suffixes), {_identity(path) for path in apart}
@@ -189,9 +190,7 @@ def find_pictures(
         if prefix and RUN in names and names & RUN_FILES:
             found.results.append(prefix)
             return
-        written = PREDICTED if not results and names >= PREDICTED else set()
-        if written:
-            found.results += [f"{prefix}{name}/" for name in sorted(written)]
+        written = PREDICTED if names >= PREDICTED and (prefix or not results) else set()
         for entry in entries:
             name, relative = entry.name, prefix + entry.name
             if name.startswith(".") or name.casefold() in LEFT_BEHIND:
@@ -201,7 +200,10 @@ def find_pictures(
                 identity = _identity(entry.path)
                 if identity in above:
                     raise UsageError(f"the link {entry.path} leads back to a folder above it: remove the link")
-                if name in written or identity in closed:
+                if identity in closed:
+                    continue
+                if name in written:
+                    found.results.append(f"{relative}/")
                     continue
                 before = len(found.names)
                 walk(entry.path, f"{relative}/", above | {identity})

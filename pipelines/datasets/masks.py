@@ -25,6 +25,8 @@ from ..decode import (
     png_header,
     turned,
     turned_back,
+    white_is_zero,
+    with_sign,
 )
 from ..errors import some_of
 from .dataset import IGNORE, Colour, Dataset, Remap
@@ -37,7 +39,6 @@ LOSSLESS_TIFF = (
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 VOID = (224, 224, 192)
 """The colour of ignored pixels in the VOC devkit's palette."""
-_PHOTOMETRIC_TAG = 262
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PGM = re.compile(rb"(?P<before>P[25](?:" + _GAP + rb"\d+){2}" + _GAP + rb")(?P<white>[1-9]\d{0,4})(?=\s)")
 """The header of a gray PNM up to its white."""
@@ -98,7 +99,7 @@ def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
         if coloured:
             return Mask(values, orientation, False, colours, coloured=True)
         if image.mode == "1":
-            return Mask(values, orientation, False, (WHITE, BLACK) if _white_is_zero(image) else (BLACK, WHITE), True)
+            return Mask(values, orientation, False, (WHITE, BLACK) if white_is_zero(image) else (BLACK, WHITE), True)
         palette = image.getpalette("RGB") if image.mode == "P" else None
         return Mask(values, orientation, False, tuple(zip(*[iter(palette or ())] * 3)))
 
@@ -211,8 +212,8 @@ def _by_place(image: Image.Image, data: bytes) -> tuple[np.ndarray, tuple[Colour
 
 def _indices(image: Image.Image, data: bytes) -> np.ndarray:
     """The stored values of a one-channel image. Raises `Refusal` for those that are none of 0 to 255."""
-    values = np.asarray(image)
-    if image.mode in ("1", "L") and _white_is_zero(image):
+    values = with_sign(np.asarray(image), image)
+    if image.mode in ("1", "L") and white_is_zero(image):
         values = ~values
     if image.mode == "L" and (depth := bit_depth(image, data)) in (2, 4):  # Pillow stretches these to 0..255
         values = values // (255 // (2**depth - 1))
@@ -239,10 +240,3 @@ def _unstretched(data: bytes) -> bytes:
         raise Refusal("unreadable", "has a header that is not read", "save it as 8-bit gray PNG")
     white = b"255" if int(header["white"]) < 256 else b"65535"
     return header["before"] + white + data[header.end() :]
-
-
-def _white_is_zero(image: Image.Image) -> bool:
-    """Whether a gray image stores white as 0: Pillow exchanges the values of these."""
-    if image.format == "TIFF":
-        return image.tag_v2.get(_PHOTOMETRIC_TAG, 0) == 0
-    return image.format == "PPM" and image.mode == "1"

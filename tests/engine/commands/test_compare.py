@@ -71,6 +71,13 @@ def test_what_is_wrong_is_one_line_before_any_run_starts(refused, arguments, sai
     assert said in refused(*arguments)
 
 
+def test_nothing_is_written_into_the_folder_of_a_run(semiseg, folder_root, tmp_path):
+    (tmp_path / "recipe.json").touch()
+    words = ["supervised_folder", "--data", folder_root(), "--out", tmp_path]
+    code, _, err = semiseg("compare", *words)
+    assert (code, err.strip()) == (2, f"semiseg: --out: {tmp_path} is the folder of a run: choose another folder")
+
+
 def test_a_dry_run_tells_what_would_be_run(semiseg, folder_root, tmp_path):
     data, out = folder_root(), tmp_path / "compared"
     methods = ["supervised_folder", "cac_folder", "cac_folder --lr 0.5"]

@@ -92,6 +92,15 @@ def test_predicting_twice_is_predicting_the_same(new, run, tmp_path, out):
         assert run(out)[:2] == (["a.png", "day/b.png"], 2)
 
 
+def test_what_was_predicted_into_a_folder_among_the_pictures_is_none_of_them(new, run, tmp_path):
+    new("a.jpg", "day/b.jpg")
+    assert run("new/first")[2] == run("new/first")[2] == ""
+    names, count, said = run("elsewhere")
+    assert (names, count) == (["a.png", "day/b.png"], 2)
+    assert "results of semiseg, which are passed over: first/colours/, first/masks/, first/overlays/" in said
+    assert run("of-results", "new/first")[1] == 6  # for who asks for them
+
+
 def test_masks_of_an_earlier_prediction_are_told_and_none_stands_for_a_picture_that_failed(new, run, tmp_path):
     new("a.png", "day/b.png")
     assert run()[2] == ""

@@ -66,7 +66,10 @@ def test_what_was_written_by_a_prediction_or_a_run_is_noted(tmp_path):
     assert found.names == ["a.jpg", "dish/c.jpg", "out/b.jpg"]
     assert any("out/masks/" in note for note in found.notes())
     assert "runs/x/" in found.results
-    assert "out/masks/a.png" in find_pictures(tmp_path, results=True).names
+    assert find_pictures(tmp_path, results=True).names == found.names
+    assert find_pictures(tmp_path / "out").names == ["b.jpg"]
+    named = find_pictures(tmp_path / "out", results=True).names
+    assert named == ["b.jpg", "colours/a.png", "masks/a.png", "overlays/a.png"]
 
 
 def test_linked_folders_are_walked(tmp_path):

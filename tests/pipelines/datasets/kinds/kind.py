@@ -141,6 +141,25 @@ def packed(values: np.ndarray, depth: int) -> np.ndarray:
     return np.packbits(bits.reshape(len(values), -1), axis=1)
 
 
+def tiff(rows: np.ndarray, depth: int, photometric: int, signed: bool = False) -> bytes:
+    """Of one strip: rows (H, W) of gray levels, or (H, bytes a row), 0 for white where photometric is 0."""
+    tags = {
+        256: WIDTH,
+        257: HEIGHT,
+        258: depth,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: HEIGHT,
+        279: rows.nbytes,
+    }
+    tags |= {339: 2} if signed else {}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = b"II*\0" + struct.pack("<I", 8 + rows.nbytes)
+    return header + rows.tobytes() + struct.pack("<H", len(tags)) + fields + bytes(4)
+
+
 def tagged(orientation: int) -> Image.Exif:
     """EXIF with an orientation."""
     exif = Image.Exif()

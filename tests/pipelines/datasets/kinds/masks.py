@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .kind import HEIGHT, MASK, PICTURE, WIDTH, Kind, chunk, encoded, labels, mask, packed, png, put, steps, tagged
+from .kind import (
+    HEIGHT,
+    MASK,
+    PICTURE,
+    WIDTH,
+    Kind,
+    chunk,
+    encoded,
+    labels,
+    mask,
+    packed,
+    png,
+    put,
+    steps,
+    tagged,
+    tiff,
+)  # fmt: skip
 from .pictures import STORED, turned
 
 TWO = (MASK == 1).astype(np.uint8)
@@ -54,14 +69,6 @@ def all_masks(change, suffix: str = ".png"):
 def frames(form: str, **options) -> bytes:
     images = [Image.fromarray(labels(number)) for number in (0, 1)]
     return encoded(images[0], form, save_all=True, append_images=images[1:], **options)
-
-
-def tiff(rows: np.ndarray, depth: int, photometric: int) -> bytes:
-    """Of one strip: rows (H, bytes a row) of gray levels, 0 for white where photometric is 0."""
-    tags = {256: WIDTH, 257: HEIGHT, 258: depth, 259: 1, 262: photometric, 273: 8, 277: 1, 278: HEIGHT, 279: rows.size}
-    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    header = b"II*\0" + struct.pack("<I", 8 + rows.size)
-    return header + rows.tobytes() + struct.pack("<H", len(tags)) + fields + bytes(4)
 
 
 # Depths and formats
@@ -321,6 +328,8 @@ unlike("mask-value-254", encoded(np.where(MASK == 1, 254, MASK)), "254")
 unlike("mask-16-beyond", encoded(np.where(MASK == 1, np.uint16(1000), MASK).astype(np.uint16)), "1000")
 unlike("mask-16-shifted", encoded(MASK.astype(np.uint16) * 257), "257")
 unlike("mask-negative", encoded(MASK.astype(np.int32) - 1, "TIFF"), "-1", ".tif")
+unlike("mask-negative-of-8-bits", tiff(MASK.astype(np.int8) - 1, 8, 1, signed=True), "-1", ".tif")
+like("mask-tiff-8-with-a-sign", tiff(MASK, 8, 1, signed=True), ".tif")
 unlike("mask-fractions", encoded(MASK + np.float32(0.5), "TIFF"), "no whole numbers", ".tif")
 unlike("mask-nan", encoded(np.where(MASK == 1, np.nan, MASK).astype(np.float32), "TIFF"), "no whole numbers", ".tif")
 unlike(

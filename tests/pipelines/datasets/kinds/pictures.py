@@ -25,6 +25,7 @@ from .kind import (
     put,
     steps,
     tagged,
+    tiff,
 )  # fmt: skip
 
 GRAYS = np.dstack([GRAY] * 3)
@@ -74,8 +75,8 @@ def palette_png(depth: int, *more: bytes) -> bytes:
 
 
 def frames(form: str, **options) -> bytes:
-    """The picture, and another one after it."""
-    return encoded(RGB, form, save_all=True, append_images=[Image.fromarray(picture(1))], **options)
+    """The picture, and others after it."""
+    return encoded(RGB, form, save_all=True, append_images=[Image.fromarray(picture(n)) for n in (1, 2)], **options)
 
 
 def deep(pixels: np.ndarray, scale: int) -> np.ndarray:
@@ -163,6 +164,10 @@ like(
 like("tiff-cmyk", encoded(RGB, "TIFF", "CMYK"), ".tif", 1)
 like("tiff-big", encoded(RGB, "TIFF", big_tiff=True), ".tif")
 like("tiff-suffix-tiff", encoded(RGB, "TIFF"), ".TIFF")
+like("tiff-16-zero-is-white", tiff(65535 - DEEP, 16, 0), ".tif", pixels=GRAYS)
+like("tiff-8-zero-is-white", tiff(~GRAY, 8, 0), ".tif", pixels=GRAYS)
+like("tiff-8-with-a-sign", tiff(GRAY // 2, 8, 1, signed=True), ".tif", pixels=GRAYS // 2)
+unlike("tiff-8-negative", tiff(GRAY, 8, 1, signed=True), "holds values from -", ".tif")
 unlike("tiff-12-of-16", encoded(GRAY.astype(np.uint16) * 16, "TIFF"), "holds values", ".tif")
 unlike("tiff-32", encoded(GRAY.astype(np.int32), "TIFF"), "holds values", ".tif")
 unlike("tiff-32-negative", encoded(GRAY.astype(np.int32) - 200, "TIFF"), "holds values", ".tif")
@@ -174,6 +179,11 @@ like("webp-lossy", encoded(RGB, "WEBP", quality=95), ".webp", 12)
 like("webp-rgba", encoded(OPAQUE, "WEBP", lossless=True), ".webp")
 like("webp-frames", frames("WEBP", lossless=True), ".webp")
 like("apng-frames", frames("PNG"), ".png")
+like("apng-frames-beside-a-picture", frames("PNG", default_image=True), ".png")
+like(
+    "apng-without-frames",
+    CHUNK + (data := encoded(PICTURE))[8:33] + chunk(b"acTL", bytes([0, 0, 0, 2] * 2)) + data[33:],
+)
 like("gif", encoded(PALETTE, "GIF"), ".gif", pixels=FEW)
 like("gif-gray", encoded(GRAY, "GIF"), ".gif", pixels=GRAYS)
 like(
