@@ -86,6 +86,8 @@ def summary(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     flat: dict[str, Any] = _flatten(hyperparameters(recipe, classes))
     flat |= {"optimizer": recipe.optimizer} | _optimizer_settings(recipe)
     flat |= {name: getattr(recipe, name) for name in ("schedule", "power", "backbone", "network", "freeze_backbone")}
+    if recipe.views.windows:
+        flat["batch_statistics"] = recipe.batch_statistics
     flat["labelled windows"] = windows(recipe.labeled, recipe.crop)
     if recipe.views.windows:
         flat["unlabelled windows"] = windows(recipe.unlabeled, recipe.crop)
@@ -97,7 +99,7 @@ def windows(augmentation: Augmentation, crop: int) -> str:
     """Scales and colours in words: `long side 320-800, flip 0.5, jitter 0.8`."""
     if augmentation.scale == "long_side":
         base = round(augmentation.base * crop)
-        words = [f"long side {'-'.join(str(int(bound * base)) for bound in augmentation.range)}"]
+        words = [f"long side {'-'.join(str(max(int(bound * base), 1)) for bound in augmentation.range)}"]
     elif augmentation.scale == "own":
         most = f", at most {round(augmentation.longest * crop)}," if augmentation.longest else ""
         words = [f"own long side{most} x {'-'.join(f'{bound:g}' for bound in augmentation.range)}"]

@@ -283,8 +283,8 @@ class Recipe:
         return self.method_class.switches(self.layout)
 
     def as_published(self) -> Recipe:
-        """The recipe with every switch as in the published program."""
-        recipe = dataclasses.replace(self, fidelity="published")
+        """The recipe with every switch as in the published program, and batches normalised as there."""
+        recipe = dataclasses.replace(self, fidelity="published", batch_statistics="separate")
         for path, value in self.switches().items():
             recipe = _replaced(recipe, path, value)
         return recipe

@@ -8,13 +8,7 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
-    return replace(
-        supervised(),
-        name="cps_folder",
-        method=own.cps(),
-        unlabeled=supervised().labeled,
-        batch_statistics=own.STATISTICS,
-    )
+    return replace(supervised(), name="cps_folder", method=own.cps(), unlabeled=supervised().labeled)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,7 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 def recipe() -> Recipe:
     strong = replace(supervised().labeled, **colours.CUTMIX_SEG)
-    return replace(
-        supervised(),
-        name="cutmix_seg_folder",
-        method=own.cutmix_seg(),
-        unlabeled=strong,
-        batch_statistics=own.STATISTICS,
-    )
+    return replace(supervised(), name="cutmix_seg_folder", method=own.cutmix_seg(), unlabeled=strong)
 
 
 if __name__ == "__main__":

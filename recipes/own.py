@@ -2,8 +2,7 @@
 
 They are ours and not the published ones, which are meant for schedules of days: terms of unlabelled images come in over
 the first half of the schedule, teachers follow their networks from the first step on, and the labels of the FixMatch
-family count from 0.8 on. docs/results.md says what was tried. CAC keeps its published settings, but for the
-statistics.
+family count from 0.8 on. docs/results.md says what was tried. CAC keeps its published settings.
 """
 
 from semiseg.engine.methods.cps import CpsConfig
@@ -17,9 +16,6 @@ from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 RAMP = 0.5
 EMA = 0.98
 THRESHOLD = 0.8
-STATISTICS = "joint"
-"""Running statistics of batches that are normalised apart are those of either in turn; networks that are evaluated by
-them ended several points lower on photographs."""
 
 
 def cps() -> CpsConfig:

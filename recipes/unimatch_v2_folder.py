@@ -20,6 +20,7 @@ def recipe() -> Recipe:
         method=own.unimatch_v2(),
         steps=folder.steps,
         scale_lr=folder.scale_lr,
+        batch_statistics=folder.batch_statistics,
         labeled=folder.labeled,
         unlabeled=replace(folder.labeled, **colours.UNIMATCH),
         evaluation=folder.evaluation,

@@ -33,8 +33,9 @@ class UniMatchConfig(ConsistencyConfig):
     its own, of a pass in evaluation mode; mixed: the former outside of the boxes and the latter inside (published);
     teacher: those of an EMA teacher (as UniMatch V2)."""
     perturbed_statistics: Literal["own", "shared"] = "own"
-    """Batch statistics of the decoder on perturbed features. own: theirs; shared: one batch of them and the clean
-    ones, for which the labelled windows' are perturbed too (published)."""
+    """Batch statistics of the decoder on perturbed features. own: theirs, or those of all of a step with
+    --batch-statistics joint; shared: one batch of them and the clean ones, for which the labelled windows' are
+    perturbed too (published)."""
 
 
 class UniMatch(Consistency):

@@ -167,6 +167,12 @@ def test_published_sets_every_switch_and_what_the_command_line_says_stays(dry_ru
     assert ("1 *" in text) == (published.sampling.shared_draws != 1)
 
 
+@pytest.mark.parametrize("name", ["cac_folder", "cutmix_cps_folder", "unimatch_folder"])
+def test_published_normalises_batches_apart_on_folders_too(name):
+    assert load_recipe(name).batch_statistics == "joint"
+    assert load_recipe(name).as_published().batch_statistics == "separate"
+
+
 def test_published_in_python_needs_its_switches(tmp_path):
     recipe = load_recipe("cps_voc").replace(data=tmp_path)
     with pytest.raises(UsageError, match="as_published"):
