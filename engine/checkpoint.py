@@ -246,10 +246,18 @@ def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[i
     return tuple(known[name] for name in header.classes)
 
 
+def require_finite(checkpoint: Checkpoint, path: Path | str) -> None:
+    """Raises UsageError for weights that are no numbers, which a run that goes on regardless may have saved: such a
+    network says class 0 everywhere."""
+    if not all(bool(value.isfinite().all()) for value in checkpoint.network.state_dict().values()):
+        raise UsageError(f"{path}: holds weights that are no numbers; take an earlier checkpoint, or train again")
+
+
 def initialise(network: Network, file: Path | str, classes: Sequence[str], layout: str | None = None) -> None:
     """Gives a network all of a checkpoint's, which `load_network` reads; a projector that it lacks stays as it is.
-    Raises UsageError where it is of other classes, or of another network."""
+    Raises UsageError where it is of other classes, or of another network, or no numbers."""
     checkpoint = load_network(file, layout)
+    require_finite(checkpoint, f"--init: {file}")
     header = checkpoint.header
     places = match_classes(header, classes, f"--init: {file}")
     if list(places) != sorted(places):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ...pipelines.errors import UsageError
-from ..checkpoint import Checkpoint, find, load_network
+from ..checkpoint import Checkpoint, find, load_network, require_finite
 from ..device import Precision, as_started, out_of_memory
 from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
@@ -103,6 +103,7 @@ def export(
     out = home_of(file) / f"{file.stem}.{format}" if out is None else Path(out)
     _check_out(out, file, format)
     loaded = load_network(file, layout)
+    require_finite(loaded, file)
     network, header = loaded.network.requires_grad_(False), loaded.header
     chosen = protocol_of(loaded, name=protocol, **settings)
     size = (chosen.window, chosen.window) if size is None else _checked(size, loaded)

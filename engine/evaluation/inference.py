@@ -13,7 +13,7 @@ import torch
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.errors import UsageError, flag, refuse
-from ..checkpoint import Checkpoint, Header, find, load_network, match_classes
+from ..checkpoint import Checkpoint, Header, find, load_network, match_classes, require_finite
 from ..data import judged_faults, moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
 from ..events import Listener, progress_of, silent
@@ -145,8 +145,7 @@ def load_for_inference(
     checkpoint = load_network(path, layout)
     computing = asked or precision_as_trained(checkpoint.header.precision, place)
     computing.allow_tf32()
-    if not all(bool(value.isfinite().all()) for value in checkpoint.network.state_dict().values()):
-        raise UsageError(f"{path}: holds weights that are no numbers; take an earlier checkpoint, or train again")
+    require_finite(checkpoint, path)
     checkpoint.network.to(computing.device, memory_format=torch.channels_last)
     return checkpoint, computing
 

@@ -17,6 +17,8 @@ WRAPPERS = ("model_ema", "state_dict", "model")
 """Where programs keep the state dict beside epoch, optimizer and the like. CAC: `state_dict`; CPS, UniMatch: `model`;
 UniMatch V2: `model_ema`, its teacher, which it evaluates, and the student as `model` beside it."""
 
+EXPORTED = (".pt2", ".onnx")
+"""What `export` writes."""
 NAMED = 6
 """Keys that a complaint names."""
 
@@ -33,6 +35,8 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
     Only tensors and plain values are read, never objects. Raises UsageError for any other file.
     """
+    if path.suffix in EXPORTED:
+        raise UsageError(f"{path}: is an export, of which no weights are read; pass the run that it was made of")
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file")  # a pipe would never end

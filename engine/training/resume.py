@@ -101,7 +101,7 @@ def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
         told = (("gone", gone), ("new", new))
         changed = [f"{len(names)} are {how}, {names[0]} for one" for how, names in told if names]
         raise UsageError(
-            f"--resume: the {WORDS.get(name, name)} are not those with which {run.folder} began "
+            f"{run.folder}: the {WORDS.get(name, name)} are not those with which it began "
             f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
         )
     held = before["contents"]
@@ -110,6 +110,6 @@ def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
         if held[name] != now and not unused:
             masks = "" if name == "unlabeled" else " or their masks"
             raise UsageError(
-                f"--resume: files of the {WORDS[name]}{masks} hold other than when {run.folder} began; restore the "
-                "data, or start a new run"
+                f"{run.folder}: files of the {WORDS[name]}{masks} hold other than when it began; restore the data, or "
+                "start a new run"
             )

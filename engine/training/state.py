@@ -143,7 +143,7 @@ def load_save(
             say(f"warning: the save of step {save.step} in {folder} is passed over: {error}")
     if any(path.suffix not in (NEW, ".part") for path in folder.glob("*")):
         raise UsageError(
-            f"--resume: {folder} has no whole save of this version; start a new run, from its network with "
+            f"{folder} has no whole save of this version; start a new run, from its network with "
             f"--init {folder / 'last.safetensors'}"
         )
     if mend:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Layout, Remap, Sample
-from .files import find_pictures, first_folder
+from .files import Pictures, find_pictures, first_folder, orphan_notes
 from .lists import Names, read_ids
 
 CLASSES = (
@@ -31,7 +31,8 @@ RAW_IDS = Remap(
     reason="there is no labelTrainIds",
     table=TRAIN_ID.tobytes(),
     largest=33,
-    cure="restore the file from gtFine_trainvaltest.zip",
+    cure="restore the file from gtFine_trainvaltest.zip, or call it *_labelTrainIds.png if it holds train ids",
+    ignores=False,
 )
 
 IMAGE_TAIL = "_leftImg8bit"
@@ -47,7 +48,7 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
         raise UsageError(f"no Cityscapes data set in {root} (looked for leftImg8bit): pass the folder that holds it")
     if not (home / "gtFine").is_dir():
         raise UsageError(f"{home} has no gtFine: unpack gtFine_trainvaltest.zip there")
-    train, val = _samples(home, "train"), _samples(home, "val")
+    (train, notes), (val, more) = (_samples(home, part) for part in ("train", "val"))
     both = {**train, **val}
     names, where = Names(both), f"the images in {home / 'leftImg8bit'}"
     if val_list:
@@ -75,24 +76,30 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
         palette=PALETTE,
         train=tuple(train[id] for id in sorted(train)),
         val=tuple(val[id] for id in sorted(val)),
+        notes=(*notes, *more),
     )
 
 
 LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
 
 
-def _samples(home: Path, part: str) -> dict[str, Sample]:
-    images, masks = (_files(home / tree / part) for tree in ("leftImg8bit", "gtFine"))
-    samples = {}
-    for stem, image in images.items():
+def _samples(home: Path, part: str) -> tuple[dict[str, Sample], list[str]]:
+    """The samples of a part by id, and notes about files that are not used."""
+    found, masks_found = (_found(home / tree / part) for tree in ("leftImg8bit", "gtFine"))
+    masks = masks_found.by_stem()
+    samples, used = {}, set()
+    for stem, image in found.by_stem().items():
         if not stem.endswith(IMAGE_TAIL):
             continue
         place = stem.removesuffix(IMAGE_TAIL)
-        tail = next((tail for tail in MASK_TAILS if place + tail in masks), None)
+        tails = [tail for tail in MASK_TAILS if place + tail in masks]
+        used.update(place + tail for tail in tails)
+        tail = next(iter(tails), None)
         id = place.rpartition("/")[2]
         samples[id] = Sample(id, image, tail and masks[place + tail], tail and MASK_TAILS[tail])
-    return samples
+    orphans = {stem for stem in masks if stem.endswith(tuple(MASK_TAILS))} - used
+    return samples, [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(orphans)]
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    return find_pictures(folder, suffixes=(".png",)).by_stem() if folder.is_dir() else {}
+def _found(folder: Path) -> Pictures:
+    return find_pictures(folder) if folder.is_dir() else Pictures(folder)

@@ -37,10 +37,17 @@ _COLUMN_WORDS = frozenset({
     "category", "trainid", "color", "colour", "colors", "colours", "hex", "rgb", "r", "g", "b", "red", "green", "blue",
 })  # fmt: skip
 """All that the line over columns may say."""
+_CHANNELS = frozenset({"r", "g", "b", "red", "green", "blue"})
 _PAINTS = frozenset({"red", "green", "blue"})
 """Those of them that may belong to a name: `red label`."""
-BRACKETS = frozenset("{}[](),;:'\"")
-"""Lines of nothing else are those of JSON, not names."""
+STRANGE = {
+    r"[{}\[\](),;:'\"]+$": "names no class: write one class name a line, value 0 first",  # of JSON
+    r"//|[%;]": "seems to be a comment: begin comments with # and a blank",
+    r"#(\d|[0-9a-fA-F]{6}\s)": "begins as comments do: write the name first, or put a blank behind #",
+    r"[\"']?-\d|.*[\s:,;=|]-\d+[\"']?$": "has a value below 0, which no mask holds: leave the line out",
+    r"\d+([\s,;:]+\d+)+$": "holds numbers alone: write the name of the class, too",
+}
+"""Lines that are taken neither for a class nor for a comment, and what is said of them."""
 NO_CLASS = "__ignore__"
 """What labelme calls that which is no class: its pixels are ignored, and no value is its."""
 FILES = (
@@ -112,14 +119,16 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     text = read_lines(path, "class list")
     if _is_json("\n".join(text)):
         raise UsageError(f"{path} is JSON, which is not read: write one class name a line, value 0 first")
-    lines = [(number, line.strip()) for number, line in enumerate(text, 1)]
+    lines = [(number, re.sub(r"\s#\s.*", "", line).strip()) for number, line in enumerate(text, 1)]
+    for number, line in lines:
+        for pattern, fault in STRANGE.items():
+            if re.match(pattern, line):
+                raise UsageError(f"{path}, line {number}: {fault}")
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if strange := next((number for number, line in lines if set(line) <= BRACKETS), None):
-        raise UsageError(f"{path}, line {strange}: names no class: write one class name a line, value 0 first")
     rows = _below_header(path, [_row(number, line) for number, line in _items(path, lines)])
     shape = _shape_of(rows)
     found = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
-    entries = [(number, name.rstrip(",; ").strip("\"'"), colour) for number, name, colour in found]
+    entries = [(number, _unquoted(name.rstrip(",; ")), colour) for number, name, colour in found]
     seen: set[str] = set()
     for number, name, _ in entries:
         if name in seen:
@@ -166,8 +175,13 @@ def _items(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
         end = next((at for at, (_, line) in enumerate(below) if _KEY.fullmatch(line)), len(below))
         lines = below[:end]
     if lines and all(line.startswith("- ") for _, line in lines):
-        return [(number, line[2:].partition(" #")[0].strip().strip("\"'")) for number, line in lines]
+        return [(number, _unquoted(line[2:].partition(" #")[0].strip())) for number, line in lines]
     return lines
+
+
+def _unquoted(text: str) -> str:
+    """Text without the quotes around it."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _row(number: int, line: str) -> _Row:
@@ -184,7 +198,7 @@ def _row(number: int, line: str) -> _Row:
         found = columns.fullmatch(text)
         if found and (found["before"] or found["after"]):
             before, after = (tuple(map(int, re.findall(r"\d+", found[side]))) for side in ("before", "after"))
-            return _Row(number, text, colour, found["name"].strip("\"'"), before, after, certain)
+            return _Row(number, text, colour, _unquoted(found["name"]), before, after, certain)
     return _Row(number, text, colour)
 
 
@@ -213,7 +227,12 @@ def _is_header(row: _Row) -> bool:
 def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tuple[int, str, Colour | None]]:
     if shape not in _VALUES | _COLOURS:
         raise UsageError(f"{path}, line {rows[-1].line}: more numbers than a value or a colour: write value and name")
-    rows = rows[1:] if rows[0].shape != shape and _is_header(rows[0]) else list(rows)
+    headed = rows[0].shape != shape and _is_header(rows[0])
+    if headed:
+        order = [word[0] for word in re.findall(r"[a-z]+", rows[0].text.lower()) if word in _CHANNELS]
+        if len(order) == 3 and order != ["r", "g", "b"]:
+            raise UsageError(f"{path}, line {rows[0].line}: has colours in another order: write red, green, blue")
+    rows = rows[headed:]
     if odd := next((row for row in rows if row.shape != shape), None):
         what = "label value" if shape in _VALUES else "colour"
         raise UsageError(f"{path}, line {odd.line}: gives no {what}, as the other lines do: write {what} and name")
@@ -259,6 +278,13 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
         if values != sorted(values) and sorted(values) == list(range(len(rows))) and len(rests) == len(rows):
             raise UsageError(
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
+            )
+    values = {row.name: (*row.before, *row.after)[0] for row in rows if row.shape in ((1, 0), (0, 1))}
+    seem = 2 * len(values) > len(rows) and len({*values.values()}) == len(values) and max(values.values()) < len(rows)
+    for place, row in enumerate(rows):
+        if row.certain or (seem and values.get(row.name, place) != place):
+            raise UsageError(
+                f"{path}, line {row.line}: gives a number, as other lines do not: give label values in all or in none"
             )
     if any(row.text.strip() == NO_CLASS and not row.colour for row in rows[1:-1]):
         raise UsageError(f"{path}: {NO_CLASS} stands between classes, whose values it may shift: write value and name")

@@ -32,9 +32,11 @@ class Remap:
     table: bytes
     """256 of them: class index or IGNORE by value."""
     largest: int
-    """No mask holds a larger value, but IGNORE."""
+    """No mask holds a larger value, but IGNORE where it may."""
     cure: str
     """What to do about one that does."""
+    ignores: bool = True
+    """Whether masks may hold IGNORE."""
 
 
 @dataclass(frozen=True, slots=True)

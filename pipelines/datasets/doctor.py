@@ -220,7 +220,10 @@ def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
     for note in (*dataset.notes, *survey.notes):
         yield Finding("warning", *_text_and_cure(UsageError(note)))
     bare = [sample.id for sample in dataset.train if sample.mask is None]
-    if bare:
+    if len(bare) == len(dataset.train):
+        cure = "training needs some: look at the folder of the masks and at their names"
+        yield Finding("error", "no training image has a mask", cure)
+    elif bare:
         yield Finding("ok", f"{len(bare)} training images have no mask: they can only be unlabelled")
     else:
         yield Finding("ok", "every training image has a mask: a split says which are used as labelled")
@@ -259,7 +262,8 @@ def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
     images = {s.id: facts for s in samples if (facts := survey.image(s))}
     if images:
         heights, widths = ([getattr(facts, side) for facts in images.values()] for side in ("height", "width"))
-        yield Finding("ok", f"images are {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high")
+        wide, high = (" to ".join(map(str, sorted({min(sides), max(sides)}))) for sides in (widths, heights))
+        yield Finding("ok", f"images are {wide} wide and {high} high")
     tiny = tuple(id for id, facts in images.items() if min(facts.height, facts.width) < TINY)
     if tiny:
         text = f"{len(tiny)} images have a side below {TINY} pixels"

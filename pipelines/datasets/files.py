@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,6 +139,12 @@ class Pictures:
             yield f"{self.folder} holds {name} and a picture with one more extension, which lists mean by {name}"
         if self.results:
             yield f"{self.folder} holds results of semiseg, which are passed over: {', '.join(self.results[:3])}"
+
+
+def orphan_notes(masks: Collection[str]) -> Iterator[str]:
+    """A note about masks, by their ids, that belong to no image, where there are any."""
+    if masks:
+        yield f"{len(masks)} masks belong to no image, {min(masks)} for one: they are not used"
 
 
 def holds_pictures(folder: Path) -> bool:

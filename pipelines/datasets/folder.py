@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .classes import FILES, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
-from .files import entries_of, holds_pictures, is_folder, part_of, where_pictures_lie
+from .files import entries_of, holds_pictures, is_folder, orphan_notes, part_of, where_pictures_lie
 from .lists import read_ids_present
 from .pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from .samples import Samples, called_otherwise
@@ -87,8 +87,7 @@ def find(
     if held_out := not val:
         val, note = _hold_out(root, pool)
         notes.append(note)
-    if orphans:
-        notes.append(f"{len(orphans)} masks belong to no image, {min(orphans)} for one: they are not used")
+    notes += orphan_notes(orphans)
     return Dataset(
         layout="folder",
         root=root,

@@ -183,7 +183,7 @@ def _inspect_mask(
         if mask.coloured:
             return facts
     if remap:
-        largest = int(values[values != IGNORE].max(initial=0))
+        largest = int(values[values != IGNORE].max(initial=0) if remap.ignores else values.max())
         if largest > remap.largest:
             text = f"has the value {largest} but {remap.values} end at {remap.largest}"
             raise Refusal("values", text, remap.cure)

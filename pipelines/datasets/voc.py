@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
 from .classes import ClassList, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
-from .files import find_pictures, first_folder, voc_colours
+from .files import find_pictures, first_folder, orphan_notes, voc_colours
 from .lists import Names, read_ids, read_ids_present
 
 CLASSES = (
@@ -53,7 +53,7 @@ def find(
     lists = home / "ImageSets" / "Segmentation"
     val_file = val_list or lists / "val.txt"
     val = _validation(val_file, known, where, val_masks, mask_folder)
-    notes = [*found.notes(), *masks_found.notes("PNG")]
+    notes = [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(train_masks.keys() - images.keys())]
     test: set[str] = set()
     if test_list or (lists / "test.txt").is_file():
         test, lost = read_ids_present(test_list or lists / "test.txt", known)
@@ -67,11 +67,11 @@ def find(
         pool = {*(train_masks.keys() & images.keys() - test), *named}.difference(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
+    notes += _unused(pool.intersection(val_masks).difference(train_masks), mask_folder)
     reserved = pool.union(val, test)
     class_list = classes or find_classes(home, root)
     own = _classes(class_list)
-    if class_list and not classes:
-        notes.append(f"the classes are those of {class_list}")
+    notes += [f"the classes are those of {class_list}"] if class_list and not classes else []
     return Dataset(
         layout="voc",
         root=home,
@@ -84,6 +84,15 @@ def find(
         void=own.void,
         notes=tuple(notes),
     )
+
+
+def _unused(ids: Set[str], mask_folder: Path) -> Iterator[str]:
+    """A note about training images whose official masks are not used, where there are any."""
+    if ids:
+        yield (
+            f"{len(ids)} training images have no mask in {mask_folder.name}, {min(ids)} for one, and one in "
+            f"{OFFICIAL}, which is not used: copy those that are to be labels"
+        )
 
 
 def _home(root: Path) -> Path:

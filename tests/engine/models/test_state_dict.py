@@ -46,6 +46,13 @@ def test_a_torch_file_of_other_bytes_is_refused(tmp_path):
     assert torch.equal(read_state_dict(path)["a"], weights)
 
 
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_an_export_is_called_one(tmp_path, suffix):
+    (tmp_path / f"best{suffix}").touch()
+    with pytest.raises(UsageError, match="is an export, of which no weights are read; pass the run"):
+        read_state_dict(tmp_path / f"best{suffix}")
+
+
 def test_safetensors_are_read(tmp_path):
     save_file({"module.a": torch.ones(2)}, tmp_path / "file.safetensors")
     assert torch.equal(read_state_dict(tmp_path / "file.safetensors")["a"], torch.ones(2))

@@ -14,6 +14,7 @@ import torch
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
 from semiseg.engine.disk import DiskFull
+from semiseg.engine.evaluation.export import export
 from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.training import saver as saver_module
 from semiseg.engine.training.signals import Stopped
@@ -112,13 +113,20 @@ def test_a_run_whose_weights_overflow_saves_nothing(tiny, voc_root):
     assert not list(trainer.run.checkpoints.iterdir())
 
 
-def test_a_run_goes_on_regardless_where_that_is_asked_for(tiny, voc_root):
+def test_a_run_goes_on_regardless_where_that_is_asked_for(tiny, voc_root, tmp_path):
     recipe = tiny("supervised", data=voc_root(), lr=1e38, backbone_lr=1.0, on_nan="ignore")
     result = Trainer(recipe).train()
     assert (result.steps, result.best_step) == (3, -1), "class 0 everywhere has a score, and is no network"
     assert not (result.out / "checkpoints/best.safetensors").exists()
-    with pytest.raises(UsageError, match="holds weights that are no numbers"):
-        evaluate(result.out, device="cpu")
+    last = result.out / "checkpoints/last.safetensors"
+    for use in (
+        lambda: evaluate(result.out, device="cpu"),
+        lambda: export(last, tmp_path / "network.pt2", size=(32, 32)),
+        lambda: Trainer(recipe.replace(out=tmp_path / "next", init=last)),
+    ):
+        with pytest.raises(UsageError, match="holds weights that are no numbers"):
+            use()
+    assert not (tmp_path / "network.pt2").exists()
 
 
 @pytest.mark.usefixtures("terminal_minded")

@@ -198,7 +198,7 @@ def test_resume_refuses_data_that_changed(tiny, folder_root, method, change, sai
     if said is None:
         Trainer(recipe.replace(resume=True))
         return
-    with pytest.raises(UsageError, match=rf"^--resume: {said}.*start a new run"):
+    with pytest.raises(UsageError, match=rf"{said}.*start a new run"):
         Trainer(recipe.replace(resume=True))
 
 

@@ -90,6 +90,25 @@ def test_file_named_label_ids_with_other_values_is_refused(cityscapes_root):
     Image.fromarray(np.full((32, 64), 70, np.uint8)).save(dataset.train[0].mask)
     with pytest.raises(UsageError, match="has the value 70 but raw Cityscapes ids end at 33"):
         prepare(dataset)
+    Image.fromarray(np.full((32, 64), 255, np.uint8)).save(dataset.train[0].mask)  # of train ids alone
+    with pytest.raises(UsageError, match=r"has the value 255 but raw .*, or call it \*_labelTrainIds\.png"):
+        prepare(dataset)
+
+
+def test_images_of_any_format_are_found_and_masks_without_one_are_noted(cityscapes_root):
+    root = cityscapes_root()
+    before = find_dataset("cityscapes", root)
+    assert before.notes == ()
+    for sample in (before.val[0], before.train[0]):
+        Image.open(sample.image).save(sample.image.with_suffix(".jpg"))
+        sample.image.unlink()
+    after = find_dataset("cityscapes", root)
+    assert [sample.id for sample in after.val] == [sample.id for sample in before.val]
+    assert [sample.id for sample in after.train] == [sample.id for sample in before.train]
+    before.train[1].image.unlink()
+    (note,) = find_dataset("cityscapes", root).notes
+    assert note.startswith("1 masks belong to no image, ")
+    assert before.train[1].id in note
 
 
 @pytest.mark.parametrize(

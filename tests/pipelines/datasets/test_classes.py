@@ -66,6 +66,8 @@ NAMES = ("ground", "car", "tree")
         "ground,\ncar,\ntree,\n",
         "__ignore__\nground\ncar\ntree\n",
         "0: ground\n1: car\n2: tree\n255: void\n",
+        "ground  # all else\ncar\t#ff8000 # and vans\ntree\n",
+        "red,green,blue,name\n0,0,0,ground\n255,128,0,car\n0,0,128,tree\n",
     ],
 )
 def test_class_lists_of_other_programs_are_read(tmp_path, text):
@@ -121,6 +123,19 @@ def test_names_in_labelmaps_may_hold_colons(tmp_path):
         ("0,7,ground\n1,8,car\n", "line 2: more numbers than a value or a colour"),
         ("names: [ground, car]\n", "line 1: names all classes at once"),
         ("id, name\n0, ground\ncar\n2, tree\n", "line 3: gives no label value"),
+        ("-1 void\n0 ground\n1 car\n", "line 1: has a value below 0"),
+        ("ground 0\ncar 1\nvoid -1\n", "line 3: has a value below 0"),
+        ("1 ground\n0 sky\ncar\n", "line 1: gives a number, as other lines do not"),
+        ("ground\n2 sky\n1 car\n", "line 2: gives a number, as other lines do not"),
+        ("3: road\nground\ncar\nbus\n", "line 1: gives a number, as other lines do not"),
+        ("2: road\nground\n0: car\nbus\n", "line 2: gives no label value"),
+        ("name,blue,green,red\nground,0,0,0\ncar,0,0,255\n", "line 1: has colours in another order"),
+        ("b;g;r;name\n0;0;0;ground\n0;0;255;car\n", "line 1: has colours in another order"),
+        ("ground\n#ff0000 crack\nhole\n", "line 2: begins as comments do: write the name first"),
+        ("ground\n#1 screw\nrust\n", "line 2: begins as comments do"),
+        ("// my classes\nground\ncar\n", "line 1: seems to be a comment"),
+        ("% my classes\nground\ncar\n", "line 1: seems to be a comment"),
+        ("0 0 0 0\n1 128 64 128\n", "line 1: holds numbers alone"),
     ],
 )
 def test_a_class_list_that_would_shift_names_is_refused(tmp_path, text, said):
@@ -135,7 +150,9 @@ def test_names_with_numbers_and_commas_stay_names(tmp_path):
     names, colours, *_ = read_classes(path)
     assert names == ("2 wheeler", "road, paved", "3d print", "4")
     assert colours[3] == (255, 0, 0)
-    for names in (("type 2", "type 1"), ("2 wheeler", "4 wheeler"), ("route 66", "traffic light", "a 2 b")):
+    wheelers = ("ground", "2 wheeler", "4 wheeler")
+    lists = ("type 2", "type 1"), ("2 wheeler", "4 wheeler"), ("route 66", "traffic light", "a 2 b"), wheelers
+    for names in (*lists, ('pipe 5"', "kids'", 'a "x"'), ("ground", "type 1", "type 2")):
         path.write_text("\n".join(names))
         assert read_classes(path)[0] == names
     path.write_text("1: traffic light\n0: 2 wheeler\n2: route 66\n")

@@ -290,3 +290,15 @@ def test_masks_of_which_nothing_counts_are_an_error(voc_root, part, count):
         f"no pixel of the {count} {words} masks has a class, all are ignored (255)"
     ]
     assert not report.ok
+
+
+def test_a_pool_without_a_mask_is_an_error(voc_root):
+    home = voc_root()
+    (home / "SegmentationClassAug/deeper").mkdir(parents=True)
+    for number in range(1, 7):
+        mask = home / f"SegmentationClass/2007_{number:06d}.png"
+        mask.rename(home / "SegmentationClassAug/deeper" / mask.name)
+    (home / "ImageSets/Segmentation/train.txt").write_text("".join(f"2007_{number:06d}\n" for number in range(1, 7)))
+    report = diagnose({"layout": "voc", "root": home})
+    assert texts(report, "error") == ["no training image has a mask"]
+    assert has(report, "warning", "6 masks belong to no image")

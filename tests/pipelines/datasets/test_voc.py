@@ -51,8 +51,19 @@ def test_masks_of_sbd_come_first_and_official_ones_fill_in_for_val(voc_root):
     dataset = find_dataset("voc", home)
     assert [s.mask and s.mask.parent.name for s in dataset.train] == ["SegmentationClassAug"] * 3 + [None] * 3
     assert {s.mask.parent.name for s in dataset.val} == {"SegmentationClass"}
+    (note,) = dataset.notes
+    assert note.startswith(
+        "3 training images have no mask in SegmentationClassAug, 2007_000004 for one, and one in Seg"
+    )
     official = find_dataset("voc", home, masks="SegmentationClass")
     assert all(s.mask.parent.name == "SegmentationClass" for s in official.train)
+
+
+def test_masks_without_an_image_are_noted(voc_root):
+    home = voc_root()
+    (home / "JPEGImages/2007_000002.jpg").unlink()
+    (home / "ImageSets/Segmentation/train.txt").unlink()
+    assert find_dataset("voc", home).notes == ("1 masks belong to no image, 2007_000002 for one: they are not used",)
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "labelmap.txt"])
