@@ -54,7 +54,7 @@ def export(
     height, width = made.size
     console.say(f"{made.path}: (1, {height}, {width}, 3) uint8 RGB -> (1, {height}, {width}) uint8, {made.protocol}")
     console.say(
-        f"check: {100 * made.differing:.3g} % of the pixels differ from predict, "
+        f"check: {100 * made.differing:.4f} % of the pixels differ from predict, "
         f"{made.seen} of {len(made.classes)} classes met"
     )
     if json:

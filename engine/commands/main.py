@@ -78,6 +78,9 @@ def run_command(arguments: list[str]) -> None:
         return
     command, rest = arguments[0], arguments[1:]
     if command == "train":
+        if rest[:1] in (["-h"], ["--help"]):
+            print(f"usage: semiseg train RECIPE [--help] …\n\nrecipes: {', '.join(recipes())}")
+            return
         if not rest or rest[0].startswith("-"):
             raise UsageError(f"train: name a recipe: {', '.join(recipes())}")
         train(find_recipe(rest[0]), rest[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
         f"{result.images_per_s:.1f} images/s, data wait {result.data_wait_pct:.0f} %   {result.seconds:.0f} s"
     )
     console.say(f"report: {report}")
+    console.say(f"its best network labels a folder of images: semiseg predict {shlex.quote(str(result.out))} IMAGES")
     if command.json:
         emit(result.to_dict() | {"report": str(report)})
 

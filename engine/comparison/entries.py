@@ -189,10 +189,7 @@ def _require_same(entry: Entry, data: Data) -> None:
         return
     run = entry.run
     require_same_settings(run, *(_settings(recipe) for recipe in (run.recipe, entry.recipe)), "--out")
-    try:
-        require_same_data(run, entry.recipe, data)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--resume:", "--out:", 1)) from None
+    require_same_data(run, entry.recipe, data)
 
 
 def _require_start(entry: Entry, data: Data, *, fresh: bool) -> None:

@@ -55,10 +55,10 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
     title = f"{len(comparison.methods)} methods on {recipe.runtime.data or recipe.layout}"
     anew = [share for share in comparison.shares if split_of(share, 0) != share]
     drawn = f", which are drawn anew for each seed at {', '.join(anew)}" if anew else ""
+    seeds = f"seed{'s' * (len(comparison.seeds) > 1)} {', '.join(map(str, comparison.seeds))}"
     about = (
-        f"{len(finished)} of {len(comparison.entries)} runs, seeds {', '.join(map(str, comparison.seeds))}; baseline "
-        f"{comparison.baseline}; evaluated {comparison.judged}. Runs of one share and seed have the same "
-        f"labelled images{drawn}."
+        f"{len(finished)} of {len(comparison.entries)} runs, {seeds}; baseline {comparison.baseline}; evaluated "
+        f"{comparison.judged}. Runs of one share and seed have the same labelled images{drawn}."
     )
     named = "".join(
         f"<span><i style='background:{colours[method]}'></i>{html.escape(method)}</span>" for method in colours

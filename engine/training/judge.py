@@ -63,7 +63,7 @@ class Judge:
     def told(self, scores: Mapping[str, Scores], done: int) -> str:
         """The scores after a step in one line."""
         (main, first), *others = scores.items()
-        best = " (best)" if self.protocol.prefers(first.miou, self.best) else ""
+        best = " (best so far)" if self.protocol.prefers(first.miou, self.best) else ""
         of = f" of the {main}" if others else ""
         beside = "".join(f", of the {name} {percent(finite(score.miou))} %" for name, score in others)
         return f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}"

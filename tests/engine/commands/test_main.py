@@ -45,6 +45,14 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path, train):
     assert (out / "report.html").is_file()
 
 
+def test_help_of_train_names_the_recipes(semiseg):
+    for flag in ("-h", "--help"):
+        code, text, err = semiseg("train", flag)
+        assert (code, err) == (0, "")
+        assert text.startswith("usage: semiseg train RECIPE")
+        assert "fixmatch_folder" in text
+
+
 def test_prepare_doctor_and_draw(semiseg, folder_root, tmp_path, train):
     root = folder_root()
     code, text, _ = semiseg("prepare", "--layout", "folder", "--data", root, "--json")

@@ -134,7 +134,7 @@ def test_a_folder_with_runs_of_other_images_is_refused(planned, folder_root):
     data = folder_root()
     begin(planned(METHODS, data=data).entries[1])
     (data / "images/a011.jpg").unlink()
-    with pytest.raises(UsageError, match=r"--out: the unlabelled images are not those .*a011"):
+    with pytest.raises(UsageError, match=r"seed0: the unlabelled images are not those .*a011"):
         prepared(planned(METHODS, data=data))
 
 
@@ -145,7 +145,7 @@ def test_a_folder_with_runs_of_other_masks_is_refused(planned, folder_root):
     prepared(planned(METHODS, data=data))
     mask = data / "masks/a006.png"
     Image.fromarray(2 - np.asarray(Image.open(mask)) % 3).save(mask)
-    with pytest.raises(UsageError, match="--out: files of the validation images or their masks hold other"):
+    with pytest.raises(UsageError, match="seed0: files of the validation images or their masks hold other"):
         prepared(planned(METHODS, data=data))
 
 
