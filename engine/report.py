@@ -103,7 +103,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "mIoU best": f"{percent(best['val/miou'])} %",
         "at step": f"{best['step']}",
         "mIoU last": f"{percent(scored[-1]['val/miou'])} %",
-        **{f"of the {name}": f"{percent(scored[-1][key])} %" for key, name in beside(scored[-1]).items()},
+        **{f"mIoU last, of the {name}": f"{percent(scored[-1][key])} %" for key, name in beside(scored[-1]).items()},
         "images/s": f"{np.median(rates):.1f}" if (rates := _values(trained, "images_per_s")) else "",
         "data wait": f"{np.median(waits):.0f} %" if (waits := _values(trained, "data_wait_pct")) else "",
         "peak memory": f"{max(memory):.2f} GiB" if (memory := _values(trained, "memory_gib")) else "",
@@ -262,7 +262,7 @@ def _sure_classes(look: dict[str, Any], classes: Sequence[str]) -> str:
     rows = ["<table><tr><th>pseudo-labels, last look", *(f"<th class='n'>{columns[key]}" for key in known), "</tr>"]
     for name in classes:
         values = [look.get(f"{key}/{name}") for key in known]
-        cells = ("" if value is None else f"{value:.1f}" for value in values)
+        cells = ("no such pixels" if value is None else f"{value:.1f}" for value in values)
         rows.append(f"<tr><td>{html.escape(name)}{''.join(f'<td class=n>{cell}' for cell in cells)}</tr>")
     return "".join(rows) + "</table>"
 
