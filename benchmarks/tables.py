@@ -300,6 +300,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid": partial(comparison, "camvid"),
     "camvid_fp32": partial(comparison, "camvid_fp32"),
     "camvid_settled": partial(comparison, "camvid_settled"),
+    "camvid_320": partial(comparison, "camvid_320"),
     "camvid_gpu": partial(comparison, "camvid_gpu"),
     "animals": partial(comparison, "animals", ANIMALS),
     "animals_settled": partial(comparison, "animals_settled", ANIMALS),

@@ -15,6 +15,7 @@ PHOTOGRAPHS = {
     "Animals of VOC, longer": ("animals_settled", ANIMALS),
     "CamVid": ("camvid", ()),
     "CamVid, longer": ("camvid_settled", ()),
+    "CamVid, crop 320": ("camvid_320", ()),
     "CamVid, crop 320, on a GPU": ("camvid_gpu", ()),
 }
 """By their titles: the rows, and the classes that count, all of none."""
