@@ -37,14 +37,15 @@ _COLUMN_WORDS = frozenset({
     "category", "trainid", "color", "colour", "colors", "colours", "hex", "rgb", "r", "g", "b", "red", "green", "blue",
 })  # fmt: skip
 """All that the line over columns may say."""
-_CHANNELS = frozenset({"r", "g", "b", "red", "green", "blue"})
 _PAINTS = frozenset({"red", "green", "blue"})
 """Those of them that may belong to a name: `red label`."""
+_CHANNELS = _PAINTS | {"r", "g", "b"}
+"""Those of them that say which column holds which part of a colour."""
 STRANGE = {
     r"[{}\[\](),;:'\"]+$": "names no class: write one class name a line, value 0 first",  # of JSON
     r"//|[%;]": "seems to be a comment: begin comments with # and a blank",
     r"#(\d|[0-9a-fA-F]{6}\s)": "begins as comments do: write the name first, or put a blank behind #",
-    r"[\"']?-\d|.*[\s:,;=|]-\d+[\"']?$": "has a value below 0, which no mask holds: leave the line out",
+    r"[\"']?-\d|(?!#).*[\s:,;=|]-\d+[\"']?$": "has a value below 0, which no mask holds: leave the line out",
     r"\d+([\s,;:]+\d+)+$": "holds numbers alone: write the name of the class, too",
 }
 """Lines that are taken neither for a class nor for a comment, and what is said of them."""

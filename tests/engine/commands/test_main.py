@@ -18,6 +18,7 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path, train):
     assert code == 0, err
     trained = json.loads(text)
     assert trained["steps"] == 2
+    assert err.splitlines()[-1].endswith(f"semiseg predict {out} IMAGES")
     assert (out / "report.html").is_file()
 
     code, text, _ = semiseg("evaluate", out, "--json", "--device", "cpu")

@@ -66,6 +66,7 @@ NAMES = ("ground", "car", "tree")
         "ground,\ncar,\ntree,\n",
         "__ignore__\nground\ncar\ntree\n",
         "0: ground\n1: car\n2: tree\n255: void\n",
+        "# not from -1\nground\ncar\ntree\n",
         "ground  # all else\ncar\t#ff8000 # and vans\ntree\n",
         "red,green,blue,name\n0,0,0,ground\n255,128,0,car\n0,0,128,tree\n",
     ],
