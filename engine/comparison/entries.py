@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,10 +153,22 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
         on_event(Event("note", f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}"))
     if not possible:
         raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
+    _require_different_labels(possible, splits)
     comparison = replace(comparison, entries=tuple(possible))
     if len({entry.recipe.protocol() for entry in possible}) > 1:
         on_event(Event("note", f"warning: the methods are not judged alike: {comparison.judged}"))
     return comparison, data
+
+
+def _require_different_labels(entries: list[Entry], splits: dict[str, Split]) -> None:
+    """Raises UsageError where two shares take the same images as labelled, in every draw."""
+    drawn: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {}
+    for entry in entries:
+        split = splits[entry.recipe.split]
+        drawn.setdefault(entry.share, {})[entry.seed] = (split.labeled, split.unlabeled)
+    for one, other in itertools.combinations(drawn, 2):
+        if drawn[one] == drawn[other]:
+            raise UsageError(f"--shares: {one} and {other} label the same images; pass one of them")
 
 
 def _require_sense(entries: tuple[Entry, ...]) -> None:

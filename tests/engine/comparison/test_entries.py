@@ -86,6 +86,8 @@ def test_where_images_without_masks_are_left_all_labels_leave_no_method_out(plan
         (["nowhere.txt"], {}, "nowhere.txt"),
         (["1/2"], {"lr": -1.0}, "supervised_folder: --lr"),
         (["1/2", "1of2"], {}, "one folder"),
+        (["1/2", "0.5"], {}, "1/2 and 0.5 label the same images"),
+        (["1/3", "1/2", "3"], {}, "1/2 and 3 label the same images"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_written(planned, folder_root, shares, changes, said):
