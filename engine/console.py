@@ -49,11 +49,12 @@ def quiet() -> Iterator[None]:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Columns after the first are aligned to the right. Brackets in names are no markup. A terminal too narrow breaks
-    the lines, and nothing is cut off."""
+    """Columns of numbers after the first are aligned to the right. Brackets in names are no markup. A terminal too narrow
+    breaks the lines, and nothing is cut off."""
     grid = Table(box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        grid.add_column(Text(column), justify="right" if number else "left", no_wrap=True)
+    for place, column in enumerate(columns):
+        numbers = place > 0 and all(row[place][:1] in {"", *"+-0123456789"} for row in rows)
+        grid.add_column(Text(column), justify="right" if numbers else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*map(Text, row))
     if title:

@@ -20,6 +20,15 @@ def test_a_table_wider_than_the_terminal_is_not_cut(capsys, monkeypatch):
     assert lines[2].split() == cells
 
 
+def test_numbers_are_aligned_to_the_right_and_words_to_the_left(capsys):
+    console.use(stderr=False)
+    console.table("", ["a", "count", "said"], [["1", "5", "no"], ["100", "-70", "longer"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rstrip() for line in lines] == ["a    count  said", "1        5  no", "100    -70  longer"]
+    console.table("", ["a", "b"], [])
+    assert capsys.readouterr().out.split() == ["a", "b"]
+
+
 def test_paths_with_colons_are_no_emoji(capsys):
     console.use(stderr=False)
     console.say("runs/a:car:b")
