@@ -49,8 +49,8 @@ def quiet() -> Iterator[None]:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Columns of numbers after the first are aligned to the right. Brackets in names are no markup. A terminal too narrow
-    breaks the lines, and nothing is cut off."""
+    """Columns of numbers are aligned to the right, but for the first. Brackets in names are no markup. A terminal too
+    narrow breaks the lines, and nothing is cut off."""
     grid = Table(box=None, pad_edge=False)
     for place, column in enumerate(columns):
         numbers = place > 0 and all(row[place][:1] in {"", *"+-0123456789"} for row in rows)

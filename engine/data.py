@@ -186,6 +186,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
     tell("split", split.notes, on_event)
     data = Data(prepare_manifest(dataset, on_event, threads=recipe.runtime.threads), split)
     tell("--init", taught_before(data.manifest, uses), on_event)
+    tell("split", taught_copies(data), on_event)
     refuse(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
     if note := padded_windows(data, recipe):
@@ -244,6 +245,18 @@ def taught_before(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:
     taught = [sample.id for sample in val if uses.get(manifest.picture(sample)) == "labels"]
     if taught:
         yield f"warning: {len(taught)} of {len(val)} images, {taught[0]} for one, were labelled in the training"
+
+
+def taught_copies(data: Data) -> Iterator[str]:
+    """A warning where a labelled picture is, byte for byte, one for validation under another name."""
+    copies = data.manifest.survey.copies_of_validation(data.dataset)
+    taught = [id for id in data.split.labeled if id in copies]
+    if taught:
+        which = f"{taught[0]} is {copies[taught[0]]}"
+        yield (
+            f"warning: {len(taught)} labelled images are, byte for byte, validation images, {which}: scores count what "
+            "is taught; keep each in one of the two"
+        )
 
 
 def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:

@@ -234,5 +234,6 @@ def uses_of(checkpoint: Path) -> dict[str, str]:
     """What the run that a checkpoint lies in had the masks of pictures for, by the hashes of these."""
     with suppress(UsageError):  # a file alone, or a run whose split.json is damaged
         uses = Run(home_of(checkpoint)).split["pictures"]
-        return {name: use for use, names in uses.items() for name in names}
+        # Of one that lies there twice, that it was labelled counts, which comes first.
+        return {name: use for use, names in reversed(uses.items()) for name in names}
     return {}

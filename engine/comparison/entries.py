@@ -19,6 +19,7 @@ from ..disk import create_folder, locked
 from ..events import Event, Listener, silent
 from ..recipe import Recipe
 from ..run import Run
+from ..serial import flattened, plain
 from ..training.build import open_method, planner_of
 from ..training.resume import require_same_data, require_same_settings
 
@@ -134,6 +135,11 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     entries = comparison.entries
     _require_sense(entries)
     data = prepare_data(entries[0].recipe, on_event)
+    if data.dataset.held_out and len({entry.recipe.init for entry in entries}) > 1:
+        raise UsageError(
+            "--init: which images are held out for validation hangs on the weights that a recipe begins with; list "
+            "them in val.txt (--files.val-list), so that all are judged by the same"
+        )
     splits: dict[str, Split] = {}
     possible, idle, built = [], {}, set()
     for entry in entries:
@@ -183,8 +189,9 @@ def _require_sense(entries: tuple[Entry, ...]) -> None:
             raise UsageError(f"{entry.method}: {error}{own}") from None
     first = entries[0]
     for entry in entries:
+        theirs = _source(entry.recipe)
         for name, one in _source(first.recipe).items():
-            if (other := _source(entry.recipe)[name]) != one:
+            if (other := theirs[name]) != one:
                 raise UsageError(
                     f"compare: {name} is {one} for {first.method} and {other} for {entry.method}; compare recipes for "
                     "one data set"
@@ -193,7 +200,7 @@ def _require_sense(entries: tuple[Entry, ...]) -> None:
 
 def _source(recipe: Recipe) -> dict[str, object]:
     recipe = with_absolute_paths(recipe)
-    return {"layout": recipe.layout, "data": recipe.runtime.data, "files": recipe.files}
+    return {"layout": recipe.layout, "data": recipe.runtime.data} | flattened({"files": plain(recipe.files)})
 
 
 def _require_same(entry: Entry, data: Data) -> None:

@@ -101,6 +101,8 @@ class Trainer:
             if run is not None:
                 saves, state = load_save(run.checkpoints, self._note)
                 require_same_recipe(run, recipe, fresh=state is None)
+                # What it began with is part of what was trained, and need not be said again.
+                recipe = recipe.replace(weights=run.recipe.weights, init=run.recipe.init)
             self.data = prepare_data(recipe, on_event, run)
             if run is not None:
                 require_same_data(run, recipe, self.data)

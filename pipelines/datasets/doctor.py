@@ -276,12 +276,7 @@ def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
             kinds = ", ".join(sorted(set(converted)))
             text = f"{len(converted)} {what} will be converted to {form} in the cache when they are prepared ({kinds})"
             yield Finding("ok", text)
-    validation = {images[sample.id].hash: sample.id for sample in dataset.val if sample.id in images}
-    leaks = tuple(
-        f"{sample.id} is {validation[images[sample.id].hash]}"
-        for sample in (*dataset.train, *dataset.extra)  # lists may label what is beside the pool
-        if sample.id in images and images[sample.id].hash in validation
-    )
+    leaks = tuple(f"{one} is {other}" for one, other in survey.copies_of_validation(dataset).items())
     if leaks:
         text = f"{len(leaks)} images are, byte for byte, also validation images under another name"
         yield Finding("warning", text, "keep each in one of the two", leaks)

@@ -44,6 +44,16 @@ class Survey:
         path = str(sample.mask)
         return self.facts.get((RECOLOURED, path)) or self.facts.get((MASKS, path))
 
+    def copies_of_validation(self, dataset: Dataset) -> dict[str, str]:
+        """The ids of samples for training whose picture file is, byte for byte, one for validation, and the id of that.
+        Samples beside the training pool, which lists may label, are among them."""
+        validation = {facts.hash: sample.id for sample in dataset.val if (facts := self.image(sample))}
+        return {
+            sample.id: validation[facts.hash]
+            for sample in (*dataset.train, *dataset.extra)
+            if (facts := self.image(sample)) and facts.hash in validation
+        }
+
     def used(self, path: Path, facts: Facts) -> tuple[Copy | None, tuple[int, int]]:
         """What is used of a file: the converted one, None for itself, and its height and width."""
         as_stored = str(path) in self.stored

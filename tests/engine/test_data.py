@@ -77,6 +77,26 @@ def test_a_network_goes_on_without_being_judged_by_what_it_was_taught(tiny, fold
     assert [record.id for record in prepare_data(again, run=Run(second)).val] == held_out
 
 
+def test_labelled_copies_of_validation_images_are_told_and_remembered_as_taught(tiny, folder_root):
+    root, told = folder_root(masked=8), []  # a006 and a007 are for validation
+    shutil.copy(root / "images/a006.jpg", root / "images/again.jpg")
+    shutil.copy(root / "masks/a006.png", root / "masks/again.png")
+    recipe = tiny("supervised", layout="folder", data=root, split="all", steps=1)
+    first = train(recipe, on_event=lambda event: told.append(event.text)).out
+    assert (
+        "split: warning: 1 labelled images are, byte for byte, validation images, again is a006: scores count what is "
+        "taught; keep each in one of the two"
+    ) in told
+    told.clear()
+    prepare_data(recipe.replace(init=first), lambda event: told.append(event.text))
+    assert "--init: warning: 1 of 2 images, a006 for one, were labelled in the training" in told
+
+    (root / "some.txt").write_text("a000\na001")
+    told.clear()
+    prepare_data(recipe.replace(split=str(root / "some.txt")), lambda event: told.append(event.text))
+    assert not [text for text in told if "byte for byte" in text]
+
+
 def test_a_run_that_goes_on_from_another_draws_the_same_images_when_it_is_resumed(tiny, folder_root):
     root = folder_root(masked=29, bare=1, val=0, height=32)
     first = train(tiny("supervised", layout="folder", data=root, split="all", steps=1)).out

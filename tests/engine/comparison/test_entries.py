@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from semiseg.engine.api import train
 from semiseg.engine.comparison.entries import folder_of, prepared, split_of
 from semiseg.engine.data import prepare_data
+from semiseg.engine.recipe import Files
 from semiseg.engine.run import Run
 from semiseg.engine.training.resume import split_record
 from semiseg.pipelines.errors import UsageError
@@ -103,6 +106,23 @@ def test_recipes_of_several_data_sets_are_not_compared(planned, folder_root):
         prepared(comparison)
 
 
+def test_recipes_that_begin_with_different_weights_are_judged_by_images_that_a_list_names(
+    planned, folder_root, tmp_path
+):
+    """Where none does, those that a network was taught by are not held out for it, and for the others they are."""
+    root = folder_root(val=0)
+    comparison = planned(METHODS, data=root)
+    weights = tmp_path / "first"
+    train(comparison.entries[0].recipe.replace(out=weights, steps=1, crop=32, batch=2))
+    first, second = comparison.entries
+    second = dataclasses.replace(second, recipe=second.recipe.replace(init=weights))
+    comparison = dataclasses.replace(comparison, entries=(first, second))
+    with pytest.raises(UsageError, match=r"^--init: which images are held out .* list them in val\.txt"):
+        prepared(comparison)
+    (root / "val.txt").write_text("a006\na007")
+    assert len(prepared(comparison)[0].entries) == 2
+
+
 def test_methods_that_are_judged_differently_are_named(planned, folder_root):
     comparison = planned(METHODS, data=folder_root())
     other = comparison.entries[1]
@@ -130,6 +150,17 @@ def test_a_folder_with_runs_of_other_settings_is_refused(planned, folder_root, c
     prepared(planned(METHODS, ["1/2", "1/3"], 2, data=data, threads=3))  # more of them, and other threads, do no harm
     with pytest.raises(UsageError, match=said):
         prepared(planned(METHODS, data=data, **changes))
+
+
+def test_what_differs_between_two_data_sets_is_named(planned, folder_root):
+    root = folder_root()
+    shutil.copytree(root / "masks", root / "others")
+    one, other = planned(METHODS, data=root).entries
+    other = dataclasses.replace(other, recipe=other.recipe.replace(files=Files(masks="others")))
+    comparison = dataclasses.replace(planned(METHODS), entries=(one, other))
+    masks = rf"files\.masks is None for supervised_folder and {root}/others for cps_folder"
+    with pytest.raises(UsageError, match=f"^compare: {masks}; compare"):
+        prepared(comparison)
 
 
 def test_a_folder_with_runs_of_other_images_is_refused(planned, folder_root):

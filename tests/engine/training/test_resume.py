@@ -116,6 +116,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, number):
     assert steps == sorted(steps)
 
 
+def test_what_a_run_began_with_is_not_asked_for_again(tiny, folder_root):
+    """Neither the weights, which may be gone, nor, where no list names the validation images, the images that the
+    network which it began with was taught by."""
+    root = folder_root(masked=29, bare=1, val=0, height=32)
+    first = Trainer(tiny("supervised", layout="folder", data=root, split="all", steps=1)).train().out
+    shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
+    recipe = tiny("supervised", layout="folder", data=root, split="all", steps=4, save_every="2", out=root / "second")
+
+    def stop(event):
+        if (event.kind, event.text) == ("progress", "evaluating"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        Trainer(recipe.replace(init=first, eval_every=2), stop).train()
+    shutil.rmtree(first)
+    out = Trainer(recipe.replace(eval_every=2, weights="imagenet", resume=True)).train().out
+    for name in ("best", "last"):
+        saved = load_network(out / f"checkpoints/{name}.safetensors").recipe
+        assert (saved["weights"], saved["init"]) == ("none", str(first))
+
+
 def test_a_run_that_was_killed_before_its_first_save_starts_again(tiny, voc_root):
     root = voc_root()
     recipe = tiny("supervised", data=root)
