@@ -52,7 +52,7 @@ def main(
         batch: images a step.
         precision: of the steps.
         device: auto, cpu, cuda or cuda:N.
-        rounds: of which the medians are told.
+        rounds: rounds; their medians are reported.
         results: CSV file that a row is appended to.
         load: what else kept the machine busy, in words, for the row.
     """

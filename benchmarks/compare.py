@@ -91,8 +91,8 @@ def main(base: tyro.conf.Positional[Path], new: tyro.conf.Positional[Path], /) -
     """Compare two results of one benchmark.
 
     Args:
-        base: what it is compared with.
-        new: what is judged.
+        base: the result to compare with.
+        new: the result to judge.
     """
     documents = read(base), read(new)
     alike(*documents)

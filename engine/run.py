@@ -40,7 +40,7 @@ class Run:
     def check(folder: Path) -> None:
         """Raises UsageError where a run is already, or where nothing can be written."""
         if (folder / "recipe.json").exists() or any((folder / "checkpoints").glob("*")):
-            raise UsageError(f"--out: {folder} already holds a run; choose another folder or go on with it by --resume")
+            raise UsageError(f"--out: {folder} already holds a run; choose another, or continue it with --resume")
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not existing.is_dir():
             raise UsageError(f"--out: {existing} is a file; choose a folder")

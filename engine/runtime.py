@@ -66,21 +66,20 @@ class Runtime:
     resume: bool = False
     """Go on with the run in --out (default: the newest unfinished one of the recipe in runs/)."""
     save_every: str = "5m"
-    """Minutes (5m) or steps (500) after which the state is saved that a run goes on from; with each evaluation and at a
-    signal it is, too."""
+    """Save the state for --resume every so many minutes (5m) or steps (500), with each evaluation and at a
+    signal."""
     requeue: bool = False
-    """A job of SLURM that a signal has ended, all saved, asks to be started again, and goes on in --out when it is."""
+    """SLURM: after a signal, once all is saved, ask for the job to be started again; it then goes on in --out."""
     keep: int = 2
     """Saves that stay, each as large as networks and optimizer; where the newest is damaged, the one before takes its
     place."""
     log_every: int = 10
     """Steps between log lines."""
     on_nan: Literal["stop", "ignore"] = "stop"
-    """What a loss, a weight or a validation mIoU that is not finite does; they are looked at with each log line and
-    before each checkpoint, because to look takes time. stop: ends the run, the checkpoints before it stay; ignore:
-    nothing."""
+    """If a loss, a weight or a validation mIoU is not finite, end the run and keep earlier checkpoints (stop), or go on
+    (ignore). Checked with each log line and before each checkpoint, as checking takes time."""
     timeout: float = 10.0
-    """Minutes after which a run of several processes ends in which one does not go on, saying where each is."""
+    """Minutes that one of several processes may hang before the run ends, saying where each is."""
     profile: bool = False
     """Write a trace of steps 6 to 10 into the run's folder, and print what took longest in them."""
 

@@ -31,9 +31,9 @@ def run(arguments: list[str]) -> None:
 def bench_all(data: Path | None = None, sizes: Literal["default", "all", "tiny"] = "default") -> None:
     """Run the benchmarks of the loader, of the step and of the kernels.
 
-    Each has flags of its own when it is named (--help lists them): `semiseg bench loader`, step, waterfall, save,
-    kernels, or one kernel's name. `semiseg bench --quick` measures the parts of a training run, says what holds it up
-    and which flag to change; `semiseg bench compare BASE NEW` compares two results of --json.
+    By name, `semiseg bench loader`, step, waterfall and save have flags of their own (--help lists them); kernels, or
+    one kernel's name, takes pytest's. `semiseg bench --quick` measures the parts of a training run, says what holds it
+    up and which flag to change; `semiseg bench compare BASE NEW` compares two results of --json.
 
     Args:
         data: Root of Pascal VOC (default: the embedded data set, and no step).

@@ -22,7 +22,7 @@ from ..device import resolve_device
 from ..disk import whole
 from ..evaluation.scores import percent
 from ..recipe import Recipe
-from .options import emit, one_line
+from .options import PLAIN, emit, one_line
 from .train import parse
 
 OURS = {
@@ -38,7 +38,7 @@ OURS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train several recipes with the same labelled images, and set them side by side: a table, CSV and a page.
+    """Train several recipes on the same labelled images and compare them: a table, CSV and a page.
 
     First come the recipes, the baseline before the others; one with flags of its own is one word: "cac_voc --lr 0.02".
     All flags of `semiseg train` may follow, for every run. Finished runs are kept, so that the same command goes on
@@ -49,13 +49,13 @@ class Options:
     """Labelled shares (1/16) or counts (30), drawn anew for each seed; or what --split takes: all, names of published
     lists, list files. Where nothing is unlabelled, only methods without unlabelled images are trained."""
     seeds: int = 3
-    """How many, from 0."""
+    """Number of seeds: 0, 1, …"""
     baseline: str | None = None
     """The recipe that gains are counted from (default: the first)."""
     out: Path = Path("runs/compare")
     """Folder of the runs, of results.csv, table.md and comparison.html."""
     jobs: int = 0
-    """Runs at a time (0: one a GPU, without one a core)."""
+    """Runs at a time (0: one per GPU, or per core without GPUs)."""
     dry_run: bool = False
     """Print the runs, and stop."""
     json: bool = False
@@ -69,7 +69,7 @@ def compare(arguments: list[str]) -> None:
     rest = arguments[len(methods) :]
     program = "semiseg compare RECIPE [RECIPE …]"
     options, flags = one_line(
-        lambda: tyro.cli(Options, args=rest, prog=program, return_unknown_args=True), "semiseg compare"
+        lambda: tyro.cli(Options, args=rest, prog=program, config=PLAIN, return_unknown_args=True), "semiseg compare"
     )
     comparison = planned(methods, options, flags)
     with console.listening() as listener:

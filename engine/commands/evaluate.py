@@ -39,7 +39,7 @@ def evaluate(
         judging: How the network looks at images.
         absent: IoU of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
         background: Class 0 counts in the mean (default: as the recipe has it).
-        no_background: It does not.
+        no_background: Class 0 does not count in the mean.
         batch: Images or windows evaluated together.
         running: Where the network computes, and what is printed.
     """

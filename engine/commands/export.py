@@ -24,9 +24,9 @@ def export(
     judging: Flat[Judging] = Judging(),
     json: bool = False,
 ) -> None:
-    """Write a program that needs neither the checkpoint nor semiseg.
+    """Write one file, the network as a program, that runs without semiseg.
 
-    It says of an image of one size what predict says. Exits with 1 where it does not, and leaves no file.
+    For images of one size it gives what predict gives. Exits with 1 if it does not, and leaves no file.
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch

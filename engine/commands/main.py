@@ -101,7 +101,7 @@ def help_text() -> str:
     """All commands and recipes."""
     lines = ["usage: semiseg COMMAND [--help] …", "       semiseg --version", ""]
     lines.append("  train RECIPE   train a recipe; --help lists its settings")
-    lines.append("  compare RECIPE train several with the same labelled images, and set them side by side")
+    lines.append("  compare RECIPE train several on the same labelled images and compare them")
     lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
     lines.append("  bench          run the benchmarks of a source checkout; --help tells which there are")
     lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]

@@ -29,6 +29,8 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """One of two that contradict each other; neither leaves it to the recipe, so that tyro's own pair will not do."""
+PLAIN = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+"""How flags look of commands whose defaults are the same in every call: a switch alone, no None."""
 NEAR = 2
 """Flags that may have been meant instead of one that is none."""
 MIRRORED = tyro.conf.create_mutex_group(required=False, title="mirrored images")
@@ -44,10 +46,10 @@ class Source:
     """Which data set."""
 
     layout: Literal[tuple(LAYOUTS)] | None = None
-    """How the data set is laid out (default with a checkpoint: as the one that it was trained on; for a published file
-    by its number of classes: 21 voc, 19 cityscapes, else folder)."""
+    """How the data set is laid out. Required without a checkpoint; with one, that of its training, or for a published
+    file by its number of classes: 21 voc, 19 cityscapes, else folder."""
     data: Path | None = None
-    """Root of the data set (default with a checkpoint: the one that it was trained on)."""
+    """Root of the data set. Required without a checkpoint, but for shapes; with one, that of its training."""
     files: Files = field(default_factory=Files)
     """Where the files are, when the layout does not say it, and how they are read."""
 
@@ -71,13 +73,13 @@ class Judging:
     window: int | None = None
     """Side of the sliding windows (default: the recipe's)."""
     scale: float | None = None
-    """Resize images by this, in place of what the recipe says of their size."""
+    """Factor by which images are resized (default: the recipe's rule for their size)."""
     scales: tuple[float, ...] | None = None
-    """Scales, on top of that, whose logits are added, e.g. 0.5 1 1.5 (default: the recipe's)."""
+    """Further factors, on top of that, whose logits are summed, e.g. 0.5 1 1.5 (default: the recipe's)."""
     flip: Annotated[Flag, MIRRORED] = False
     """Add the logits of mirrored images (default: the recipe's)."""
     no_flip: Annotated[Flag, MIRRORED] = False
-    """Leave them out."""
+    """Do not add the logits of mirrored images."""
 
     def settings(self) -> dict[str, Any]:
         """As fields of a protocol; None where the recipe's hold."""
@@ -114,7 +116,7 @@ def called(command: Callable[..., T], arguments: list[str], program: str) -> T:
     def later(*values: Any, **named: Any) -> Callable[[], T]:
         return functools.partial(command, *values, **named)
 
-    return one_line(lambda: tyro.cli(later, args=arguments, prog=program), program)()
+    return one_line(lambda: tyro.cli(later, args=arguments, prog=program, config=PLAIN), program)()
 
 
 def one_line(read: Callable[[], T], program: str, *hints: str) -> T:

@@ -33,7 +33,7 @@ def predict(
 ) -> None:
     """Segment a folder of images: index masks, coloured masks and overlays, and confidence.csv, the least sure first.
 
-    These are worth labelling next, by a heuristic: a network can be sure and wrong. Exits with 3 where some of the
+    The least sure are worth labelling next, by a heuristic: a network can be sure and wrong. Exits with 3 where some
     files cannot be read or are too large for the memory; they are listed, and all others are done.
 
     Args:

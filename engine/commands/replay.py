@@ -43,7 +43,7 @@ def replay(
 def tell(run: Path, found: Replay) -> None:
     """In lines and a table."""
     if found.what is None:
-        console.say(f"{run}: all is finite from the save of step {found.save} to step {found.last}")
+        console.say(f"{run}: everything is finite from the save at step {found.save} to step {found.last}")
         return
     console.say(f"{run}: not finite at step {found.last}, after the save of step {found.save}: {found.what}")
     for number, ids in enumerate(found.images):

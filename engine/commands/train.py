@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import signal
 import sys
@@ -37,10 +38,10 @@ class Command:
     recipe: Flat[Recipe]
     """The recipe, and what is said over it."""
     verify_resume: int | None = None
-    """Train nothing, but see whether a run of so many steps that is interrupted three times ends bit for bit like one
-    that is not. In temporary folders; exits with 1 where it does not. On a GPU with --deterministic alone."""
+    """Only test, in temporary folders, whether a run of so many steps that is interrupted three times ends bit for bit
+    like one that is not; exits with 1 if not. On a GPU it needs --deterministic."""
     dry_run: bool = False
-    """Print what would be trained, and stop."""
+    """Print the settings, and stop."""
     json: bool = False
     """Print one JSON document on standard output; everything else goes to standard error."""
 
@@ -80,7 +81,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
         f"{result.images_per_s:.1f} images/s, data wait {result.data_wait_pct:.0f} %   {result.seconds:.0f} s"
     )
     console.say(f"report: {report}")
-    console.say(f"its best network labels a folder of images: semiseg predict {shlex.quote(str(result.out))} IMAGES")
+    console.say(f"to segment a folder with its best network: semiseg predict {shlex.quote(str(result.out))} IMAGES")
     if command.json:
         emit(result.to_dict() | {"report": str(report)})
 
@@ -131,11 +132,15 @@ def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tu
     """
 
     def read(default: Recipe) -> Command:
-        program = f"semiseg train {default.name}"
+        program, said_by_script = f"semiseg train {default.name}", inspect.getdoc(inspect.getmodule(build))
         with nullcontext() if reports_errors() else console.quiet():
             return one_line(
                 lambda: tyro.cli(
-                    Command, args=arguments, default=Command(recipe=default), prog=program, description=default.name
+                    Command,
+                    args=arguments,
+                    default=Command(recipe=default),
+                    prog=program,
+                    description=said_by_script or default.name,
                 ),
                 program,
                 *hints,

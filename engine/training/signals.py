@@ -68,7 +68,7 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
             # Of a terminal that is closed both the system and the shell tell.
             again = signal.SIG_IGN if one == number == signal.SIGHUP else signal.SIG_DFL
             signal.signal(one, again)
-        say("stopping after this step; once more to stop at once")
+        say("stopping after this step; a second signal stops at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield signals

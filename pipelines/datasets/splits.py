@@ -73,8 +73,8 @@ def _count(known: int, share: Fraction | int) -> int:
     """How many of those that are known. Raises UsageError for none and for more."""
     count = share if isinstance(share, int) else int(known * share)
     if not 1 <= count <= known:
-        said = str(share) if isinstance(share, int) else f"a share of {share}"
-        raise UsageError(f"cannot draw {said} of {known} images: that would be {count}, ask for 1 to {known}")
+        said = str(share) if isinstance(share, int) else f"a share of {share}, which is {count},"
+        raise UsageError(f"cannot draw {said} of {known} images: ask for 1 to {known}")
     return count
 
 

@@ -162,7 +162,7 @@ def test_of_several_processes_the_first_shows_the_help(semiseg, monkeypatch):
         (["train", "cac_shapes", "--steps", "few"], "--steps: must be a whole number, is 'few'; `semiseg train"),
         (["train", "cac_shapes", "--method.ramp", "x"], "--method.ramp: must be a number, is 'x'; `semiseg train"),
         (["predict", "x", "y", "--precision", "fp8"], "expected one of auto, bf16, fp16, fp32, tf32; `semiseg predict"),
-        (["predict"], "Missing from semiseg predict: PATH A run's folder"),
+        (["predict"], "Missing from semiseg predict: CHECKPOINT A run's folder"),
         (
             ["evaluate", "run", "--protocl", "whole"],
             "--protocl, whole; perhaps you meant --protocol; `semiseg evaluate --",

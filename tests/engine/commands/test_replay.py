@@ -41,6 +41,6 @@ def test_a_sound_run_is_told_with_exit_code_0(semiseg, tiny, voc_root, tmp_path)
     root = voc_root()
     out = Trainer(tiny("supervised", data=root, steps=1)).train().out
     code, text, err = semiseg("replay", out, "--data", root, "--device", "cpu")
-    assert (code, text.splitlines()[-1]) == (0, f"{out}: all is finite from the save of step 1 to step 1"), err
+    assert (code, text.splitlines()[-1]) == (0, f"{out}: everything is finite from the save at step 1 to step 1"), err
     code, _, err = semiseg("replay", tmp_path)
     assert (code, err.startswith(f"semiseg: {tmp_path}: not the folder of a run")) == (2, True)

@@ -85,7 +85,7 @@ def test_where_images_without_masks_are_left_all_labels_leave_no_method_out(plan
 @pytest.mark.parametrize(
     ("shares", "changes", "said"),
     [
-        (["1/100"], {}, "cannot draw a share of 1/100 of 6 images"),
+        (["1/100"], {}, "cannot draw a share of 1/100, which is 0, of 6 images"),
         (["nowhere.txt"], {}, "nowhere.txt"),
         (["1/2"], {"lr": -1.0}, "supervised_folder: --lr"),
         (["1/2", "1of2"], {}, "one folder"),

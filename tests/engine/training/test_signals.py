@@ -23,7 +23,7 @@ def test_the_first_signal_is_noted_and_all_is_then_as_before(number):
         assert signals == []
         signal.raise_signal(number)
         assert signals == [number]
-    assert said == ["stopping after this step; once more to stop at once"]
+    assert said == ["stopping after this step; a second signal stops at once"]
     assert {one: signal.getsignal(one) for one in ENDING} == before
 
 
