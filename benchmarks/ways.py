@@ -104,6 +104,7 @@ class Training:
         if way.losses == "published":
             torch.set_float32_matmul_precision("highest")  # torch's defaults, on a GPU TF32 in convolutions
             torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.conv.fp32_precision = "tf32"
             self.method = METHODS[recipe.method_class.name](recipe, classes).to(device)
         else:
             self.method = build_method(recipe, classes).to(device).train()

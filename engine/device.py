@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import cv2
 import torch
 
+from ..kernels.precision import allow_tf32, precision_kept
 from ..pipelines.errors import UsageError
 from ..pipelines.memory import free_memory
 
@@ -82,15 +83,14 @@ class Precision:
     def allow_tf32(self) -> None:
         """Says to a GPU whether it may use TF32 for what is left in float32; for the whole process."""
         if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("highest" if self.name == "fp32" else "high")
-            torch.backends.cudnn.allow_tf32 = self.name != "fp32"
+            allow_tf32(self.name != "fp32")
 
 
 @contextmanager
 def as_started() -> Iterator[None]:
-    """Torch as a new process has it, whatever the program around has set: float32 by default, on the CPU, no autocast,
-    gradients on. Afterwards all is as it was, also the CPU's generator of random numbers, whether a GPU may use TF32,
-    and OpenCV's threads.
+    """Torch as a new process has it, whatever the program around has set: float32 by default and in products, on the
+    CPU, no autocast, gradients on. Afterwards all is as it was, also the CPU's generator of random numbers, how float32
+    is multiplied, and OpenCV's threads.
 
     These belong to the process: a thread would change what another one computes. Raises UsageError where another one
     is inside."""
@@ -102,7 +102,8 @@ def as_started() -> Iterator[None]:
     with ExitStack() as changed:
         changed.callback(ALONE.release)
         dtype, threads = torch.get_default_dtype(), cv2.getNumThreads()
-        products, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        changed.enter_context(precision_kept())
+        allow_tf32(False)
         changed.enter_context(torch.random.fork_rng(devices=[]))
         changed.enter_context(torch.inference_mode(False))
         changed.enter_context(torch.enable_grad())
@@ -116,8 +117,6 @@ def as_started() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
-            torch.set_float32_matmul_precision(products)
-            torch.backends.cudnn.allow_tf32 = cudnn
             cv2.setNumThreads(threads)
 
 

@@ -167,11 +167,3 @@ def next_power_of_two(number: int) -> int:
 def ceil_div(number: int, step: int) -> int:
     """number / step, rounded up."""
     return -(-number // step)
-
-
-def exact_fp32() -> bool:
-    """Whether float32 products must be IEEE: yes unless torch's settings for matrix products allow TensorFloat32."""
-    try:
-        return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # set through the newer of torch's two interfaces
-        return torch.backends.cuda.matmul.fp32_precision != "tf32"

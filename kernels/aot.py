@@ -38,6 +38,7 @@ from .gpu import cut_windows, cutmix, directional_contrast, photometric, pseudo_
 from .gpu import upsample_confusion as confusion
 from .gpu import upsample_cross_entropy as cross_entropy
 from .gpu import upsample_mse as squared_error
+from .precision import allow_tf32, precision_kept
 
 DEFAULT_ARCHITECTURES = (80, 90, 100)
 LARGEST_SHARED = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
@@ -82,12 +83,9 @@ def _contrast_negatives(dtype: torch.dtype, rows: int = 6400, bank: int = 51200,
 
 
 def _tf32(call: Callable[[], Any]) -> None:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
+    with precision_kept():
+        allow_tf32(True)
         call()
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _cross_entropy(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from . import _dispatch, _triton, reference
 from ._examples import Example, examples
+from .precision import allow_tf32, precision_kept
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -84,22 +85,10 @@ def check(device: torch.device | str, dtype: torch.dtype) -> list[Result]:
     Returns a result for each; one that is wrong, or raises, has a `problem`, and the others go on.
     """
     device = torch.device(device)
-    with refusing(()), _single_precision():
+    with refusing(()), precision_kept():
+        allow_tf32(False)
         pairs = zip(examples(device).values(), examples("cpu").values())
         return [_check(*pair, device, dtype) for pair in pairs]
-
-
-@contextmanager
-def _single_precision() -> Iterator[None]:
-    """float32 means float32, whatever this process allows besides."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def refuse(results: Iterable[Result]) -> dict[str, str]:

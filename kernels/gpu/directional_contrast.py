@@ -22,13 +22,13 @@ from .._triton import (
     Configuration,
     ceil_div,
     choose,
-    exact_fp32,
     jit,
     launch,
     multiprocessors,
     next_power_of_two,
     tl,
 )
+from ..precision import exact_fp32
 from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summarise_kernel
 
 LARGEST_CHANNELS = 256

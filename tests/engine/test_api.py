@@ -22,6 +22,7 @@ from semiseg.engine import Stopped, api, evaluate, load_network, load_recipe, pr
 from semiseg.engine.device import as_started
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
+from semiseg.kernels.precision import PLACES, precision_kept
 from semiseg.pipelines.datasets.manifest import seen
 from semiseg.pipelines.errors import UsageError
 
@@ -208,6 +209,27 @@ def test_what_a_call_sets_for_the_process_is_put_back(monkeypatch):
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
     assert now == (3, "medium", False)
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn, "fp32_precision", "ieee"),
+        lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    ],
+)
+def test_float32_is_float32_however_a_program_says_that_less_will_do(tiny, voc_root, say):
+    recipe = tiny("supervised", data=voc_root(), steps=2)
+    plain = train(recipe)
+    with precision_kept():
+        say()
+        said = [place.fp32_precision for place in PLACES]
+        other = train(recipe.replace(out=plain.out.with_name("other")))
+        assert [place.fp32_precision for place in PLACES] == said
+    one, two = (load_network(result.out).network.state_dict() for result in (plain, other))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_another_thread_is_refused_while_one_is_at_work(tiny, voc_root):

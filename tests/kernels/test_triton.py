@@ -70,13 +70,3 @@ def test_the_current_device_is_changed_only_for_tensors_of_another(current, ente
     _triton.launch(Kernel(), (5,), tensor, SIZE=8)
     assert launched == [((5,), 8)]
     assert changes == entered
-
-
-@pytest.mark.parametrize(("setting", "exact"), [("highest", True), ("high", False)])
-def test_products_of_float32_are_exact_unless_torch_allows_less(setting, exact):
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(setting)
-    try:
-        assert _triton.exact_fp32() is exact
-    finally:
-        torch.set_float32_matmul_precision(before)
