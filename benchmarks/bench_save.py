@@ -24,7 +24,7 @@ import command
 import measurement
 import rowfile
 from semiseg.engine.catalogue import load_recipe
-from semiseg.engine.device import Precision, resolve_device, resolve_precision
+from semiseg.engine.device import Precision, make_current, resolve_device, resolve_precision
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.saver import Saver
 from semiseg.engine.training.step import Step
@@ -59,6 +59,7 @@ def main(
     refuse(require(rounds >= 1, "--rounds", "must be at least 1", rounds))
     rowfile.appendable(results)
     where = resolve_device(device)
+    make_current(where)
     computing = resolve_precision(precision, where)
     setting = {"backbone": backbone, "crop": crop, "batch": batch, "precision": computing.name}
     measured = measure(setting, computing, rounds)

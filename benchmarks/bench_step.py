@@ -29,7 +29,7 @@ import measurement
 import rowfile
 from published_way import METHODS
 from semiseg.engine.data import prepare_data
-from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.device import make_current, resolve_device, resolve_precision
 from semiseg.engine.environment import environment
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.pipelines.cores import cores
@@ -80,6 +80,7 @@ def main(
     refuse(faults + require(steps >= 1, "--steps", "must be at least 1", steps))
     rowfile.appendable(results)
     where, threads = resolve_device(device), threads or cores()
+    make_current(where)
     recipe = voc_recipe(method, data, device, threads, backbone=backbone, crop=crop, batch=batch)
     prepared, images = prepare_data(recipe), recipe.images_a_step
     precision = resolve_precision(precision, where).name

@@ -34,7 +34,7 @@ from comparison import aligned, short
 from published_way import METHODS
 from semiseg.engine.child import PYTHON
 from semiseg.engine.data import prepare_data
-from semiseg.engine.device import LOW, Precision, resolve_device, resolve_precision
+from semiseg.engine.device import LOW, Precision, make_current, resolve_device, resolve_precision
 from semiseg.engine.environment import environment
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.forecast import forecast
@@ -87,6 +87,7 @@ def main(
         row: measure this one alone, in this process, and print it as JSON.
     """
     where, threads = resolve_device(device), threads or cores()
+    make_current(where)
     least = LEAST if where.type == "cuda" else FIFTHS
     rule = f"must be a multiple of {FIFTHS} and at least {least}"
     refuse(require(steps >= least and steps % FIFTHS == 0, "--steps", rule, steps))

@@ -24,7 +24,7 @@ import command
 from semiseg.engine.catalogue import find_recipe
 from semiseg.engine.commands.train import parse
 from semiseg.engine.data import prepare_data
-from semiseg.engine.device import resolve_device, resolve_precision
+from semiseg.engine.device import make_current, resolve_device, resolve_precision
 from semiseg.engine.environment import environment
 from semiseg.engine.evaluation.scores import evaluate
 from semiseg.engine.recipe import Recipe
@@ -117,6 +117,7 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     """
     chosen = recipe_of(recipe, *(["--data", str(data)] if data else []), "--device", device)
     where = resolve_device(chosen.runtime.device)
+    make_current(where)
     chosen.check()
     prepared = prepare_data(chosen)
     precision = resolve_precision(chosen.runtime.precision, where)

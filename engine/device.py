@@ -90,7 +90,7 @@ class Precision:
 def as_started() -> Iterator[None]:
     """Torch as a new process has it, whatever the program around has set: float32 by default and in products, on the
     CPU, no autocast, gradients on. Afterwards all is as it was, also the CPU's generator of random numbers, how float32
-    is multiplied, and OpenCV's threads.
+    is multiplied, which GPU is the current one, and OpenCV's threads.
 
     These belong to the process: a thread would change what another one computes. Raises UsageError where another one
     is inside."""
@@ -102,6 +102,7 @@ def as_started() -> Iterator[None]:
     with ExitStack() as changed:
         changed.callback(ALONE.release)
         dtype, threads = torch.get_default_dtype(), cv2.getNumThreads()
+        changed.callback(_set_current, torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
         changed.enter_context(precision_kept())
         allow_tf32(False)
         changed.enter_context(torch.random.fork_rng(devices=[]))
@@ -118,6 +119,11 @@ def as_started() -> Iterator[None]:
         finally:
             torch.set_default_dtype(dtype)
             cv2.setNumThreads(threads)
+
+
+def _set_current(gpu: int) -> None:
+    if torch.cuda.is_initialized():  # else it would be now, and take memory
+        torch.cuda.set_device(gpu)
 
 
 @contextmanager
@@ -193,6 +199,12 @@ def _capabilities() -> dict[str, Any]:
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
+def make_current(device: torch.device) -> None:
+    """What this thread asks of "the" GPU is then asked of this one: events and streams that nobody says a device of."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """The state of the generators that a step may draw from: the CPU's, and the device's own."""
     state = {"cpu": torch.get_rng_state()}
@@ -208,11 +220,15 @@ def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) ->
 
 
 def free_memory_of(device: torch.device) -> int | None:
-    """Bytes that may still be taken there; None where it is not known."""
+    """Bytes that may still be taken there; None where it is not known. What the graph of a step computes in is its own,
+    whether it is at work or not."""
     if device.type != "cuda":
         return free_memory()
     free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    for segment in torch.cuda.memory_snapshot():
+        if segment["device"] == (device.index or 0) and tuple(segment["segment_pool_id"]) == (0, 0):
+            free += segment["total_size"] - segment["allocated_size"]
+    return free
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -26,6 +26,9 @@ from ..protocol import Absent, Protocol
 from .memory import Sight, room_for
 from .protocols import confusion
 
+TILES = "cut it and its mask into tiles"
+"""What is left to do where memory does not do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -86,6 +89,7 @@ def evaluate_each(
     *,
     precision: Precision,
     prefix: str = "--",
+    otherwise: str = TILES,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Scores]:
     """Scores by each protocol from one pass over the images, with the network, which lies on the precision's device, in
@@ -93,14 +97,14 @@ def evaluate_each(
 
     Counts are in pixels of the original images. Where a process group exists, every process must call this with the
     same records: each evaluates its share, and all get the scores of the whole set. Raises UsageError where memory does
-    not do; the flags that it names begin with `prefix`.
+    not do, as `room_for` does.
     """
     records = own_share(records)
     counts = torch.zeros(len(protocols), len(classes), len(classes), dtype=torch.int64, device=precision.device)
     done = 0
     largest = max(protocol.batch for protocol in protocols)
     form = {"classes": len(classes), "head_width": network.head_width, "precision": precision}
-    with room_to_judge(records, protocols, **form, prefix=prefix):
+    with room_to_judge(records, protocols, **form, prefix=prefix, otherwise=otherwise):
         for images, targets in batches(network, records, largest, precision.device):
             with evaluating(network), precision.autocast():
                 for count, protocol in zip(counts, protocols, strict=True):
@@ -123,6 +127,7 @@ def room_to_judge(
     head_width: int,
     precision: Precision,
     prefix: str = "--",
+    otherwise: str = TILES,
 ) -> Iterator[None]:
     """`room_for` the image and the protocol that need the most. records: those of this process."""
     one_of = {_size(record): record for record in records}
@@ -148,7 +153,7 @@ def room_to_judge(
     sight, protocol = max(needs, key=lambda one: one[0].least(one[1]))
     source = one_of[sight.height, sight.width].image
     what = f"{source}: is {sight.width}x{sight.height}, for which"
-    with room_for(sight, protocol, what, "cut it and its mask into tiles", prefix):
+    with room_for(sight, protocol, what, otherwise, prefix):
         yield
 
 

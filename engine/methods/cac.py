@@ -183,9 +183,8 @@ class Cac(Method):
         (label1, confidence1), (label2, confidence2) = map(self.labels, windows.values(), pooled)
         grid = pooled[0].shape[-1]
         place1, place2, valid = overlap_positions(u, grid)
-        kept1, kept2 = torch.zeros_like(label1, dtype=torch.bool), torch.zeros_like(label2, dtype=torch.bool)
-        kept1[place1[valid & self.followed(confidence2[place2], confidence1[place1])]] = True
-        kept2[place2[valid & self.followed(confidence1[place1], confidence2[place2])]] = True
+        kept1 = _named(place1, valid & self.followed(confidence2[place2], confidence1[place1]))
+        kept2 = _named(place2, valid & self.followed(confidence1[place1], confidence2[place2]))
         label, kept = (torch.cat(both).view(-1, grid, grid).byte() for both in ((label1, label2), (kept1, kept2)))
         return PseudoLabels(windows, self.enlarged(label), kept=self.enlarged(kept).bool())
 
@@ -228,6 +227,11 @@ def overlap_positions(pair: Pair, grid: int) -> tuple[Tensor, Tensor, Tensor]:
         return (sample + (top + row).clamp(max=grid - 1) * grid + there).flatten()
 
     return place(pair.corner1, pair.flip1), place(pair.corner2, pair.flip2), valid.flatten()
+
+
+def _named(places: Tensor, rows: Tensor) -> Tensor:
+    """(N,) bool: which of N places the rows (N,) bool name that count."""
+    return torch.zeros(len(places), device=places.device).index_add_(0, places, rows.float()) > 0
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -133,6 +133,8 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         network = method.predictor()
         with evaluating(network), precision.autocast():
             full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
+        with torch.no_grad(), precision.autocast():  # as the look at them does, behind each evaluation
+            method.pseudo_labels(batch)
     kept = training - state if captured else 0
     return Forecast(flops, training, state, costs.most + kept)
 

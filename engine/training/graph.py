@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from ...pipelines.batch import Batch
 from ...pipelines.lane import leaves, with_leaves
@@ -15,6 +17,8 @@ from ..device import Precision, random_state, set_random_state
 from ..processes import is_distributed
 from ..recipe import Recipe
 
+ENDS_CAPTURES = TorchVersion("2.13")
+"""From this version on torch tells its allocator by itself that a capture has failed (pytorch#180395, #190348)."""
 WARM_UP = 3
 """Eager steps before a capture, in which kernels are compiled and chosen."""
 TOLERANCE = 0.02
@@ -166,15 +170,27 @@ def cuda_capture(
     call: Callable[[], dict[str, Tensor]], device: torch.device
 ) -> tuple[Callable[[], None], dict[str, Tensor]]:
     """What the call launches on a GPU, as a graph. Other threads may work on the device meanwhile."""
-    graph = torch.cuda.CUDAGraph()
-    generator = torch.cuda.default_generators[device.index or 0]
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    generator, current = torch.cuda.default_generators[device.index or 0], torch.cuda.current_stream(device)
     spare = generator.clone_state()
     try:
         # torch's own stream for captures is on the device of the first of them.
         stream = torch.cuda.Stream(device)
-        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        mode = {"stream": stream, "pool": pool, "capture_error_mode": "thread_local"}
+        with torch.cuda.device(device), torch.cuda.graph(graph, **mode):
             results = call()
     except RuntimeError:
         generator.graphsafe_set_state(spare)  # the one in use goes on to wait for a replay
+        torch.cuda.set_stream(current)  # a capture whose end fails leaves its own
+        if torch.__version__ < ENDS_CAPTURES:
+            _end_allocations(pool, device)
         raise
     return graph.replay, results
+
+
+def _end_allocations(pool: tuple[int, int], device: torch.device) -> None:
+    """Tells torch's allocator that a capture is over whose end failed. Until then it gives no memory back that another
+    stream has used, and takes all it needs anew."""
+    with suppress(RuntimeError):  # it knows already
+        torch._C._cuda_endAllocateToPool(device.index or 0, pool)
+        torch._C._cuda_releasePool(device.index or 0, pool)

@@ -14,11 +14,12 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, save_network
 from ..data import Data
 from ..device import Precision
-from ..evaluation.scores import Scores, evaluate, finite, own_share, percent, room_to_judge
+from ..evaluation.scores import TILES, Scores, evaluate, finite, own_share, percent, room_to_judge
 from ..events import Event, Listener, progress_of
 from ..methods import Method
 from ..processes import heartbeat, is_main
 from ..recipe import Recipe
+from .graph import is_tried
 from .saver import host_copy
 from .state import Writer
 
@@ -30,6 +31,8 @@ class Judge:
     def __init__(self, recipe: Recipe, data: Data, method: Method, precision: Precision, on_event: Listener):
         self.recipe, self.data, self.method, self.precision, self.on_event = recipe, data, method, precision, on_event
         self.protocol = recipe.protocol()
+        # What a captured step computes in stays its own meanwhile.
+        self.otherwise = f"pass --graph off, or {TILES}" if is_tried(recipe, precision) else TILES
         self.best, self.best_step = math.nan, -1
 
     def go_on(self, checkpoints: Path) -> None:
@@ -55,6 +58,7 @@ class Judge:
                 self.protocol,
                 precision=self.precision,
                 prefix="--evaluation.",
+                otherwise=self.otherwise,
                 on_progress=self._going_on,
             )
             for name, network in self.method.predictors().items()

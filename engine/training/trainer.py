@@ -18,6 +18,7 @@ from ..data import prepare_data, with_absolute_paths
 from ..device import (
     LOW,
     free_memory_of,
+    make_current,
     random_state,
     repeatable,
     resolve_device,
@@ -93,8 +94,7 @@ class Trainer:
             Run.check(self.folder)
         require_packages()
         self.device = resolve_device(runtime.device, local_rank() if is_distributed() else None)
-        if is_distributed() and self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+        make_current(self.device)
         self.precision = resolve_precision(runtime.precision, self.device)
         saves, state = [], None
         with main_first():

@@ -8,6 +8,9 @@ import torch
 
 from semiseg.engine.device import (
     Precision,
+    as_started,
+    free_memory_of,
+    make_current,
     out_of_memory,
     precision_as_trained,
     resolve_device,
@@ -136,6 +139,36 @@ def test_what_runs_out_of_memory_says_what_it_is_told_to(make):
     assert out_of_memory(error.value)
     with pytest.raises(UsageError, match="buy more"), within_memory(lambda: "buy more"):
         make()
+
+
+def test_what_a_graph_computes_in_is_not_free(monkeypatch):
+    segments = [
+        {"device": 1, "segment_pool_id": (0, 0), "total_size": 100, "allocated_size": 30},
+        {"device": 1, "segment_pool_id": (0, 7), "total_size": 400, "allocated_size": 0},
+        {"device": 0, "segment_pool_id": (0, 0), "total_size": 1000, "allocated_size": 0},
+    ]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    assert free_memory_of(torch.device("cuda", 1)) == 5070
+
+
+@pytest.mark.parametrize(("started", "before", "after"), [(True, 2, [2]), (False, 0, [0])])
+def test_the_gpu_that_was_current_is_so_again(monkeypatch, started, before, after):
+    """0 in a process that had not started CUDA; and CUDA is not started for it."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: before if started else pytest.fail("starts CUDA"))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with as_started():
+        make_current(torch.device("cpu"))
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        make_current(torch.device("cuda", 1))
+    assert chosen == [torch.device("cuda", 1), *after]
+    chosen.clear()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    with as_started():
+        pass
+    assert chosen == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), UsageError("can't allocate memory")])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from semiseg.engine.device import Precision
@@ -22,6 +23,7 @@ from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, for
 from semiseg.engine.training.step import Step
 from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.lane import leaves, with_leaves
 
 FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
 
@@ -110,6 +112,23 @@ def test_a_graph_keeps_what_its_steps_take_while_images_are_evaluated(tiny):
         UsageError, match=r"--memory-budget .*; pass --graph off, --evaluation.protocol slide, or fewer"
     ):
         fitted(recipe.replace(memory_budget=budget), 3, on_gpu, (64, 64), None)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
+def test_the_look_at_pseudo_labels_is_counted_beside_the_graph(tiny, name):
+    """It sees all windows of a step at once, as an evaluation of images of their size need not."""
+    recipe, on_gpu = tiny(name), Precision("fp32", torch.device("cuda"))
+    told = forecast(recipe, 3, on_gpu, (8, 8))
+    batch = example(recipe)
+    with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Costs() as costs:
+        method = build_method(recipe, 3).train()
+        method.begin()
+        before = costs.most = costs.now
+        with torch.no_grad():
+            method.pseudo_labels(with_leaves(batch, torch.Tensor, map(mode.from_tensor, leaves(batch, torch.Tensor))))
+    looked = costs.most - before
+    assert looked > 0
+    assert told.evaluation >= told.memory + looked
 
 
 def test_maps_in_half_precision_take_less(tiny):

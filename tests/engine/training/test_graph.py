@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 from torch.utils import _pytree as pytree
 
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
 from semiseg.engine.training import graph as graph_module
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.graph import WARM_UP, Graph, Refused, why_not
+from semiseg.engine.training.graph import WARM_UP, Graph, Refused, cuda_capture, why_not
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
 
@@ -257,6 +259,37 @@ def test_who_asks_for_a_graph_is_told_why_there_is_none(tiny, random_batch) -> N
         step(random_batch("none"), number)
     with pytest.raises(UsageError, match="--graph on: operation not permitted"):
         step(random_batch("none"), WARM_UP)
+
+
+@pytest.mark.parametrize(("version", "ended"), [("2.12.1", True), ("2.13.0", False)])
+def test_a_capture_that_fails_leaves_stream_generator_and_allocator_as_they_were(monkeypatch, version, ended) -> None:
+    """torch before 2.13 leaves its allocator at the capture, where memory that two streams used never comes free."""
+    device, done = torch.device("cuda", 1), []
+
+    @contextmanager
+    def capturing(graph, *, stream, pool, capture_error_mode):
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    generator = SimpleNamespace(clone_state=lambda: "spare", graphsafe_set_state=lambda state: done.append(state))
+    for name, value in {
+        "CUDAGraph": object,
+        "graph_pool_handle": lambda: (0, 5),
+        "default_generators": [None, generator],
+        "current_stream": lambda device: "the run's",
+        "Stream": lambda device: "the capture's",
+        "device": lambda device: nullcontext(),
+        "graph": capturing,
+        "set_stream": done.append,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, lambda *asked, name=name: done.append((name, *asked)), raising=False)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    with pytest.raises(RuntimeError, match="previous error"):
+        cuda_capture(lambda: {}, device)
+    freed = [("_cuda_endAllocateToPool", 1, (0, 5)), ("_cuda_releasePool", 1, (0, 5))]
+    assert done == ["spare", "the run's", *(freed if ended else [])]
 
 
 def test_half_precision_numbers_as_rates_and_several_processes_are_not_captured(monkeypatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from semiseg.engine.checkpoint import load_network
+from semiseg.engine.evaluation import memory
 from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.protocol import Evaluation
@@ -52,6 +53,19 @@ def test_best_and_last_are_scores_of_the_log_and_have_checkpoints_of_their_own(t
     for name, step in (("best", result.best_step), ("last", 6)):
         saved = load_network(result.out / f"checkpoints/{name}.safetensors")
         assert (saved.header.step, saved.header.miou) == (step, scores[step - 1])
+
+
+@pytest.mark.parametrize(
+    ("captured", "said"), [(True, "pass --graph off, or cut it and its mask"), (False, "; cut it and its mask")]
+)
+def test_where_a_graph_leaves_too_little_memory_to_evaluate_its_flag_is_named(
+    tiny, voc_root, monkeypatch, captured, said
+):
+    monkeypatch.setattr(judge, "is_tried", lambda recipe, precision: captured)
+    trainer = Trainer(tiny("supervised", data=voc_root()))
+    monkeypatch.setattr(memory, "free_memory_of", lambda device: 1000)
+    with pytest.raises(UsageError, match=said):
+        trainer.judge.scores()
 
 
 @pytest.mark.parametrize(("best", "beside"), [("teacher", "student"), ("student", "teacher")])
