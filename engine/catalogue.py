@@ -1,12 +1,15 @@
-"""The recipes that are installed, by name: the one place that knows recipes, and knows them by name alone."""
+"""Recipes by name, where they are installed, or by their script: the one place that knows where they are."""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ..pipelines.datasets.splits import check_spec
@@ -21,7 +24,10 @@ def recipes() -> list[str]:
 
 
 def find_recipe(name: str) -> Callable[..., Recipe]:
-    """The function that builds a recipe. Raises UsageError for an unknown name."""
+    """The function that builds a recipe: of an installed one by its name, of another by its script, `mine/recipe.py`.
+    Raises UsageError for a name that is unknown and a script that is not there, or has no `recipe`."""
+    if name.endswith(".py"):
+        return _recipe_of(Path(name).expanduser().absolute())
     if name not in recipes():
         near = get_close_matches(name, recipes(), 3)
         which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
@@ -29,10 +35,25 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
     return importlib.import_module(f"semiseg.recipes.{name}").recipe
 
 
+@cache
+def _recipe_of(script: Path) -> Callable[..., Recipe]:
+    """What a script builds its recipe by; it runs once, as a module that finds those beside it."""
+    if not script.is_file():
+        raise UsageError(f"{script}: there is no such recipe script; pass its path, or the name of a recipe")
+    spec = importlib.util.spec_from_file_location(str(script), script)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses look it up
+    sys.path.append(str(script.parent))
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "recipe", None)):
+        raise UsageError(f"{script}: has no function `recipe`, which makes the recipe (see docs/adding.md)")
+    return module.recipe
+
+
 def load_recipe(name: str, **settings: Any) -> Recipe:
-    """The recipe of that name with other settings, as with flags on the command line: what they leave open is derived
-    from them, as there (see `adapted`); `Recipe.replace` derives nothing. Settings of a part have its name before a
-    dot: `**{"method.threshold": 0.9}`. Raises UsageError for an unknown name, and for values of another type."""
+    """The recipe of that name or script, as `find_recipe` knows them, with other settings, as with flags on the command
+    line: what they leave open is derived from them, as there (see `adapted`); `Recipe.replace` derives nothing.
+    Settings of a part have its name before a dot: `**{"method.threshold": 0.9}`. Raises UsageError for an unknown name,
+    and for values of another type."""
     build = find_recipe(name)
     return adapted(build, build().changed(settings))[0].changed(settings)
 

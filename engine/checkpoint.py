@@ -74,7 +74,6 @@ class Header:
         fits = all(0 <= part < 256 for colour in self.palette for part in colour)
         yield from require(fits, "palette", "must be numbers from 0 to 255", self.palette)
         yield from require(min(self.std) > 0, "std", "must be more than 0", self.std)
-        yield from require(self.layout in LAYOUTS, "layout", f"must be one of {', '.join(LAYOUTS)}", self.layout)
         yield from self.evaluation.faults("evaluation.")
 
 

@@ -21,7 +21,7 @@ from ..run import log_line
 from ..training.signals import ENDING, Stopped, ending
 from .entries import Entry
 
-PROGRAM = (*PYTHON, "-m", "semiseg.engine.commands.main")
+PROGRAM = (*PYTHON, "-m", "semiseg.recipes.command")
 """Takes the words of `semiseg`."""
 FAULT, STOPPED = 2, (75, 130)
 """Exit codes of the command line: what a user can mend, and what goes on with --resume."""

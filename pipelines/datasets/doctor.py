@@ -43,6 +43,7 @@ class Finding:
     level: Level
     text: str
     cure: str = ""
+    """What to do, where the text does not say so itself."""
     details: tuple[str, ...] = ()
     """The files or ids it is about, with what is wrong with each."""
 
@@ -118,7 +119,7 @@ def diagnose(
         try:
             dataset = find_dataset(**data)
         except (UsageError, OSError) as error:
-            found = Finding("error", *_text_and_cure(error))
+            found = Finding("error", str(error))
             return Report(str(data.get("layout")), str(data.get("root")), (found,), {})
     survey = survey_files(dataset, threads=threads, on_progress=on_progress)
     train, val = (_Counts(part, survey) for part in (dataset.train, dataset.val))
@@ -175,11 +176,6 @@ class _Counts:
                     self.empty.append(sample.id)
 
 
-def _text_and_cure(error: Exception) -> tuple[str, str]:
-    text, _, cure = str(error).rpartition(": ")
-    return (text, cure) if text else (cure, "")
-
-
 def _faults(survey: Survey) -> Iterator[Finding]:
     groups: dict[tuple[str, str], list[Fault]] = defaultdict(list)
     for fault in (*survey.faults, *survey.doubts):
@@ -197,7 +193,7 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
     try:
         split: Split = resolve_split(spec, dataset, lists)
     except UsageError as error:
-        yield Finding("error", *_text_and_cure(error))
+        yield Finding("error", str(error))
         return
     counts = f"{len(split.labeled)} labelled, {len(split.unlabeled)} unlabelled images"
     yield Finding("ok", f"split {split.name}: {counts}, checksum {split.checksum}")
@@ -218,7 +214,7 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
 
 def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
     for note in (*dataset.notes, *survey.notes):
-        yield Finding("warning", *_text_and_cure(UsageError(note)))
+        yield Finding("warning", note)
     bare = [sample.id for sample in dataset.train if sample.mask is None]
     if len(bare) == len(dataset.train):
         cure = "training needs some: look at the folder of the masks and at their names"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from semiseg.engine.catalogue import load_recipe
+from semiseg.pipelines.errors import UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding.md"
 
@@ -74,6 +78,58 @@ def test_what_the_page_adds_goes_through_every_command(beside_root, tmp_path):
     assert doctor["ok"]
     saved = json.loads((tmp_path / "run/recipe.json").read_text())
     assert (saved["method"]["type"], saved["backbone"], saved["layout"]) == ("pseudo", "two", "beside")
+
+
+SCRIPT = """
+from added import PseudoConfig
+from dataclasses import replace
+from semiseg.engine.catalogue import load_recipe
+
+def recipe():
+    return replace(load_recipe("supervised_shapes"), name="pseudo_shapes", method=PseudoConfig())
+"""
+
+
+def test_a_recipe_is_a_script_wherever_it_lies(tmp_path, monkeypatch):
+    """And finds the method that lies beside it; the processes of a comparison do, too."""
+    method, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/added.py").write_text(method)
+    (tmp_path / "mine/pseudo.py").write_text(SCRIPT)
+    few = ["--steps", "2", "--batch", "2", "--head-width", "8", "--weights", "none", "--device", "cpu", "--json"]
+    command = ["compare", "supervised_shapes", "mine/pseudo.py", "--seeds", "1", "--shares", "1/16", "--out", "c", *few]
+    done = subprocess.run(
+        [sys.executable, "-m", "semiseg.recipes.command", *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["method"] for row in json.loads(done.stdout)["table"]] == ["supervised_shapes", "mine/pseudo.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [("none.py", None, "there is no such recipe script"), ("empty.py", "", "has no function `recipe`")],
+)
+def test_a_script_that_is_no_recipe_is_one_line(tmp_path, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=f"{name}: {said}"):
+        load_recipe(str(tmp_path / name))
+
+
+def test_a_package_adds_by_its_entry_point_to_every_command(tmp_path):
+    method, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "added.py").write_text(
+        f"{method}\nfrom semiseg.pipelines.datasets.layouts import LAYOUTS\nLAYOUTS['mine'] = LAYOUTS['folder']\n"
+    )
+    info = tmp_path / "mine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[semiseg.extensions]\nmine = added\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "semiseg.recipes.command", "doctor", "--help"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert re.search(r"--layout \{[^}]*mine\}", done.stdout), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--layout", "--backbone"])

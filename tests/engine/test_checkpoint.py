@@ -9,10 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from semiseg.engine.checkpoint import checksum, find, header_of, initialise, load_network, match_classes, save_network
+from semiseg.engine.evaluation.inference import evaluate
+from semiseg.engine.evaluation.prediction import predict
 from semiseg.engine.evaluation.scores import normalised
 from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
@@ -142,7 +145,6 @@ def test_others_may_read_what_the_umask_lets_them(saved):
         ({"evaluation": {"name": "x", "window": 32}}, "evaluation.name: must be one of whole, slide"),
         ({"evaluation": {"name": "slide", "window": 0}}, "evaluation.window: must be at least 1"),
         ({"evaluation": None}, "NoneType"),
-        ({"layout": "coco"}, "layout: must be one of"),
         ({"precision": "fp8"}, "precision: must be"),
         ({"miou": "best"}, "miou: must be a number"),
         ({"step": 1.5}, "step: must be a whole number"),
@@ -156,6 +158,18 @@ def test_a_header_that_makes_no_sense_is_refused(saved, changes, said):
     rewrite(path, metadata | {"header": json.dumps(header)}, state)
     with pytest.raises(UsageError, match=rf"header cannot be read \(.*{said}"):
         load_network(path)
+
+
+def test_a_network_of_a_layout_that_is_not_known_here_is_of_use_nevertheless(saved, tmp_path):
+    """Only to find its data again takes the layout."""
+    path, *_ = saved
+    metadata, state = contents(path)
+    rewrite(path, metadata | {"header": json.dumps(json.loads(metadata["header"]) | {"layout": "ade20k"})}, state)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 32)).save(tmp_path / "images/a.png")
+    assert predict(path, tmp_path / "images", out=tmp_path / "predicted", device="cpu").images == 1
+    with pytest.raises(UsageError, match="unknown layout 'ade20k'"):
+        evaluate(path, device="cpu")
 
 
 @pytest.mark.parametrize("width", [10**15, 2**63, 10**30])

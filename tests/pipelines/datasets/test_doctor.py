@@ -147,7 +147,16 @@ def test_images_beside_the_pool_are_looked_at_too(folder_root, tmp_path):
 def test_missing_data_is_a_finding(tmp_path):
     report = diagnose({"layout": "voc", "root": tmp_path / "nowhere"})
     assert not report.ok
-    assert report.findings[0].cure == "pass the root of the data set with --data ROOT"
+    assert report.findings[0].text.endswith("pass the root of the data set with --data ROOT")
+
+
+@pytest.mark.parametrize("name", ["a", "a: b"])
+def test_what_is_said_of_a_place_is_told_whole(tmp_path, name):
+    """A colon in a name, or in what is to be written, is not where the cure begins."""
+    (tmp_path / name).mkdir()
+    report = diagnose({"layout": "folder", "root": tmp_path / name})
+    assert f"put them in {tmp_path / name}/images" in report.findings[0].text
+    assert report.findings[0].cure == ""
     assert list(report.lines())[-1].startswith("not ready")
 
 
