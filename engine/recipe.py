@@ -142,6 +142,10 @@ class Recipe:
     """poly: lr falls with (1 - step / steps) ^ power; poly_late: the same a step late, so that the first two steps have
     the first lr (UniMatch's programs); constant: lr stays; sawtooth: that of CAC's supervised mode, which counts 80
     epochs of 1157 steps whatever they are, so that lr jumps up again whenever 1157 steps are done."""
+    warm_up: int = 0
+    """Steps over which lr rises, linearly, to what the schedule says."""
+    clip: float = 0.0
+    """The largest norm of a step's gradient, of all parameters together, to which a longer one is shortened; 0: any."""
     scale_lr: Literal["linear", "none"] = "linear"
     """linear: --batch without --lr changes lr in proportion to the batch; none: it does not. Steps and weight decay
     stay."""
@@ -195,7 +199,7 @@ class Recipe:
         for name in ("crop", "unlabeled_ratio", "steps", "head_width"):
             yield from require(getattr(self, name) >= 1, flag(name), "must be at least 1", getattr(self, name))
         yield from require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
-        for name in ("lr", "backbone_lr", "weight_decay", "power"):
+        for name in ("lr", "backbone_lr", "weight_decay", "power", "warm_up", "clip"):
             yield from require(getattr(self, name) >= 0, flag(name), "must not be negative", getattr(self, name))
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         momentum = self.bn_momentum
@@ -246,7 +250,11 @@ class Recipe:
         yield from side_faults("--crop", self.crop, multiple, why)
 
     def lr_factor(self, step: int) -> float:
-        """The share of lr in force at a step, in [0, 1]."""
+        """The share of lr in force at a step, counted from 0, in [0, 1]."""
+        risen = min((step + 1) / self.warm_up, 1.0) if self.warm_up else 1.0
+        return risen * self._scheduled(step)
+
+    def _scheduled(self, step: int) -> float:
         if self.schedule == "constant":
             return 1.0
         done = (max(step - 1, 0) if self.schedule == "poly_late" else step) / self.steps

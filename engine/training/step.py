@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.profiler import record_function
 
 from ...pipelines.batch import Batch
@@ -72,6 +73,9 @@ class Step:
                 self.scaler.scale(losses["loss"]).backward()
                 if self.method.processes > 1:  # before the scaler looks for gradients that overflowed, anywhere
                     average_gradients(self.method.parameters())
+                if self.recipe.clip:
+                    self.scaler.unscale_(self.optimizer)
+                    clip_grad_norm_(self.method.parameters(), self.recipe.clip)
             with record_function("optimizer"):
                 self.scaler.step(self.optimizer)
                 self.scaler.update()

@@ -12,6 +12,7 @@ from semiseg.engine.hyperparameters import hyperparameters
 from semiseg.engine.methods import METHODS
 from semiseg.engine.models.grouping import batch_norms
 from semiseg.engine.training.build import build_method, parameter_groups
+from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.step import Step
 from semiseg.kernels import __all__ as OPERATORS
 from semiseg.kernels.check import refusing
@@ -279,6 +280,39 @@ def test_late_and_constant_schedules(tiny):
     late = recipe.replace(schedule="poly_late")
     assert [late.lr_factor(k) for k in range(4)] == [1, *(recipe.lr_factor(k) for k in range(3))]
     assert {recipe.replace(schedule="constant").lr_factor(k) for k in range(10)} == {1.0}
+
+
+def test_a_rate_that_warms_up_meets_the_schedule(tiny):
+    recipe = tiny("supervised", steps=10)
+    warm = recipe.replace(warm_up=4)
+    assert [warm.lr_factor(k) for k in range(4)] == pytest.approx([(k + 1) / 4 * (1 - k / 10) ** 0.9 for k in range(4)])
+    assert [warm.lr_factor(k) for k in range(4, 10)] == [recipe.lr_factor(k) for k in range(4, 10)]
+    for name in ("warm_up", "clip"):
+        with pytest.raises(UsageError, match="must not be negative"):
+            recipe.replace(**{name: -1}).check()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["supervised", "cps"])
+def test_a_gradient_that_is_too_long_is_shortened_and_no_other(tiny, random_batch, name, precision):
+    """Of all parameters together, and in half precision of what the gradient is and not of what it was scaled to."""
+    recipe = tiny(name, steps=10, optimizer="sgd", lr=0.1).replace(momentum=0.0, weight_decay=0.0, backbone_lr=1.0)
+
+    def moved(clip: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        method = build_method(recipe.replace(clip=clip), 3).train()
+        step = Step(recipe.replace(clip=clip), method, Precision(precision, CPU))
+        step.scaler = torch.amp.GradScaler("cpu", init_scale=16.0, enabled=precision == "fp16")
+        before = torch.nn.utils.parameters_to_vector(method.parameters()).detach()
+        torch.manual_seed(1)
+        step(random_batch(method.views.unlabeled), 0)
+        return (torch.nn.utils.parameters_to_vector(method.parameters()).detach() - before) / -0.1
+
+    gradient = moved(0.0)
+    norm = float(gradient.norm())
+    torch.testing.assert_close(moved(2 * norm), gradient)
+    torch.testing.assert_close(moved(norm / 5), gradient / 5, rtol=1e-3, atol=1e-6)
+    assert forecast(recipe.replace(clip=1.0), 3, FP32).memory > 0  # on tensors without values, which nothing may read
 
 
 @pytest.mark.parametrize("name", ["supervised", "unimatch_v2"])
