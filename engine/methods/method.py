@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class MethodConfig:
     """0: cross-entropy. Else OHEM: cross-entropy of the hardest pixels, at least this share of all."""
     ohem_threshold: float = 0.7
     """Pixels whose true class has at most this probability count as hard."""
+    class_weights: Literal["none", "auto"] = "none"
+    """What labelled pixels weigh. none: all the same; auto: 1 / ln(1.02 + p), p being the share of their class of the
+    labelled pixels, so that rare classes count more, up to 35 times (Paszke et al., ENet, 2016)."""
     ramp: float = 0.0
     """Share of the schedule over which the terms of unlabelled images gain their weight, from when they begin to count
     on, as exp(-5 (1 - t)^2), t from 0 to 1 (Laine and Aila, ICLR 2017); 0: they have it at once, as published."""
@@ -67,6 +70,8 @@ class MethodConfig:
         yield from self.bounded("ohem", 0, 1)
         yield from self.bounded("ramp", 0, 1)
         yield from self.bounded("ohem_threshold", 0, 1)
+        if self.ohem and self.class_weights != "none":
+            yield "--method.class-weights: OHEM takes the hardest pixels as they are; leave out this or --method.ohem"
 
     def bounded(self, name: str, low: float, high: float = math.inf) -> list[str]:
         """The fault of a setting outside of [low, high], if it is."""
@@ -102,6 +107,8 @@ class Method(nn.Module):
         self.together = context.processes > 1 and context.emulate_processes == 1
         """Whether one mean is over the batches of several processes."""
         self.register_buffer("gain", torch.ones(()), persistent=False)
+        by_label = (torch.arange(IGNORE + 1) != IGNORE).float() if config.class_weights == "auto" else None
+        self.register_buffer("class_weight", by_label, persistent=False)
 
     @property
     def start(self) -> float:
@@ -145,7 +152,12 @@ class Method(nn.Module):
         return self.mean_of_processes(self.cross_entropy, logits, target)
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean over the pixels that count, or over the hardest ones where the settings ask for OHEM."""
+        """The mean over the pixels that count, each as much as its class where the settings ask for weights, or over
+        the hardest ones where they ask for OHEM."""
+        if self.class_weight is not None:
+            weight = self.class_weight[target.long()]
+            count = weight.sum()
+            return self.weighed(upsample_cross_entropy(logits, target, pixel_weight=weight, normalizer=count), count)
         if not self.config.ohem:
             loss = upsample_cross_entropy(logits, target)
             return self.weighed(loss, (target != IGNORE).sum()) if self.together else loss
@@ -158,6 +170,13 @@ class Method(nn.Module):
             gathered=self.gathered if self.together else None,
         )
         return parts * loss if self.together else loss
+
+    def weigh_classes(self, shares: Tensor) -> None:
+        """What `class_weights` is for classes with these shares (C,) of the labelled pixels, in [0, 1]; the mean over
+        these pixels is 1."""
+        weights = 1 / (1.02 + shares).log()
+        self.class_weight.zero_()  # pixels that are ignored weigh nothing
+        self.class_weight[: len(shares)] = weights / (shares * weights).sum()
 
     def mean_of_processes(self, loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """The mean of `loss` over equal parts of the batch, which leads all `tensors`: every process of a published

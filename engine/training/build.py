@@ -105,6 +105,11 @@ def open_method(
             sources.add(load_backbone(network, recipe.weights))
     for source in sources - {None}:
         on_event(Event("note", f"weights: {source}"))
+    if method.class_weight is not None:
+        shares = {name: pct / 100 for name, pct in data.class_pct().items()}
+        method.weigh_classes(torch.tensor([*shares.values()]))
+        told = ", ".join(f"{name} {weight:.2g}" for name, weight in zip(shares, method.class_weight.tolist()))
+        on_event(Event("note", f"weights of labelled pixels: {told}"))
     method.to(device)
     broadcast_state(method)
     if recipe.runtime.channels_last:

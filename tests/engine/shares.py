@@ -33,6 +33,8 @@ def trained(recipe: Recipe) -> dict[str, Tensor]:
     data = prepare_data(recipe)
     torch.manual_seed(recipe.seed)
     method = build_method(recipe, len(data.dataset.classes), world_size()).double().train()
+    if method.class_weight is not None:
+        method.weigh_classes(torch.tensor([*data.class_pct().values()]) / 100)
     for module in method.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,7 @@ from semiseg.engine import Stopped, api, evaluate, load_network, load_recipe, pr
 from semiseg.engine.device import as_started
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Recipe
+from semiseg.engine.run import Run
 from semiseg.kernels.precision import PLACES, precision_kept
 from semiseg.pipelines.datasets.manifest import seen
 from semiseg.pipelines.errors import UsageError
@@ -209,6 +212,17 @@ def test_what_a_call_sets_for_the_process_is_put_back(monkeypatch):
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
     assert now == (3, "medium", False)
+
+
+def test_a_run_weighs_labelled_pixels_by_the_shares_of_its_own_labels(tiny, voc_root):
+    recipe, told = tiny("supervised", data=voc_root(), steps=2), []
+    recipe = recipe.replace(method=replace(recipe.method, class_weights="auto"))
+    result = train(recipe, lambda event: told.append(event.text))
+    pct = Run(result.out).split["class_pct"]
+    weights = {name: 1 / math.log(1.02 + share / 100) for name, share in pct.items()}
+    mean = sum(weights[name] * share / 100 for name, share in pct.items())
+    shown = ", ".join(f"{name} {weight / mean:.2g}" for name, weight in weights.items())
+    assert f"weights of labelled pixels: {shown}" in told
 
 
 @pytest.mark.parametrize(

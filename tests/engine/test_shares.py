@@ -30,6 +30,7 @@ CASES = {
     "cac": ("cac", {"start": 0.2, "threshold": 0.1}),
     **{name: (name, {"threshold": 0.1}) for name in ("cutmix_seg", "fixmatch", "unimatch", "unimatch_v2")},
     "supervised with OHEM": ("supervised", {"ohem": 0.2, "ohem_threshold": 0.01}),
+    "supervised with class weights": ("supervised", {"class_weights": "auto"}),
     "cac, published": ("cac", {"start": 0.0, "threshold": 0.1, "published": True}),
     "cac in one call": ("cac", {"start": 0.0, "threshold": 0.1, "recipe": {"grouped": True}}),
     "cac computed twice": ("cac", {"start": 0.0, "threshold": 0.1, "recipe": {"recompute": "on"}}),

@@ -342,6 +342,35 @@ def test_bank_is_a_ring_that_forgets_the_oldest_step():
     assert {"features", "labels", "position"} <= set(bank.state_dict())
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_rare_classes_weigh_more_where_that_is_asked_for(tiny, random_batch, name):
+    """As torch's weighted cross-entropy, whatever the weights are multiplied by; of the labelled term alone."""
+    method, plain = made(tiny, name, {"class_weights": "auto"}), made(tiny, name)
+    shares = torch.tensor([0.9, 0.1, 0.0])
+    method.weigh_classes(shares)
+    torch.testing.assert_close((shares * method.class_weight[:CLASSES]).sum(), torch.tensor(1.0))
+    assert not method.class_weight[CLASSES:].any()
+    logits, target = torch.randn(2, CLASSES, 4, 4), random_batch(method.views.unlabeled).labeled.target
+    enlarged = nn.functional.interpolate(logits.double(), target.shape[-2:], mode="bilinear", align_corners=True)
+    weights = 1 / torch.log(1.02 + shares.double())
+    expected = nn.functional.cross_entropy(enlarged, target.long(), weights, ignore_index=255)
+    torch.testing.assert_close(method.supervised(logits, target).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.manual_seed(1)
+    losses = method.losses(random_batch(method.views.unlabeled), 0.5)
+    torch.manual_seed(1)
+    others = plain.losses(random_batch(plain.views.unlabeled), 0.5)
+    assert losses["supervised"] != others["supervised"]
+    assert {term: value for term, value in losses.items() if term not in ("loss", "supervised")} == {
+        term: value for term, value in others.items() if term not in ("loss", "supervised")
+    }
+
+
+def test_class_weights_and_ohem_do_not_go_together():
+    assert [*SupervisedConfig(ohem=0.1, class_weights="auto").faults()] == [
+        "--method.class-weights: OHEM takes the hardest pixels as they are; leave out this or --method.ohem"
+    ]
+
+
 def test_ohem_of_the_cityscapes_recipes_keeps_the_hard_pixels(tiny):
     method = made(tiny, "cps")
     method.config.ohem = 0.25
