@@ -183,7 +183,8 @@ def upsample_cross_entropy(
     reduction: str = "mean",
     deterministic: bool = False,
 ) -> Tensor:
-    """Cross-entropy of bilinearly upsampled logits, as F.cross_entropy(F.interpolate(logits, target's size), target).
+    """Cross-entropy of bilinearly upsampled logits: F.cross_entropy(z, target) of z = F.interpolate(logits, target's
+    size, mode="bilinear", align_corners=True). (torch aligns no corners by default; the published programs do.)
 
     logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
     pixel_weight: (B, H, W) float, multiplies each pixel's loss, not differentiated; "mean" divides by the number of

@@ -164,7 +164,7 @@ def _complaint(framed: str) -> Iterator[str]:
             sections[-1].append(line)
         else:
             sections.append([])
-    first, *others = (section for section in sections if section)
+    first, *others = [section for section in sections if section] or [framed.split()]
     said = " ".join(first)
     for pattern, words in CLEARER.items():
         said = re.sub(pattern, words, said)
