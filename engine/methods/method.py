@@ -17,6 +17,9 @@ from ...pipelines.views import ViewSpec
 from ..distributed import average, gathered, own_rows, total
 from ..models import Network
 
+RAREST = 1e-4
+"""The share of the labelled pixels below which a class weighs no more by being rarer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodContext:
@@ -59,8 +62,8 @@ class MethodConfig:
     ohem_threshold: float = 0.7
     """Pixels whose true class has at most this probability count as hard."""
     class_weights: Literal["none", "auto"] = "none"
-    """What labelled pixels weigh. none: all the same; auto: 1 / ln(1.02 + p), p being the share of their class of the
-    labelled pixels, so that rare classes count more, up to 35 times (Paszke et al., ENet, 2016)."""
+    """What labelled pixels weigh. none: all the same; auto: 1 / sqrt(p), p being their class's share of the labelled
+    pixels, so that rare classes count more."""
     ramp: float = 0.0
     """Share of the schedule over which the terms of unlabelled images gain their weight, from when they begin to count
     on, as exp(-5 (1 - t)^2), t from 0 to 1 (Laine and Aila, ICLR 2017); 0: they have it at once, as published."""
@@ -174,7 +177,7 @@ class Method(nn.Module):
     def weigh_classes(self, shares: Tensor) -> None:
         """What `class_weights` is for classes with these shares (C,) of the labelled pixels, in [0, 1]; the mean over
         these pixels is 1."""
-        weights = 1 / (1.02 + shares).log()
+        weights = shares.clamp(min=RAREST).rsqrt()
         self.class_weight.zero_()  # pixels that are ignored weigh nothing
         self.class_weight[: len(shares)] = weights / (shares * weights).sum()
 
