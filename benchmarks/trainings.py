@@ -14,6 +14,7 @@ PHOTOGRAPHS = {
     "Animals of VOC": ("animals", ANIMALS),
     "Animals of VOC, longer": ("animals_settled", ANIMALS),
     "CamVid": ("camvid", ()),
+    "CamVid, class weights": ("camvid_weighted", ()),
     "CamVid, longer": ("camvid_settled", ()),
     "CamVid, crop 320": ("camvid_320", ()),
     "CamVid, crop 320, on a GPU": ("camvid_gpu", ()),
