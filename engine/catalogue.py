@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from typing import Any
 from ..pipelines.datasets.splits import check_spec
 from ..pipelines.errors import UsageError
 from .recipe import Recipe
+
+SCRIPTS: set[str] = set()
+"""Folders of the recipe scripts that have run in this process."""
 
 
 def recipes() -> list[str]:
@@ -40,13 +44,21 @@ def _recipe_of(script: Path) -> Callable[..., Recipe]:
     """What a script builds its recipe by; it runs once, as a module that finds those beside it."""
     if not script.is_file():
         raise UsageError(f"{script}: there is no such recipe script; pass its path, or the name of a recipe")
+    folder = str(script.parent)
+    for beside in script.parent.glob("*.py"):
+        other = getattr(sys.modules.get(beside.stem), "__file__", None) or ""
+        if os.path.dirname(other) in SCRIPTS - {folder}:
+            raise UsageError(f"{script}: {beside.stem} is imported from {other}, of another recipe script; rename one")
     spec = importlib.util.spec_from_file_location(str(script), script)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses look it up
-    sys.path.append(str(script.parent))
+    if folder not in SCRIPTS:
+        SCRIPTS.add(folder)
+        sys.path.insert(0, folder)  # as of a script that python is given
     spec.loader.exec_module(module)
-    if not callable(getattr(module, "recipe", None)):
-        raise UsageError(f"{script}: has no function `recipe`, which makes the recipe (see docs/adding.md)")
-    return module.recipe
+    build = getattr(module, "recipe", None)
+    if not callable(build) or not isinstance(build(), Recipe):
+        raise UsageError(f"{script}: has no function `recipe` that makes a Recipe (see docs/adding.md)")
+    return build
 
 
 def load_recipe(name: str, **settings: Any) -> Recipe:

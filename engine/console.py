@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -15,6 +16,8 @@ from rich.text import Text
 
 from .events import Event, Listener
 
+NUMBER = re.compile(r"[+-]?\d[\d.,e +±()/%-]*|[+-]?(nan|inf)|-?")
+"""A cell that is one, with its deviation or its share; or none."""
 WIDEST = 1000
 """Columns of a table that is printed whole."""
 
@@ -53,7 +56,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     narrow breaks the lines, and nothing is cut off."""
     grid = Table(box=None, pad_edge=False)
     for place, column in enumerate(columns):
-        numbers = place > 0 and all(row[place][:1] in {"", *"+-0123456789"} for row in rows)
+        numbers = place > 0 and all(NUMBER.fullmatch(row[place]) for row in rows)
         grid.add_column(Text(column), justify="right" if numbers else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*map(Text, row))

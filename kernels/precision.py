@@ -36,7 +36,7 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def precision_kept() -> Iterator[None]:
-    """Afterwards all of it is as it was."""
+    """Afterwards all of it is as it was; but what followed another setting is then a setting of its own."""
     before = [place.fp32_precision for place in PLACES]
     products = convolutions = None
     with suppress(RuntimeError):  # said by the newer interface alone

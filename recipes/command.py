@@ -13,10 +13,15 @@ EXTENSIONS = "semiseg.extensions"
 
 def main() -> None:
     """Entry point of `semiseg`. Exits as `semiseg.engine.commands.main` does, and with 2, after one line that says what
-    to install, where packages are missing."""
-    try:
-        for extension in entry_points(group=EXTENSIONS):
+    to install or to mend, where packages are missing or an extension fails."""
+    for extension in entry_points(group=EXTENSIONS):
+        try:
             extension.load()
+        except Exception as error:
+            told = f"the extension {extension.name} ({extension.value}) cannot be loaded ({error})"
+            print(f"semiseg: {told}; mend it, or uninstall its package", file=sys.stderr)
+            sys.exit(2)
+    try:
         from semiseg.engine.commands.main import main as run
     except MissingPackages as error:
         print(f"semiseg: {error}", file=sys.stderr)

@@ -46,10 +46,10 @@ class Source:
     """Which data set."""
 
     layout: Literal[tuple(LAYOUTS)] | None = None
-    """How the data set is laid out. Required without a checkpoint; with one, that of its training, or for a published
-    file by its number of classes: 21 voc, 19 cityscapes, else folder."""
+    """How the data set is laid out. Of a checkpoint: as in its training, of a published file by its number of classes
+    (21 voc, 19 cityscapes, else folder); without one it has to be said."""
     data: Path | None = None
-    """Root of the data set. Required without a checkpoint, but for shapes; with one, that of its training."""
+    """Root of the data set. Of a checkpoint: that of its training; without one it has to be said, but for shapes."""
     files: Files = field(default_factory=Files)
     """Where the files are, when the layout does not say it, and how they are read."""
 

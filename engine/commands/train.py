@@ -63,7 +63,7 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
 
         def show(event: Event) -> None:
             if event.kind == "ready":
-                show_settings(recipe, default, event.values["classes"])
+                show_settings(event.values["recipe"], default, event.values["classes"])
             listener(event)
             if event.kind == "ready" and recipe.weights == "none" and default.published and not lr_said:
                 console.say(

@@ -14,11 +14,12 @@ import torch
 
 from ...pipelines.datasets.splits import Split, resolve_split
 from ...pipelines.errors import UsageError
-from ..data import Data, portable, prepare_data, with_absolute_paths
+from ..checkpoint import find
+from ..data import Data, portable, prepare_data, taught_before, taught_copies, tell, with_absolute_paths
 from ..disk import create_folder, locked
 from ..events import Event, Listener, silent
 from ..recipe import Recipe
-from ..run import Run
+from ..run import Run, uses_of
 from ..serial import flattened, plain
 from ..training.build import open_method, planner_of
 from ..training.resume import require_same_data, require_same_settings
@@ -135,9 +136,10 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     entries = comparison.entries
     _require_sense(entries)
     data = prepare_data(entries[0].recipe, on_event)
-    if data.dataset.held_out and len({entry.recipe.init for entry in entries}) > 1:
+    begun_with = {entry.recipe.init and Path(entry.recipe.init).expanduser().absolute(): None for entry in entries}
+    if data.dataset.held_out and len(begun_with) > 1:
         raise UsageError(
-            "--init: which images are held out for validation hangs on the weights that a recipe begins with; list "
+            "--init: which images are held out for validation depends on the weights that a recipe begins with; list "
             "them in val.txt (--files.val-list), so that all are judged by the same"
         )
     splits: dict[str, Split] = {}
@@ -146,6 +148,8 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
         spec = entry.recipe.split
         if spec not in splits:
             splits[spec] = resolve_split(spec, data.dataset, entry.recipe.runtime.lists)
+            if spec != entries[0].recipe.split:
+                tell(f"labels {entry.share}", taught_copies(replace(data, split=splits[spec])), on_event)
         if entry.recipe.views.windows and not splits[spec].unlabeled:
             idle.setdefault(entry.share, {})[entry.method] = None
             continue
@@ -160,6 +164,9 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     if not possible:
         raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
     _require_different_labels(possible, splits)
+    for init in [*begun_with][1:]:  # of the first all has been said
+        if init is not None:
+            tell("--init", taught_before(data.manifest, uses_of(find(init))), on_event)
     comparison = replace(comparison, entries=tuple(possible))
     if len({entry.recipe.protocol() for entry in possible}) > 1:
         on_event(Event("note", f"warning: the methods are not judged alike: {comparison.judged}"))

@@ -159,8 +159,9 @@ class Method(nn.Module):
         the hardest ones where they ask for OHEM."""
         if self.class_weight is not None:
             weight = self.class_weight[target.long()]
-            count = weight.sum()
-            return self.weighed(upsample_cross_entropy(logits, target, pixel_weight=weight, normalizer=count), count)
+            whole = total(weight.sum()) / self.processes if self.together else weight.sum()
+            summed = upsample_cross_entropy(logits, target, pixel_weight=weight, reduction="sum")
+            return summed / whole.clamp(min=torch.finfo(whole.dtype).tiny)
         if not self.config.ohem:
             loss = upsample_cross_entropy(logits, target)
             return self.weighed(loss, (target != IGNORE).sum()) if self.together else loss

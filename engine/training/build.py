@@ -108,7 +108,8 @@ def open_method(
     if method.class_weight is not None:
         shares = {name: pct / 100 for name, pct in data.class_pct().items()}
         method.weigh_classes(torch.tensor([*shares.values()]))
-        told = ", ".join(f"{name} {weight:.2g}" for name, weight in zip(shares, method.class_weight.tolist()))
+        weights = zip(shares.items(), method.class_weight.tolist())
+        told = ", ".join(f"{name} {weight:.2g}" for (name, share), weight in weights if share)
         on_event(Event("note", f"weights of labelled pixels: {told}"))
     method.to(device)
     broadcast_state(method)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
@@ -133,7 +134,8 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         network = method.predictor()
         with evaluating(network), precision.autocast():
             full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
-        with torch.no_grad(), precision.autocast():  # as the look at them does, behind each evaluation
+        # As the look at them does, behind each evaluation. It is for people, and may depend on values.
+        with suppress(DataDependentOutputException, DynamicOutputShapeException), torch.no_grad(), precision.autocast():
             method.pseudo_labels(batch)
     kept = training - state if captured else 0
     return Forecast(flops, training, state, costs.most + kept)

@@ -128,7 +128,9 @@ class Trainer:
         self.run = run or self._created()
         cadence = runtime.cadence()
         self.saver = Saver(self.run.checkpoints, self.device, cadence, saves, runtime.keep, self._note)
-        on_event(Event("ready", self._described(), values={"classes": len(self.data.dataset.classes)}))
+        on_event(
+            Event("ready", self._described(), values={"recipe": recipe, "classes": len(self.data.dataset.classes)})
+        )
         for line in told:
             self._note(line)
         if self.precision.emulated:

@@ -107,13 +107,43 @@ def test_a_recipe_is_a_script_wherever_it_lies(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "text", "said"),
-    [("none.py", None, "there is no such recipe script"), ("empty.py", "", "has no function `recipe`")],
+    [
+        ("none.py", None, "there is no such recipe script"),
+        ("empty.py", "", "has no function `recipe`"),
+        ("three.py", "def recipe(): return 3", "has no function `recipe`"),
+    ],
 )
 def test_a_script_that_is_no_recipe_is_one_line(tmp_path, name, text, said):
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=f"{name}: {said}"):
         load_recipe(str(tmp_path / name))
+
+
+def test_modules_of_one_name_beside_two_scripts_are_not_exchanged(tmp_path):
+    for name, steps in (("a", 3), ("b", 7)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "steps_of_mine.py").write_text(f"STEPS = {steps}")
+        (tmp_path / name / f"{name}_recipe.py").write_text(
+            "from steps_of_mine import STEPS\nfrom semiseg.engine.catalogue import load_recipe\n"
+            "def recipe(): return load_recipe('supervised_shapes', steps=STEPS)\n"
+        )
+    assert load_recipe(str(tmp_path / "a/a_recipe.py")).steps == 3
+    with pytest.raises(UsageError, match=r"b_recipe\.py: steps_of_mine is imported from .*/a/steps_of_mine\.py"):
+        load_recipe(str(tmp_path / "b/b_recipe.py"))
+
+
+def test_an_extension_that_cannot_be_loaded_is_named(tmp_path):
+    info = tmp_path / "mine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[semiseg.extensions]\nmine = nowhere_to_be_found\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "semiseg.recipes.command", "--version"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    said = "semiseg: the extension mine (nowhere_to_be_found) cannot be loaded (No module named 'nowhere_to_be_found')"
+    assert (done.returncode, done.stderr) == (2, f"{said}; mend it, or uninstall its package\n")
 
 
 def test_a_package_adds_by_its_entry_point_to_every_command(tmp_path):

@@ -22,9 +22,10 @@ def test_a_table_wider_than_the_terminal_is_not_cut(capsys, monkeypatch):
 
 def test_numbers_are_aligned_to_the_right_and_words_to_the_left(capsys):
     console.use(stderr=False)
-    console.table("", ["a", "count", "said"], [["1", "5", "no"], ["100", "-70", "longer"]])
+    console.table("", ["a", "count", "said"], [["1", "nan", "1, a.weight"], ["100", "-70.5 ± 3", "2"]])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.rstrip() for line in lines] == ["a    count  said", "1        5  no", "100    -70  longer"]
+    told = ["a        count  said", "1          nan  1, a.weight", "100  -70.5 ± 3  2"]
+    assert [line.rstrip() for line in lines] == told
     console.table("", ["a", "b"], [])
     assert capsys.readouterr().out.split() == ["a", "b"]
 

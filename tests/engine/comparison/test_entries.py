@@ -117,10 +117,21 @@ def test_recipes_that_begin_with_different_weights_are_judged_by_images_that_a_l
     first, second = comparison.entries
     second = dataclasses.replace(second, recipe=second.recipe.replace(init=weights))
     comparison = dataclasses.replace(comparison, entries=(first, second))
-    with pytest.raises(UsageError, match=r"^--init: which images are held out .* list them in val\.txt"):
+    with pytest.raises(UsageError, match=r"^--init: which images are held out .* depends .* list them in val\.txt"):
         prepared(comparison)
-    (root / "val.txt").write_text("a006\na007")
-    assert len(prepared(comparison)[0].entries) == 2
+    (root / "val.txt").write_text("a006\na000")  # a000 taught it
+    told = []
+    assert len(prepared(comparison, told.append)[0].entries) == 2
+    warned = "--init: warning: 1 of 2 images, a000 for one, were labelled in the training"
+    assert [event.text for event in told if "taught" in event.text or "were labelled" in event.text] == [warned]
+
+
+def test_labelled_copies_of_validation_images_are_told_of_every_share(planned, folder_root):
+    root, told = folder_root(bare=0), []
+    shutil.copy(root / "images/a006.jpg", root / "images/a000.jpg")  # a006 is for validation
+    prepared(planned(METHODS[:1], ["1/6", "all"], data=root), told.append)
+    copies = [event.text.partition(":")[0] for event in told if "byte for byte" in event.text]
+    assert copies[-1] == "labels all"
 
 
 def test_methods_that_are_judged_differently_are_named(planned, folder_root):

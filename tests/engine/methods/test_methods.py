@@ -355,6 +355,11 @@ def test_rare_classes_weigh_more_where_that_is_asked_for(tiny, random_batch, nam
     weights = torch.tensor([1 / 0.91**0.5, 1 / 0.3, 100.0]).double()
     expected = nn.functional.cross_entropy(enlarged, target.long(), weights, ignore_index=255)
     torch.testing.assert_close(method.supervised(logits, target).double(), expected, rtol=1e-5, atol=1e-6)
+    one = torch.full_like(target, 255)
+    one[0, 0, 0] = 0  # which weighs less than 1
+    expected = nn.functional.cross_entropy(enlarged, one.long(), weights, ignore_index=255)
+    torch.testing.assert_close(method.supervised(logits, one).double(), expected, rtol=1e-5, atol=1e-6)
+    assert method.supervised(logits, torch.full_like(target, 255)) == 0
     torch.manual_seed(1)
     losses = method.losses(random_batch(method.views.unlabeled), 0.5)
     torch.manual_seed(1)

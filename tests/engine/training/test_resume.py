@@ -131,7 +131,10 @@ def test_what_a_run_began_with_is_not_asked_for_again(tiny, folder_root):
     with pytest.raises(Stopped):
         Trainer(recipe.replace(init=first, eval_every=2), stop).train()
     shutil.rmtree(first)
-    out = Trainer(recipe.replace(eval_every=2, weights="imagenet", resume=True)).train().out
+    told = []
+    out = Trainer(recipe.replace(eval_every=2, weights="imagenet", resume=True), told.append).train().out
+    (shown,) = [event.values["recipe"] for event in told if event.kind == "ready"]
+    assert (shown.weights, shown.init) == ("none", first)
     for name in ("best", "last"):
         saved = load_network(out / f"checkpoints/{name}.safetensors").recipe
         assert (saved["weights"], saved["init"]) == ("none", str(first))
