@@ -136,8 +136,7 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     entries = comparison.entries
     _require_sense(entries)
     data = prepare_data(entries[0].recipe, on_event)
-    begun_with = {entry.recipe.init and Path(entry.recipe.init).expanduser().absolute(): None for entry in entries}
-    if data.dataset.held_out and len(begun_with) > 1:
+    if data.dataset.held_out and len({_start(entry) for entry in entries}) > 1:
         raise UsageError(
             "--init: which images are held out for validation depends on the weights that a recipe begins with; list "
             "them in val.txt (--files.val-list), so that all are judged by the same"
@@ -164,13 +163,18 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     if not possible:
         raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
     _require_different_labels(possible, splits)
-    for init in [*begun_with][1:]:  # of the first all has been said
-        if init is not None:
+    for init in {_start(entry): None for entry in possible if not entry.begun}:
+        if init not in (None, _start(entries[0])):  # of the first all has been said
             tell("--init", taught_before(data.manifest, uses_of(find(init))), on_event)
     comparison = replace(comparison, entries=tuple(possible))
     if len({entry.recipe.protocol() for entry in possible}) > 1:
         on_event(Event("note", f"warning: the methods are not judged alike: {comparison.judged}"))
     return comparison, data
+
+
+def _start(entry: Entry) -> Path | None:
+    """The network that a run begins with, where that is not the weights of an encoder."""
+    return entry.recipe.init and Path(entry.recipe.init).expanduser().absolute()
 
 
 def _require_different_labels(entries: list[Entry], splits: dict[str, Split]) -> None:
