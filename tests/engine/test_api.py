@@ -219,7 +219,7 @@ def test_a_run_weighs_labelled_pixels_by_the_shares_of_its_own_labels(tiny, voc_
     result = train(recipe, lambda event: told.append(event.text))
     pct = Run(result.out).split["class_pct"]
     weights = {name: max(share / 100, 1e-4) ** -0.5 for name, share in pct.items() if share}
-    mean = sum(weights[name] * share / 100 for name, share in pct.items())
+    mean = sum(weight * pct[name] / 100 for name, weight in weights.items())
     shown = ", ".join(f"{name} {weight / mean:.2g}" for name, weight in weights.items())
     assert f"weights of labelled pixels: {shown}" in told
 
