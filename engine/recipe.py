@@ -201,6 +201,8 @@ class Recipe:
         yield from require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
         for name in ("lr", "backbone_lr", "weight_decay", "power", "warm_up", "clip"):
             yield from require(getattr(self, name) >= 0, flag(name), "must not be negative", getattr(self, name))
+        rule = f"must be at most the {self.steps} steps"
+        yield from require(self.warm_up <= self.steps, "--warm-up", rule, self.warm_up)
         yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         momentum = self.bn_momentum
         yield from require(momentum is None or 0 < momentum <= 1, "--bn-momentum", "must be in (0, 1]", momentum)

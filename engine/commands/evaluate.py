@@ -11,7 +11,7 @@ import tyro
 from .. import api, console
 from ..evaluation.scores import percent
 from ..protocol import PROTOCOLS, Absent
-from .options import Flag, Flat, Judging, Positional, Running, Source, either, emit
+from .options import Flat, Judging, Positional, Running, Source, either, emit
 
 FIRST = tyro.conf.create_mutex_group(required=False, title="class 0")
 
@@ -24,8 +24,8 @@ def evaluate(
     protocol: tuple[Literal[tuple(PROTOCOLS)], ...] | None = None,
     judging: Flat[Judging] = Judging(),
     absent: Absent | None = None,
-    background: Annotated[Flag, FIRST] = False,
-    no_background: Annotated[Flag, FIRST] = False,
+    background: Annotated[bool, FIRST] = False,
+    no_background: Annotated[bool, FIRST] = False,
     batch: int | None = None,
     running: Flat[Running] = Running(),
 ) -> None:

@@ -27,8 +27,6 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 """Options whose flags stand beside a command's own."""
 
 
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-"""One of two that contradict each other; neither leaves it to the recipe, so that tyro's own pair will not do."""
 PLAIN = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 """How flags look of commands whose defaults are the same in every call: a switch alone, no None."""
 NEAR = 2
@@ -37,7 +35,7 @@ MIRRORED = tyro.conf.create_mutex_group(required=False, title="mirrored images")
 
 
 def either(yes: bool, no: bool) -> bool | None:
-    """What two such flags come to; None where it is left to the recipe."""
+    """What two flags that contradict each other come to; None where neither is given, which leaves it to the recipe."""
     return True if yes else False if no else None
 
 
@@ -76,9 +74,9 @@ class Judging:
     """Factor by which images are resized (default: the recipe's rule for their size)."""
     scales: tuple[float, ...] | None = None
     """Further factors, on top of that, whose logits are summed, e.g. 0.5 1 1.5 (default: the recipe's)."""
-    flip: Annotated[Flag, MIRRORED] = False
+    flip: Annotated[bool, MIRRORED] = False
     """Add the logits of mirrored images (default: the recipe's)."""
-    no_flip: Annotated[Flag, MIRRORED] = False
+    no_flip: Annotated[bool, MIRRORED] = False
     """Do not add the logits of mirrored images."""
 
     def settings(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import tempfile
 import pytest
 import torch
 
+from semiseg.engine.run import Run
+from semiseg.engine.training import interruption
 from semiseg.engine.training.interruption import verify_resume
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.step import Step
@@ -37,6 +39,13 @@ def test_resuming_is_found_exact_and_nothing_is_left(tiny, voc_root, places):
     ]
     assert not list(places.glob("semiseg-*"))
     assert not recipe.runtime.out.exists()
+
+
+def test_the_whole_schedule_is_that_of_the_run_in_short(tiny, voc_root, places, monkeypatch):
+    seen = []
+    monkeypatch.setattr(interruption, "outcome", lambda out: seen.append(Run(out).recipe) or {})
+    verify_resume(tiny("supervised", data=voc_root(), steps=500, warm_up=100), 10)
+    assert [(recipe.steps, recipe.warm_up) for recipe in seen] == [(10, 2), (10, 2)]
 
 
 def test_what_is_forgotten_is_named(tiny, voc_root, places, monkeypatch):

@@ -287,6 +287,8 @@ def test_a_rate_that_warms_up_meets_the_schedule(tiny):
     warm = recipe.replace(warm_up=4)
     assert [warm.lr_factor(k) for k in range(4)] == pytest.approx([(k + 1) / 4 * (1 - k / 10) ** 0.9 for k in range(4)])
     assert [warm.lr_factor(k) for k in range(4, 10)] == [recipe.lr_factor(k) for k in range(4, 10)]
+    with pytest.raises(UsageError, match="--warm-up: must be at most the 10 steps, is 11"):
+        recipe.replace(warm_up=11).check()
     for name in ("warm_up", "clip"):
         with pytest.raises(UsageError, match="must not be negative"):
             recipe.replace(**{name: -1}).check()

@@ -157,6 +157,13 @@ def test_a_run_that_emulates_its_precision_says_so(tiny, voc_root, monkeypatch, 
     assert len(warnings) == (0 if has else 1)
 
 
+def test_the_device_of_a_run_is_the_current_one(tiny, voc_root, monkeypatch):
+    """By which what waits for data is measured, where there are several GPUs."""
+    chosen = []
+    monkeypatch.setattr(trainer_module, "make_current", chosen.append)
+    assert chosen == [Trainer(tiny("supervised", data=voc_root())).device]
+
+
 @pytest.mark.parametrize("kept", [0, 3 << 30])
 def test_images_that_a_gpu_keeps_are_not_free_for_steps(tiny, voc_root, monkeypatch, kept):
     """Of hardly more than 3 GiB, of which decoded images take three, too little is left."""
