@@ -32,9 +32,12 @@ test: setup
 	$(PYTEST)
 	TRITON_INTERPRET=1 $(PYTEST) tests/kernels tests/engine/training/test_step.py -k "kernels"
 
+# mypy looks for a package in a folder of its name, which the links make.
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p build/typed/semiseg && ln -sfn $(CURDIR)/engine $(CURDIR)/kernels $(CURDIR)/pipelines $(CURDIR)/recipes build/typed/semiseg
+	$(BIN)/mypy
 
 bench: setup
 	$(BIN)/semiseg bench $(WHAT) $(if $(DATA),--data $(DATA))

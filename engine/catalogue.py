@@ -50,6 +50,8 @@ def _recipe_of(script: Path) -> Callable[..., Recipe]:
         if os.path.dirname(other) in SCRIPTS - {folder}:
             raise UsageError(f"{script}: {beside.stem} is imported from {other}, of another recipe script; rename one")
     spec = importlib.util.spec_from_file_location(str(script), script)
+    assert spec, script
+    assert spec.loader, script
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses look it up
     if folder not in SCRIPTS:
         SCRIPTS.add(folder)

@@ -130,7 +130,7 @@ def checksum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -202,21 +202,22 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
         raise UsageError(f"{path}: not a checkpoint of semiseg and {error}") from None
     count = network.num_classes
     if layout is None:
-        layout = next((name for name in POOLS if len(LAYOUTS[name].classes) == count), OWN_LAYOUT)
+        layout = next((name for name in POOLS if len(LAYOUTS[name].classes or ()) == count), OWN_LAYOUT)
     crop = program.crops.get(layout)
     if crop is None:
         crop = -(-OWN_CROP // network.multiple) * network.multiple
         evaluation = Evaluation(protocol=program.protocol_on(layout), longest=OWN_LONGEST)
     else:
         evaluation = Evaluation(protocol=program.protocol_on(layout), native_crop=crop)
-    known = LAYOUTS[layout].classes
-    named = known is not None and len(known) == count
+    known, palette = LAYOUTS[layout].classes, LAYOUTS[layout].palette
+    if known is None or palette is None or len(known) != count:
+        known, palette = made_up(count), voc_colours(count)
     header = Header(
         network=network.decoder_name,
         backbone=network.backbone_name,
         head_width=network.head_width,
-        classes=known if named else made_up(count),
-        palette=LAYOUTS[layout].palette if named else voc_colours(count),
+        classes=known,
+        palette=palette,
         mean=network.mean,
         std=network.std,
         evaluation=evaluation.resolve(crop, network.multiple),

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
@@ -79,7 +87,7 @@ def listening() -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    tasks: dict[str, int] = {}
+    tasks: dict[str, TaskID] = {}
 
     def move(work: str, done: int, total: int, note: str = "") -> None:
         if work not in tasks:

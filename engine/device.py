@@ -196,7 +196,7 @@ def _has(name: str, device: torch.device) -> bool:
 
 def _capabilities() -> dict[str, Any]:
     """What torch knows of the processor."""
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def make_current(device: torch.device) -> None:

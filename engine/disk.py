@@ -7,7 +7,7 @@ import fcntl
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -102,10 +102,10 @@ def create_new(folder: Path) -> Path:
     """A folder of this name that was not there before. Of runs that ask for one name at the same time each gets a
     folder of its own: with -2, -3 and so on behind the name."""
     create_folder(folder.parent)
-    for number in itertools.count(1):
-        own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
+    own = folder
+    for number in itertools.count(2):
+        with suppress(FileExistsError):
             own.mkdir()
-        except FileExistsError:
-            continue
-        return own
+            break
+        own = folder.with_name(f"{folder.name}-{number}")
+    return own

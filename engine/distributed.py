@@ -99,6 +99,11 @@ class CollectiveBatchNorm2d(nn.SyncBatchNorm):
     differentiable collectives, in at least single precision.
     """
 
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or input.is_cuda:
             return super().forward(input)
@@ -123,7 +128,8 @@ def synchronised(network: nn.Module) -> nn.Module:
     Raises UsageError for other batch normalisations."""
     for name, module in network.named_modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__, module.process_group = CollectiveBatchNorm2d, None
+            module.__class__ = CollectiveBatchNorm2d  # type: ignore[assignment]
+            module.process_group = None  # type: ignore[assignment]
         elif isinstance(module, _BatchNorm) and not isinstance(module, CollectiveBatchNorm2d):
             raise UsageError(
                 f"--backbone: {name} is a {type(module).__name__}, whose statistics several processes cannot share; "

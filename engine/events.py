@@ -22,7 +22,8 @@ class Event:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-Listener = Callable[[Event], None]
+Listener = Callable[[Event], object]
+"""What it returns is nobody's concern."""
 
 
 def silent(event: Event) -> None:
@@ -31,9 +32,17 @@ def silent(event: Event) -> None:
 
 def notes_to(listener: Listener) -> Callable[[str], None]:
     """`say(text)`, told to the listener as a note."""
-    return lambda text: listener(Event("note", text))
+
+    def say(text: str) -> None:
+        listener(Event("note", text))
+
+    return say
 
 
 def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
     """`progress(done, total)`, told to the listener as progress of `work`."""
-    return lambda done, total: listener(Event("progress", work, done, total))
+
+    def progress(done: int, total: int) -> None:
+        listener(Event("progress", work, done, total))
+
+    return progress

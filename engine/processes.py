@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -213,7 +214,8 @@ class Watchdog(threading.Thread):
 
     def _place(self) -> str:
         """The function of this library that the main thread is in, or the innermost one where it is in none."""
-        frame = innermost = sys._current_frames()[self.main]
+        innermost = sys._current_frames()[self.main]
+        frame: FrameType | None = innermost
         library = __name__.partition(".")[0]
         while frame and frame.f_globals.get("__name__", "").partition(".")[0] != library:
             frame = frame.f_back

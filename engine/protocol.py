@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..pipelines.errors import flag, require
+from .flags import Told
 
 Absent = Literal["zero", "skip"]
 MULTIPLE = 8
@@ -58,7 +59,7 @@ PROTOCOLS = {
 class Protocol:
     """How images are judged, in pixels."""
 
-    name: Literal[tuple(PROTOCOLS)]
+    name: Literal[tuple(PROTOCOLS)]  # type: ignore[valid-type]
     """One of PROTOCOLS."""
     window: int
     """Side of the sliding windows."""
@@ -155,14 +156,14 @@ class Protocol:
 class Evaluation:
     """How a network is judged."""
 
-    protocol: Literal[tuple(PROTOCOLS)] = "whole"
+    protocol: Literal[tuple(PROTOCOLS)] = "whole"  # type: ignore[valid-type]
     """whole: images in one piece, reflected to a multiple of 8 (or of what the backbone asks for); slide: windows of
     `window` pixels, logits averaged; cac-whole and cps-slide: the same with all conventions of the published
     programs; unimatch-whole and dino-whole: the image as it is or resized to multiples; unimatch-slide and
     unimatch2-slide: windows cut to the image or moved inside, probabilities added."""
-    window: int | None = None
+    window: Told[int | None] = None
     """Pixels (default: the crop). Windows lie two thirds of it apart."""
-    scale: float | None = None
+    scale: Told[float | None] = None
     """Resizes images before they are evaluated (default: so that they look as in training, see the three below)."""
     native_crop: int | None = None
     """The crop with which training sees images at about their own size: they are resized by crop / native_crop."""
@@ -174,7 +175,7 @@ class Evaluation:
     """Scales, on top of the above, whose logits are added."""
     flip: bool = False
     """Whether the logits of mirrored images are added."""
-    absent: Absent | None = None
+    absent: Told[Absent | None] = None
     """What a class counts that neither truth nor prediction holds: zero: an IoU of 0; skip: nothing (default: as the
     protocol has it, docs/methods.md)."""
     background: bool = True

@@ -16,6 +16,7 @@ import tyro
 from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.errors import UsageError, flag, refuse, require
 from ..pipelines.views import Augmentation, Drawing, Sampling, ViewSpec
+from .flags import Told
 from .methods import Method, MethodConfig, method_of
 from .methods.programs import CAC_EPOCH_STEPS, CAC_EPOCHS
 from .models import DECODERS, ENCODERS, Encoder, check_pair, encoder_of
@@ -31,10 +32,10 @@ EVALUATIONS, APART = 20, 50
 class ReadingOptions:
     """How pictures are read."""
 
-    orientation: Literal["upright", "ignore"] | None = None
+    orientation: Told[Literal["upright", "ignore"] | None] = None
     """What an EXIF or TIFF orientation does: turns pictures as viewers show them, unless masks fit the stored pixels
     alone, or nothing (default: upright)."""
-    max_megapixels: float | None = None
+    max_megapixels: Told[float | None] = None
     """Larger pictures and masks are refused (default: 1074)."""
 
 
@@ -42,17 +43,17 @@ class ReadingOptions:
 class Files(ReadingOptions):
     """Where a data set's files are, when its layout does not say it, and how they are read."""
 
-    images: str | None = None
+    images: Told[str | None] = None
     """Folder of the images, relative to --data (folder: images/)."""
-    masks: str | None = None
+    masks: Told[str | None] = None
     """Folder of the masks, relative to --data (folder: masks/; voc: SegmentationClassAug, else SegmentationClass)."""
-    classes: Path | None = None
+    classes: Told[Path | None] = None
     """File with one class name a line (default: classes.txt in --data)."""
-    train_list: Path | None = None
+    train_list: Told[Path | None] = None
     """List file of the training pool (default: the layout's)."""
-    val_list: Path | None = None
+    val_list: Told[Path | None] = None
     """List file of the validation set (default: the layout's)."""
-    test_list: Path | None = None
+    test_list: Told[Path | None] = None
     """List file of images to leave alone (default: the layout's)."""
 
 
@@ -62,7 +63,7 @@ class Recipe:
 
     name: tyro.conf.Suppress[str]
     """The recipe's name, which the run's folder has, too."""
-    layout: Literal[tuple(LAYOUTS)]
+    layout: Literal[tuple(LAYOUTS)]  # type: ignore[valid-type]
     """How the data set is laid out on disk."""
     method: Annotated[MethodConfig, tyro.conf.AvoidSubcommands]
     """The method and its settings."""
@@ -75,7 +76,7 @@ class Recipe:
     files: Files = field(default_factory=Files)
     """Where the files are, when the layout does not say it, and how they are read."""
 
-    network: Literal[tuple(DECODERS)] = "cac"
+    network: Literal[tuple(DECODERS)] = "cac"  # type: ignore[valid-type]
     """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout) or UniMatch (deep stem, no
     multi-grid, no dropout); dpt: the decoder of UniMatch V2, for the maps of vision transformers."""
     backbone: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ENCODERS)}}}|timm:NAME")] = "resnet50"
@@ -124,7 +125,7 @@ class Recipe:
     freeze_backbone: bool = False
     """Leave the backbones' parameters as they are. Running statistics of their batch normalisations, if they have any,
     go on following the data."""
-    bn_momentum: float | None = None
+    bn_momentum: Told[float | None] = None
     """How far the running statistics of batch normalisations, by which networks are evaluated, follow each batch
     (default: as the network has it, 0.1). Of small batches, and where several calls a step move them, they are
     unsteady; less is steadier, and needs more steps."""

@@ -45,7 +45,7 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
     """samples/<id>.png: image, truth and the best checkpoint's prediction side by side, for a few validation images.
     One that is too large for the memory, or has changed, is left out, and a note says so."""
     checkpoint = load_network(run.folder)
-    checkpoint.network.to(device, memory_format=torch.channels_last)
+    checkpoint.network.to(device).to(memory_format=torch.channels_last)
     folder = run.folder / "samples"
     folder.mkdir(exist_ok=True)
     val, protocol, precision = manifest.dataset.val, checkpoint.header.evaluation, Precision("fp32", device)
@@ -57,6 +57,7 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
         except UsageError as error:
             on_event(Event("note", f"report: without the picture of {error}"))
             continue
+        assert truth is not None  # validation images have masks
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
         gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])
@@ -173,7 +174,7 @@ def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
 def _label(axes: Axes, title: str) -> None:
     """A title, and limits for curves whose values start at 0, with room above the highest."""
     axes.set(title=title, xlabel="step")
-    highest = max((np.nanmax([0.0, *line.get_ydata()]) for line in axes.lines), default=0.0)
+    highest = max((np.nanmax([0.0, *np.asarray(line.get_ydata())]) for line in axes.lines), default=0.0)
     if np.isfinite(highest) and highest > 0:
         axes.set_ylim(0, 1.06 * highest)
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -33,7 +33,8 @@ class Run:
     def __init__(self, folder: Path):
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        self._curves = self._lock = None
+        self._curves: Curves | None = None
+        self._lock: IO[str] | None = None
         self._unwritten: list[dict[str, Any]] = []
 
     @staticmethod

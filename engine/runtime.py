@@ -13,6 +13,7 @@ from typing import Literal
 from ..pipelines.backends import BACKENDS
 from ..pipelines.errors import UsageError, require
 from .device import PrecisionName
+from .flags import Told
 
 YEAR = 365 * 24 * 60
 """Minutes."""
@@ -25,14 +26,14 @@ class Runtime:
 
     data: Path | None = None
     """Root of the data set. shapes is drawn into the cache by itself."""
-    lists: Path | None = None
+    lists: Told[Path | None] = None
     """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
-    eval_every: int | None = None
+    eval_every: Told[int | None] = None
     """Steps between evaluations (default: a twentieth of the run, at least 50); the last step is evaluated anyway."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    backend: Literal["auto", *BACKENDS] = "auto"
+    backend: Literal["auto", *BACKENDS] = "auto"  # type: ignore[valid-type]
     """Input pipeline; auto: resident (files are decoded once, into the cache, and on a GPU kept in its memory) where
     the data set is packed already or small; else dali with a GPU (or what its check leaves: dali_whole, which decodes
     whole images to cut windows from, or host), and host without one."""
@@ -54,17 +55,17 @@ class Runtime:
     recompute: Literal["auto", "on", "off"] = "auto"
     """Compute what the backbones' blocks hold a second time for the gradients, instead of keeping it: less memory, up
     to a third more arithmetic. auto: where a step would not fit otherwise."""
-    memory_budget: float | None = None
+    memory_budget: Told[float | None] = None
     """GiB that training and evaluation may take, as forecast before the first step; a run that needs more stops with
     what would fit (default: what is free decides about --recompute, and stops nothing)."""
 
     deterministic: bool = False
     """The same bits in every run on one GPU, at more arithmetic; on a CPU they are anyway."""
 
-    out: Path | None = None
+    out: Told[Path | None] = None
     """The run's folder (default: runs/<recipe>-<time>)."""
     resume: bool = False
-    """Go on with the run in --out (default: the newest unfinished one of the recipe in runs/)."""
+    """Go on with the run in --out; without --out, with the newest unfinished one of the recipe in runs/."""
     save_every: str = "5m"
     """Save the state for --resume every so many minutes (5m) or steps (500), with each evaluation and at a
     signal."""

@@ -53,7 +53,7 @@ def typed(kind: Any, value: Any, name: str = "") -> Any:
     if kind is MethodConfig:
         own = dict(_required(dict, value, name))
         return _fields(find_method(_required(str, own.pop("type", None), f"{name}.type")).config_class, own, name)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _fields(kind, _required(dict, value, name), name)
     if origin is Literal:
         if not isinstance(value, str) or value not in arguments:
@@ -77,7 +77,7 @@ def require_types(settings: Any, name: str) -> None:
     for field in dataclasses.fields(settings):
         kind, value, inside = hints[field.name], getattr(settings, field.name), f"{name}.{field.name}"
         kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-        if not dataclasses.is_dataclass(kind):
+        if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
             typed(kind, value, inside)
         elif isinstance(value, kind):
             require_types(value, inside)

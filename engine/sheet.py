@@ -118,7 +118,9 @@ def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.I
 
 
 def _drawn(panels: Sequence[Panel], palette: Sequence[Colour]) -> list[Image.Image]:
-    height, width = panels[0].picture.shape[:2]
+    picture = panels[0].picture
+    assert picture is not None  # only masks may be missing
+    height, width = picture.shape[:2]
     scale = min(WIDTH // len(panels) / width, HEIGHT / height, max(1, -(-LEAST_WIDTH // width)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return [
@@ -159,7 +161,7 @@ def _striped(pixels: np.ndarray, where: np.ndarray | bool) -> np.ndarray:
     return np.where(np.atleast_2d(where)[..., None], stripes, pixels).astype(np.uint8)
 
 
-def _lines(held: Sequence[Share], width: int, font: ImageFont.ImageFont) -> Iterator[list[tuple[int, Share, str]]]:
+def _lines(held: Sequence[Share], width: int, font: ImageFont.FreeTypeFont) -> Iterator[list[tuple[int, Share, str]]]:
     """The entries of a legend, with their distance from the left, broken into lines."""
     line: list[tuple[int, Share, str]] = []
     left, swatch = 0, TEXT + 10
@@ -179,7 +181,7 @@ def _percent(share: float) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
-def _fitted(text: str, width: int, font: ImageFont.ImageFont) -> str:
+def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """The text in one line, or as much of its end as there is room for: names differ there."""
     text = "".join(sign if sign.isprintable() else " " for sign in text)
     end = text[-LONGEST:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
@@ -69,7 +69,7 @@ def check_flag(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
-def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
+def check_size(name: str, size: Sequence[int]) -> tuple[int, int]:
     """Return `size` as a pair of positive ints (height, width), or raise TypeError or ValueError naming `name`."""
     height, width = listed(name, size, "two integers (height, width)", 2)
     check_integer(name, height)

@@ -43,7 +43,7 @@ def on_device(device: torch.device, operator: str | None = None) -> str:
     where its own file arranges torch's operators, "plain" on all other devices and where it is refused."""
     if operator in refused:
         return "plain"
-    on_gpu, on_cpu = OTHERS.get(operator, ("triton", "cpu"))
+    on_gpu, on_cpu = OTHERS.get(operator or "", ("triton", "cpu"))
     if _triton.runs_on(device):
         return on_gpu
     return on_cpu if device.type == "cpu" else "plain"

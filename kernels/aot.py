@@ -90,7 +90,7 @@ def _tf32(call: Callable[[], Any]) -> None:
 
 def _cross_entropy(
     logits: tuple[int, ...],
-    size: tuple[int, int],
+    size: Sequence[int],
     dtype: torch.dtype,
     target_dtype: torch.dtype = torch.int64,
     align_corners: bool = True,
@@ -106,7 +106,7 @@ def _cross_entropy(
     cross_entropy.cross_entropy(*arguments, gradient=gradient, deterministic=True)
 
 
-def _squared_error(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, mixed: bool) -> None:
+def _squared_error(logits: tuple[int, ...], size: Sequence[int], dtype: torch.dtype, mixed: bool) -> None:
     """The error alone, and with a gradient."""
     one, gradient, pixels = _meta(*logits, dtype=dtype), _meta(*logits), _meta(logits[0], *size, dtype=torch.bool)
     other, boxes = (one, _meta(logits[0], 1, 4, dtype=torch.int32)) if mixed else (None, None)
@@ -114,7 +114,7 @@ def _squared_error(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.
     squared_error.mse(one, one, other, boxes, pixels, size, True, gradient)
 
 
-def _labels(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, align_corners: bool = True) -> None:
+def _labels(logits: tuple[int, ...], size: Sequence[int], dtype: torch.dtype, align_corners: bool = True) -> None:
     """With confidence and without."""
     one, boxes = _meta(*logits, dtype=dtype), _meta(logits[0], 3, 4, dtype=torch.int32)
     label = _meta(logits[0], *size, dtype=torch.uint8)
@@ -129,7 +129,7 @@ def _upsample(dtype: torch.dtype, order: torch.memory_format, align_corners: boo
     upsample.gather(_meta(16, 256, 80, 80, dtype=dtype).to(memory_format=order), (20, 20), align_corners, order)
 
 
-def _confusion(logits: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype, target_dtype: torch.dtype) -> None:
+def _confusion(logits: tuple[int, ...], size: Sequence[int], dtype: torch.dtype, target_dtype: torch.dtype) -> None:
     target = _meta(logits[0], *size, dtype=target_dtype)
     confusion.upsample_confusion(_meta(*logits, dtype=dtype), target, True, 255)
 
@@ -215,7 +215,7 @@ class Row:
 @cache
 def recorded(architecture: int) -> list[tuple]:
     """Every launch that the cases make on a device of `architecture`: (kernel, arguments, keywords)."""
-    launches = {}
+    launches: dict[Any, tuple] = {}
     for call in cases():
         with _triton.recording(architecture) as recording:
             call()
@@ -247,8 +247,9 @@ def describe(launch: tuple, architecture: int) -> Row:
 
 
 def _short(dtype: torch.dtype) -> str:
-    kind, bits = re.fullmatch(r"torch\.([a-z]+)(\d*)", str(dtype)).groups()
-    return {"float": "fp", "bfloat": "bf", "int": "i", "uint": "u"}.get(kind, kind) + bits
+    name = str(dtype).removeprefix("torch.")
+    kind = name.rstrip("0123456789")
+    return {"float": "fp", "bfloat": "bf", "int": "i", "uint": "u"}.get(kind, kind) + name.removeprefix(kind)
 
 
 _logs: dict[str, str] = {}
@@ -298,7 +299,8 @@ def compiled(index: int, architecture: int) -> tuple[Row, float]:
 def loops(ptx: str) -> list[str]:
     """The lines of a program that are run again and again: those between a label and the last jump back to it."""
     lines = ptx.splitlines()
-    labels, inside = {}, set()
+    labels: dict[str, int] = {}
+    inside: set[int] = set()
     for place, line in enumerate(lines):
         if label := re.match(r"\s*(\$\w+):", line):
             labels[label[1]] = place
@@ -323,7 +325,7 @@ def rows(architectures: Sequence[int], name: str | None = None) -> list[Row]:
             row = describe(launch, architecture)
             if name in (None, row.kernel, row.operator):
                 jobs.append((index, architecture))
-    found: list[Row | None] = [None] * len(jobs)
+    found: list[Any] = [None] * len(jobs)
     # Triton is not made for threads, and a forked copy of this process might hold locks of torch's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(_cores(), len(jobs)), context) as pool:

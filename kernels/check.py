@@ -60,7 +60,8 @@ def _results(example: Example, function: Callable[..., Any], tensors: Sequence[T
     if not example.differentiable:
         return list(outputs)
     weights = [torch.linspace(0.5, 1.5, output.numel(), device=output.device) for output in outputs]
-    total = sum((output.double() * weight.view_as(output)).sum() for output, weight in zip(outputs, weights))
+    sums = [(output.double() * weight.view_as(output)).sum() for output, weight in zip(outputs, weights)]
+    total = torch.stack(sums).sum()
     return [*(output.detach() for output in outputs), *torch.autograd.grad(total, leaves[: example.differentiable])]
 
 
@@ -131,7 +132,7 @@ def _check(here: Example, there: Example, device: torch.device, dtype: torch.dty
     """The result of one operator: on `device`, against its definition on the CPU, where no kernel is involved."""
     tensors = [tensor.to(dtype) for tensor in here.tensors]
     on_device = [tensor.to(device) for tensor in tensors]
-    head = {
+    head: dict[str, Any] = {
         "operator": here.name,
         "device": str(device),
         "dtype": next((name for name, known in DTYPES.items() if known == dtype), str(dtype)),
@@ -149,19 +150,19 @@ def _check(here: Example, there: Example, device: torch.device, dtype: torch.dty
     if len(ours) != len(exact):
         return Result(**head, seconds=seconds, problem=f"gives {len(ours)} results instead of {len(exact)}")
     pairs = [_compared(*results) for results in zip(ours, plain, exact)]
-    error, allowed = max(pairs, key=lambda pair: pair[0] - pair[1])
-    if error <= allowed:
-        return Result(**head, error=error, allowed=allowed, seconds=seconds)
-    if error == float("inf"):
+    distance, allowed = max(pairs, key=lambda pair: pair[0] - pair[1])
+    if distance <= allowed:
+        return Result(**head, error=distance, allowed=allowed, seconds=seconds)
+    if distance == float("inf"):
         problem = "gives values that are not finite, or of another shape or dtype"
         return Result(**head, allowed=allowed, seconds=seconds, problem=problem)
-    problem = f"is {error:.2g} from the definition in float64, may be {allowed:.2g}"
-    return Result(**head, error=error, allowed=allowed, seconds=seconds, problem=problem)
+    problem = f"is {distance:.2g} from the definition in float64, may be {allowed:.2g}"
+    return Result(**head, error=distance, allowed=allowed, seconds=seconds, problem=problem)
 
 
 def table(results: Sequence[Result]) -> str:
     """The results as aligned text."""
-    lines = [("operator", "device", "dtype", "by", "error", "allowed", "seconds", "")]
+    lines: list[tuple[str, ...]] = [("operator", "device", "dtype", "by", "error", "allowed", "seconds", "")]
     for result in results:
         numbers = [result.error, result.allowed, result.seconds]
         texts = ["-" if number is None else f"{number:.2g}" for number in numbers]

@@ -12,6 +12,8 @@ selecting by it reads both images, 3 e B C H W bytes and about (2 n + 1) B H W o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -79,7 +81,7 @@ def check_boxes(boxes: Tensor, batch: int, device: torch.device) -> None:
     check_tensor("boxes", boxes, (batch, None, 4), INTEGERS[1:], device)
 
 
-def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Mask toggled by each box in turn.
 
     boxes: (B, n, 4) int, rows (y0, x0, y1, x1) in pixels, ends exclusive; what lies outside the image has no effect.

@@ -22,6 +22,8 @@ The published program subtracts a running maximum before exp and adds eps to D a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -222,7 +224,7 @@ def directional_contrast(
     if not eps >= 0:
         raise ValueError(f"eps must not be negative, not {eps}")
 
-    options = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
+    options: dict[str, Any] = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
     provider = _dispatch.provider(feat1, "directional_contrast")
     if provider == "plain" or (provider == "triton" and channels > gpu.LARGEST_CHANNELS):
         if _dispatch.DEBUG and not (_dispatch.transformed() or torch.compiler.is_compiling()):

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch.backends import cuda, cudnn, mkldnn
 
-PLACES = (
+CUDNN: tuple[Any, ...] = (cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+MKLDNN: tuple[Any, ...] = (mkldnn.conv, mkldnn.rnn)  # type: ignore[attr-defined]
+PLACES: tuple[Any, ...] = (
     torch.backends,
-    *(cuda.matmul, cudnn, cudnn.conv, cudnn.rnn),
-    *(mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn),
+    *(cuda.matmul, cudnn, *CUDNN),
+    *(mkldnn, mkldnn.matmul, *MKLDNN),  # type: ignore[attr-defined]
 )
 """Where the newer interface has a setting, each before those that follow it where they say nothing."""
 
@@ -28,9 +31,9 @@ def allow_tf32(allowed: bool) -> None:
     CPUs then use nothing shorter than float32."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     cudnn.allow_tf32 = allowed
-    for place in (cuda.matmul, cudnn.conv, cudnn.rnn):
+    for place in (cuda.matmul, *CUDNN):
         place.fp32_precision = "tf32" if allowed else "ieee"
-    for place in (mkldnn.conv, mkldnn.rnn):
+    for place in MKLDNN:
         place.fp32_precision = "ieee"
 
 

@@ -12,6 +12,9 @@ that if mixed) and 5 bytes per pixel written. What remains is arithmetic: per cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,7 +28,7 @@ LARGEST_CLASSES = 255
 """A label is a uint8, of which 255 stands for a pixel to be ignored."""
 
 
-def _empty(logits: Tensor, size: tuple[int, int], with_confidence: bool) -> tuple[Tensor, Tensor]:
+def _empty(logits: Tensor, size: Sequence[int], with_confidence: bool) -> tuple[Tensor, Tensor]:
     shape = (logits.shape[0], *size)
     confidence = logits.new_empty(shape if with_confidence else (0,), dtype=torch.float32)
     return logits.new_empty(shape, dtype=torch.uint8), confidence
@@ -79,8 +82,8 @@ def check_classes(name: str, logits: Tensor, most: int = LARGEST_CLASSES) -> Non
 
 @outside_autocast
 def pseudo_label(
-    logits: Tensor, size: tuple[int, int], *, align_corners: bool = True, confidence: bool = True
-) -> tuple[Tensor, Tensor | None]:
+    logits: Tensor, size: Sequence[int], *, align_corners: bool = True, confidence: bool = True
+) -> tuple[Tensor, Tensor | Any]:
     """Most probable class of bilinearly upsampled logits, with its softmax probability.
 
     logits: (B, C, h, w) float, finite, C <= 255, so that no label is 255; not differentiated. size: (H, W).
@@ -104,11 +107,11 @@ def mixed_pseudo_label(
     logits_a: Tensor,
     logits_b: Tensor,
     boxes: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     align_corners: bool = True,
     confidence: bool = True,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | Any]:
     """Pseudo-label of two upsampled logits mixed as `cutmix` mixes their images: b inside the toggled boxes, else a.
 
     logits_a, logits_b: (B, C, h, w) float of one dtype, finite, C <= 255, so that no label is 255; not differentiated.

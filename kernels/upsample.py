@@ -13,6 +13,8 @@ On the CPU torch's own gradient is right, a rounding error from float64 in every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -76,7 +78,7 @@ def _backward_twice(ctx, maps):
 _backward_operator.register_autograd(_backward_twice, setup_context=_setup_twice)
 
 
-def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+def upsample(maps: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Maps at another size, as F.interpolate(maps, size, mode="bilinear"), with a deterministic gradient.
 
     maps: (B, C, h, w) float. size: (H, W), also smaller ones, without antialiasing.

@@ -19,6 +19,8 @@ up by atomics on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ from . import _dispatch, reference
 from ._arguments import accumulation_dtype, check_maps, check_size, check_tensor, dtypes_beside
 
 
-def upsample_conv2d(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample_conv2d(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
     """`conv2d(interpolate(x, size), weight)`: bilinear with aligned corners, then stride 1 with zero padding that keeps
     the size.
 

@@ -17,6 +17,8 @@ gradient, and as many interpolations; on the CPU 2, and one tile of upsampled lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -75,7 +77,7 @@ _operator.register_autograd(_backward, setup_context=_setup_context)
 def upsample_mse(
     logits: Tensor,
     teacher: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     other: Tensor | None = None,
     boxes: Tensor | None = None,
@@ -103,7 +105,7 @@ def upsample_mse(
     teacher = teacher.detach()
     if (other is None) != (boxes is None):
         raise ValueError("other and boxes belong together: pass both or neither")
-    if other is not None:
+    if other is not None and boxes is not None:
         check_tensor("other", other, tuple(logits.shape), (logits.dtype,), logits.device)
         check_boxes(boxes, logits.shape[0], logits.device)
         other = other.detach()

@@ -121,7 +121,7 @@ def open_backend(
     Raises UsageError for another name, where DALI is wanted and not installed, and where a pack is wanted and cannot be
     made.
     """
-    options = dict(device=device, threads=threads, folder=folder, say=say, on_progress=on_progress)
+    options: dict[str, Any] = dict(device=device, threads=threads, folder=folder, say=say, on_progress=on_progress)
     if name != "auto":
         if name not in BACKENDS:
             raise UsageError(f"backend: {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")

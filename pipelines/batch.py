@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -28,7 +28,7 @@ class Windows:
     """One (B, S, S, 3) uint8 tensor a view, stream by stream."""
 
 
-Backend = Callable[[Iterator[Plan]], Iterator[tuple[Plan, Windows]]]
+Backend = Callable[[Iterator[Plan]], Generator[tuple[Plan, Windows], None, None]]
 """Executes plans, of which there is no end and which are alike in shape, in their order, and works ahead of its
 reader."""
 
@@ -108,4 +108,4 @@ class Batch(Generic[Unlabeled]):
     """On the training device. A method says which unlabelled part it takes: `Batch[Pair]`."""
 
     labeled: Labeled
-    unlabeled: Unlabeled = None
+    unlabeled: Unlabeled = None  # type: ignore[assignment]

@@ -18,9 +18,9 @@ PER_STRONG_BOX = 6  # random numbers at most: box or none, area, ratios, the one
 def mixing_boxes(draws: Draws, count: int, crop: int, area: tuple[float, float] = MIXED_AREA) -> np.ndarray:
     """(B, count, 4) int32: boxes that cover a share of the window between those of `area` in all, by default as in
     CutMix-CPS (prop_range, n_boxes = 3); PER_MIXING_BOX numbers are drawn for each."""
-    area = area[0] + (area[1] - area[0]) * draws.take(count).reshape(-1, count)
-    height = area ** draws.take(count).reshape(-1, count)
-    size = np.rint(np.stack([height, area / height], -1) * np.sqrt(1 / count) * crop)
+    share = area[0] + (area[1] - area[0]) * draws.take(count).reshape(-1, count)
+    height = share ** draws.take(count).reshape(-1, count)
+    size = np.rint(np.stack([height, share / height], -1) * np.sqrt(1 / count) * crop)
     corner = np.rint((crop - size) * draws.take(2 * count).reshape(-1, count, 2))
     return np.concatenate([corner, corner + size], -1).astype(np.int32)
 

@@ -18,9 +18,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -35,11 +36,11 @@ from .datasets.dataset import IGNORE
 from .datasets.manifest import Record, sizes_of
 from .errors import UsageError
 from .plan import Planner
-from .views import KINDS, Augmentation, Drawing, ViewSpec
+from .views import KINDS, Augmentation, Drawing, Filter, ViewSpec
 
 SIZES = ((375, 500), (500, 333), (101, 83), (257, 301), (64, 200), (199, 127))
 """Sizes of the photographs: larger and smaller than a window, odd sides."""
-FILTERS = get_args(get_type_hints(Augmentation)["filter"])
+FILTERS: tuple[Filter, ...] = get_args(Filter)
 STEPS = 4
 
 
@@ -58,7 +59,8 @@ def photographs(folder: Path) -> list[Record]:
         mask[mask == 5] = IGNORE
         last = number == len(SIZES) - 1
         image = folder / f"{number}{'-image.png' if last else '.jpg'}"
-        Image.fromarray(photo).save(image, **{} if last else {"quality": 92, "subsampling": "4:2:0"})
+        form: dict[str, Any] = {} if last else {"quality": 92, "subsampling": "4:2:0"}
+        Image.fromarray(photo).save(image, **form)
         Image.fromarray(mask).save(folder / f"{number}.png")
         records.append(Record(str(number), image, folder / f"{number}.png", height, width))
     return records
@@ -76,9 +78,9 @@ def check(name: str, device: torch.device, threads: int = 2) -> list[Result]:
 
 
 def _check(
-    name: str, device: torch.device, threads: int, filter: str, records: Sequence[Record], folder: Path
+    name: str, device: torch.device, threads: int, filter: Filter, records: Sequence[Record], folder: Path
 ) -> Result:
-    head = {"operator": f"{name} {filter}", "device": str(device), "dtype": "uint8", "implementation": name}
+    result = partial(Result, operator=f"{name} {filter}", device=str(device), dtype="uint8", implementation=name)
     began = time.perf_counter()
     differences, other_decoder = [], device.type == "cuda" and name in DECODING
     try:
@@ -96,11 +98,11 @@ def _check(
                 differences += [(one.cpu().int() - other.int()).abs().flatten() for one, other in pairs]
     except Exception as error:
         raised = "" if isinstance(error, (UsageError, ValueError)) else f"{type(error).__name__}: "
-        return Result(**head, problem=f"{raised}{' '.join(str(error).split())[:300]}")
+        return result(problem=f"{raised}{' '.join(str(error).split())[:300]}")
     difference = torch.cat(differences).float()
     allowed, problem = _judged(difference, filter, other_decoder)
     seconds = time.perf_counter() - began
-    return Result(**head, error=difference.mean().item(), allowed=allowed, seconds=seconds, problem=problem)
+    return result(error=difference.mean().item(), allowed=allowed, seconds=seconds, problem=problem)
 
 
 def _judged(difference: Tensor, filter: str, other_decoder: bool) -> tuple[float, str | None]:
@@ -124,7 +126,7 @@ def _images(windows: Windows) -> Iterator[Tensor]:
     yield from (windows.labeled, *windows.unlabeled)
 
 
-def _planner(records: Sequence[Record], kind: str, filter: str) -> Planner:
+def _planner(records: Sequence[Record], kind: str, filter: Filter) -> Planner:
     """Two labelled and two unlabelled windows of 128 a step."""
     augmentation = Augmentation(filter=filter, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
     drawing = Drawing(

@@ -58,12 +58,13 @@ def colouring(draws: Draws, augmentation: Augmentation) -> Colouring:
 
     low, high = augmentation.sigma
     sigma = np.where(blurred, low + (high - low) * blur / (augmentation.blur or 1), low).astype(np.float32)
-    blurs = {"blur": blurred, "sigma": sigma, "radius": augmentation.blur_radius, "blur_last": augmentation.blur_last}
+    by_mean: np.ndarray | None = None
     if augmentation.jitter_order == "fixed":
-        return Colouring(colour_matrix(*factors, gray), **blurs)
-    order = np.where(jittered, np.floor(jitter / (augmentation.jitter or 1) * len(ORDERS)), 0).astype(np.int64)
-    matrix, by_mean = ordered_matrices(*factors, gray, ORDERS[order])
-    return Colouring(matrix, by_mean=by_mean, **blurs)
+        matrix = colour_matrix(*factors, gray)
+    else:
+        order = np.where(jittered, np.floor(jitter / (augmentation.jitter or 1) * len(ORDERS)), 0).astype(np.int64)
+        matrix, by_mean = ordered_matrices(*factors, gray, ORDERS[order])
+    return Colouring(matrix, blurred, sigma, by_mean, augmentation.blur_radius, augmentation.blur_last)
 
 
 def colour_matrix(

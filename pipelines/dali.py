@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,7 +68,7 @@ class DaliBackend:
         self.threads, self.whole = threads, whole
         self.watch = watch or Watch({})
 
-    def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
+    def __call__(self, plans: Iterator[Plan]) -> Generator[tuple[Plan, Windows], None, None]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
         first = next(plans)
         steps = steps_together(first)
@@ -164,15 +164,16 @@ class DaliBackend:
             file, origin, size, end, extent, *rest = fn.external_source(source, 5 + 2 * count + labeled)
             views = list(zip(rest[:count], rest[count:], strict=False))
             # The region starts at the cut's corner and spans a whole number of output pixels, `step` / 1024 wide.
-            region = {"size": extent, "roi_start": [0, 0], "roi_end": end}
+            region: dict[str, Any] = {"size": extent, "roi_start": [0, 0], "roi_end": end}
 
             image = decode(file, jpeg_fancy_upsampling=True)
-            kind = types.INTERP_CUBIC if pattern.filter == "cubic" else types.INTERP_LINEAR
+            kinds = types.DALIInterpType
+            kind = kinds.INTERP_CUBIC if pattern.filter == "cubic" else kinds.INTERP_LINEAR
             image = fn.resize(image, **region, interp_type=kind, antialias=pattern.filter != "linear")
             outputs = [window(image, offset, flip, pattern.fill) for offset, flip in views]
             if labeled:
-                target = decode(rest[-1], output_type=types.GRAY)
-                target = fn.resize(target, **region, interp_type=types.INTERP_NN)
+                target = decode(rest[-1], output_type=types.DALIImageType.GRAY)
+                target = fn.resize(target, **region, interp_type=kinds.INTERP_NN)
                 outputs.append(fn.squeeze(window(target, *views[0], IGNORE), axes=[2]))
             pipeline.set_outputs(*outputs)
         return pipeline

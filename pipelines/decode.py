@@ -235,11 +235,16 @@ def holds_several(image: Image.Image) -> bool:
     if image.format != "TIFF":
         return True
     several = False
-    for page in range(1, image.n_frames):
+    for page in range(1, image.n_frames):  # type: ignore[attr-defined]
         image.seek(page)
-        several |= not image.tag_v2.get(_SUBFILE_TAG, 0) & 1
+        several |= not _tag(image, _SUBFILE_TAG, 0) & 1
     image.seek(0)
     return several
+
+
+def _tag(tiff: Image.Image, tag: int, unsaid: Any) -> Any:
+    """The value of a TIFF's tag, or what it counts as where there is none."""
+    return tiff.tag_v2.get(tag, unsaid)  # type: ignore[attr-defined]
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -265,13 +270,13 @@ def is_animation(data: bytes) -> bool:
 def white_is_zero(image: Image.Image) -> bool:
     """Whether a gray image stores white as 0. Pillow exchanges the values of up to 8 bits, and no others."""
     if image.format == "TIFF":
-        return image.tag_v2.get(_PHOTOMETRIC_TAG, 0) == 0
+        return _tag(image, _PHOTOMETRIC_TAG, 0) == 0
     return image.format == "PPM" and image.mode == "1"
 
 
 def with_sign(values: np.ndarray, image: Image.Image) -> np.ndarray:
     """Gray values as the file means them: Pillow takes 8 bits with a sign, of a TIFF, for ones without."""
-    signed = image.format == "TIFF" and image.mode == "L" and 2 in image.tag_v2.get(_SAMPLE_FORMAT_TAG, ())
+    signed = image.format == "TIFF" and image.mode == "L" and 2 in _tag(image, _SAMPLE_FORMAT_TAG, ())
     return values.view(np.int8) if signed else values
 
 
@@ -280,7 +285,7 @@ def bit_depth(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return png_header(data)[0]
     if image.format == "TIFF":
-        bits = image.tag_v2.get(258, 1)
+        bits = _tag(image, 258, 1)
         return max(bits) if isinstance(bits, tuple) else bits
     return 8
 

@@ -7,11 +7,12 @@ import json
 import os
 import stat
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> BufferedReader:
     """A file, to read. Raises OSError where there is none: a pipe or a device would never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "is no file", str(path))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class UsageError(ValueError):
@@ -24,7 +27,9 @@ def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:
     return [] if holds else [f"{field}: {rule}, is {value}"]
 
 
-def some_of(values: Sequence[Any], shown: int, form: Callable[[Any], str] = str, more: str = "more") -> str:
+def some_of(
+    values: Sequence[Any] | np.ndarray, shown: int, form: Callable[[Any], str] = str, more: str = "more"
+) -> str:
     """The first few, and how many more there are: "a, b and 3 more"."""
     rest = len(values) - shown
     return ", ".join(map(form, values[:shown])) + (f" and {rest} {more}" if rest > 0 else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class HostBackend:
         self.watch = watch or Watch({})
         self.threads, self.pinned = threads or cores(), pinned
 
-    def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
+    def __call__(self, plans: Iterator[Plan]) -> Generator[tuple[Plan, Windows], None, None]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
             for (plan, windows, pending), _ in itertools.pairwise(self._submitted(pool, plans)):
@@ -82,7 +82,9 @@ class HostBackend:
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record."""
-        return self._read(self.masks[record], LABEL, record)
+        path = self.masks[record]
+        assert path is not None  # plans want masks of labelled records alone
+        return self._read(path, LABEL, record)
 
     def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""

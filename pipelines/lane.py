@@ -110,7 +110,7 @@ def with_leaves(value: Any, kind: type, new: Iterator[Any]) -> Any:
         return next(new)
     if isinstance(value, tuple):
         return tuple(with_leaves(part, kind, new) for part in value)
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value)]
         return dataclasses.replace(value, **{name: with_leaves(getattr(value, name), kind, new) for name in fields})
     return value

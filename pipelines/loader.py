@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,25 +117,26 @@ def collate(
     mean, std: of RGB in [0, 1]. channels_last: the memory order of images, else NCHW.
     """
 
-    numbers = plan if device.type == "cpu" else send_together(plan, device)
-    mean, std = constant(tuple(mean), device), constant(tuple(std), device)
+    numbers: Any = plan if device.type == "cpu" else send_together(plan, device)  # of arrays, or of tensors
+    means, deviations = constant(tuple(mean), device), constant(tuple(std), device)
 
     def coloured(windows: Tensor, view: View) -> list[Tensor]:
         """The windows, sent once, in each of the view's colourings."""
         windows, images = send(windows, device), []
-        by_mean = any(colouring.by_mean is not None for colouring in view.colourings)
-        colour = mean_colour(windows) if by_mean else None
+        colour: Tensor | None = None
         for colouring in view.colourings:
             matrix, blur, sigma = (send(part, device) for part in (colouring.matrix, colouring.blur, colouring.sigma))
             if colouring.by_mean is not None:
+                colour = mean_colour(windows) if colour is None else colour
                 matrix = with_mean(matrix, send(colouring.by_mean, device), colour)
-            blurs = {"sigma": sigma, "radius": colouring.radius, "blur_last": colouring.blur_last}
-            images.append(photometric(windows, matrix, blur, mean, std, dtype=dtype, **blurs))
+            blurs: dict[str, Any] = {"sigma": sigma, "radius": colouring.radius, "blur_last": colouring.blur_last}
+            images.append(photometric(windows, matrix, blur, means, deviations, dtype=dtype, **blurs))
         return images if channels_last else [image.contiguous() for image in images]
 
     # A backend fills its buffers again soon.
     target = windows.target.clone() if windows.target.device == device else send(windows.target, device)
-    labeled = Labeled(*coloured(windows.labeled, numbers.labeled.views[0]), target)
+    (image,) = coloured(windows.labeled, numbers.labeled.views[0])
+    labeled = Labeled(image, target)
     views = [view for stream in numbers.unlabeled for view in stream.views]
     images = [image for window, view in zip(windows.unlabeled, views, strict=True) for image in coloured(window, view)]
     if numbers.kind == "none":
@@ -142,7 +144,8 @@ def collate(
     if numbers.kind == "plain":
         return Batch(labeled, Plain(*images))
     if numbers.kind == "mixed":
-        return Batch(labeled, Mixed(*images, send(numbers.boxes, device)))
+        first, second = images
+        return Batch(labeled, Mixed(first, second, send(numbers.boxes, device)))
     if numbers.kind == "pair":
         overlap = numbers.overlap
         corners = (send(part, device).int() for part in (overlap.corner1, overlap.corner2, overlap.extent))

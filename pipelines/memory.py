@@ -7,7 +7,7 @@ from pathlib import Path
 try:
     import resource
 except ImportError:  # not on Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 SYSTEM = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")

@@ -148,8 +148,8 @@ class Planner:
             samples = Samples(
                 seed=drawing.seed, batch=batch // world, rank=rank, world=world, shared=sampling.shared_draws
             )
-            images = np.asarray(images, np.int64)
-            return Order(images=images, samples=samples, stream=stream, epoch_steps=self.epoch_steps, **switches)
+            numbers = np.asarray(images, np.int64)
+            return Order(images=numbers, samples=samples, stream=stream, epoch_steps=self.epoch_steps, **switches)
 
         # UniMatch's program cuts a longer list, too.
         filled = {"repeated": len(unlabeled) or len(labeled), "redrawn": max(len(labeled), len(unlabeled))}

@@ -5,7 +5,7 @@ where they fit, by one kernel a view.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,9 @@ class ResidentBackend(HostBackend):
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record, on disk until it is touched."""
-        return self.pack.mask(self.masks[record])
+        path = self.masks[record]
+        assert path is not None  # plans want masks of labelled records alone
+        return self.pack.mask(path)
 
 
 class DeviceResidentBackend:
@@ -71,7 +73,7 @@ class DeviceResidentBackend:
         self.image_starts, self.mask_starts = starts[: len(images)], np.full(len(masks), -1, np.int64)
         self.mask_starts[[number for number, path in enumerate(masks) if path is not None]] = starts[len(images) :]
 
-    def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[Plan, Windows]]:
+    def __call__(self, plans: Iterator[Plan]) -> Generator[tuple[Plan, Windows], None, None]:
         """Plans and their windows."""
         for plan in plans:
             yield plan, self._windows(plan)
@@ -86,8 +88,8 @@ class DeviceResidentBackend:
             cut_windows(self.pixels, image, plan.crop, filter=stream.filter, fill=stream.fill)
             for (stream, _), image in zip(views, images)
         ]
-        ignored = {"filter": "nearest", "fill": (IGNORE,) * 3}
-        target: Tensor = cut_windows(self.pixels, masks, plan.crop, channels=1, **ignored)
+        ignored = (IGNORE,) * 3
+        target: Tensor = cut_windows(self.pixels, masks, plan.crop, channels=1, filter="nearest", fill=ignored)
         return Windows(windows[0], target, tuple(windows[1:]))
 
     def _places(self, stream: Stream, view: View, starts: np.ndarray) -> np.ndarray:

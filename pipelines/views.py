@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import flag, require
 
+Filter = Literal["cubic", "antialiased", "linear"]
+"""How images are resampled, as `Augmentation.filter` says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -92,10 +95,10 @@ class Augmentation:
     factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """The scale factors, drawn with equal probability."""
     longest: float | None = None
-    """What the own long side of an image counts as at most, in sides of the crop (default: any counts)."""
+    """What the own long side of an image counts as at most, in sides of the crop; none: any counts."""
     native_crop: int | None = None
     """The crop that the factors are meant for; with another one they change in proportion (none: never)."""
-    filter: Literal["cubic", "antialiased", "linear"] = "cubic"
+    filter: Filter = "cubic"
     """cubic, antialiased: bicubic and bilinear with antialiasing (Pillow's); linear: bilinear without (OpenCV's)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
@@ -152,8 +155,8 @@ class Augmentation:
             yield from require(0 <= value <= most, f"{prefix}{name}", f"must be in [0, {most}]", value)
         native = self.native_crop
         yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
-        low, high = self.sigma
-        yield from require(0 < low <= high, f"{prefix}sigma", "must be two rising numbers above 0", self.sigma)
+        least, largest = self.sigma
+        yield from require(0 < least <= largest, f"{prefix}sigma", "must be two rising numbers above 0", self.sigma)
         radius = self.blur_radius
         yield from require(1 <= radius <= 30, f"{prefix}blur-radius", "must be from 1 to 30 pixels", radius)
         if shared:
@@ -183,7 +186,7 @@ class Sampling:
     replay_unlabeled: bool = False
     """The same of the unlabelled batches, where an epoch is longer than a pass over them (CAC's program)."""
     epoch_steps: int | None = None
-    """Steps of an epoch, which only the switches above ask for (default: a pass over the larger of the two sets; CAC's
+    """Steps of an epoch, which only the switches above ask for; none: a pass over the larger of the two sets (CAC's
     program: 1157, whatever the data)."""
     shared_draws: int = 1
     """Parts of the batch, one per process of the published program, that draw the same windows, flips and colours for

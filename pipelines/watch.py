@@ -67,6 +67,6 @@ def stamp_of(stat: os.stat_result) -> Stamp:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def hash_of(data: bytes) -> str:
+def hash_of(data: bytes | memoryview) -> str:
     """What a file is known by: 16 hex digits."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()

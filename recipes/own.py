@@ -5,6 +5,8 @@ the first half of the schedule, teachers follow their networks from the first st
 family count from 0.8 on. docs/results.md says what was tried. CAC keeps its published settings.
 """
 
+from typing import Any
+
 from semiseg.engine.methods.cps import CpsConfig
 from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.methods.cutmix_seg import CutMixSegConfig
@@ -39,13 +41,13 @@ def cutmix_seg() -> CutMixSegConfig:
 
 def fixmatch() -> FixMatchConfig:
     """Labels are those of a teacher: a network that labels for itself gained nothing."""
-    weights = {"supervised_weight": 1.0, "strong_weight": 1.0}
+    weights: dict[str, Any] = {"supervised_weight": 1.0, "strong_weight": 1.0}
     return FixMatchConfig(labels="teacher", ema=EMA, threshold=THRESHOLD, ramp=RAMP, **weights)
 
 
 def unimatch() -> UniMatchConfig:
     """Labels are those of a teacher: with its network's own, most runs on photographs ended below."""
-    weights = {"supervised_weight": 1.0, "strong_weight": 0.5, "perturbed_weight": 0.5}
+    weights: dict[str, Any] = {"supervised_weight": 1.0, "strong_weight": 0.5, "perturbed_weight": 0.5}
     return UniMatchConfig(labels="teacher", ema=EMA, threshold=THRESHOLD, ramp=RAMP, **weights)
 
 

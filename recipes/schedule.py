@@ -38,9 +38,9 @@ def cps_steps(layout: str, split: str, batch: int = BATCH) -> int:
     """
     share = share_of(layout, split)
     pool = POOLS[layout]
-    epochs = CPS_EPOCHS[layout].get(share)
-    if epochs is None:
+    if share is None or share not in CPS_EPOCHS[layout]:
         return cps_steps(layout, SPLIT, batch)
+    epochs = CPS_EPOCHS[layout][share]
     labeled = 0 if share == "few" else pool // int(share.removeprefix("1/"))
     return epochs * (max(labeled, pool - labeled) // batch)
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ...pipelines.errors import UsageError
 from ..child import PYTHON
+from ..flags import Told
 from .options import called
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -28,7 +29,7 @@ def run(arguments: list[str]) -> None:
         called(bench_all, arguments, "semiseg bench")
 
 
-def bench_all(data: Path | None = None, sizes: Literal["default", "all", "tiny"] = "default") -> None:
+def bench_all(data: Told[Path | None] = None, sizes: Literal["default", "all", "tiny"] = "default") -> None:
     """Run the benchmarks of the loader, of the step and of the kernels.
 
     By name, `semiseg bench loader`, step, waterfall and save have flags of their own (--help lists them); kernels, or

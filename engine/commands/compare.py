@@ -21,6 +21,7 @@ from ..comparison.workers import RunFailed, places, train_all
 from ..device import resolve_device
 from ..disk import whole
 from ..evaluation.scores import percent
+from ..flags import Told
 from ..recipe import Recipe
 from .options import PLAIN, emit, one_line
 from .train import parse
@@ -50,7 +51,7 @@ class Options:
     lists, list files. Where nothing is unlabelled, only methods without unlabelled images are trained."""
     seeds: int = 3
     """Number of seeds: 0, 1, …"""
-    baseline: str | None = None
+    baseline: Told[str | None] = None
     """The recipe that gains are counted from (default: the first)."""
     out: Path = Path("runs/compare")
     """Folder of the runs, of results.csv, table.md and comparison.html."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from ...pipelines.datasets.doctor import diagnose
 from .. import console
 from ..events import progress_of
+from ..flags import Told
 from .options import Flat, Source, emit
 
 
 def doctor(
-    *, source: Flat[Source] = Source(), split: str | None = None, lists: Path | None = None, json: bool = False
+    *, source: Flat[Source] = Source(), split: str | None = None, lists: Told[Path | None] = None, json: bool = False
 ) -> None:
     """Say whether a data set can be trained on, and what to mend. Writes nothing.
 

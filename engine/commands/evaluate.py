@@ -10,6 +10,7 @@ import tyro
 
 from .. import api, console
 from ..evaluation.scores import percent
+from ..flags import Told
 from ..protocol import PROTOCOLS, Absent
 from .options import Flat, Judging, Positional, Running, Source, either, emit
 
@@ -21,10 +22,10 @@ def evaluate(
     /,
     *,
     source: Flat[Source] = Source(),
-    protocol: tuple[Literal[tuple(PROTOCOLS)], ...] | None = None,
+    protocol: Told[tuple[Literal[tuple(PROTOCOLS)], ...] | None] = None,  # type: ignore[valid-type]
     judging: Flat[Judging] = Judging(),
-    absent: Absent | None = None,
-    background: Annotated[bool, FIRST] = False,
+    absent: Told[Absent | None] = None,
+    background: Told[Annotated[bool, FIRST]] = False,
     no_background: Annotated[bool, FIRST] = False,
     batch: int | None = None,
     running: Flat[Running] = Running(),

@@ -8,6 +8,7 @@ from typing import Literal
 from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..evaluation.formats import FormatName
+from ..flags import Told
 from ..protocol import PROTOCOLS
 from .options import Flat, Judging, Positional, emit
 
@@ -16,11 +17,11 @@ def export(
     checkpoint: Positional[Path],
     /,
     *,
-    layout: Literal[tuple(LAYOUTS)] | None = None,
-    out: Path | None = None,
-    size: tuple[int, int] | None = None,
+    layout: Told[Literal[tuple(LAYOUTS)] | None] = None,  # type: ignore[valid-type]
+    out: Told[Path | None] = None,
+    size: Told[tuple[int, int] | None] = None,
     format: FormatName = "pt2",
-    protocol: Literal[tuple(PROTOCOLS)] | None = None,
+    protocol: Told[Literal[tuple(PROTOCOLS)] | None] = None,  # type: ignore[valid-type]
     judging: Flat[Judging] = Judging(),
     json: bool = False,
 ) -> None:

@@ -104,7 +104,7 @@ def help_text() -> str:
     lines.append("  compare RECIPE train several on the same labelled images and compare them")
     lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
     lines.append("  bench          run the benchmarks of a source checkout; --help tells which there are")
-    lines += [f"  {name:<14} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
+    lines += [f"  {name:<14} {(run.__doc__ or name).splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
     lines += ["", f"recipes: {', '.join(recipes())}"]
     return "\n".join(lines)
 

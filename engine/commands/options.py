@@ -19,10 +19,11 @@ from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.layouts import LAYOUTS
 from ...pipelines.errors import UsageError
 from ..device import PrecisionName
+from ..flags import Told
 from ..recipe import Files
 
 T = TypeVar("T")
-Positional = tyro.conf.Positional
+Positional = Annotated[T, tyro.conf.Positional]
 Flat = Annotated[T, tyro.conf.arg(name="")]
 """Options whose flags stand beside a command's own."""
 
@@ -43,7 +44,7 @@ def either(yes: bool, no: bool) -> bool | None:
 class Source:
     """Which data set."""
 
-    layout: Literal[tuple(LAYOUTS)] | None = None
+    layout: Literal[tuple(LAYOUTS)] | None = None  # type: ignore[valid-type]
     """How the data set is laid out. Of a checkpoint: as in its training, of a published file by its number of classes
     (21 voc, 19 cityscapes, else folder); without one it has to be said."""
     data: Path | None = None
@@ -68,13 +69,13 @@ class Source:
 class Judging:
     """How a network looks at images."""
 
-    window: int | None = None
+    window: Told[int | None] = None
     """Side of the sliding windows (default: the recipe's)."""
-    scale: float | None = None
+    scale: Told[float | None] = None
     """Factor by which images are resized (default: the recipe's rule for their size)."""
-    scales: tuple[float, ...] | None = None
+    scales: Told[tuple[float, ...] | None] = None
     """Further factors, on top of that, whose logits are summed, e.g. 0.5 1 1.5 (default: the recipe's)."""
-    flip: Annotated[bool, MIRRORED] = False
+    flip: Told[Annotated[bool, MIRRORED]] = False
     """Add the logits of mirrored images (default: the recipe's)."""
     no_flip: Annotated[bool, MIRRORED] = False
     """Do not add the logits of mirrored images."""
@@ -95,7 +96,7 @@ class Running:
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: PrecisionName | None = None
+    precision: Told[PrecisionName | None] = None
     """Precision of the network (default: what the training asked for, where the device has it)."""
     json: bool = False
     """Print one JSON document."""
@@ -141,7 +142,7 @@ def _form(expected: re.Match) -> str:
     return f"{expected[1]}: must be {form}, is {expected[3].replace(',', '')}"
 
 
-CLEARER = {
+CLEARER: dict[str, Any] = {
     r"\.? Expected one of \(([^)]*)\)\.?": _choices,
     r"Error parsing (\S+): no type matching (.+) could be instantiated from \[(.*)\]\.?": _form,
     r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1: must be a whole number, is \2",
@@ -156,7 +157,7 @@ def _complaint(framed: str) -> Iterator[str]:
     """What tyro says between the title and the second rule, in whatever frame the terminal has room for, and what it
     thinks was meant."""
     lines = [line.strip(" │") for line in re.sub(r"\x1b\[[\d;]*m", "", framed).splitlines()[1:]]
-    sections = [[]]
+    sections: list[list[str]] = [[]]
     for line in lines:
         if line.strip("─-╰╯"):
             sections[-1].append(line)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
+from ..flags import Told
 from ..protocol import PROTOCOLS
 from ..recipe import ReadingOptions
 from .options import Flat, Judging, Positional, Running, emit
@@ -24,9 +25,9 @@ def predict(
     images: Positional[Path],
     /,
     *,
-    layout: Literal[tuple(LAYOUTS)] | None = None,
-    out: Path | None = None,
-    protocol: Literal[tuple(PROTOCOLS)] | None = None,
+    layout: Told[Literal[tuple(LAYOUTS)] | None] = None,  # type: ignore[valid-type]
+    out: Told[Path | None] = None,
+    protocol: Told[Literal[tuple(PROTOCOLS)] | None] = None,  # type: ignore[valid-type]
     files: ReadingOptions = ReadingOptions(),
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...pipelines.errors import some_of
 from .. import console
+from ..flags import Told
 from ..training.replay import Repeat, Replay
 from ..training.replay import replay as made_again
 from .options import Positional, emit
@@ -16,7 +17,7 @@ SHOWN = 8
 
 
 def replay(
-    run: Positional[Path], /, *, data: Path | None = None, device: str | None = None, json: bool = False
+    run: Positional[Path], /, *, data: Told[Path | None] = None, device: Told[str | None] = None, json: bool = False
 ) -> None:
     """Find the step at which a run stopped being finite, and the operation.
 

@@ -83,6 +83,7 @@ def find_samples(dataset: Dataset, ids: tuple[str, ...]) -> list[Sample]:
 def described(sample: Sample, manifest: Manifest, held: list[Share]) -> dict[str, Any]:
     """What `--json` says of a sample: `source` paths are the user's, `read` ones what training decodes."""
     record, facts = manifest.records[sample.id], manifest.survey.image(sample)
+    assert facts is not None  # what has a record was looked at
     return {
         "id": sample.id,
         "height": record.height,

@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
     """`semiseg splits ARGUMENTS`. Raises UsageError."""
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
-        lines = [f"  {name:<10} {run.__doc__.splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
+        lines = [f"  {name:<10} {(run.__doc__ or name).splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
         print("\n".join(["usage: semiseg splits COMMAND [--help] …", "", *lines]))
     elif command in COMMANDS:
         called(COMMANDS[command], rest, f"semiseg splits {command}")
@@ -172,7 +172,7 @@ def _unknown(file: Path, labeled: set[str], unlabeled: set[str] | None) -> str:
     what = f"{file} has {len(labeled):,} ids with checksum {checksum(labeled)}"
     if same := identify_ids(labeled):
         named = ", ".join(f"{split.name} ({split.unlabeled:,})" for split in same)
-        rest = len(unlabeled - labeled)
+        rest = len((unlabeled or set()) - labeled)
         return (
             f"{what}, the labelled ones of {named}, but the other list leaves {rest:,} unlabelled: no published split"
         )

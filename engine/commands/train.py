@@ -118,8 +118,9 @@ def dry_run(recipe: Recipe, default: Recipe, *, json: bool) -> None:
             precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
             console.say(str(forecast(recipe, known, precision)))
         return
-    published = default.as_published().replace(network=recipe.network)
-    published = hyperparameters(published, classes) if default.published else None
+    published = None
+    if default.published:
+        published = hyperparameters(default.as_published().replace(network=recipe.network), classes)
     emit({"effective": hyperparameters(recipe, classes), "published": published})
 
 

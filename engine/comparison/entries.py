@@ -47,6 +47,7 @@ class Entry:
 
     @property
     def folder(self) -> Path:
+        assert self.recipe.runtime.out is not None
         return Path(self.recipe.runtime.out)
 
     @property
@@ -142,7 +143,9 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
             "them in val.txt (--files.val-list), so that all are judged by the same"
         )
     splits: dict[str, Split] = {}
-    possible, idle, built = [], {}, set()
+    possible: list[Entry] = []
+    idle: dict[str, dict[str, None]] = {}
+    built: set[str] = set()
     for entry in entries:
         spec = entry.recipe.split
         if spec not in splits:
@@ -219,7 +222,7 @@ def _require_same(entry: Entry, data: Data) -> None:
     if not entry.begun:
         return
     run = entry.run
-    require_same_settings(run, *(_settings(recipe) for recipe in (run.recipe, entry.recipe)), "--out")
+    require_same_settings(run, _settings(run.recipe), _settings(entry.recipe), "--out")
     require_same_data(run, entry.recipe, data)
 
 

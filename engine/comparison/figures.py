@@ -149,7 +149,7 @@ def _plain(axes: Axes) -> None:
 
 
 def _drawn(panels: dict[str, Axes]) -> str:
-    return svg(next(iter(panels.values())).figure)
+    return svg(next(iter(panels.values())).figure)  # type: ignore[arg-type]
 
 
 def _scores(run: Finished) -> dict[int, float]:

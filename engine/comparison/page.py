@@ -124,9 +124,9 @@ def _samples(lines: Sequence[Line], header: Header | None, colours: dict[str, st
         for name in next(iter(samples.values())):
             image, truth, _ = next(iter(samples.values()))[name]
             panels = [_panel("image", image), _panel("truth", truth)]
-            for method, own in samples.items():
-                if name in own:
-                    panels.append(_panel(method, own[name][2], colours[method]))
+            for method, pictures in samples.items():
+                if name in pictures:
+                    panels.append(_panel(method, pictures[name][2], colours[method]))
             yield f"<p>{html.escape(name)}</p><div class='sample'>{''.join(panels)}</div>"
 
 
@@ -173,7 +173,9 @@ def _settings(lines: Sequence[Line], classes: int) -> str:
 def _runs(finished: Sequence[Finished], out: Path) -> str:
     """Each run with its report and the command that makes it again; then the machines."""
     columns = ["run", "split", "best %", "at step", "last %", "seconds", "machine"]
-    rows, machines, commands = [], {}, []
+    rows: list[list[str]] = []
+    machines: dict[str, str] = {}
+    commands: list[str] = []
     for one in finished:
         row, result = one.row(), one.result
         environment = {name: value for name, value in one.environment.items() if name != "command"}

@@ -96,9 +96,10 @@ class Spread:
         """None of no value; NaN where one is none."""
         if not values:
             return None
-        if any(value is None or math.isnan(value) for value in values):
+        known = [value for value in values if value is not None and not math.isnan(value)]
+        if len(known) < len(values):
             return cls(math.nan, None)
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+        return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
     def text(self, *, signed: bool = False) -> str:
         """In per cent, or in points with their sign."""
@@ -153,9 +154,11 @@ def lines_of(comparison: Comparison, finished: Sequence[Finished]) -> list[Line]
                 for run in runs
                 if method != comparison.baseline and (key := (comparison.baseline, share, run.entry.seed)) in by_key
             ]
-            of = {name: Spread.of([run.result[name] for run in runs]) for name in ("best", "last")}
-            gains = {f"{name}_gain": Spread.of([difference(*pair, name) for pair in pairs]) for name in of}
-            lines.append(Line(method=method, share=share, runs=runs, **of, **gains, gain_seeds=len(pairs)))
+            spreads: dict[str, Any] = {}
+            for name in ("best", "last"):
+                spreads[name] = Spread.of([run.result[name] for run in runs])
+                spreads[f"{name}_gain"] = Spread.of([difference(*pair, name) for pair in pairs])
+            lines.append(Line(method=method, share=share, runs=runs, **spreads, gain_seeds=len(pairs)))
     return lines
 
 

@@ -98,7 +98,9 @@ def train_all(
     ends it stops the processes, all saved.
     """
     waiting = [entry for entry in entries if not entry.run.finished]
-    free, working, failed = list(places), [], []
+    free = list(places)
+    working: list[Worker] = []
+    failed: list[str] = []
     in_a_row = {id(place): 0 for place in places}
     with ending(notes_to(on_event)) as signals:
         try:

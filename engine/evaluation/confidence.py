@@ -44,7 +44,7 @@ class Confidence:
     def of(cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str], use: str = "") -> Confidence:
         """mask: (H, W) uint8 class indices. sure: (H, W) the probability of each, in [0, 1]."""
         labels = np.bincount(mask[sure < UNSURE], minlength=len(classes))
-        share, most = 100 * labels.sum() / mask.size, classes[labels.argmax()] if labels.any() else ""
+        share, most = 100 * labels.sum() / mask.size, classes[int(labels.argmax())] if labels.any() else ""
         return cls(image, round(float(sure.mean(dtype=np.float64)), 6), round(float(share), 4), most, use)
 
 

@@ -58,6 +58,9 @@ class Export(NamedTuple):
 class Program(nn.Module):
     """What `segment` does with a network by a protocol, in functions of torch alone."""
 
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self, network: Network, protocol: Protocol):
         super().__init__()
         self.network, self.protocol = network, protocol

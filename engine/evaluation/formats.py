@@ -54,6 +54,7 @@ def pack_onnx(program: ExportedProgram, texts: Mapping[str, str]) -> bytes:
         translated = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[IMAGE], output_names=[LABELS])
     finally:
         log.setLevel(level)
+    assert translated is not None  # no file was asked for
     translated.model.metadata_props.update(texts)
     return translated.model_proto.SerializeToString()
 
@@ -72,4 +73,4 @@ FORMATS: dict[str, Format] = {
     "pt2": Format(pack=pack_pt2, open=open_pt2),
     "onnx": Format(packages=("onnx", "onnxscript", "onnxruntime"), pack=pack_onnx, open=open_onnx),
 }
-FormatName = Literal[tuple(FORMATS)]
+FormatName = Literal["pt2", "onnx"]

@@ -94,7 +94,8 @@ def _evaluation_data(header: Header, data: Path | str | None, layout: str | None
         trained = {name: value for name, value in header.files.items() if name not in files}
         own = without_none(moved(trained, header.data, data))
     try:
-        return find_dataset(layout or header.layout, data or header.data, **files, **own)
+        root = data or header.data
+        return find_dataset(layout or header.layout, Path(root) if root else None, **files, **own)
     except UsageError as error:
         told = ", ".join(f"{flag('files.' + name)} {value}" for name, value in own.items())
         elsewhere = told and not same_place(data, header.data)
@@ -146,7 +147,7 @@ def load_for_inference(
     computing = asked or precision_as_trained(checkpoint.header.precision, place)
     computing.allow_tf32()
     require_finite(checkpoint, path)
-    checkpoint.network.to(computing.device, memory_format=torch.channels_last)
+    checkpoint.network.to(computing.device).to(memory_format=torch.channels_last)
     return checkpoint, computing
 
 

@@ -14,6 +14,7 @@ training.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,10 +50,10 @@ def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: in
     return counts
 
 
-def full_logits(network: Network, images: Tensor, protocol: Protocol) -> Tensor:
+def full_logits(network: Network | Ones, images: Tensor, protocol: Protocol) -> Tensor:
     """Logits, or probabilities, (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
     size = images.shape[-2:]
-    total = None
+    total: Tensor | Any = None
     for scale in protocol.scales_of(*size):
         scaled = rescaled(images, scale, protocol)
         tiles = tiling(protocol, *scaled.shape[-2:])
@@ -96,11 +97,11 @@ class Ones:
         return images.new_ones(len(images), 1, 1, 1)
 
 
-def windowed_logits(network: Network, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
+def windowed_logits(network: Network | Ones, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
     """Logits, or probabilities, (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in
     batches."""
     padded = tiles.pad(images, network)
-    total = None
+    total: Tensor | Any = None
     for size, windows in tiles.windows(*padded.shape[-2:]).items():
         places = [(image, *window) for image in range(len(images)) for window in windows]
         for start in range(0, len(places), protocol.batch):
@@ -146,7 +147,7 @@ class Tiling:
         same = images.shape[-2:] == size
         return len(self.corners) == 1 and (same or not (self.convention.windows or self.convention.sides == "resized"))
 
-    def pad(self, images: Tensor, network: Network) -> Tensor:
+    def pad(self, images: Tensor, network: Network | Ones) -> Tensor:
         """Whole images are reflected, others padded with the mean colour; `cps-slide` pads an image of several windows
         that is narrower than a window with black, because the published program pads it before it normalises."""
         if not any(self.padding):
@@ -179,7 +180,7 @@ def tiling(protocol: Protocol, height: int, width: int) -> Tiling:
         return Tiling(convention, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
     window = protocol.window
     if convention.ragged:
-        rows, columns = (range(0, side, max(window * 2 // 3, 1)) for side in (height, width))
+        rows, columns = ([*range(0, side, max(window * 2 // 3, 1))] for side in (height, width))
         return Tiling(convention, (0, 0, 0, 0), (window, window), tuple((y, x) for y in rows for x in columns))
     stride = max(window * 2 // 3, 1) if convention.probabilities else -(-window * 2 // 3)
     below, beside = max(window - height, 0), max(window - width, 0)
@@ -211,7 +212,7 @@ def rescaled(images: Tensor, scale: float, protocol: Protocol) -> Tensor:
     return images if size == [*sides] else F.interpolate(images, size, mode="bilinear", align_corners=True)
 
 
-def coarse_logits(network: Network, images: Tensor, flip: bool) -> Tensor:
+def coarse_logits(network: Network | Ones, images: Tensor, flip: bool) -> Tensor:
     """The network's logits (B, C, h, w), to which those of the mirrored images are added, mirrored back, on request.
 
     Upsampling with aligned corners is linear and symmetric: it may follow the sum.

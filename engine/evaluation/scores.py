@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def evaluate_each(
     counts = torch.zeros(len(protocols), len(classes), len(classes), dtype=torch.int64, device=precision.device)
     done = 0
     largest = max(protocol.batch for protocol in protocols)
-    form = {"classes": len(classes), "head_width": network.head_width, "precision": precision}
+    form: dict[str, Any] = {"classes": len(classes), "head_width": network.head_width, "precision": precision}
     with room_to_judge(records, protocols, **form, prefix=prefix, otherwise=otherwise):
         for images, targets in batches(network, records, largest, precision.device):
             with evaluating(network), precision.autocast():
@@ -191,7 +192,8 @@ def batches(
 
     watch = watch_of(records)
 
-    def pixels(path: Path, flags: int, record: Record) -> np.ndarray:
+    def pixels(path: Path | None, flags: int, record: Record) -> np.ndarray:
+        assert path is not None, f"{record.id} has no mask to be judged by"
         return read(path, flags, _size(record), data=watch.read(path))
 
     def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:

@@ -58,6 +58,7 @@ class Cac(Method):
 
     name = "cac"
     config_class = CacConfig
+    config: CacConfig
     views = ViewSpec(unlabeled="pair", grid=STRIDE)
     terms: ClassVar = {"contrastive": "weight"}
 
@@ -139,13 +140,11 @@ class Cac(Method):
         )
         if not self.together:
             return towards2 + towards1
-        towards_of = (
-            (towards2, confidence1, confidence2),
-            (towards1, confidence2, confidence1),
+        count2, count1 = (
+            (valid & self.followed(anchor, target)).sum()
+            for anchor, target in ((confidence1, confidence2), (confidence2, confidence1))
         )
-        return sum(
-            self.weighed(loss, (valid & self.followed(anchor, target)).sum()) for loss, anchor, target in towards_of
-        )
+        return self.weighed(towards2, count2) + self.weighed(towards1, count1)
 
     def followed(self, anchor: Tensor, target: Tensor) -> Tensor:
         """(N,) bool: where the features of a view whose confidences are `anchor` follow the other's."""
@@ -198,6 +197,10 @@ class Cac(Method):
 
 class NegativeBank(nn.Module):
     """A ring of the features of the last steps; slots that were never filled have label -1."""
+
+    features: Tensor
+    labels: Tensor
+    position: Tensor
 
     def __init__(self, steps: int, rows: int):
         super().__init__()

@@ -56,7 +56,10 @@ class Mixing(Method):
 
 class Consistency(Mixing, TeacherMethod):
     """A method whose strong views learn the labels of weak views, mixed as they are: a teacher's where there is one, or
-    the network's own as `config.labels` says."""
+    the network's own as `labels` says."""
+
+    config: ConsistencyConfig
+    labels: Labels = "teacher"
 
     def strong_loss(self, logits: Tensor, own: Tensor, partners: Tensor, u: WeakStrong, view: int) -> Tensor:
         """The term of one mixed strong view: its logits (B, C, h, w) learn the labels of the windows' logits `own` and,
@@ -99,7 +102,7 @@ class Consistency(Mixing, TeacherMethod):
         if self.teacher:
             return self.teacher(u.weak)
         alone = u.weak[len(u.partner) :]
-        whole = self.config.labels == "evaluation" or (self.config.labels == "mixed" and not len(alone))
+        whole = self.labels == "evaluation" or (self.labels == "mixed" and not len(alone))
         asked = u.weak if whole else alone
         if not len(asked):
             return None
@@ -112,13 +115,14 @@ class Consistency(Mixing, TeacherMethod):
         weak = weak.detach()
         if evaluated is None:
             return weak, self.partners(weak, u)
-        if self.teacher or self.config.labels == "evaluation":
+        if self.teacher or self.labels == "evaluation":
             return evaluated[: len(weak)], self.partners(evaluated, u)
         alone = len(u.weak) > len(weak)
         return weak, self.partners(torch.cat([weak, evaluated]) if alone else evaluated, u)
 
     def teacher_pseudo_labels(self, u: WeakStrong) -> PseudoLabels:
         """What the teacher teaches the strong views of the weak ones."""
+        assert self.teacher is not None
         weak = u.weak[: len(u.partner)]
         return self.pseudo_labels_of(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
 

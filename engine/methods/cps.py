@@ -35,6 +35,7 @@ class Cps(Method):
 
     name = "cps"
     config_class = CpsConfig
+    config: CpsConfig
     steady = True
     views = ViewSpec(unlabeled="plain")
     terms: ClassVar = {"cps": "weight"}

@@ -32,6 +32,7 @@ class CutMixCps(Method):
 
     name = "cutmix_cps"
     config_class = CutMixCpsConfig
+    config: CutMixCpsConfig
     steady = True
     views = ViewSpec(unlabeled="mixed")
     terms: ClassVar = {"cps": "weight"}
@@ -52,8 +53,8 @@ class CutMixCps(Method):
         # Teachers stay in training mode, as published: batch statistics of u and of v, and running ones updated.
         with torch.no_grad():
             label1, label2 = (
-                mixed_pseudo_label(*branch.logits_of_each(u, v), boxes, target.shape[-2:], confidence=False)[0]
-                for branch in (self.branch1, self.branch2)
+                mixed_pseudo_label(of_u, of_v, boxes, target.shape[-2:], confidence=False)[0]
+                for of_u, of_v in (branch.logits_of_each(u, v) for branch in (self.branch1, self.branch2))
             )
         mixed1, x1 = self.branch1.logits_of_each(mixed, x)
         mixed2, x2 = self.branch2.logits_of_each(mixed, x)

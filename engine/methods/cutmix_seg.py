@@ -44,6 +44,8 @@ class CutMixSeg(Mixing, TeacherMethod):
 
     name = "cutmix_seg"
     config_class = CutMixSegConfig
+    config: CutMixSegConfig
+    teacher: Teacher
     steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="always")
     terms: ClassVar = {"consistency": "weight"}

@@ -42,6 +42,8 @@ class Teacher(nn.Module):
     optimizer sees it. Raises UsageError for parameters of half precision, in which a small step is no step.
     """
 
+    keep: Tensor
+
     def __init__(self, network: Network, config: TeacherConfig):
         super().__init__()
         halves = {parameter.dtype for parameter in network.parameters()} & {torch.float16, torch.bfloat16}
@@ -72,20 +74,21 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, student: Network) -> None:
         """One step towards the student. What a graph of it repeats reads `keep` anew."""
-        averaged = list(zip(self.network.parameters(), student.parameters(), strict=True))
-        copied = []
+        averaged: list[tuple[Tensor, Tensor]] = list(zip(self.network.parameters(), student.parameters(), strict=True))
+        copied: list[tuple[Tensor, Tensor]] = []
         for own, its in zip(self.network.buffers(), student.buffers(), strict=True):
             if self.config.ema_buffers == "averaged" and own.is_floating_point():
                 averaged.append((own, its))
             elif self.config.ema_buffers != "own":
                 copied.append((own, its))
-        own, its = map(list, zip(*averaged))
+        owns, theirs = (list(tensors) for tensors in zip(*averaged))
         # Measured from the student, which the teacher is exactly where it keeps nothing of itself.
-        behind = torch._foreach_sub(own, its)
+        behind = torch._foreach_sub(owns, theirs)
         torch._foreach_mul_(behind, self.keep)
-        torch._foreach_copy_(own, torch._foreach_add(its, behind))
+        torch._foreach_copy_(owns, torch._foreach_add(theirs, behind))
         if copied:
-            torch._foreach_copy_(*map(list, zip(*copied)))
+            owns, theirs = (list(tensors) for tensors in zip(*copied))
+            torch._foreach_copy_(owns, theirs)
 
     def kept(self, step: int) -> float:
         """How much of itself is left after step `step`."""
@@ -95,6 +98,7 @@ class Teacher(nn.Module):
 class TeacherMethod(Method):
     """A method whose student may have a teacher."""
 
+    config: TeacherConfig
     student: Network
     teacher: Teacher | None
 

@@ -35,12 +35,14 @@ class FixMatch(Consistency):
 
     name = "fixmatch"
     config_class = FixMatchConfig
+    config: FixMatchConfig
     steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 
     def __init__(self, config: FixMatchConfig, context: MethodContext):
         super().__init__(config, context)
+        self.labels = config.labels
         self.student = context.network()
         self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
 

@@ -34,6 +34,8 @@ class MeanTeacher(TeacherMethod):
 
     name = "mean_teacher"
     config_class = MeanTeacherConfig
+    config: MeanTeacherConfig
+    teacher: Teacher
     steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="never")
     terms: ClassVar = {"consistency": "weight"}

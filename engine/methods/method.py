@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -102,6 +104,8 @@ class Method(nn.Module):
     for what `phase` says, nor on what Python or the host's generator holds."""
     terms: ClassVar[dict[str, str]] = {}
     """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
+    gain: Tensor
+    class_weight: Tensor | None
 
     def __init__(self, config: MethodConfig, context: MethodContext):
         super().__init__()
@@ -145,10 +149,10 @@ class Method(nn.Module):
 
     def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms, and as the loss their sum by `weights`; those of unlabelled images by the ramp, too."""
-        weights = self.weights()
+        weights: dict[str, Any] = {**self.weights()}
         if self.config.ramp:
             weights = {name: weight if name == "supervised" else self.gain * weight for name, weight in weights.items()}
-        return {"loss": sum(weights[name] * term for name, term in terms.items())} | terms
+        return {"loss": reduce(add, (weights[name] * term for name, term in terms.items()))} | terms
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
         """The supervised term of one network: logits (B, C, h, w) at any stride, target (B, S, S)."""
@@ -178,6 +182,7 @@ class Method(nn.Module):
     def weigh_classes(self, shares: Tensor) -> None:
         """What `class_weights` is for classes with these shares (C,) of the labelled pixels, in [0, 1]; the mean over
         these pixels is 1."""
+        assert self.class_weight is not None, "the settings ask for no class weights"
         weights = shares.clamp(min=RAREST).rsqrt()
         self.class_weight.zero_()  # pixels that are ignored weigh nothing
         self.class_weight[: len(shares)] = weights / (shares * weights).sum()

@@ -31,6 +31,7 @@ class Supervised(Method):
 
     name = "supervised"
     config_class = SupervisedConfig
+    config: SupervisedConfig
     steady = True
 
     def __init__(self, config: SupervisedConfig, context: MethodContext):

@@ -49,6 +49,7 @@ class UniMatch(Consistency):
 
     name = "unimatch"
     config_class = UniMatchConfig
+    config: UniMatchConfig
     steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {
@@ -59,6 +60,7 @@ class UniMatch(Consistency):
 
     def __init__(self, config: UniMatchConfig, context: MethodContext):
         super().__init__(config, context)
+        self.labels = config.labels
         self.student = context.network()
         self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
 

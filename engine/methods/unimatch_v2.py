@@ -40,6 +40,8 @@ class UniMatchV2(Consistency):
 
     name = "unimatch_v2"
     config_class = UniMatchV2Config
+    config: UniMatchV2Config
+    teacher: Teacher
     steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
@@ -66,9 +68,8 @@ class UniMatchV2(Consistency):
         strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])
         maps, maps_of_strong = self.student.encode_of_each(batch.labeled.image, strong)
         features = self.student.decode_of_each(maps, self.complementary(maps_of_strong))
-        logits, strong = map(self.student.classify, features)
-        strong = strong.chunk(2)
-        of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
+        logits, of_strong = map(self.student.classify, features)
+        of_views = [self.strong_loss(half, own, partners, u, view) for view, half in enumerate(of_strong.chunk(2))]
         supervised = self.supervised(logits, batch.labeled.target)
         return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
 

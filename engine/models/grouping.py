@@ -31,7 +31,7 @@ def grouped(network: nn.Module) -> Groups:
     statistics are each group's, and running ones follow them in this order."""
     groups = Groups()
     for norm in batch_norms(network):
-        norm.forward = partial(_normalised, norm, norm.forward, groups)
+        norm.forward = partial(_normalised, norm, norm.forward, groups)  # type: ignore[method-assign]
     return groups
 
 

@@ -149,10 +149,12 @@ def from_published(state_dict: Mapping[str, Any], num_classes: int | None = None
     wanted = {each + theirs: own[ours] for each in form.branches for ours, theirs in names.items()}
     require_fit(given, wanted, f"not the published {program} network with {backbone}")
 
-    def copied(name: str) -> torch.Tensor:
-        return given[prefix + names[name]].detach().to(classifier.dtype, copy=True)
+    assert classifier is not None  # as it fits
+    dtype, counter = classifier.dtype, torch.zeros((), dtype=torch.long, device=classifier.device)
 
-    counter = torch.zeros((), dtype=torch.long, device=classifier.device)
+    def copied(name: str) -> torch.Tensor:
+        return given[prefix + names[name]].detach().to(dtype, copy=True)
+
     filled = {name: counter.clone() if is_counter(name) else copied(name) for name in own}
     network.load_state_dict(filled, assign=True)
     return network

@@ -23,7 +23,7 @@ NAMED = 6
 """Keys that a complaint names."""
 
 # CAC's files keep their best score as a numpy number. These rebuild numbers and run nothing.
-NUMPY_NUMBER = [
+NUMPY_NUMBER: list[Any] = [
     (np.float64().__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64().__reduce__()[0], "numpy._core.multiarray.scalar"),
     *(np.dtype, type(np.dtype(np.float64))),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...pipelines.backends import open_backend, small
 from ...pipelines.cores import cores
@@ -32,8 +31,8 @@ def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
             "backbone": (network.backbone_parameters(), recipe.lr * recipe.backbone_lr),
             "head": (network.head_parameters(), recipe.lr),
         }
-        for part, (parameters, lr) in parts.items():
-            parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        for part, (all_parameters, lr) in parts.items():
+            parameters = [parameter for parameter in all_parameters if parameter.requires_grad]
             if not parameters:
                 continue
             name = f"{branch}.{part}"
@@ -50,8 +49,8 @@ def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
 def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
     """The recipe's method, with networks of random weights, for a process of several that share the batches."""
 
-    def network(projector: bool = False) -> nn.Module:
-        options = {"head_width": recipe.head_width, "projector": projector}
+    def network(projector: bool = False) -> Network:
+        options: dict[str, Any] = {"head_width": recipe.head_width, "projector": projector}
         return build_network(recipe.network, recipe.backbone, classes, **options)
 
     context = MethodContext(
@@ -116,9 +115,9 @@ def open_method(
     if recipe.runtime.channels_last:
         method.to(memory_format=torch.channels_last)
     if recipe.runtime.compile:
-        for network in method.modules():
-            if isinstance(network, Network):
-                network.compile()
+        for module in method.modules():
+            if isinstance(module, Network):
+                module.compile()
     return method.train()
 
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ def check(subject: Subject, precision: Precision, ways: Sequence[str] = tuple(WA
 
 
 def _check(subject: Subject, precision: Precision, way: str) -> Result:
-    head = {
+    head: dict[str, Any] = {
         "operator": f"{way} {subject.network} {subject.backbone}",
         "device": str(precision.device),
         "dtype": precision.name,
@@ -103,9 +104,11 @@ def _check(subject: Subject, precision: Precision, way: str) -> Result:
         return Result(**head, problem=f"{raised}{' '.join(str(error).split())[:300]}")
     exact = _changed(subject, Precision("fp64", precision.device), WAYS[way])
     compared = [row for kind in exact for row in _compared(ours[kind], plain[kind], exact[kind])]
-    name, error, allowed = max(compared, key=lambda row: row[1] / row[2])
-    problem = f"{name} is {error:.2g} from the same in float64, may be {allowed:.2g}" if not error <= allowed else None
-    return Result(**head, error=error, allowed=allowed, seconds=seconds, problem=problem)
+    name, distance, allowed = max(compared, key=lambda row: row[1] / row[2])
+    problem = None
+    if not distance <= allowed:
+        problem = f"{name} is {distance:.2g} from the same in float64, may be {allowed:.2g}"
+    return Result(**head, error=distance, allowed=allowed, seconds=seconds, problem=problem)
 
 
 Changed = dict[str, dict[str, Tensor]]

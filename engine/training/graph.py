@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,9 +94,10 @@ class Graph:
         except RuntimeError as error:
             if before:
                 self._restore(before)
-            while error.__context__:  # the first error, which makes the end of the capture fail too
-                error = error.__context__
-            raise Refused(str(error).strip().partition("\n")[0]) from error
+            first: BaseException = error
+            while first.__context__:  # which makes the end of the capture fail too
+                first = first.__context__
+            raise Refused(str(first).strip().partition("\n")[0]) from first
         self.captured = slots, replay, losses
         return {name: loss.clone() for name, loss in losses.items()}
 
@@ -176,7 +178,7 @@ def cuda_capture(
     try:
         # torch's own stream for captures is on the device of the first of them.
         stream = torch.cuda.Stream(device)
-        mode = {"stream": stream, "pool": pool, "capture_error_mode": "thread_local"}
+        mode: dict[str, Any] = {"stream": stream, "pool": pool, "capture_error_mode": "thread_local"}
         with torch.cuda.device(device), torch.cuda.graph(graph, **mode):
             results = call()
     except RuntimeError:

@@ -78,14 +78,15 @@ def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> Re
         **{"warm_up": recipe.warm_up * steps // recipe.steps, "resume": False, "profile": False},
     )
     with tempfile.TemporaryDirectory(prefix="semiseg-") as folder:
-        straight, interrupted = (recipe.replace(out=Path(folder) / name) for name in ("straight", "interrupted"))
+        folders = Path(folder) / "straight", Path(folder) / "interrupted"
+        straight, interrupted = (recipe.replace(out=out) for out in folders)
         _train(straight, on_event)
         for number, cut in enumerate(cuts):
             with suppress(Cut):
                 _train(interrupted.replace(resume=number > 0), on_event, cut)
             on_event(Event("note", f"interrupted after step {cut}"))
         _train(interrupted.replace(resume=True), on_event)
-        one, other = (outcome(run.runtime.out) for run in (straight, interrupted))
+        one, other = map(outcome, folders)
     return ResumeCheck(steps, tuple(cuts), len(one.keys() | other.keys()), tuple(differences(one, other)))
 
 
@@ -96,7 +97,7 @@ def _train(recipe: Recipe, on_event: Listener, cut: int | None = None) -> None:
         if event.kind == "progress" or event.text.startswith("warning"):
             on_event(event)
         if event.kind == "log":
-            on_event(Event("progress", recipe.runtime.out.name, event.done, event.total))
+            on_event(Event("progress", Path(recipe.runtime.out or "").name, event.done, event.total))
             if event.done == cut:
                 raise Cut
 

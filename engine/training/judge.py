@@ -43,7 +43,8 @@ class Judge:
             return
         try:
             header = load_network(best).header
-            self.best, self.best_step = header.miou, header.step
+            self.best = math.nan if header.miou is None else header.miou
+            self.best_step = header.step
         except UsageError as error:
             told = f"warning: {error}; the best network from now on takes its place"
             self.on_event(Event("note", told))
@@ -109,7 +110,7 @@ class Judge:
 def require_room(recipe: Recipe, data: Data, precision: Precision) -> None:
     """Raises UsageError where memory does not do for the evaluations of a run, before it spends steps."""
     classes, own = len(data.dataset.classes), own_share(data.val)
-    form = {"classes": classes, "head_width": recipe.head_width, "precision": precision}
+    form: dict[str, Any] = {"classes": classes, "head_width": recipe.head_width, "precision": precision}
     with room_to_judge(own, [recipe.protocol()], **form, prefix="--evaluation."):
         pass
 

@@ -214,7 +214,7 @@ def repeat(
             raise
         return Repeat(name, {}, None, (), "not enough memory")
     values = {name: float(loss.detach()) for name, loss in losses.items()}
-    lost = not_finite({name: method.get_parameter(name).grad for name in arrived})
+    lost = not_finite({name: grad for name in arrived if (grad := method.get_parameter(name).grad) is not None})
     whole = not lost and not not_finite({name: loss.detach() for name, loss in losses.items()})
     return Repeat(name, values, None if whole else watch.first or "none that was seen", tuple(lost))
 

@@ -105,9 +105,9 @@ def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
             f"({', '.join(changed) or 'their order is another'}); restore the data, or start a new run"
         )
     held = before["contents"]
-    for name, now in data.contents().items():
+    for name, holds in data.contents().items():
         unused = name == "unlabeled" and not recipe.views.windows
-        if held[name] != now and not unused:
+        if held[name] != holds and not unused:
             masks = "" if name == "unlabeled" else " or their masks"
             raise UsageError(
                 f"{run.folder}: files of the {WORDS[name]}{masks} hold other than when it began; restore the data, or "

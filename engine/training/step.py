@@ -107,7 +107,7 @@ class Step:
 
     def changed(self) -> dict[str, list[Tensor]]:
         """The tensors that a step changes: buffers one by one, the rest in the optimizer's groups, and a teacher's."""
-        changed = {name: [buffer] for name, buffer in self.method.named_buffers()}
+        changed: dict[str, list[Tensor]] = {name: [buffer] for name, buffer in self.method.named_buffers()}
         trained = set()
         for group in self.optimizer.param_groups:
             changed[group["name"]] = group["params"]
@@ -117,7 +117,8 @@ class Step:
             for key in {key: None for state in states for key in state}:
                 tensors = [state[key] for state in states if torch.is_tensor(state.get(key))]
                 changed[f"{key} of {group['name']}"] = tensors
-        if others := [parameter for parameter in self.method.parameters() if parameter not in trained]:
+        others: list[Tensor] = [parameter for parameter in self.method.parameters() if parameter not in trained]
+        if others:
             changed["parameters that are not trained"] = others
         return changed
 

@@ -55,7 +55,7 @@ from .result import Result
 from .resume import RUNS, begun, require_same_data, require_same_recipe, split_record
 from .saver import Saver
 from .signals import Stopped, at_once, ending
-from .state import Writer, load_method, load_save
+from .state import Save, Writer, load_method, load_save
 from .step import Step
 from .verdict import trusted
 from .xray import Look, Xray
@@ -96,7 +96,8 @@ class Trainer:
         self.device = resolve_device(runtime.device, local_rank() if is_distributed() else None)
         make_current(self.device)
         self.precision = resolve_precision(runtime.precision, self.device)
-        saves, state = [], None
+        saves: list[Save] = []
+        state = None
         with main_first():
             if run is not None:
                 saves, state = load_save(run.checkpoints, self._note)
@@ -251,8 +252,8 @@ class Trainer:
                         meters.resume()
                     # A signal may reach one process alone; all stop after the same step.
                     save_due = not judged and is_main() and self.saver.due(done)
-                    ended_by, save_due = all_reduce_max(signals[0] if signals else 0, int(save_due))
-                    if not judged and (ended_by or save_due):
+                    ended_by, due_anywhere = all_reduce_max(signals[0] if signals else 0, int(save_due))
+                    if not judged and (ended_by or due_anywhere):
                         self._require_sound(done)
                         self._save(done)
                     if ended_by:
@@ -318,8 +319,8 @@ class Trainer:
         look = self.xray(self.method, done - 1) if self.xray else None
         self._spare(self.run.write, line_of(scores, done) | (look.line() if look else {}))
         self._note(self.judge.told(scores, done))
-        if look:
-            self._tell(look, done)
+        if self.xray and look:
+            self._tell(look, self.xray.suspicion(look, done))
         if math.isnan(first_of(scores).miou) and self.recipe.runtime.on_nan == "stop":
             raise UsageError(
                 "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
@@ -327,10 +328,10 @@ class Trainer:
             )
         return scores
 
-    def _tell(self, look: Look, done: int) -> None:
+    def _tell(self, look: Look, suspicion: str | None) -> None:
         """What the unlabelled images teach, and a word where it goes wrong."""
         self._note(f"pseudo-labels: {look}")
-        if suspicion := self.xray.suspicion(look, done):
+        if suspicion:
             self._note(f"warning: pseudo-labels: {suspicion}")
         if is_main():
             dataset = self.data.dataset

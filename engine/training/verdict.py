@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -123,9 +124,9 @@ def examine(part: Part) -> list[Result]:
     """Runs the check in a process of its own. One that dies or hangs has a problem with all that it was about."""
     module, *arguments = part.program
     command = [*PYTHON, "-P", "-m", module, *arguments, "--device", str(part.device), "--json"]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # In a session of its own, so that what it started ends with it.
-    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(command, start_new_session=True, text=True, **pipes) as process:
         try:
             out, err = process.communicate(timeout=part.timeout)
             problem = f"exit code {process.returncode}: {(err.strip().splitlines() or ['no message'])[-1][:200]}"
@@ -170,9 +171,9 @@ def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False,
             say(f"kernel {names}: refused ({problem}); the plain definition is used instead")
     recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, small, before, say))
     if recipe.runtime.compile:
-        problem = problem_of(verdict(steps("compiled", Subject.of(recipe), precision), say))
-        if problem:
-            say(f"compile: refused ({problem}); networks run eagerly instead")
+        refusal = problem_of(verdict(steps("compiled", Subject.of(recipe), precision), say))
+        if refusal:
+            say(f"compile: refused ({refusal}); networks run eagerly instead")
             recipe = recipe.replace(compile=False)
     return recipe
 

@@ -95,7 +95,7 @@ class Look:
         """The classes that hardly teach, as next to none of their pixels counts, where more do of the others."""
         if self.kept is None or self.kept < HARDLY or not self.kept_alone:
             return []
-        return [name for name, seen in self.classes.items() if seen.said > NOTHING and seen.kept < HARDLY]
+        return [name for name, seen in self.classes.items() if seen.said > NOTHING and (seen.kept or 0) < HARDLY]
 
 
 class Xray:
@@ -112,7 +112,8 @@ class Xray:
         self.cut = open_backend(PLAIN, self.records, precision.device, threads_of(recipe))
         self.known = all(record.mask for record in data.unlabeled)
         self.labels = [pct / 100 for pct in data.class_pct().values()]
-        self.step, self.suspect, self.told = -1, "", []
+        self.step, self.suspect = -1, ""
+        self.told: list[str] = []
         """The last look: when it was, and what it makes fear, nothing where it is empty; and what was told."""
 
     def __call__(self, method: Method, step: int) -> Look | None:
@@ -171,7 +172,7 @@ class Xray:
 
     def _batch(self, plan: Plan) -> Batch:
         encoder, channels_last = self.recipe.encoder, self.recipe.runtime.channels_last
-        colours = {"mean": encoder.mean, "std": encoder.std, "channels_last": channels_last}
+        colours: dict[str, Any] = {"mean": encoder.mean, "std": encoder.std, "channels_last": channels_last}
         return collate(plan, self._windows(plan), self.precision.device, **colours)
 
     def _windows(self, plan: Plan) -> Windows:
@@ -199,21 +200,21 @@ class Xray:
         classes = self.data.dataset.classes
         parts = (shown, kept, judged, right)
         counts = [torch.bincount(seen.label[part].long(), minlength=len(classes)) for part in parts]
-        *counts, apart = total(torch.cat([*counts, apart.sum()[None]])).tolist()
-        counts = np.reshape(counts, (len(parts), len(classes)))
-        shown, kept, judged, right = counts.sum(1).tolist()
+        *summed, differing = total(torch.cat([*counts, apart.sum()[None]])).tolist()
+        by_part = np.reshape(summed, (len(parts), len(classes)))
+        of_shown, of_kept, of_judged, of_right = by_part.sum(1).tolist()
         return Look(
-            kept=None if seen.kept is None else kept / max(shown, 1),
-            right=None if truth is None else share(right, judged),
-            disagreement=None if seen.other is None else apart / max(shown, 1),
+            kept=None if seen.kept is None else of_kept / max(of_shown, 1),
+            right=None if truth is None else share(of_right, of_judged),
+            disagreement=None if seen.other is None else differing / max(of_shown, 1),
             classes={
                 name: OfClass(
-                    said=share(said, shown),
-                    taught=share(counting, kept),
+                    said=share(said, of_shown),
+                    taught=share(counting, of_kept),
                     kept=None if seen.kept is None else share(counting, said),
                     right=None if truth is None else share(true, known),
                 )
-                for name, (said, counting, known, true) in zip(classes, counts.T.tolist(), strict=True)
+                for name, (said, counting, known, true) in zip(classes, by_part.T.tolist(), strict=True)
             },
             rows=rows,
             kept_alone=seen.kept_alone,
@@ -255,8 +256,8 @@ def rows_of(batch: Batch, seen: PseudoLabels, truth: Tensor | None, ids: Sequenc
     rows = [Row.of_sample(f"labelled: {id}", *one) for id, *one in zip(ids, x, target)]
     views = {name: pictures(images[:UNLABELED]) for name, images in seen.views.items()}
     label = seen.label[:UNLABELED]
-    label = (label if seen.kept is None else label.masked_fill(~seen.kept[:UNLABELED], IGNORE)).cpu().numpy()
-    for number, mask in enumerate(label[: len(next(iter(views.values())))]):
+    counting = label if seen.kept is None else label.masked_fill(~seen.kept[:UNLABELED], IGNORE)
+    for number, mask in enumerate(counting.cpu().numpy()[: len(next(iter(views.values())))]):
         panels = [Panel(name, images[number]) for name, images in views.items()]
         panels.append(Panel(f"pseudo-label, {next(iter(views))}", mask=mask))
         if truth is not None:

@@ -7,7 +7,7 @@ of 4, about 2 (W_tile / 4 + 2) FLOPs per value. The gradient is the transpose, l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def cuts(length: int, step: int) -> list[slice]:
 
 
 def upsampled_tiles(
-    logits: Tensor, size: tuple[int, int], align_corners: bool, gradient: Tensor | None = None
+    logits: Tensor, size: Sequence[int], align_corners: bool, gradient: Tensor | None = None
 ) -> Iterator[tuple[tuple[int, slice, slice], Tensor]]:
     """Yield (place, values) over the upsampled (B, C, H, W): `place` indexes a (B, H, W) map, `values` is (C, pixels).
 
@@ -68,14 +68,14 @@ def upsampled_tiles(
         for rows, low_rows in rows_touched:
             down = vertical[rows, low_rows]
             strip = torch.matmul(down, low[:, low_rows]).view(-1, width)
-            strip_gradient = torch.zeros_like(strip) if gradient is not None else None
+            strip_gradient = None if gradient is None else torch.zeros_like(strip)
             for columns, low_columns in columns_touched:
                 across = horizontal[columns, low_columns]
                 values = buffer[: strip.shape[0] * across.shape[0]].view(strip.shape[0], across.shape[0])
                 torch.mm(strip[:, low_columns], across.T, out=values)
                 yield (image, rows, columns), values.view(channels, -1)
-                if gradient is not None:
+                if strip_gradient is not None:
                     strip_gradient[:, low_columns].addmm_(values, across)
-            if gradient is not None:
+            if gradient is not None and strip_gradient is not None:
                 pulled = torch.matmul(down.T, strip_gradient.view(channels, -1, width))
                 gradient[image, :, low_rows] += pulled

@@ -5,7 +5,7 @@ The edges of n boxes cut an image into at most (2 n + 1)^2 cells, each inside th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 def mix(images_a: Tensor, images_b: Tensor, boxes: Tensor, memory_format: torch.memory_format) -> Tensor:
     """`images_b` inside the toggled boxes, `images_a` elsewhere."""
     mixed = images_a.clone(memory_format=memory_format)
-    for cell in toggled_cells(boxes, tuple(images_a.shape[2:])):
+    for cell in toggled_cells(boxes, images_a.shape[2:]):
         mixed[cell] = images_b[cell]
     return mixed
 
@@ -24,13 +24,13 @@ def split(images: Tensor, boxes: Tensor, memory_format: torch.memory_format) -> 
     """`images` outside and inside the toggled boxes, each with zeros elsewhere."""
     outside = images.clone(memory_format=memory_format)
     inside = torch.zeros_like(outside)
-    for cell in toggled_cells(boxes, tuple(images.shape[2:])):
+    for cell in toggled_cells(boxes, images.shape[2:]):
         inside[cell] = images[cell]
         outside[cell] = 0
     return outside, inside
 
 
-def toggled_cells(boxes: Tensor, size: tuple[int, int]) -> Iterator[tuple[int, slice, slice, slice]]:
+def toggled_cells(boxes: Tensor, size: Sequence[int]) -> Iterator[tuple[int, slice, slice, slice]]:
     """Rectangles that tile the mask of each sample, as indices of (B, C, H, W)."""
     for sample, corners in enumerate(boxes.tolist()):
         ys = sorted({min(max(y, 0), size[0]) for box in corners for y in box[0::2]})

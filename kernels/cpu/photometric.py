@@ -20,7 +20,7 @@ from .. import reference
 try:
     import cv2
 except ImportError:
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]
 
 _IDENTITY = np.eye(3, 4, dtype=np.float32)
 

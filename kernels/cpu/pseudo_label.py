@@ -15,7 +15,7 @@ def pseudo_label(logits: Tensor, align_corners: bool, label: Tensor, confidence:
 
     def of_images(part: slice) -> None:
         maps = label[part], None if confidence is None else confidence[part]
-        for place, values in upsampled_tiles(logits[part], tuple(label.shape[1:]), align_corners):
+        for place, values in upsampled_tiles(logits[part], label.shape[1:], align_corners):
             _classify(values, place, *maps)
 
     over(len(logits), of_images)
@@ -30,7 +30,7 @@ def mixed_pseudo_label(
     confidence: Tensor | None,
 ) -> None:
     """Fills label (B, H, W) and confidence; the other arguments as in `semiseg.kernels.mixed_pseudo_label`."""
-    size = tuple(label.shape[1:])
+    size = label.shape[1:]
     mask = box_mask(boxes, size)
 
     def of_images(part: slice) -> None:

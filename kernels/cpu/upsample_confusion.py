@@ -21,7 +21,7 @@ def upsample_confusion(logits: Tensor, target: Tensor, align_corners: bool, igno
 def _of_images(logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int) -> Tensor:
     classes = logits.shape[1]
     counts = torch.zeros(classes * classes, dtype=torch.int64)
-    for place, values in upsampled_tiles(logits, tuple(target.shape[1:]), align_corners):
+    for place, values in upsampled_tiles(logits, target.shape[1:], align_corners):
         target_tile = target[place].flatten().long()
         counted = (target_tile != ignore_index) & (target_tile >= 0) & (target_tile < classes)
         pairs = target_tile * classes + values.max(0).indices

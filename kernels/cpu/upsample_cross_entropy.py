@@ -27,8 +27,9 @@ def cross_entropy(
     """
 
     def of_images(part: slice) -> tuple[Tensor, Tensor]:
-        some = (None if tensor is None else tensor[part] for tensor in (logits, target, weight, losses, gradient))
-        return _of_images(*some, align_corners, ignore_index)
+        maps = (weight, losses, gradient)
+        weights, each, gradients = (None if tensor is None else tensor[part] for tensor in maps)
+        return _of_images(logits[part], target[part], weights, each, gradients, align_corners, ignore_index)
 
     totals, counts = zip(*over(len(logits), of_images))
     return torch.stack(totals).sum().float(), torch.stack(counts).sum()
@@ -47,7 +48,7 @@ def _of_images(
     classes = logits.shape[1]
     total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     scratch = torch.empty(0, dtype=torch.float32)
-    for place, values in upsampled_tiles(logits, tuple(target.shape[1:]), align_corners, gradient):
+    for place, values in upsampled_tiles(logits, target.shape[1:], align_corners, gradient):
         target_tile = target[place].reshape(1, -1).long()
         valid = target_tile != ignore_index
         target_tile = torch.where(valid, target_tile, 0)

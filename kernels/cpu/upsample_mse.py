@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def mse(
     other: Tensor | None,
     boxes: Tensor | None,
     weight: Tensor | None,
-    size: tuple[int, int],
+    size: Sequence[int],
     align_corners: bool,
     gradient: Tensor | None = None,
 ) -> Tensor:
@@ -30,7 +32,7 @@ def mse(
         for number, source in enumerate(sources)
     ]
     for (place, values), (_, wanted), *others in zip(*tiles):
-        if others:
+        if others and mask is not None:
             torch.where(mask[place].reshape(1, -1), others[0][1], wanted, out=wanted)
         probability = torch.softmax(values, 0)
         difference = probability - torch.softmax(wanted, 0)

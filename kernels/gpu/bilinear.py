@@ -11,6 +11,8 @@ Positions are computed in integers, so that weights are exact to float32 roundin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .._triton import ceil_div, jit, tl
 
 LARGEST_SIDE = 4
@@ -21,7 +23,7 @@ SIZES = (
 """Arguments of kernels that only multiply and compare, so that one variant serves all sizes of images."""
 
 
-def block_side(low: tuple[int, int], full: tuple[int, int], align_corners: bool) -> int:
+def block_side(low: Sequence[int], full: Sequence[int], align_corners: bool) -> int:
     """Pixels along the side of a block: the largest power of two whose pixels lie between three nodes on each axis."""
     side = LARGEST_SIDE
     for nodes, pixels in zip(low, full):
@@ -34,7 +36,7 @@ def block_side(low: tuple[int, int], full: tuple[int, int], align_corners: bool)
     return side
 
 
-def block_grid(full: tuple[int, int], side: int) -> tuple[int, int]:
+def block_grid(full: Sequence[int], side: int) -> tuple[int, int]:
     """How many blocks cover the output along y and x."""
     return ceil_div(full[0], side), ceil_div(full[1], side)
 
@@ -48,7 +50,7 @@ def support(nodes: int, pixels: int, align_corners: bool) -> int:
     return min(pixels, ceil_div(2 * pixels_between, nodes) + 1) if nodes else pixels
 
 
-def check_positions(name: str, low: tuple[int, int], full: tuple[int, int]) -> None:
+def check_positions(name: str, low: Sequence[int], full: Sequence[int]) -> None:
     """Raise ValueError unless positions and places in one plane can be computed in 32 bits."""
     positions = [(2 * pixels + 1) * nodes for nodes, pixels in zip(low, full)]
     if max(*positions, low[0] * low[1], full[0] * full[1]) >= 2**31:

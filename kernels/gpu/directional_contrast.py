@@ -422,4 +422,4 @@ def _factors(
         dtype = torch.float32 if dtype == torch.float64 else dtype
     if INTERPRETED and dtype == torch.bfloat16:  # whose products are wrong in Triton's interpreter
         dtype = torch.float32
-    return tuple(part.to(dtype).contiguous() for part in (feat1, feat2, negatives))
+    return feat1.to(dtype).contiguous(), feat2.to(dtype).contiguous(), negatives.to(dtype).contiguous()

@@ -124,8 +124,8 @@ def photometric(
     if blur_last:
         # Each pixel is recoloured once, and not for every pixel that it is blurred into.
         sharp, images = images, torch.empty_like(images)
-        grid = ceil_div(height * width, RECOLOURED), batch
-        launch(_recolour, grid, sharp, matrix, images, height * width, COLOUR_BITS=COLOUR_BITS, BLOCK=RECOLOURED)
+        pixels = ceil_div(height * width, RECOLOURED), batch
+        launch(_recolour, pixels, sharp, matrix, images, height * width, COLOUR_BITS=COLOUR_BITS, BLOCK=RECOLOURED)
         matrix = fixed_point(torch.eye(3, 4, device=images.device).expand(batch, 3, 4)).contiguous()
     result = images.new_empty(images.shape, dtype=dtype).permute(0, 3, 1, 2)
     config = choose("photometric", BAKED, images.device)

@@ -106,9 +106,8 @@ def _launch(
     """Without `logits_b` and `boxes` the labels of `logits_a` alone."""
     (batch, classes, *low), size = logits_a.shape, label.shape[1:]
     check_positions("pseudo_label", low, size)
-    mixed = logits_b is not None
     logits_a = logits_a.contiguous()
-    if mixed:
+    if logits_b is not None and boxes is not None:
         logits_b, boxes = logits_b.contiguous(), boxes.contiguous()
     side = block_side(low, size, align_corners)
     blocks_y, blocks_x = block_grid(size, side)
@@ -116,7 +115,7 @@ def _launch(
     launch(
         _classify, (ceil_div(blocks_y * blocks_x, config.blocks["BLOCKS"]), batch),
         logits_a, logits_b, boxes, label, confidence, classes, *low, *size, blocks_y, blocks_x,
-        boxes.shape[1] if mixed else 0,
-        warps=config.warps, stages=config.stages, MIXED=mixed, ALIGN_CORNERS=align_corners, LOG2_E=LOG2_E, SIDE=side,
-        **config.blocks,
+        0 if boxes is None else boxes.shape[1],
+        warps=config.warps, stages=config.stages, MIXED=boxes is not None, ALIGN_CORNERS=align_corners, LOG2_E=LOG2_E,
+        SIDE=side, **config.blocks,
     )  # fmt: skip

@@ -7,6 +7,8 @@ reads each of its pixels four times, from cache but for the first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def _gather(
     tl.store(result + _offset(node, channel, pixel_step, channel_step), sums, mask=exists)
 
 
-def upsample(maps: Tensor, size: tuple[int, int], align_corners: bool, order: torch.memory_format) -> Tensor:
+def upsample(maps: Tensor, size: Sequence[int], align_corners: bool, order: torch.memory_format) -> Tensor:
     """Maps (B, C, h, w) at `size`, in the memory format `order`."""
     maps = maps.contiguous(memory_format=order)
     result = torch.empty((*maps.shape[:2], *size), dtype=maps.dtype, device=maps.device, memory_format=order)
@@ -103,7 +105,7 @@ def upsample(maps: Tensor, size: tuple[int, int], align_corners: bool, order: to
     return result
 
 
-def gather(gradient: Tensor, size: tuple[int, int], align_corners: bool, order: torch.memory_format) -> Tensor:
+def gather(gradient: Tensor, size: Sequence[int], align_corners: bool, order: torch.memory_format) -> Tensor:
     """The gradient with respect to maps of `size`, in the memory format `order`, from that of the upsampled ones."""
     gradient = gradient.contiguous(memory_format=order)
     shape = (*gradient.shape[:2], *size)

@@ -13,6 +13,7 @@ Sums of errors are added in a fixed order, those of the gradient are not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -158,7 +159,7 @@ def mse(
     other: Tensor | None,
     boxes: Tensor | None,
     weight: Tensor | None,
-    size: tuple[int, int],
+    size: Sequence[int],
     align_corners: bool,
     gradient: Tensor | None = None,
 ) -> Tensor:
@@ -166,7 +167,7 @@ def mse(
     batch, classes, *low = logits.shape
     check_positions("logits", low, size)
     logits, teacher = logits.contiguous(), teacher.contiguous()
-    if other is not None:
+    if other is not None and boxes is not None:
         other, boxes = other.contiguous(), boxes.contiguous()
     if weight is not None:
         weight = weight.contiguous()

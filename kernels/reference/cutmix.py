@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """(B, n, 4) boxes (y0, x0, y1, x1), ends exclusive -> (B, H, W) bool, toggled by each box in turn."""
     rows = torch.arange(size[0], device=boxes.device)
     columns = torch.arange(size[1], device=boxes.device)

@@ -35,10 +35,10 @@ def gaussian_blur(images: Tensor, deviation: Tensor, radius: int) -> Tensor:
     for dim in (1, 2):
         length = images.shape[dim]
         centre = torch.arange(length, device=images.device)
-        images = sum(
-            taps[:, abs(offset)] * images.index_select(dim, reflect(centre + offset, length))
-            for offset in range(-radius, radius + 1)
-        )
+        blurred = torch.zeros_like(images)
+        for offset in range(-radius, radius + 1):
+            blurred = blurred + taps[:, abs(offset)] * images.index_select(dim, reflect(centre + offset, length))
+        images = blurred
     return (images + (1 << 15)) >> 16
 
 

@@ -32,7 +32,7 @@ def upsample_cross_entropy(
     target = target.long()
     valid = valid_pixels(target, ignore_index)
     known = (target >= 0) & (target < logits.shape[1])
-    full = upsample_wide(logits, tuple(target.shape[-2:]), align_corners)
+    full = upsample_wide(logits, target.shape[-2:], align_corners)
     some_class = torch.where(known, target, 0).masked_fill(~valid, NOTHING)
     losses = F.cross_entropy(full, some_class, ignore_index=NOTHING, reduction="none")
     # Ignored pixels and wrong targets are a matter of the weight, so that loss and gradient say the same.
@@ -97,7 +97,7 @@ def mean_of_hard_pixels(
         return count if gathered is None else gathered(count[None]).sum()
 
     probability = torch.where(valid, torch.exp(-losses.detach()), 1).flatten()
-    bound = threshold
+    bound: float | Tensor = threshold
     if min_kept > 0:
         everyones = probability if gathered is None else gathered(probability)
         bound = kth_smallest(everyones, min(min_kept, everyones.numel())).clamp(min=threshold)

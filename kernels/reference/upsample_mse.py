@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from .upsample import upsample_wide
 def upsample_mse(
     logits: Tensor,
     teacher: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     other: Tensor | None = None,
     boxes: Tensor | None = None,
@@ -22,7 +24,7 @@ def upsample_mse(
 ) -> Tensor:
     """Interpolate, softmax, squared error. Arguments as in `semiseg.kernels.upsample_mse`."""
     full = upsample_wide(teacher.detach(), size, align_corners)
-    if other is not None:
+    if other is not None and boxes is not None:
         full = torch.where(box_mask(boxes, size)[:, None], upsample_wide(other.detach(), size, align_corners), full)
     wanted = full.softmax(1)
     errors = (upsample_wide(logits, size, align_corners).softmax(1) - wanted).square().sum(1)

@@ -87,16 +87,17 @@ def _samples(home: Path, part: str) -> tuple[dict[str, Sample], list[str]]:
     """The samples of a part by id, and notes about files that are not used."""
     found, masks_found = (_found(home / tree / part) for tree in ("leftImg8bit", "gtFine"))
     masks = masks_found.by_stem()
-    samples, used = {}, set()
+    samples: dict[str, Sample] = {}
+    used: set[str] = set()
     for stem, image in found.by_stem().items():
         if not stem.endswith(IMAGE_TAIL):
             continue
         place = stem.removesuffix(IMAGE_TAIL)
         tails = [tail for tail in MASK_TAILS if place + tail in masks]
         used.update(place + tail for tail in tails)
-        tail = next(iter(tails), None)
+        mask, remap = next(((masks[place + tail], MASK_TAILS[tail]) for tail in tails), (None, None))
         id = place.rpartition("/")[2]
-        samples[id] = Sample(id, image, tail and masks[place + tail], tail and MASK_TAILS[tail])
+        samples[id] = Sample(id, image, mask, remap)
     orphans = {stem for stem in masks if stem.endswith(tuple(MASK_TAILS))} - used
     return samples, [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(orphans)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
-from .dataset import IGNORE, IMAGE_SUFFIXES, Colour
+from .dataset import IGNORE, IMAGE_SUFFIXES, Colour, colour_of
 from .files import read_lines, voc_colours
 
 _INT = r"[\"']?\d{1,9}[\"']?"
@@ -187,14 +187,14 @@ def _unquoted(text: str) -> str:
 
 def _row(number: int, line: str) -> _Row:
     if cvat := re.fullmatch(r"(?P<name>.+):(?P<rgb>(\d+,\d+,\d+)?):[^:]*:[^:]*", line):
-        rgb = tuple(int(value) for value in cvat["rgb"].split(",")) if cvat["rgb"] else None
+        rgb = colour_of(map(int, cvat["rgb"].split(","))) if cvat["rgb"] else None
         return _Row(number, cvat["name"].strip(), rgb)
     triple = _TRIPLE.fullmatch(line)
     if triple and max(numbers := [int(n) for n in re.findall(r"\d+", triple["blanks"] or triple["brackets"])]) < 256:
         line = f"{triple['text']}\t#{bytes(numbers).hex()}"
     coloured = _HEX.fullmatch(line)
     text = coloured["text"] if coloured else line
-    colour = tuple(bytes.fromhex(coloured["colour"][1:])) if coloured else None
+    colour = colour_of(bytes.fromhex(coloured["colour"][1:])) if coloured else None
     for certain, columns in zip((True, False), _COLUMNS):
         found = columns.fullmatch(text)
         if found and (found["before"] or found["after"]):
@@ -242,7 +242,7 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
         numbers = (*row.before, *row.after)
         colour = row.colour
         if shape in _COLOURS:
-            colour = numbers[_COLOURS[shape] :]
+            colour = colour_of(numbers[_COLOURS[shape] :])
             if max(colour) > 255:
                 raise UsageError(f"{path}, line {row.line}: {colour} is not a colour: write red, green, blue up to 255")
         entries.append((row.line, row.name, colour))
@@ -280,10 +280,10 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
             raise UsageError(
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
             )
-    values = {row.name: (*row.before, *row.after)[0] for row in rows if row.shape in ((1, 0), (0, 1))}
-    seem = 2 * len(values) > len(rows) and len({*values.values()}) == len(values) and max(values.values()) < len(rows)
+    given = {row.name: (*row.before, *row.after)[0] for row in rows if row.shape in ((1, 0), (0, 1))}
+    seem = 2 * len(given) > len(rows) and len({*given.values()}) == len(given) and max(given.values()) < len(rows)
     for place, row in enumerate(rows):
-        if row.certain or (seem and values.get(row.name, place) != place):
+        if row.certain or (seem and given.get(row.name, place) != place):
             raise UsageError(
                 f"{path}, line {row.line}: gives a number, as other lines do not: give label values in all or in none"
             )

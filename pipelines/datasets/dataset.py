@@ -4,7 +4,7 @@ one on disk; nothing is decoded here."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,12 @@ IGNORE = 255
 """The value of pixels that count nowhere, in masks and targets."""
 
 Colour = tuple[int, int, int]
+
+
+def colour_of(channels: Iterable[int]) -> Colour:
+    """The colour of three numbers: red, green and blue."""
+    red, green, blue = channels
+    return red, green, blue
 
 
 @dataclass(frozen=True, slots=True)

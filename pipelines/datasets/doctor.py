@@ -167,13 +167,12 @@ class _Counts:
         self.images = np.zeros(256, np.int64)
         self.masks = 0
         self.empty: list[str] = []
-        for sample in samples:
-            if sample.mask and (facts := survey.mask(sample)):
-                values = [int(value) for value in facts.counts]
-                self.masks += 1
-                self.images[values] += 1
-                if values == [0]:
-                    self.empty.append(sample.id)
+        for sample, _, facts in survey.masks(samples):
+            values = [int(value) for value in facts.counts]
+            self.masks += 1
+            self.images[values] += 1
+            if values == [0]:
+                self.empty.append(sample.id)
 
 
 def _faults(survey: Survey) -> Iterator[Finding]:
@@ -202,8 +201,8 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
         yield Finding("warning", f"split {split.name} leaves no unlabelled images", cure)
     chosen = set(split.labeled)
     labeled = [sample for sample in (*dataset.train, *dataset.extra) if sample.id in chosen]
-    if (sample := marked_by_ignore(labeled, survey)) and not marked_by_ignore(dataset.train, survey):
-        text = f"the labelled masks of {split.name} hold nothing but 0 and 255, {sample.mask} for one"
+    if (marked := marked_by_ignore(labeled, survey)) and not marked_by_ignore(dataset.train, survey):
+        text = f"the labelled masks of {split.name} hold nothing but 0 and 255, {marked} for one"
         yield Finding("error", text, "255 means ignore: write the index of the class where it marks objects")
     pixels = survey.counts(labeled)
     absent = tuple(name for name, count in zip(dataset.classes, pixels) if not count)

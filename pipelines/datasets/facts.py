@@ -131,11 +131,11 @@ def _facts(values: dict[str, Any]) -> Facts:
     """The facts that JSON holds. Raises TypeError or ValueError for what cannot be those of a file: the names of copies
     lead nowhere but into the cache."""
     facts = Facts(**values)
-    facts.stamp = tuple(facts.stamp)
-    if facts.copy is not None:
-        facts.copy = Copy(**facts.copy)
-    if facts.stored is not None:
-        facts.stored = Copy(**facts.stored)
+    facts.stamp = tuple(values["stamp"])
+    if (copy := values.get("copy")) is not None:
+        facts.copy = Copy(**copy)
+    if (stored := values.get("stored")) is not None:
+        facts.stored = Copy(**stored)
     sides, counts, colours = (facts.height, facts.width), facts.counts, facts.colours
     flags = facts.first, facts.bits, facts.coloured
     plain = (*facts.stamp, *sides, facts.orientation, facts.hash, *flags, counts, colours)

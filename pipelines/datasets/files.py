@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError, some_of
-from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour
+from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour, colour_of
 
 _PART = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:at(?:ion|ing))?)?|eval(?:uation)?|dev|hold[-_]?out)|(?P<test>test(?:s|ing)?))"
@@ -48,7 +48,7 @@ def voc_colours(count: int) -> tuple[Colour, ...]:
         rgb = [0, 0, 0]
         for bit in range(8):
             rgb[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-        colours.append(tuple(rgb))
+        colours.append(colour_of(rgb))
     return tuple(colours)
 
 
@@ -190,7 +190,7 @@ def find_pictures(
     folder, found = Path(folder), Pictures(Path(folder))
     suffixes, closed = tuple(suffixes), {_identity(path) for path in apart}
 
-    def walk(place: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+    def walk(place: str, prefix: str, above: frozenset[tuple[int, int] | None]) -> None:
         entries = entries_of(place)
         names = {entry.name for entry in entries}
         if prefix and RUN in names and names & RUN_FILES:

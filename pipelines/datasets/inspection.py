@@ -63,12 +63,12 @@ def tasks_of(sample: Sample) -> Iterator[Task]:
     yield Task(IMAGES, sample.image, partial(_inspect_image, id=sample.id))
     if sample.mask:
         inspect = partial(_inspect_mask, id=sample.id, remap=sample.remap)
-        yield Task(MASKS, sample.mask, inspect, sample.remap and sample.remap.name)
+        yield Task(MASKS, sample.mask, inspect, sample.remap.name if sample.remap else None)
 
 
-def recolouring(sample: Sample, remap: Remap) -> Task:
-    """Its mask, read by colour."""
-    return Task(RECOLOURED, sample.mask, partial(_inspect_mask, id=sample.id, remap=remap), remap.name)
+def recolouring(id: str, mask: Path, remap: Remap) -> Task:
+    """The mask of a sample, read by colour."""
+    return Task(RECOLOURED, mask, partial(_inspect_mask, id=id, remap=remap), remap.name)
 
 
 def inspect_files(
@@ -138,8 +138,8 @@ class _Inspector:
         except UsageError:  # of the cache
             raise
         except Exception as error:
-            why = refusal(error)
-            return Fault(why.kind, task.path, why.text, why.cure)
+            refused = refusal(error)
+            return Fault(refused.kind, task.path, refused.text, refused.cure)
 
     def _vouched(self, task: Task) -> Facts | None:
         """What is known of the file, if the cache has the copies that belong to it."""

@@ -77,8 +77,8 @@ def split_line(line: str) -> tuple[str, str | None]:
         image, _, label = line.partition("\t")
     else:
         pair = _QUOTED.fullmatch(line) or _PAIR.fullmatch(line)
-        image, label = (pair["image"], pair["label"]) if pair else (line, None)
-    return _bare(image), (label and _bare(label)) or None
+        image, label = (pair["image"], pair["label"] or "") if pair else (line, "")
+    return _bare(image), _bare(label) or None
 
 
 def _bare(text: str) -> str:
@@ -131,7 +131,8 @@ class Names:
         """ids: the known ones; with the paths of their images, what a list writes behind the images' folder must be the
         whole id. root: that of a data set whose lists may name files; the paths of images are needed then."""
         self.root = root
-        self.images = ids if root else {}
+        images: Mapping[str, Path] = ids if isinstance(ids, Mapping) else {}
+        self.images = images if root else {}
         self.by_path = {composed(str(image)): id for id, image in self.images.items()}
         self.ids = {composed(id): id for id in ids}
         self.depth = max((id.count("/") for id in self.ids), default=0) + 1
@@ -139,9 +140,7 @@ class Names:
         for id in self.ids.values():
             if "/" in id:
                 self.by_last_part[composed(id.rpartition("/")[2])].append(id)
-        self.homes = (
-            {home for id, image in ids.items() if (home := _home(id, image))} if isinstance(ids, Mapping) else set()
-        )
+        self.homes = {home for id, image in images.items() if (home := _home(id, image))}
 
     @classmethod
     def of(cls, samples: Iterable[Sample], root: Path | None = None) -> Names:
@@ -185,7 +184,7 @@ class Names:
     def is_own_mask(self, entry: Entry, sample: Sample) -> bool:
         """Whether the label of a line, which is no file here, is the mask that the line's sample has: its path ends as
         the line says, or the line says nothing about this disk and gives image and label one name."""
-        if sample.mask is None:
+        if entry.label is None or sample.mask is None:
             return False
         if self._ends_as(entry.label, sample.mask):
             return True
@@ -193,8 +192,8 @@ class Names:
 
     def _ends_as(self, text: str, file: Path) -> bool:
         """Whether a path of a list may be that of a file, wherever the data set was: the shorter ends the longer."""
-        inside = self.root is not None and file.is_relative_to(self.root)
-        said, own = parts_of(text), parts_of(str(file.relative_to(self.root) if inside else file))
+        place = file.relative_to(self.root) if self.root and file.is_relative_to(self.root) else file
+        said, own = parts_of(text), parts_of(str(place))
         common = min(len(said), len(own))
         return said[-common:] == own[-common:]
 

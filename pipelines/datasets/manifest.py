@@ -17,7 +17,7 @@ from ..decode import COLOUR, LABEL, read
 from ..errors import UsageError
 from ..watch import Mark, Watch
 from .dataset import Dataset, Sample
-from .facts import Copy, Facts, Key, load_facts, save_facts
+from .facts import IMAGES, Copy, Facts, Key, load_facts, save_facts
 from .survey import Survey, survey_files
 
 
@@ -42,7 +42,7 @@ def watch_of(records: Iterable[Record]) -> Watch:
             path: mark
             for record in records
             for path, mark in ((record.image, record.image_mark), (record.mask, record.mask_mark))
-            if mark
+            if path and mark
         }
     )
 
@@ -77,8 +77,7 @@ class Manifest:
         digest, survey = hashlib.blake2b(digest_size=8), self.survey
         ids = set(ids)
         for sample in sorted((s for s in self.dataset.samples if s.id in ids), key=lambda sample: sample.id):
-            image = survey.image(sample)
-            told = [sample.id, image.hash, str(str(sample.image) in survey.stored)]
+            told = [sample.id, self.picture(sample), str(str(sample.image) in survey.stored)]
             if masks and sample.mask and (mask := survey.mask(sample)):
                 told += [mask.hash, json.dumps(mask.counts, sort_keys=True)]  # the counts are of what it is read as
             digest.update("\n".join(told).encode() + b"\0")
@@ -86,7 +85,7 @@ class Manifest:
 
     def picture(self, sample: Sample) -> str:
         """The hash of a sample's picture file."""
-        return self.survey.image(sample).hash
+        return self.survey.facts[IMAGES, str(sample.image)].hash
 
     def pictures(self, ids: Iterable[str]) -> list[str]:
         """The hashes of the picture files of these samples, sorted."""
@@ -171,18 +170,15 @@ def _differs(before: Facts | None, now: Facts) -> bool:
 
 
 def _record(sample: Sample, survey: Survey, folder: Path) -> Record:
-    image, mask = survey.image(sample), survey.mask(sample) if sample.mask else None
-    copy, (height, width) = survey.used(sample.image, image)
-    copied = mask and survey.used(sample.mask, mask)[0]
-    return Record(
-        id=sample.id,
-        image=folder / copy.name if copy else sample.image,
-        mask=folder / copied.name if copied else sample.mask,
-        height=height,
-        width=width,
-        image_mark=(copy or image).mark,
-        mask_mark=mask and (copied or mask).mark,
-    )
+    def used(path: Path, facts: Facts) -> tuple[Path, Mark, tuple[int, int]]:
+        copy, size = survey.used(path, facts)
+        return folder / copy.name if copy else path, (copy or facts).mark, size
+
+    image, image_mark, (height, width) = used(sample.image, survey.facts[IMAGES, str(sample.image)])
+    mask, mask_mark = sample.mask, None
+    if sample.mask and (facts := survey.mask(sample)):
+        mask, mask_mark, _ = used(sample.mask, facts)
+    return Record(sample.id, image, mask, height, width, image_mark, mask_mark)
 
 
 def _folder(dataset: Dataset, cache: Path) -> Path:

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,9 @@ class Pack:
     def __init__(self, folder: Path, index: Index):
         self.folder, self._entries = folder, index.entries
         # Copy on write, so that arrays count as writable for torch; nobody writes.
-        self._pixels = np.memmap(folder / index.pixels, np.uint8, "c", shape=index.end) if index.end else None
+        self._pixels = (
+            np.memmap(folder / index.pixels, np.uint8, "c", shape=index.end) if index.end else np.empty(0, np.uint8)
+        )
 
     def image(self, path: Path) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a picture."""
@@ -188,13 +191,17 @@ def _load(home: Path) -> Index | None:
         if content["version"] != VERSION or not str(content["pixels"]).startswith(PIXELS):
             return None
         entries = {
-            key: Entry(tuple(map(int, shape)), tuple(map(int, stamp)), int(offset), int(crc))
+            key: Entry(tuple(map(int, shape)), _as_stamp(stamp), int(offset), int(crc))
             for key, (shape, stamp, offset, crc) in content["entries"].items()
         }
-        size, mtime_ns, ctime_ns = map(int, content["stamp"])
-        return Index(content["pixels"], (size, mtime_ns, ctime_ns), entries)
+        return Index(content["pixels"], _as_stamp(content["stamp"]), entries)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _as_stamp(numbers: Iterable[Any]) -> Stamp:
+    size, mtime_ns, ctime_ns = map(int, numbers)
+    return size, mtime_ns, ctime_ns
 
 
 def _save(home: Path, pixels: str, entries: dict[str, Entry]) -> Index:
@@ -314,7 +321,7 @@ def _write(
 
     def write(one: Wanted, offset: int) -> Entry:
         pixels = read(one.path, COLOUR if len(one.shape) == 3 else LABEL, one.shape[:2], data=watch.read(one.path))
-        data = memoryview(np.ascontiguousarray(pixels)).cast("B")
+        data = np.ascontiguousarray(pixels).data.cast("B")
         done = 0
         while done < len(data):
             done += os.pwrite(file, data[done:], offset + done)

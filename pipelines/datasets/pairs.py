@@ -191,8 +191,12 @@ def _by_cuts(of_mask: Mapping[str, str], of_image: Mapping[str, str]) -> dict[st
             continue
         if _renamed(first, head, tail, lead, trail) not in of_image:
             continue
-        named = {of_image.get(_renamed(name, head, tail, lead, trail)): id for name, id in of_mask.items()}
-        if None not in named and len(named) == len(of_mask):
+        named = {
+            of_image[new]: id
+            for name, id in of_mask.items()
+            if (new := _renamed(name, head, tail, lead, trail)) and new in of_image
+        }
+        if len(named) == len(of_mask):
             return named
     return {}
 

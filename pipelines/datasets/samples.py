@@ -52,23 +52,23 @@ class Samples:
         for training and a fault in one for validation. Raises UsageError for these, and for an image with two masks."""
         chosen: dict[str, Sample] = {}
         missing: list[Entry] = []
-        lost: list[Entry] = []
-        given: dict[str, tuple[Entry, Path | None]] = {}
+        lost: list[tuple[int, str]] = []
+        given: dict[str, tuple[int, str, Path | None]] = {}
         for entry in read_list(path, self.names.ids):
             sample = self._named(entry.image, path.parent)
             if sample is None:
                 missing.append(entry)
                 continue
-            if entry.label is not None:
-                sample = Sample(sample.id, sample.image, self._mask(entry, sample, path))
-                first, mask = given.setdefault(sample.id, (entry, sample.mask))
+            if (label := entry.label) is not None:
+                sample = Sample(sample.id, sample.image, self._mask(entry, label, sample, path))
+                line, first, mask = given.setdefault(sample.id, (entry.line, label, sample.mask))
                 if mask != sample.mask:
                     raise UsageError(
-                        f"{path}, line {entry.line}: gives {sample.id} the mask {shown(entry.label)} and line "
-                        f"{first.line} gives it {shown(first.label)}: keep one of them"
+                        f"{path}, line {entry.line}: gives {sample.id} the mask {shown(label)} and line "
+                        f"{line} gives it {shown(first)}: keep one of them"
                     )
                 if sample.mask is None:
-                    lost.append(entry)
+                    lost.append((entry.line, label))
                 else:
                     self.masks_listed.add(composed(str(sample.mask)))
             chosen[sample.id] = self.all[sample.id] = sample
@@ -76,7 +76,8 @@ class Samples:
             reason = unknown(path, missing, self.names, f"in {self.images or self.root}")
             raise UsageError(self.unread_images() or reason)
         if lost:
-            where = f"{path}, line {lost[0].line}: the mask {shown(lost[0].label)}"
+            line, first = lost[0]
+            where = f"{path}, line {line}: the mask {shown(first)}"
             if use == "validation":
                 raise UsageError(f"{where} is not there: add it or correct the list")
             self.strange.append(f"{where} is not there ({len(lost)} in all): the image counts as one without a mask")
@@ -88,11 +89,12 @@ class Samples:
     def _surprises(self, path: Path, chosen: dict[str, Sample]) -> Iterator[str]:
         """Notes about what a list chose, though something else here is called so."""
         owners = {mask: id for id, mask in self.masks.items() if id in self.all}
-        if crossed := [sample for sample in chosen.values() if owners.get(sample.mask, sample.id) != sample.id]:
-            sample = crossed[0]
+        owned = [(sample.id, owners.get(sample.mask)) for sample in chosen.values() if sample.mask]
+        if crossed := [(id, owner) for id, owner in owned if owner not in (None, id)]:
+            id, owner = crossed[0]
             yield (
-                f"{path} gives {len(crossed)} images masks that are called like other images, {sample.id} the one of "
-                f"{owners[sample.mask]} for one: check that this is meant"
+                f"{path} gives {len(crossed)} images masks that are called like other images, {id} the one of "
+                f"{owner} for one: check that this is meant"
             )
         outside = [sample for sample in chosen.values() if sample.id not in self.names.images]
         if twins := [sample for sample in outside if self.names.called(str(sample.image))]:
@@ -149,7 +151,7 @@ class Samples:
         orphans = self.orphans()
         if not orphans or len(orphans) < len(self.masks):
             return None
-        return called_otherwise(self.masks_found.folder if self.masks_found else self.images, orphans, self.all)
+        return called_otherwise((self.masks_found or self.found).folder, orphans, self.all)
 
     def _copies_renamed(self, masks: dict[str, Path], among: Mapping[str, str | None]) -> dict[str, Path]:
         """The masks by their ids; copies of masks that lie beside their images, too, by the ids of these."""
@@ -208,17 +210,17 @@ class Samples:
             raise UsageError(f"a list names {image}, which has the id of {known.image} ({id}): rename one of them")
         return known
 
-    def _mask(self, entry: Entry, sample: Sample, path: Path) -> Path | None:
-        """The mask that a line names: the file, or that of the image where the line may mean it. Raises UsageError
-        where image and mask would be of two data sets."""
-        named = self.names.file(entry.label, path.parent)
+    def _mask(self, entry: Entry, label: str, sample: Sample, path: Path) -> Path | None:
+        """The mask that a line's label names: the file, or that of the image where the line may mean it. Raises
+        UsageError where image and mask would be of two data sets."""
+        named = self.names.file(label, path.parent)
         if named is None:
             return sample.mask if self.names.is_own_mask(entry, sample) else None
         if sample.mask is None or named.is_relative_to(self.root) or self._is_here(entry.image, sample, path.parent):
             return named
         if not alike(named, sample.mask):
             raise UsageError(
-                f"{path}, line {entry.line}: the image is {sample.image}, but its mask {shown(entry.label)} is another "
+                f"{path}, line {entry.line}: the image is {sample.image}, but its mask {shown(label)} is another "
                 f"than {sample.mask}: write paths from {self.root}"
             )
         return sample.mask

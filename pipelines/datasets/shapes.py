@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,9 @@ def paint(rng: np.random.Generator, image: np.ndarray, inside: np.ndarray, hue: 
     image[box] = np.where(inside[box][..., None], texture(rng, inside.shape, hue, box), image[box])
 
 
-def texture(rng: np.random.Generator, size: np.ndarray, hue: float | None, box: tuple[slice, slice]) -> np.ndarray:
+def texture(
+    rng: np.random.Generator, size: Sequence[int] | np.ndarray, hue: float | None, box: tuple[slice, slice]
+) -> np.ndarray:
     """Two colours blended by one of four patterns, (H, W, 3) float32, of which `box` is cut out; greyish where there is
     no hue."""
     one, two = colour(rng, hue), colour(rng, hue)

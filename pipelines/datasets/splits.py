@@ -170,7 +170,7 @@ def unlabeled_count(spec: str, pool: int) -> int | None:
         share, _ = _parse_draw(spec)
         return pool - (int(share * pool) if isinstance(share, Fraction) else share)
     known = _published(spec)
-    return known and known.unlabeled
+    return known.unlabeled if known else None
 
 
 def _published(spec: str) -> PublishedSplit | None:
@@ -182,11 +182,15 @@ def _published(spec: str) -> PublishedSplit | None:
     return next(iter(identify(plain_ids(file))), None)
 
 
+Wrong = Literal["twice", "labelled and unlabelled", "in val", "unknown", "without mask", "with the label of another"]
+"""What may be wrong with an id of a list."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListFault:
     """What is wrong with the ids of a list, by its kind."""
 
-    kind: Literal["twice", "labelled and unlabelled", "in val", "unknown", "without mask", "with the label of another"]
+    kind: Wrong
     file: Path
     ids: tuple[str, ...]
     """Sorted; of unknown ones, what the list says."""
@@ -200,7 +204,7 @@ def check_lists(
     Without one, ids are file names, as in the published lists. Raises UsageError for a file that cannot be read and for
     lists in which the same file name stands in several folders, which only a data set can tell apart.
     """
-    names = dataset and _names(dataset)
+    names = _names(dataset) if dataset else None
     faults: list[ListFault] = []
 
     def read(path: Path) -> Counter[str]:
@@ -224,19 +228,22 @@ def check_lists(
         found("unknown", path, unknown)
         return ids
 
-    def found(kind: str, file: Path, ids: Iterable[str]) -> None:
+    def found(kind: Wrong, file: Path, ids: Iterable[str]) -> None:
         if ids := tuple(sorted(ids)):
             faults.append(ListFault(kind, file, ids))
 
     chosen = read(labeled)
-    rest = read(unlabeled) if unlabeled else Counter()
-    found("labelled and unlabelled", unlabeled, chosen.keys() & rest.keys())
+    lists = [(labeled, chosen)]
+    if unlabeled:
+        rest = read(unlabeled)
+        found("labelled and unlabelled", unlabeled, chosen.keys() & rest.keys())
+        lists.append((unlabeled, rest))
     judged = set(read(val)) if val else set()
     if dataset:
         judged |= {sample.id for sample in dataset.val}
         unmasked = {s.id for s in (*dataset.train, *dataset.extra) if s.mask is None}
         found("without mask", labeled, chosen.keys() & unmasked)
-    for file, ids in ((labeled, chosen), (unlabeled, rest)):
+    for file, ids in lists:
         found("in val", file, ids.keys() & judged)
     return faults
 
@@ -285,7 +292,7 @@ def _parse_draw(spec: str) -> tuple[Fraction | int, int]:
     # Python does not read numbers of thousands of digits.
     form = re.fullmatch(r"draw:(?:(\d{1,99})|(\d{1,99}/[1-9]\d{0,99}|0?\.\d{1,99}))@(\d{1,99})", spec)
     share = form and (int(form[1]) if form[1] else Fraction(form[2]))
-    if not share or (isinstance(share, Fraction) and share > 1):
+    if not form or not share or (isinstance(share, Fraction) and share > 1):
         raise UsageError(f"cannot read the split {shown(spec)!r}: use {FORMS}")
     return share, int(form[3])
 
@@ -316,6 +323,8 @@ def _read_labeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]
 
 def _names_mask(entry: Entry, sample: Sample, names: Names, folder: Path) -> bool:
     """Whether the label of a line, in a list in `folder`, is the mask of its sample."""
+    if entry.label is None or sample.mask is None:
+        return False
     if names.root is None:
         # Lists name masks of other copies of a data set, but always after their image.
         return plain_id(entry.label) in (plain_id(sample.id), plain_id(str(sample.mask)))

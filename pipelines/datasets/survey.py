@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ..decode import UPRIGHT
-from .dataset import IGNORE, Colour, Dataset, Remap, Sample
+from .dataset import IGNORE, Colour, Dataset, Remap, Sample, colour_of
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .inspection import Fault, Task, inspect_files, recolouring, tasks_of
 from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, inverted, of_no_class
@@ -44,6 +44,12 @@ class Survey:
         path = str(sample.mask)
         return self.facts.get((RECOLOURED, path)) or self.facts.get((MASKS, path))
 
+    def masks(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Path, Facts]]:
+        """Those of the samples whose masks there are facts of, the path of each mask, and its facts."""
+        for sample in samples:
+            if sample.mask and (facts := self.mask(sample)):
+                yield sample, sample.mask, facts
+
     def copies_of_validation(self, dataset: Dataset) -> dict[str, str]:
         """The ids of samples for training whose picture file is, byte for byte, one for validation, and the id of that.
         Samples beside the training pool, which lists may label, are among them."""
@@ -62,10 +68,9 @@ class Survey:
     def counts(self, samples: Iterable[Sample]) -> np.ndarray:
         """Pixels of each label value, (256,) int64, over the masks of the samples."""
         counts: Counter[str] = Counter()
-        for sample in samples:
-            if sample.mask and (known := self.mask(sample)):
-                for value, pixels in known.counts.items():
-                    counts[value] += pixels
+        for _, _, facts in self.masks(samples):
+            for value, pixels in facts.counts.items():
+                counts[value] += pixels
         return np.array([counts[str(value)] for value in range(256)], np.int64)
 
 
@@ -102,7 +107,7 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
     """Indexed masks that have to be read by colour, because their palettes contradict each other, or the colours that
     the class list states. A doubt where a colour is no class's."""
     found = _with_colours(survey, dataset, coloured=False)
-    masks = {path: _indexed(sample.mask, facts) for path, (sample, facts) in found.items()}
+    masks = {path: _indexed(path, facts) for path, (_, facts) in found.items()}
     chosen = {c for path, (_, facts) in found.items() if not facts.bits for c in masks[path].colours.values()}
     if not chosen <= {BLACK, WHITE}:  # the colours of single bits say something beside black and white alone
         masks = {path: mask for path, mask in masks.items() if not found[path][1].bits}
@@ -123,15 +128,15 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
     )
-    return [recolouring(found[path][0], remap) for path, remap in remaps.items()]
+    return [recolouring(found[path][0].id, path, remap) for path, remap in remaps.items() if isinstance(remap, Remap)]
 
 
 def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
     """Masks in colour, which the colours of the class list say how to read; one channel of them where all are gray and
     the class list has none of their levels. A fault where a colour is no class's."""
     found = [
-        (sample, _indexed(sample.mask, facts))
-        for sample, facts in _with_colours(survey, dataset, coloured=True).values()
+        (sample, _indexed(path, facts))
+        for path, (sample, facts) in _with_colours(survey, dataset, coloured=True).items()
     ]
     shown = {colour for _, mask in found for colour in mask.colours.values()}
     stated = dataset.stated or dataset.palette  # the layout's own, where no class list is there
@@ -141,9 +146,9 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
     for sample, mask in found:
         remap = by_colour(mask, GRAYS, [WHITE]) if gray else by_colour(mask, stated, dataset.void)
         if isinstance(remap, Remap):
-            tasks.append(recolouring(sample, remap))
+            tasks.append(recolouring(sample.id, mask.path, remap))
         else:
-            survey.faults.append(Fault("colours", sample.mask, *of_no_class(remap)))
+            survey.faults.append(Fault("colours", mask.path, *of_no_class(remap)))
     if tasks:
         how = "one channel of each, as all are alike" if gray else "the colours of the class list"
         survey.notes.append(f"{len(tasks)} masks are in colour, {tasks[0].path} for one: read by {how}")
@@ -155,13 +160,13 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
     not the indices of these. A doubt where they may be either, and are not the same."""
     known = [colour for colour in (*dataset.stated, *dataset.void) if colour and len(set(colour)) == 1]
     colours = {colour[0]: colour for colour in known}
-    masked = ((sample, survey.mask(sample)) for sample in dataset.samples if sample.mask and not sample.remap)
-    masks = [(sample, facts) for sample, facts in masked if facts and not facts.palette]
-    levels = {int(value) for _, facts in masks for value in facts.counts}
+    masked = survey.masks(dataset.samples)
+    masks = [(sample, path, facts) for sample, path, facts in masked if not sample.remap and not facts.palette]
+    levels = {int(value) for _, _, facts in masks for value in facts.counts}
     if not levels or not dataset.stated or not all(colour in known for colour in dataset.stated):
         return []
     by_level, by_index = levels <= {*colours, IGNORE}, levels <= {*range(dataset.num_classes), IGNORE}
-    path = masks[0][0].mask
+    path = masks[0][1]
     either = "and other gray masks hold what may be class indices, or the gray levels of classes in the class list"
     doubt = Fault("palette", path, either, "give the classes other colours there, or save all masks in these")
     if not by_level:
@@ -169,24 +174,24 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
         return []
     shown = Indexed(path, {level: colours[level] for level in levels & colours.keys()}, "")
     remap = by_colour(shown, dataset.stated, dataset.void)
-    if all(remap.table[level] == level for level in levels):
+    if all(remap.table[level] == level for level in levels):  # type: ignore[union-attr]
         return []
     marked = levels <= {0, IGNORE} and IGNORE in colours  # as indices they would show nothing
     if by_index and not marked:
         survey.doubts.append(doubt)
         return []
     survey.notes.append(f"{len(masks)} masks hold gray levels, {path} for one: read by the colours of the class list")
-    return [recolouring(sample, remap) for sample, _ in masks]
+    return [recolouring(sample.id, path, remap) for sample, path, _ in masks]  # type: ignore[arg-type]
 
 
-def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[str, tuple[Sample, Facts]]:
+def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[Path, tuple[Sample, Facts]]:
     """The indexed masks, or those in colour, by path."""
-    masked = ((sample, survey.mask(sample)) for sample in dataset.samples if sample.mask)
-    return {str(s.mask): (s, facts) for s, facts in masked if facts and facts.palette and facts.coloured == coloured}
+    masks = survey.masks(dataset.samples)
+    return {path: (sample, facts) for sample, path, facts in masks if facts.palette and facts.coloured == coloured}
 
 
 def _indexed(path: Path, facts: Facts) -> Indexed:
-    colours: dict[int, Colour] = {int(value): tuple(bytes.fromhex(text)) for value, text in facts.colours.items()}
+    colours: dict[int, Colour] = {int(value): colour_of(bytes.fromhex(text)) for value, text in facts.colours.items()}
     colours.pop(IGNORE, None)
     return Indexed(path, colours, facts.palette or "")
 
@@ -206,10 +211,11 @@ def _turn(survey: Survey, dataset: Dataset) -> None:
         return
     if not tagged:
         return
-    upright, stored, unsaid = [], [], []
-    for sample in tagged:
-        fit = _fit(survey.image(sample), survey.mask(sample) if sample.mask else None)
-        {"upright": upright, "stored": stored, None: unsaid}[fit].append(sample)
+    fits = [
+        (sample, _fit(files[IMAGES, str(sample.image)], survey.mask(sample) if sample.mask else None))
+        for sample in tagged
+    ]
+    upright, stored, unsaid = ([sample for sample, fit in fits if fit == way] for way in ("upright", "stored", None))
     survey.as_stored = bool(stored) and not upright
     survey.stored = {str(sample.image) for sample in (*stored, *(unsaid if survey.as_stored else ()))}
     survey.notes.append(f"{_tags(tagged)}; {_turns(upright, stored, unsaid)}")
@@ -256,25 +262,22 @@ def _pages(survey: Survey) -> Iterator[str]:
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
     """Faults seen only beside another file: sizes, values outside the class list, objects marked by 255."""
     classes = dataset.num_classes
-    for sample in dataset.samples:
-        mask = survey.mask(sample) if sample.mask else None
-        if mask is None:
-            continue
-        image, (_, own) = survey.image(sample), survey.used(sample.mask, mask)
+    for sample, path, mask in survey.masks(dataset.samples):
+        image, (_, own) = survey.image(sample), survey.used(path, mask)
         size = image and survey.used(sample.image, image)[1]
         if size and size != own:
             text = f"is {own[1]}x{own[0]} but its image {sample.image} is {size[1]}x{size[0]}"
             cure = "make them the same size, resizing masks by nearest neighbour"
             if size == own[::-1]:
                 cure = "one of them lies on its side, so turn that one; resizing would put labels in wrong places"
-            yield Fault("size", sample.mask, text, cure)
+            yield Fault("size", path, text, cure)
         wrong = sorted(value for value in map(int, mask.counts) if classes <= value != IGNORE)
         if wrong:
             listed = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
             text = f"has label values {listed} but the {classes} classes are 0 to {classes - 1} (255 ignored)"
-            yield Fault("values", sample.mask, text, "correct the mask or the class list")
+            yield Fault("values", path, text, "correct the mask or the class list")
     for part, name in ((dataset.train, "training"), (dataset.val, "validation")):
-        if sample := marked_by_ignore(part, survey):
+        if marked := marked_by_ignore(part, survey):
             objects = dataset.classes[1] if classes == 2 else "objects"
             text = f"and the other {name} masks mark {objects} by 255, which means ignore, and never by 1"
             text += "" if classes == 2 else " or more"
@@ -282,30 +285,30 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
             if classes == 2:
                 first, second = dataset.classes
                 cure += f", or the class list as '{first} #000000' and '{second} #ffffff'"
-            yield Fault("binary", sample.mask, text, cure)
+            yield Fault("binary", marked, text, cure)
 
 
-def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Sample | None:
-    """The first of these samples whose mask holds 255, where the masks show the class 0, 255 and nothing else."""
+def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
+    """The first mask of these samples that holds 255, where their masks show the class 0, 255 and nothing else."""
     samples = [sample for sample in samples if sample.mask]
     pixels = survey.counts(samples)
     if not (pixels[0] and pixels[IGNORE]) or pixels[1:IGNORE].any():
         return None
-    return next(s for s in samples if (facts := survey.mask(s)) and str(IGNORE) in facts.counts)
+    return next(path for _, path, facts in survey.masks(samples) if str(IGNORE) in facts.counts)
 
 
 def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:
     """Masks that may mark objects by 255 beside others that do not, or one class of several."""
     trained = survey.counts(dataset.train)
     for part, name in ((dataset.train, "training"), (dataset.val, "validation")):
-        masked = [(s, facts) for s in part if s.mask and (facts := survey.mask(s))]
+        masked = [(path, facts) for _, path, facts in survey.masks(part)]
         if marked_by_ignore(part, survey):
             continue  # a fault already
-        void = [sample for sample, facts in masked if str(IGNORE) in facts.counts]
-        bare = [sample for sample, facts in masked if facts.counts.keys() == {"0", str(IGNORE)}]
+        void = [path for path, facts in masked if str(IGNORE) in facts.counts]
+        bare = [path for path, facts in masked if facts.counts.keys() == {"0", str(IGNORE)}]
         if bare:
             yield (
-                f"{len(bare)} of {len(masked)} {name} masks hold nothing but 0 and 255, {bare[0].mask} for one: "
+                f"{len(bare)} of {len(masked)} {name} masks hold nothing but 0 and 255, {bare[0]} for one: "
                 "255 means ignore, so write the index of the class where it marks objects"
             )
             continue
@@ -314,6 +317,6 @@ def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:
         # Validation masks are few, so a class may be missing there; 255 that training has not is another thing.
         if void and len(absent) == 1 and (part is dataset.train or not trained[IGNORE]):
             yield (
-                f"{absent[0]} occurs in no {name} mask while {len(void)} of {len(masked)} hold 255, {void[0].mask} for "
+                f"{absent[0]} occurs in no {name} mask while {len(void)} of {len(masked)} hold 255, {void[0]} for "
                 f"one: 255 means ignore, so write the index of {absent[0]} if it marks that"
             )

@@ -109,7 +109,9 @@ def _usual_pools(lists: Path) -> list[Path]:
     return [lists / name for name in ("train.txt", "trainaug.txt", "train_aug.txt") if (lists / name).is_file()]
 
 
-def _validation(val_list: Path, known: Names, where: str, masks: Mapping[str, Path], mask_folder: Path) -> list[str]:
+def _validation(
+    val_list: Path, known: Names, where: str, masks: Mapping[str, Path], mask_folder: Path
+) -> tuple[str, ...]:
     """The ids of the list. Raises UsageError where one has no mask."""
     if not val_list.is_file():
         raise UsageError(f"the validation list {val_list} does not exist: add it or pass --files.val-list FILE")

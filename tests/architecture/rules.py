@@ -54,7 +54,7 @@ ORDERS = {
     "engine": """
         events | child
         processes
-        console | pictures | device | distributed | disk | curves | environment
+        console | pictures | device | distributed | disk | curves | environment | flags
         sheet
         models/fill
         models/state_dict
@@ -233,11 +233,11 @@ def imports_by_string(tree: Tree) -> Iterator[str]:
 
 
 def command_lines(tree: Tree) -> Iterator[str]:
-    """Rule 5: only commands know the shell: tyro, sys.argv and the console. Recipes mark their fields for tyro."""
+    """Rule 5: only commands know the shell: tyro, sys.argv and the console. Settings mark their fields for tyro."""
     for source in tree.library:
         if any(fnmatch(source.path, pattern) for pattern in COMMAND_LINES):
             continue
-        marks = source.path == "engine/recipe.py"
+        marks = source.path in ("engine/recipe.py", "engine/flags.py")
         for known in tree.imports[source.path]:
             tyro = known.name.split(".")[0] == "tyro" and not (marks and known.name in ("tyro", "tyro.conf"))
             if tyro or known.name == "sys.argv" or known.target == "engine/console.py":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from torch import nn
 class Decoder:
     """A row of `DECODERS`: how the modules are made, and in what its published form differs from the others."""
 
-    build: Callable[[tuple[int, ...], int], nn.Module]
+    build: Callable[[tuple[int, ...], int], Any]
     """`build(channels, width)` makes the module that joins an encoder's maps of so many channels, of which `aspp` has
     changed the last one, to features. It states their channels as its `width`, which follows from the `width` that is
     asked for: 256 is the published size."""

@@ -1,5 +1,7 @@
 """DeepLabv3+ (Chen et al., 2018): the pyramids of the published semi-supervised programs, and the decoder proper."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,11 +86,12 @@ class DeepLabDecoder(nn.Module):
         # The first convolution of the upsampled map and the low-level features, concatenated, is the sum of its two
         # parts, of which the upsampled one costs least before it is upsampled.
         convolution, *others = self.refine
+        weight: Any = convolution.weight
         low = self.reduce(low)
         if self.low_first:
-            of_low, of_high = convolution.weight.split([low.shape[1], high.shape[1]], dim=1)
+            of_low, of_high = weight.split([low.shape[1], high.shape[1]], dim=1)
         else:
-            of_high, of_low = convolution.weight.split([high.shape[1], low.shape[1]], dim=1)
+            of_high, of_low = weight.split([high.shape[1], low.shape[1]], dim=1)
         y = F.conv2d(low, of_low, padding=1) + upsample_conv2d(high, of_high, low.shape[-2:])
         for module in others:
             y = module(y)

@@ -18,9 +18,9 @@ class DPTDecoder(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], width: int):
         super().__init__()
-        features, levels = sizes(channels[0])
-        self.width = features = scaled(features, width)
-        levels = [scaled(each, width) for each in levels]
+        published, of_levels = sizes(channels[0])
+        self.width = features = scaled(published, width)
+        levels = [scaled(each, width) for each in of_levels]
         self.projects = nn.ModuleList(nn.Conv2d(inputs, level, 1) for inputs, level in zip(channels, levels))
         first, second, _, last = levels
         self.resizes = nn.ModuleList(
@@ -60,6 +60,7 @@ class Fusion(nn.Module):
     def forward(self, level: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> Tensor:
         y = self.refine(level if deeper is None else deeper + self.side(level))
         # A 1x1 convolution and bilinear interpolation may change places, and so may the bias.
+        assert self.out.bias is not None
         return upsample_conv2d(y, self.out.weight, size) + self.out.bias[:, None, None]
 
 

@@ -6,6 +6,8 @@ padding keeps ceil(size / stride) positions: with a stride of 2 an even side has
 before. The output stride is 16: the last stage with a stride keeps its resolution, and what follows is dilated.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,7 +58,7 @@ class DepthwiseConv2d(SameConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.padded(x)
-        form = {"stride": self.stride[0], "padding": padding, "dilation": self.dilation[0]}
+        form: dict[str, Any] = {"stride": self.stride[0], "padding": padding, "dilation": self.dilation[0]}
         return depthwise_conv2d(x, self.weight, **form)
 
 
@@ -102,7 +104,7 @@ class EfficientNetLite(nn.Module):
                 first, rate = 1, dilation * stride
             reached *= first
             for block in range(blocks):
-                form = {"stride": first, "dilation": dilation} if block == 0 else {"dilation": rate}
+                form: dict[str, Any] = {"stride": first, "dilation": dilation} if block == 0 else {"dilation": rate}
                 self._blocks.append(Block(inputs, outputs, kernel, expansion=expansion, **form))
                 inputs = outputs
             dilation = rate

@@ -5,6 +5,8 @@ Convolution (2017). The output stride is 16: the last stage keeps its resolution
 blocks are dilated.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ..fill import fill
@@ -89,7 +91,7 @@ class ResNet(nn.Module):
         stem = 128 if deep_stem else 64
 
         if deep_stem:
-            self.conv1 = nn.Sequential(
+            self.conv1: nn.Module = nn.Sequential(
                 *(conv(3, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
                 *(conv(64, 64, 3), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
                 conv(64, stem, 3),
@@ -113,7 +115,9 @@ class ResNet(nn.Module):
         return low, self.layer4(self.layer3(self.layer2(low)))
 
 
-def _stage(block: type, inputs: int, width: int, dilations, stride: int = 1) -> nn.Sequential:
+def _stage(
+    block: type[BasicBlock | Bottleneck], inputs: int, width: int, dilations: Sequence[int], stride: int = 1
+) -> nn.Sequential:
     """One block per dilation; the first has the stride."""
     first, *others = dilations
     outputs = width * block.expansion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def test_doctor_reports_faults_with_exit_code_2(semiseg, folder_root):
 def test_the_version_is_that_of_the_installed_package(semiseg):
     assert semiseg("--version") == (0, f"semiseg {version('semiseg')}\n", "")
     assert "semiseg --version" in semiseg("--help")[1]
+
+
+@pytest.mark.parametrize("command", ["train fixmatch_folder", "predict", "evaluate", "export", "replay", "compare"])
+def test_help_says_once_what_holds_without_a_flag(semiseg, command):
+    text = " ".join(re.sub(r"[^!-~ ]", "", semiseg(*command.split(), "--help")[1]).split())
+    assert "(default: " in text
+    assert re.findall(r"\(default: [^)]*\)\.? \(default: [^)]*\)", text) == []
 
 
 def test_unknown_names(refused):
