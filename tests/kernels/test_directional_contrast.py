@@ -224,6 +224,17 @@ def test_ties_and_the_threshold_itself_are_not_active(device):
         assert not result.any()
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_confidences_in_half_precision_are_what_they_are(half, device):
+    """The number of bfloat16 that is nearest to 0.8 is above it, that of float16 below."""
+    arguments = problem(rows=4, bank=40, dtype=torch.float32, device=device)
+    arguments["conf1"] = torch.zeros(4, dtype=half, device=device)
+    arguments["conf2"] = torch.full((4,), 0.8, dtype=half, device=device)
+    loss1, loss2 = directional_contrast(**arguments, threshold=0.8)
+    assert bool(loss1 > 0) == (half == torch.bfloat16)
+    assert not loss2
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", ["empty bank", "empty slots", "one class"])
 def test_without_foreign_negatives_the_loss_is_zero(case, dtype, device):
