@@ -147,6 +147,11 @@ def _backward(ctx, upstream, *_):
 _operator.register_autograd(_backward, setup_context=_setup_context)
 
 
+def _wide(conf: Tensor) -> Tensor:
+    """In half precision a threshold would be rounded to what it is compared with."""
+    return conf.detach().to(torch.promote_types(conf.dtype, torch.float32))
+
+
 def _check_values(
     feat1: Tensor, feat2: Tensor, negatives: Tensor, negative_labels: Tensor, valid: Tensor | None
 ) -> None:
@@ -224,8 +229,7 @@ def directional_contrast(
     if not eps >= 0:
         raise ValueError(f"eps must not be negative, not {eps}")
 
-    # In half precision a threshold would be rounded to what it is compared with.
-    conf1, conf2 = (conf.detach().to(torch.promote_types(conf.dtype, torch.float32)) for conf in (conf1, conf2))
+    conf1, conf2 = _wide(conf1), _wide(conf2)
     options: dict[str, Any] = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
     provider = _dispatch.provider(feat1, "directional_contrast")
     if provider == "plain" or (provider == "triton" and channels > gpu.LARGEST_CHANNELS):
@@ -240,8 +244,7 @@ def directional_contrast(
         )  # fmt: skip
     with_gradient = torch.is_grad_enabled() and (feat1.requires_grad or feat2.requires_grad)
     losses, *_ = _operator(
-        feat1, feat2, label1, label2, conf1, conf2,
-        negatives if grad_negatives else negatives.detach(), negative_labels,
-        *options.values(), with_gradient, by_class, product_dtype,
+        feat1, feat2, label1, label2, conf1, conf2, negatives if grad_negatives else negatives.detach(),
+        negative_labels, *options.values(), with_gradient, by_class, product_dtype,
     )  # fmt: skip
     return losses[0], losses[1]
