@@ -80,7 +80,8 @@ class Recipe:
     """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout) or UniMatch (deep stem, no
     multi-grid, no dropout); dpt: the decoder of UniMatch V2, for the maps of vision transformers."""
     backbone: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ENCODERS)}}}|timm:NAME")] = "resnet50"
-    """The backbone; timm:NAME is any model of timm that gives maps at several strides (pip install -e '.[timm]')."""
+    """The backbone; timm:NAME is any model of timm that gives maps at several strides, or a vision transformer
+    (pip install -e '.[timm]')."""
     head_width: int = 256
     """Channels of the head; of dpt's, which has other widths, 256 is the published size and less is a share of it."""
     weights: str = "imagenet"

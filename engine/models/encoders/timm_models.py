@@ -1,9 +1,11 @@
-"""`timm:NAME`: the models of timm (PyTorch Image Models) that give maps at several strides, by timm's names."""
+"""`timm:NAME`: models of timm (PyTorch Image Models), by timm's names: those that give maps at several strides, and
+vision transformers, DINOv3's for one, that give the tokens of their layers."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache, partial
 from types import ModuleType
@@ -18,12 +20,14 @@ from .encoder import Encoder, State
 PREFIX = "timm:"
 LOW, OUTPUT_STRIDE = 4, 16
 PROBES = (65, 94)  # sides that no stride divides
+TAKEN = 4
+"""Layers of a vision transformer, as many as `dpt` takes maps."""
 
 
 @cache
 def encoder(name: str) -> Encoder:
     """The row of timm's model `name`: its map at stride 4, or the next coarser one, and its coarsest one, at stride 16
-    where the model can be dilated.
+    where the model can be dilated; of a model whose maps have one stride, a vision transformer, those of four layers.
 
     Raises UsageError without timm, for a name that timm does not know, and for a model whose maps are of no use here.
     """
@@ -32,23 +36,31 @@ def encoder(name: str) -> Encoder:
     with torch.device("meta"):
         info = timm.create_model(name, features_only=True, **options).feature_info
     channels, strides = info.channels(), info.reduction()
+    if len(set(strides)) == 1:
+        width, stride = channels[0], strides[0]
+        return _row(timm, name, partial(TimmTokens, name, _free(timm, name)), (width,) * TAKEN, (stride,) * TAKEN)
     low = next((place for place, stride in enumerate(strides) if stride >= LOW), len(strides) - 1)
     if strides[low] >= strides[-1]:
         raise UsageError(
-            f"{PREFIX}{name}: it gives maps of one stride alone ({strides[-1]}), and decoders want a fine and "
-            "a coarse one; pass a convolutional model"
+            f"{PREFIX}{name}: it has no map of stride {LOW} or coarser before its last; pass another model"
         )
     chosen = (low, len(strides) - 1)
     channels, strides = tuple(channels[place] for place in chosen), tuple(strides[place] for place in chosen)
     options = {"features_only": True, "out_indices": tuple(info.out_indices[place] for place in chosen), **options}
+    return _row(timm, name, partial(TimmFeatures, name, options), channels, strides)
+
+
+def _row(
+    timm: ModuleType, name: str, build: Callable[[], nn.Module], channels: tuple[int, ...], strides: tuple[int, ...]
+) -> Encoder:
     config = timm.models.get_pretrained_cfg(name)
     return Encoder(
-        build=partial(TimmFeatures, name, options),
+        build=build,
         channels=channels,
         strides=strides,
-        multiple=_multiple(name, options, channels, strides),
+        multiple=_multiple(name, build, channels, strides),
         weights=partial(_weights, name),
-        adapt=partial(_adapt, name, options),
+        adapt=partial(_adapt, name, build),
         mean=tuple(config.mean),
         std=tuple(config.std),
     )
@@ -63,6 +75,25 @@ class TimmFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model(x))
+
+
+class TimmTokens(nn.Module):
+    """Maps (B, 3, H, W) to four maps (B, D, H/P, W/P) of a vision transformer of patches of P pixels: the tokens of the
+    layers at each quarter of its depth, with its last normalisation."""
+
+    def __init__(self, name: str, options: dict[str, Any]):
+        super().__init__()
+        model = _timm(name).create_model(name, pretrained=False, num_classes=0, **options)
+        depth = len(model.feature_info)
+        self.taken = [depth * quarter // TAKEN - 1 for quarter in range(1, TAKEN + 1)]
+        model.prune_intermediate_layers(self.taken, prune_norm=False, prune_head=True)
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        maps = self.model.forward_intermediates(
+            x, indices=self.taken, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return tuple(maps)
 
 
 def _timm(name: str) -> ModuleType:
@@ -100,10 +131,22 @@ def _options(timm: ModuleType, name: str) -> dict[str, Any]:
     raise UsageError(f"{PREFIX}{name}: timm makes no maps of it ({_line(reason)}); pass another model")
 
 
-def _multiple(name: str, options: dict[str, Any], channels: tuple[int, ...], strides: tuple[int, ...]) -> int:
+def _free(timm: ModuleType, name: str) -> dict[str, Any]:
+    """What makes a vision transformer that takes images of other sizes than it was trained on, where it has to be asked
+    for."""
+    options = {"dynamic_img_size": True}
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, **options)
+    except TypeError:  # it knows no such option, and may take them anyway
+        return {}
+    return options
+
+
+def _multiple(name: str, build: Callable[[], nn.Module], channels: tuple[int, ...], strides: tuple[int, ...]) -> int:
     """What the sides of images must be multiples of for maps whose sides round up."""
     with torch.device("meta"):
-        model = TimmFeatures(name, options).eval()
+        model = build().eval()
     reason: object = "its maps are not what timm says of them"
     for multiple in (1, max(strides)):
         height, width = PROBES if multiple == 1 else (2 * multiple, 3 * multiple)
@@ -133,10 +176,10 @@ def _weights(name: str) -> tuple[State, str]:
     return model.state_dict(), f"timm's {full} (licence: {config.license or 'not stated'})"
 
 
-def _adapt(name: str, options: dict[str, Any], state: State) -> State:
+def _adapt(name: str, build: Callable[[], nn.Module], state: State) -> State:
     """Where timm cuts a model into maps it joins names with an underscore instead of a dot, and gives them a prefix."""
     with torch.device("meta"):
-        own = TimmFeatures(name, options).state_dict()
+        own = build().state_dict()
         whole = _timm(name).create_model(name).state_dict()
     known = {plain: value for key, value in state.items() if (plain := key.replace(".", "_"))}
     adapted = {}

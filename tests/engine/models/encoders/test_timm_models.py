@@ -50,6 +50,39 @@ def test_rows_of_models_that_give_maps(timm, name, channels, strides, multiple):
     assert network.decode(maps).shape == (2, 16, 16, 24)
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "patch"),
+    [
+        ("vit_tiny_patch16_224", 192, 16),  # positions of a square grid
+        ("vit_small_patch16_dinov3", 384, 16),  # rotary ones, and register tokens
+        ("vit_small_patch14_reg4_dinov2", 384, 14),
+        ("naflexvit_base_patch16_gap", 768, 16),  # takes any size without being asked to
+    ],
+)
+def test_rows_of_vision_transformers(timm, name, width, patch):
+    encoder = encoder_of(f"timm:{name}")
+    assert (encoder.channels, encoder.strides, encoder.multiple) == ((width,) * 4, (patch,) * 4, patch)
+    with torch.device("meta"):
+        network = build_network("dpt", f"timm:{name}", 3, head_width=16)
+    assert network(torch.empty(2, 3, 4 * patch, 6 * patch, device="meta")).shape == (2, 3, 32, 48)
+    assert "pass --network dpt" in refusal(build_network, "cac", f"timm:{name}", 3)
+
+
+@torch.no_grad()
+def test_tokens_of_a_vision_transformer_are_those_of_each_quarter_of_its_depth(timm):
+    """Of DINOv2, which timm has, too, they are ours."""
+    torch.manual_seed(0)
+    whole = timm.create_model("vit_small_patch14_dinov2")
+    encoder, ours = encoder_of("timm:vit_small_patch14_dinov2"), encoder_of("dinov2_small").build().eval()
+    module = encoder.build().eval()
+    module.load_state_dict(encoder.adapt({name: torch.randn_like(x) / 20 for name, x in whole.state_dict().items()}))
+    state = {name.removeprefix("model."): x for name, x in module.state_dict().items()}
+    ours.load_state_dict(state | {"mask_token": torch.zeros(1, 384)})
+    images = torch.randn(1, 3, 518, 518)
+    for map, expected in zip(module(images), ours(images), strict=True):
+        torch.testing.assert_close(map, expected)
+
+
 def test_normalisation_is_the_model_s_own(timm):
     assert encoder_of("timm:tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
     assert encoder_of("timm:tf_efficientnet_lite0").fill == (128, 128, 128)
@@ -58,7 +91,8 @@ def test_normalisation_is_the_model_s_own(timm):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("vit_tiny_patch16_224", "maps of one stride alone"),
+        ("beit_base_patch16_224", "does not take images of any size"),
+        ("mixer_s32_224", "does not take images of any size"),
         ("swin_tiny_patch4_window7_224", "does not take images of any size"),
         ("resnet18x", "no model 'resnet18x'; did you mean timm:resnet18"),
         ("resnet18d.nope", "no weights 'nope' of resnet18d, but .*ra2_in1k"),
@@ -71,22 +105,31 @@ def test_models_of_no_use_and_unknown_ones_are_refused(timm, name, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["resnet18d", "mobilenetv3_small_050", "convnext_atto"])
-def test_files_with_timm_s_names_load_strictly(timm, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "decoder"),
+    [
+        ("resnet18d", "unimatch"),
+        ("mobilenetv3_small_050", "unimatch"),
+        ("convnext_atto", "unimatch"),
+        ("vit_tiny_patch16_224", "dpt"),
+        ("vit_small_patch16_dinov3", "dpt"),
+    ],
+)
+def test_files_with_timm_s_names_load_strictly(timm, name, decoder, tmp_path):
     whole = timm.create_model(name).eval()
     state = {
         key: torch.rand_like(value) if value.is_floating_point() else value for key, value in whole.state_dict().items()
     }
     whole.load_state_dict(state)
     torch.save(state, tmp_path / "w.pth")
-    network = build_network("unimatch", f"timm:{name}", 3, head_width=16).eval()
+    network = build_network(decoder, f"timm:{name}", 3, head_width=16).eval()
     assert load_backbone(network, tmp_path / "w.pth") == str(tmp_path / "w.pth")
     own = network.backbone.state_dict()
     own = {key: value for key, value in own.items() if not key.endswith("num_batches_tracked")}
     given = {key.replace(".", "_"): value for key, value in state.items()}
     assert all(torch.equal(value, given[key.removeprefix("model.").replace(".", "_")]) for key, value in own.items())
 
-    key = next(key for key in state if key.endswith("conv1.weight") or "conv_dw.weight" in key)
+    key = next(key for key in state if key.endswith(("conv1.weight", "conv_dw.weight", "fc1.weight")))
     torch.save({k: v for k, v in state.items() if k != key}, tmp_path / "less.pth")
     message = refusal(load_backbone, network, tmp_path / "less.pth")
     assert "missing" in message
