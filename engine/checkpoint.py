@@ -209,15 +209,15 @@ def _load_published(path: Path, layout: str | None) -> Checkpoint:
         evaluation = Evaluation(protocol=program.protocol_on(layout), longest=OWN_LONGEST)
     else:
         evaluation = Evaluation(protocol=program.protocol_on(layout), native_crop=crop)
-    known, palette = LAYOUTS[layout].classes, LAYOUTS[layout].palette
-    if known is None or palette is None or len(known) != count:
-        known, palette = made_up(count), voc_colours(count)
+    classes, palette = LAYOUTS[layout].classes, LAYOUTS[layout].palette
+    if classes is None or len(classes) != count:
+        classes, palette = made_up(count), None
     header = Header(
         network=network.decoder_name,
         backbone=network.backbone_name,
         head_width=network.head_width,
-        classes=known,
-        palette=palette,
+        classes=classes,
+        palette=palette or voc_colours(count),
         mean=network.mean,
         std=network.std,
         evaluation=evaluation.resolve(crop, network.multiple),
