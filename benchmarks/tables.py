@@ -300,6 +300,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid": partial(comparison, "camvid"),
     "camvid_fp32": partial(comparison, "camvid_fp32"),
     "camvid_weighted": partial(comparison, "camvid_weighted"),
+    "camvid_weighted_settled": partial(comparison, "camvid_weighted_settled"),
     "camvid_settled": partial(comparison, "camvid_settled"),
     "camvid_320": partial(comparison, "camvid_320"),
     "camvid_gpu": partial(comparison, "camvid_gpu"),

@@ -16,6 +16,7 @@ PHOTOGRAPHS = {
     "CamVid": ("camvid", ()),
     "CamVid, class weights": ("camvid_weighted", ()),
     "CamVid, longer": ("camvid_settled", ()),
+    "CamVid, class weights, longer": ("camvid_weighted_settled", ()),
     "CamVid, crop 320": ("camvid_320", ()),
     "CamVid, crop 320, on a GPU": ("camvid_gpu", ()),
 }
