@@ -56,6 +56,20 @@ def grey_levels(result):
     return (result.double().cpu().permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)) * 255
 
 
+@pytest.mark.parametrize("factors", [(0.5, 0.5, 0.5), (1.5, 1.1, 0.3), (1.0, 1.0, 1.0), (0.0, 2.0, -1.0)])
+@pytest.mark.usefixtures("library")
+def test_brightness_and_contrast_alone_are_fixed_point_too(factors, device):
+    """Of every level, by matrices in which no channel depends on another."""
+    images = torch.arange(256, dtype=torch.uint8).expand(3, 1, 2, 256).permute(1, 2, 3, 0)
+    matrix = torch.cat([torch.diag(torch.tensor(factors)), torch.tensor([[0.0], [40.5], [200.0]])], 1)[None]
+    expected = [
+        (round(f * 1024) * images[..., k].int() + round(o * 1024) + 512) >> 10
+        for k, (f, o) in enumerate(zip(factors, matrix[0, :, 3].tolist()))
+    ]
+    ours = photometric(images.to(device), matrix.to(device), torch.zeros(1, dtype=torch.bool, device=device), MEAN, STD)
+    assert torch.equal(grey_levels(ours).round().int(), torch.stack(expected, -1).clamp(0, 255))
+
+
 SIZES = [(13, 17), (2, 5), (1, 1), (1, 7), (40, 3)]
 
 
