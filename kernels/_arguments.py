@@ -58,9 +58,11 @@ def check_integer(name: str, value: int) -> None:
 
 
 def check_number(name: str, value: float) -> None:
-    """Raise TypeError naming `name` unless `value` is a number, or a tensor of one."""
+    """Raise TypeError naming `name` unless `value` is a number, or a tensor of one that wants no gradient."""
     if not isinstance(value, (Real, torch.SymFloat, torch.SymInt, Tensor)):
         raise TypeError(f"{name} must be a number, not {value!r}")
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise TypeError(f"{name} must be a number, as no gradient comes to it: pass its value, detached")
 
 
 def check_flag(name: str, value: bool) -> None:

@@ -39,11 +39,12 @@ def _empty(pixels: Tensor, places: Tensor, size: int, channels: int) -> Tensor:
 
 def _check_places(pixels: Tensor, places: Tensor, size: int, channels: int) -> None:
     """Raise ValueError unless what each row shows lies within `pixels` and the window. The host waits."""
-    start, stride, y, x, rows, columns, _, _, _, height, width, top, left, _ = places.unbind(1)
+    start, stride, y, x, rows, columns, step, above, before, height, width, top, left, _ = places.unbind(1)
     first = start + (y * stride + x) * channels
     last = first + (rows - 1) * stride * channels
     behind = torch.maximum(first, last) + columns * channels
     inside = (rows > 0) & (columns > 0) & (torch.minimum(first, last) >= 0) & (behind <= len(pixels))
+    inside &= (x >= 0) & (x + columns <= stride.abs()) & (step > 0) & (above >= 0) & (before >= 0)
     fits = (top >= 0) & (left >= 0) & (top + height <= size) & (left + width <= size)
     wrong = ((height > 0) & (width > 0) & ~(inside & fits)).nonzero()
     if len(wrong):

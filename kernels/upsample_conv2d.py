@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import accumulation_dtype, check_maps, check_size, check_tensor, dtypes_beside
+from ._arguments import accumulation_dtype, check_maps, check_size, check_tensor, dtypes_beside, memory_format
 
 
 def upsample_conv2d(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
@@ -51,7 +51,7 @@ def upsample_conv2d(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
     products = products.view(batch, h, w, taps, taps, outputs).permute(0, 3, 1, 4, 2, 5)
     upsampled = rows @ products.reshape(batch, taps * h, taps * w * outputs)
     out = (columns @ upsampled.view(batch, size[0], taps * w, outputs)).permute(0, 3, 1, 2)
-    return out if x.is_contiguous(memory_format=torch.channels_last) else out.contiguous()
+    return out.contiguous(memory_format=memory_format(x))
 
 
 def _interpolation(small: int, large: int, taps: int, like: Tensor) -> Tensor:

@@ -131,7 +131,9 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     found = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
     entries = [(number, _unquoted(name.rstrip(",; ")), colour) for number, name, colour in found]
     seen: set[str] = set()
-    for number, name, _ in entries:
+    for number, name, colour in entries:
+        if colour and max(colour) > 255:
+            raise UsageError(f"{path}, line {number}: {colour} is not a colour: write red, green, blue up to 255")
         if name in seen:
             raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
         if name.lower().endswith(IMAGE_SUFFIXES):
@@ -240,11 +242,7 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
     entries = []
     for row in rows:
         numbers = (*row.before, *row.after)
-        colour = row.colour
-        if shape in _COLOURS:
-            colour = colour_of(numbers[_COLOURS[shape] :])
-            if max(colour) > 255:
-                raise UsageError(f"{path}, line {row.line}: {colour} is not a colour: write red, green, blue up to 255")
+        colour = colour_of(numbers[_COLOURS[shape] :]) if shape in _COLOURS else row.colour
         entries.append((row.line, row.name, colour))
     if shape not in _VALUES:
         return entries

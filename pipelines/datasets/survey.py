@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ..decode import UPRIGHT
+from ..errors import some_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample, colour_of
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
 from .inspection import Fault, Task, inspect_files, recolouring, tasks_of
@@ -174,14 +175,18 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
         return []
     shown = Indexed(path, {level: colours[level] for level in levels & colours.keys()}, "")
     remap = by_colour(shown, dataset.stated, dataset.void)
-    if all(remap.table[level] == level for level in levels):  # type: ignore[union-attr]
+    if not isinstance(remap, Remap):
+        text = f"holds gray levels, {some_of([colour[0] for colour in remap], 3)} among them that two classes have"
+        survey.faults.append(Fault("colours", path, text, "give each class a colour of its own in the class list"))
+        return []
+    if all(remap.table[level] == level for level in levels):
         return []
     marked = levels <= {0, IGNORE} and IGNORE in colours  # as indices they would show nothing
     if by_index and not marked:
         survey.doubts.append(doubt)
         return []
     survey.notes.append(f"{len(masks)} masks hold gray levels, {path} for one: read by the colours of the class list")
-    return [recolouring(sample.id, path, remap) for sample, path, _ in masks]  # type: ignore[arg-type]
+    return [recolouring(sample.id, path, remap) for sample, path, _ in masks]
 
 
 def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[Path, tuple[Sample, Facts]]:

@@ -224,6 +224,17 @@ def test_ties_and_the_threshold_itself_are_not_active(device):
         assert not result.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["temperature", "threshold", "eps"])
+def test_a_number_that_wants_a_gradient_is_refused(name, dtype, device):
+    arguments = problem(rows=4, bank=6, dtype=dtype, device=device)
+    learnt = torch.tensor(0.1, requires_grad=True)
+    with pytest.raises(TypeError, match=f"{name} must be a number, as no gradient comes to it"):
+        directional_contrast(**arguments, **{name: learnt})
+    losses = directional_contrast(**arguments, **{name: learnt.detach()})
+    assert torch.equal(torch.stack(losses), torch.stack(directional_contrast(**arguments, **{name: learnt.item()})))
+
+
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_confidences_in_half_precision_are_what_they_are(half, device):
     """The number of bfloat16 that is nearest to 0.8 is above it, that of float16 below."""

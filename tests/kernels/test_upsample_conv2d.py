@@ -122,3 +122,10 @@ def test_wrong_arguments_are_named(change, error, words):
     arguments = {"x": torch.zeros(2, 5, 7, 7), "weight": torch.zeros(4, 5, 3, 3), "size": (9, 9)}
     with pytest.raises(error, match=words):
         upsample_conv2d(**(arguments | change))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 3, 1, 1)])
+def test_maps_in_both_orders_give_contiguous_ones(shape, device):
+    """As those of one channel or one pixel are, of which `view` makes rows."""
+    result = upsample_conv2d(torch.randn(shape, device=device), torch.randn(3, shape[1], 3, 3, device=device), (8, 8))
+    assert result.view(2, -1).shape == (2, 192)

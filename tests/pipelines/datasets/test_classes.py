@@ -21,6 +21,8 @@ def test_class_list(tmp_path):
         ("sky\n", "names 1 classes"),
         ("sky\nsky\n", "line 2: the class 'sky' stands there twice"),
         ("sky\ncar\tred\n", "line 2: 'red' is not a colour"),
+        ("# label:color_rgb:parts:actions\nsky:0,0,9::\nroad:300,0,0::\n", r"line 3: \(300, 0, 0\) is not a colour"),
+        ("0 0 9 sky\n0 0 300 road\n", r"line 2: \(0, 0, 300\) is not a colour"),
         ("\n".join(map(str, range(256))), "names 256 classes"),
     ],
 )

@@ -359,6 +359,13 @@ def test_a_pgm_holds_its_values_whatever_it_calls_white(root, white):
     assert np.array_equal(seen(run(root), "a000")[1], VALUES)
 
 
+def test_gray_levels_that_two_classes_have_are_refused(root):
+    (root / "classes.txt").write_text("ground\t#000000\ncar\t#808080\ntree\t#808080\n")
+    masks_of(root, lambda path: Image.fromarray(np.where(VALUES, 128, 0).astype(np.uint8)).save(path))
+    with pytest.raises(UsageError, match="holds gray levels, 128 among them that two classes have: give each class"):
+        run(root)
+
+
 def test_gray_levels_are_as_they_are_stored_though_white_is_0(root):
     (root / "classes.txt").write_text("ground\ncrack\n")
     masks_of(root, lambda path: Image.fromarray(VALUES % 2).save(path))
