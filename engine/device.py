@@ -126,17 +126,29 @@ def _set_current(gpu: int) -> None:
         torch.cuda.set_device(gpu)
 
 
+WORKSPACE = ":4096:8"
+"""Of cuBLAS, with which its sums have a fixed order."""
+
+
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
     """Where it is wanted, the same bits in every run on one machine: sums in a fixed order, for the whole process and
-    until the end of the context. torch raises RuntimeError for an operation that it cannot do so, and on a GPU that has
+    until the end of the context. Raises UsageError for an operation that torch cannot do so, and on a GPU that has
     multiplied matrices in this process before, unless CUBLAS_WORKSPACE_CONFIG=:4096:8 was set by then."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
         torch.use_deterministic_algorithms(True)
     try:
         yield
+    except RuntimeError as error:
+        if not wanted or "use_deterministic_algorithms" not in str(error):
+            raise
+        if "CuBLAS" in str(error):
+            cure = f"this process multiplied matrices before; start it with CUBLAS_WORKSPACE_CONFIG={WORKSPACE}"
+        else:
+            cure = f"{str(error).partition(', but')[0]}; leave it out, or pass another --backbone or --network"
+        raise UsageError(f"--deterministic: {cure}") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 

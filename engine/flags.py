@@ -7,5 +7,12 @@ from typing import Annotated, TypeVar
 import tyro
 
 T = TypeVar("T")
-Told = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
-"""A setting whose text says what holds without it, so that the default's value need not stand behind."""
+
+
+def _hint(default: str) -> str:
+    return "" if default in ("None", "False") else f"(here: {default})"
+
+
+Told = Annotated[T, tyro.conf.arg(help_behavior_hint=_hint)]
+"""A setting whose text says what holds without it, so that the default's value need not stand behind: None, or False.
+Where a recipe sets another, it does."""

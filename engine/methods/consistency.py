@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsam
 from ...pipelines.batch import IGNORE, WeakStrong
 from ..models import evaluating
 from .ema import TeacherConfig, TeacherMethod
-from .method import Method, PseudoLabels
+from .method import Method, MethodContext, PseudoLabels
 
 Labels = Literal["training", "evaluation", "mixed", "teacher"]
 """Whose labels strong views learn. training: those of the network's pass of labelled and weak windows, in training
@@ -56,10 +56,13 @@ class Mixing(Method):
 
 class Consistency(Mixing, TeacherMethod):
     """A method whose strong views learn the labels of weak views, mixed as they are: a teacher's where there is one, or
-    the network's own as `labels` says."""
+    the network's own as its setting `labels`, if it has one, says."""
 
     config: ConsistencyConfig
-    labels: Labels = "teacher"
+
+    def __init__(self, config: Any, context: MethodContext):
+        super().__init__(config, context)
+        self.labels: Labels = getattr(config, "labels", "teacher")
 
     def strong_loss(self, logits: Tensor, own: Tensor, partners: Tensor, u: WeakStrong, view: int) -> Tensor:
         """The term of one mixed strong view: its logits (B, C, h, w) learn the labels of the windows' logits `own` and,

@@ -42,7 +42,6 @@ class FixMatch(Consistency):
 
     def __init__(self, config: FixMatchConfig, context: MethodContext):
         super().__init__(config, context)
-        self.labels = config.labels
         self.student = context.network()
         self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
 

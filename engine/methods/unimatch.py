@@ -60,7 +60,6 @@ class UniMatch(Consistency):
 
     def __init__(self, config: UniMatchConfig, context: MethodContext):
         super().__init__(config, context)
-        self.labels = config.labels
         self.student = context.network()
         self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
 

@@ -18,6 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from ...pipelines.errors import UsageError
 from .network import Network
 
+PLAIN = (Tensor, bool, int, float, str, type(None))
+"""What a block may be given."""
+
 
 def recompute(network: Network) -> None:
     """From now on the blocks of the network's backbone keep their inputs alone for the backward pass. Outputs,
@@ -44,18 +47,20 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def _call(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # A list of maps, as HRNet's blocks take, may be changed by the first pass, and the second would begin with that.
-    if kwargs or not all(isinstance(arg, Tensor) for arg in args) or not torch.is_grad_enabled():
+    given = (*args, *kwargs.values())
+    if not all(isinstance(value, PLAIN) for value in given) or not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    before = [arg.grad_fn for arg in args]  # of a tensor that is changed it is another
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    before = [tensor.grad_fn for tensor in tensors]  # of a tensor that is changed it is another
     result = checkpoint(
-        forward,
+        partial(forward, **kwargs),
         *args,
         use_reentrant=False,
         # To keep the generator's state the host reads it, which a captured step may not.
         preserve_rng_state=_draws(block),
         context_fn=lambda: (nullcontext(), _statistics_kept(block)),
     )
-    if any(arg.grad_fn is not function for arg, function in zip(args, before, strict=True)):
+    if any(tensor.grad_fn is not function for tensor, function in zip(tensors, before, strict=True)):
         raise UsageError(
             f"--recompute: a {type(block).__name__} of the backbone changes what it is given, and would be computed "
             "from something else the second time; pass --recompute off"

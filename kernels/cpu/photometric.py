@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..reference.photometric import COLOUR_BITS, fixed_point
+from ..reference.photometric import COLOUR_BITS
 
 try:
     import cv2
@@ -24,7 +24,11 @@ except ImportError:
     cv2 = None  # type: ignore[assignment]
 
 _IDENTITY = np.eye(3, 4, dtype=np.float32)
-_LEVELS = np.arange(256)[:, None]
+_OTHERS = np.arange(4) != np.arange(3)[:, None]
+_OTHERS[:, 3] = False
+"""Which coefficients are those of a channel's other channels."""
+_UNSEEN = 2.0 ** -(COLOUR_BITS + 2)
+"""Rounds to 0 in fixed point."""
 
 
 @cache
@@ -51,19 +55,19 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def _table(fixed: np.ndarray) -> np.ndarray | None:
-    """(1, 256, 3): what fixed-point coefficients (3, 4) make of each level, where no channel depends on another.
-    cv2.transform multiplies by such matrices in floating point."""
-    gains = fixed.diagonal().astype(np.int64)
-    if np.count_nonzero(fixed[:, :3]) > np.count_nonzero(gains):
-        return None
-    return ((_LEVELS * gains + fixed[:, 3]) >> COLOUR_BITS).clip(0, 255).astype(np.uint8)[None]
+def _mixing(matrix: np.ndarray) -> np.ndarray:
+    """The same colour matrix (3, 4) for cv2.transform, which multiplies by one in which no channel depends on another
+    in floating point, rounding otherwise, and by any other in fixed point."""
+    if np.abs(matrix[_OTHERS]).max() >= _UNSEEN:
+        return matrix
+    mixing = matrix.copy()
+    mixing[0, 1] = _UNSEEN
+    return mixing
 
 
 def _one(
     image: np.ndarray,
     matrix: np.ndarray,
-    fixed: np.ndarray,
     sigma: float,
     normalise: np.ndarray,
     out: np.ndarray,
@@ -80,8 +84,7 @@ def _one(
     if sigma > 0 and not blur_last:
         image = blur(image)
     if not np.array_equal(matrix, _IDENTITY):
-        table = _table(fixed)
-        image = cv2.transform(image, matrix, dst=coloured) if table is None else cv2.LUT(image, table, dst=coloured)
+        image = cv2.transform(image, _mixing(matrix), dst=coloured)
     if sigma > 0 and blur_last:
         image = blur(image)
     wide[...] = image
@@ -114,12 +117,11 @@ def photometric(
     normalise = np.zeros((3, 4), np.float32)
     np.fill_diagonal(normalise, 1 / (255 * std.double().numpy()))
     normalise[:, 3] = -(mean.double() / std.double()).numpy()
-    fixed = fixed_point(matrix).numpy()
-    jobs = list(zip(images.numpy(), matrix.float().numpy(), fixed, deviation.tolist(), out.numpy()))
+    jobs = list(zip(images.numpy(), matrix.float().numpy(), deviation.tolist(), out.numpy()))
 
     def run(first: int, step: int) -> None:
-        for image, colour, levels, sigma, target in jobs[first::step]:
-            _one(image, colour, levels, sigma, normalise, target, radius, blur_last)
+        for image, colour, sigma, target in jobs[first::step]:
+            _one(image, colour, sigma, normalise, target, radius, blur_last)
 
     workers = min(torch.get_num_threads(), batch)
     if workers > 1:

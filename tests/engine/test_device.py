@@ -13,6 +13,7 @@ from semiseg.engine.device import (
     make_current,
     out_of_memory,
     precision_as_trained,
+    repeatable,
     resolve_device,
     resolve_precision,
     within_memory,
@@ -175,3 +176,15 @@ def test_the_gpu_that_was_current_is_so_again(monkeypatch, started, before, afte
 def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
     with pytest.raises(type(error), match=str(error)), within_memory(lambda: "buy more"):
         raise error
+
+
+def test_an_operation_whose_order_is_open_is_named_where_the_same_bits_are_wanted():
+    def add() -> None:
+        torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
+
+    with repeatable(False):
+        add()
+    said = r"--deterministic: put_ does not have .* implementation; leave it out"
+    with pytest.raises(UsageError, match=said), repeatable(True):
+        add()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -57,11 +57,13 @@ def grey_levels(result):
 
 
 @pytest.mark.parametrize("factors", [(0.5, 0.5, 0.5), (1.5, 1.1, 0.3), (1.0, 1.0, 1.0), (0.0, 2.0, -1.0)])
+@pytest.mark.parametrize("other", [0.0, 1e-8, -1e-5])
 @pytest.mark.usefixtures("library")
-def test_brightness_and_contrast_alone_are_fixed_point_too(factors, device):
-    """Of every level, by matrices in which no channel depends on another."""
+def test_brightness_and_contrast_alone_are_fixed_point_too(factors, other, device):
+    """Of every level, by matrices in which no channel depends on another, or so little that it rounds to nothing."""
     images = torch.arange(256, dtype=torch.uint8).expand(3, 1, 2, 256).permute(1, 2, 3, 0)
     matrix = torch.cat([torch.diag(torch.tensor(factors)), torch.tensor([[0.0], [40.5], [200.0]])], 1)[None]
+    matrix[0, 2, 0] = other
     expected = [
         (round(f * 1024) * images[..., k].int() + round(o * 1024) + 512) >> 10
         for k, (f, o) in enumerate(zip(factors, matrix[0, :, 3].tolist()))

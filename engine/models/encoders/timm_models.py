@@ -79,7 +79,8 @@ class TimmFeatures(nn.Module):
 
 class TimmTokens(nn.Module):
     """Maps (B, 3, H, W) to four maps (B, D, H/P, W/P) of a vision transformer of patches of P pixels: the tokens of the
-    layers at each quarter of its depth, with its last normalisation."""
+    layers at each quarter of its depth, with its last normalisation, where it has one of tokens: models that normalise
+    what they have pooled, such as EVA-02, give them as they are."""
 
     def __init__(self, name: str, options: dict[str, Any]):
         super().__init__()
@@ -138,27 +139,27 @@ def _free(timm: ModuleType, name: str) -> dict[str, Any]:
     try:
         with torch.device("meta"):
             timm.create_model(name, **options)
-    except TypeError:  # it knows no such option, and may take them anyway
+    except Exception:  # it knows no such option, and may take them anyway
         return {}
     return options
 
 
 def _multiple(name: str, build: Callable[[], nn.Module], channels: tuple[int, ...], strides: tuple[int, ...]) -> int:
     """What the sides of images must be multiples of for maps whose sides round up."""
-    with torch.device("meta"):
-        model = build().eval()
-    reason: object = "its maps are not what timm says of them"
     for multiple in (1, max(strides)):
         height, width = PROBES if multiple == 1 else (2 * multiple, 3 * multiple)
         try:
-            maps = model(torch.empty(1, 3, height, width, device="meta"))
+            with torch.device("meta"):
+                maps = build().eval()(torch.empty(1, 3, height, width))
         except Exception as error:
-            reason = error
+            reason = f"it does not take images of any size ({_line(error)})"
             continue
+        got = [tuple(each.shape[1:]) for each in maps]
         sizes = [(c, -(-height // stride), -(-width // stride)) for c, stride in zip(channels, strides, strict=True)]
-        if [tuple(each.shape[1:]) for each in maps] == sizes:
+        if got == sizes:
             return multiple
-    raise UsageError(f"{PREFIX}{name}: it does not take images of any size ({_line(reason)}); pass another")
+        reason = f"of {height}x{width} pixels it makes maps of {got} instead of {sizes} channels, rows and columns"
+    raise UsageError(f"{PREFIX}{name}: {reason}; pass another model")
 
 
 def _weights(name: str) -> tuple[State, str]:

@@ -114,6 +114,19 @@ def test_help_says_once_what_holds_without_a_flag(semiseg, command):
     assert re.findall(r"\(default: [^)]*\)\.? \(default: [^)]*\)", text) == []
 
 
+def test_help_says_what_a_recipe_sets_otherwise(semiseg, tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from dataclasses import replace\n"
+        "from semiseg.recipes.supervised_shapes import recipe as shapes\n"
+        "def recipe():\n"
+        "    return replace(shapes(), name='mine', bn_momentum=0.017)\n"
+    )
+    text = " ".join(re.sub(r"[^!-~ ]", "", semiseg("train", str(script), "--help")[1]).split())
+    assert "(here: 0.017)" in text
+    assert text.count("(here: ") == 1
+
+
 def test_unknown_names(refused):
     assert "no recipe is called 'cac_vok'; did you mean cac_voc" in refused("train", "cac_vok")
     assert "there are cac_cityscapes, cac_folder, " in refused("train", "deeplab")

@@ -44,6 +44,22 @@ def test_losses_are_finite_and_reach_every_network(tiny, random_batch, name):
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.backbone_parameters())
 
 
+@pytest.mark.parametrize(("labels", "passes"), [("training", 0), ("evaluation", 1)])
+def test_a_method_of_the_family_from_elsewhere_labels_as_its_setting_says(
+    tiny, random_batch, monkeypatch, labels, passes
+):
+    class Mine(METHODS["fixmatch"]):
+        def __init__(self, config, context):
+            Consistency.__init__(self, config, context)
+            self.student, self.teacher = context.network(), None
+
+    monkeypatch.setitem(METHODS, "fixmatch", Mine)
+    method, u = made(tiny, "fixmatch", {"labels": labels}), random_batch("weak_strong").unlabeled
+    assert type(method) is Mine
+    evaluated = method.evaluated(u)
+    assert (0 if evaluated is None else len(evaluated)) == passes * len(u.weak)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_step_has_static_shapes_and_reads_nothing_on_the_host(tiny, random_batch, name):
     """Fake tensors have no values: .item(), nonzero and mask indexing raise."""

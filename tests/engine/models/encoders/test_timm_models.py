@@ -94,6 +94,7 @@ def test_normalisation_is_the_model_s_own(timm):
         ("beit_base_patch16_224", "does not take images of any size"),
         ("mixer_s32_224", "does not take images of any size"),
         ("swin_tiny_patch4_window7_224", "does not take images of any size"),
+        ("samvit_base_patch16", r"of 32x48 pixels it makes maps of \[\(256, 2, 3\), .* instead of \[\(768, 2, 3\)"),
         ("resnet18x", "no model 'resnet18x'; did you mean timm:resnet18"),
         ("resnet18d.nope", "no weights 'nope' of resnet18d, but .*ra2_in1k"),
         ("", "no model ''"),
