@@ -23,6 +23,7 @@ from torch import Tensor
 from . import _dispatch, reference
 from ._arguments import check_integer, check_tensor, listed
 from .gpu import cut_windows as gpu
+from .reference.cut_windows import DENOMINATOR
 
 COLUMNS = (
     *("start", "stride", "origin_y", "origin_x", "source_height", "source_width", "step"),
@@ -45,12 +46,15 @@ def _check_places(pixels: Tensor, places: Tensor, size: int, channels: int) -> N
     behind = torch.maximum(first, last) + columns * channels
     inside = (rows > 0) & (columns > 0) & (torch.minimum(first, last) >= 0) & (behind <= len(pixels))
     inside &= (x >= 0) & (x + columns <= stride.abs()) & (step > 0) & (above >= 0) & (before >= 0)
+    for offset, seen, source in ((above, height, rows), (before, width, columns)):
+        inside &= (2 * (offset + seen) - 1) * step < 2 * DENOMINATOR * source
     fits = (top >= 0) & (left >= 0) & (top + height <= size) & (left + width <= size)
     wrong = ((height > 0) & (width > 0) & ~(inside & fits)).nonzero()
     if len(wrong):
         row = int(wrong[0])
         values = ", ".join(f"{name} {value}" for name, value in zip(COLUMNS, places[row].tolist()))
-        raise ValueError(f"places leave pixels of {len(pixels)} bytes or windows of {size} in row {row}: {values}")
+        where = f"pixels of {len(pixels)} bytes, their regions, or windows of {size}"
+        raise ValueError(f"places leave {where} in row {row}: {values}")
 
 
 @torch.library.custom_op("semiseg::cut_windows", mutates_args=())
@@ -84,13 +88,13 @@ def cut_windows(
     row of the image; `origin_y`, `origin_x`, `source_height`, `source_width`, the region that is resampled, in source
     pixels within the image; `step`, source pixels a pixel of the window in units of 1/1024; `offset_y`, `offset_x`, the
     pixel of the resampled region that the window's image begins with, and `height`, `width`, how many rows and
-    columns of it are seen (0: none), which must not reach beyond the region; `pad_y`, `pad_x`, rows above and columns
+    columns of it are seen (0: none), whose centres must lie within the region; `pad_y`, `pad_x`, rows above and columns
     left of them; `flip`, 1 for a window that is then mirrored left to right.
     filter: see above. fill: grey levels of what the image does not cover, of masks the first.
     Returns (B, size, size, 3) uint8, of one channel (B, size, size).
-    Raises TypeError or ValueError naming the argument, on the CPU also for a row that leaves `pixels` or the window. On
-    a GPU, where the host does not wait for values, that is read from elsewhere in `pixels`, or as 0, and raises with
-    SEMISEG_DEBUG=1.
+    Raises TypeError or ValueError naming the argument, on the CPU also for a row that leaves `pixels`, its region or
+    the window. On a GPU, where the host does not wait for values, that is read from elsewhere in `pixels`, or as 0, and
+    raises with SEMISEG_DEBUG=1.
     """
     check_tensor("pixels", pixels, (None,), (torch.uint8,))
     check_tensor("places", places, (None, len(COLUMNS)), (torch.int64,), pixels.device)

@@ -120,6 +120,8 @@ def test_labels_are_the_source_pixel_that_holds_the_centre(device, height, width
         ({"pad_y": 1}, 12),
         ({"pad_x": -1}, 12),
         ({"height": 5}, 16),
+        ({"source_height": 2}, 16),
+        ({"offset_x": 2}, 14),
     ],
 )
 def test_a_row_that_leaves_pixels_or_the_window(change, seen, device, monkeypatch):
@@ -132,17 +134,30 @@ def test_a_row_that_leaves_pixels_or_the_window(change, seen, device, monkeypatc
         assert (inside == 7).all()
         assert (outside == 7).all(2).sum() == seen
         monkeypatch.setattr(_dispatch, "DEBUG", True)
-    with pytest.raises(ValueError, match=r"places leave pixels of 48 bytes or windows of 4 in row 1: start"):
+    with pytest.raises(ValueError, match=r"places leave pixels of 48 bytes, .* or windows of 4 in row 1: start"):
         kernels.cut_windows(pixels, rows, 4, filter="nearest")
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")
 @pytest.mark.parametrize("filter", FILTERS)
-def test_what_lies_beyond_the_region_is_not_looked_at(filter, device):
-    """Whatever is seen there, it is no error."""
+def test_a_window_that_is_seen_beyond_its_region(filter, device):
+    """The kernel reads nothing there, and the region itself stays as it is."""
     place = place_of(4, 4, 1024, size=9, height=9, width=9)
-    window = cut([image(4, 4)], [place], device, 9, filter=filter)[0]
-    assert np.array_equal(window[:4, :4], image(4, 4))
+    if INTERPRETED or device.type == "cuda":
+        window = cut([image(4, 4)], [place], device, 9, filter=filter)[0]
+        assert np.array_equal(window[:4, :4], image(4, 4))
+    else:
+        with pytest.raises(ValueError, match="their regions"):
+            cut([image(4, 4)], [place], device, 9, filter=filter)
+
+
+@pytest.mark.parametrize(("step", "seen"), [(1024, 4), (512, 8), (2048, 2), (2050, 2), (3000, 1), (1000, 4)])
+def test_as_many_pixels_are_seen_as_have_their_centres_in_the_region(step, seen, device):
+    whole = {"source_height": 4, "source_width": 4}
+    cut([image(4, 4)], [place_of(4, 4, step, height=seen, width=seen, **whole)], device, 9)
+    if not INTERPRETED and device.type == "cpu":
+        with pytest.raises(ValueError, match="their regions"):
+            cut([image(4, 4)], [place_of(4, 4, step, height=seen + 1, width=seen, **whole)], device, 9)
 
 
 @pytest.mark.parametrize(
