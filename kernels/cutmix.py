@@ -84,7 +84,8 @@ def check_boxes(boxes: Tensor, batch: int, device: torch.device) -> None:
 def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Mask toggled by each box in turn.
 
-    boxes: (B, n, 4) int, rows (y0, x0, y1, x1) in pixels, ends exclusive; what lies outside the image has no effect.
+    boxes: (B, n, 4) signed int, rows (y0, x0, y1, x1) in pixels, ends exclusive; what lies outside the image has no
+    effect.
     size: (H, W). Returns (B, H, W) bool. Raises TypeError or ValueError naming the argument.
     """
     check_tensor("boxes", boxes, (None, None, 4), INTEGERS[1:])
@@ -94,7 +95,8 @@ def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
 def cutmix(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:
     """`images_b` inside the toggled boxes, `images_a` elsewhere.
 
-    images_a, images_b: (B, C, H, W), one float dtype or uint8; boxes: (B, n, 4) int (y0, x0, y1, x1), ends exclusive.
+    images_a, images_b: (B, C, H, W), one float dtype or uint8; boxes: (B, n, 4) signed int (y0, x0, y1, x1), ends
+    exclusive.
     Returns images in the memory format of `images_a`; gradients flow to both.
     Raises TypeError or ValueError naming the argument.
     """

@@ -115,7 +115,7 @@ def mixed_pseudo_label(
     """Pseudo-label of two upsampled logits mixed as `cutmix` mixes their images: b inside the toggled boxes, else a.
 
     logits_a, logits_b: (B, C, h, w) float of one dtype, finite, C <= 255, so that no label is 255; not differentiated.
-    boxes: (B, n, 4) int (y0, x0, y1, x1) in pixels of `size` = (H, W), ends exclusive.
+    boxes: (B, n, 4) signed int (y0, x0, y1, x1) in pixels of `size` = (H, W), ends exclusive.
     Returns label (B, H, W) uint8, the lowest index on ties, and confidence (B, H, W) float32 in [1/C, 1]; with
     `confidence` off the same label and None, at less arithmetic.
     Raises TypeError or ValueError naming the argument.

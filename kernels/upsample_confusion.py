@@ -37,8 +37,8 @@ def upsample_confusion(
 ) -> Tensor:
     """Confusion counts of the argmax of bilinearly upsampled logits.
 
-    logits: (B, num_classes, h, w) float, finite, not differentiated. target: (B, H, W) int (not int8); pixels that hold
-    `ignore_index` or no class in [0, num_classes) are not counted.
+    logits: (B, num_classes, h, w) float, finite, not differentiated, of at most 256 classes. target: (B, H, W) int (not
+    int8); pixels that hold `ignore_index` or no class in [0, num_classes) are not counted.
     Returns (num_classes, num_classes) int64, rows = target, columns = prediction (the lowest index on ties).
     Raises TypeError or ValueError naming the argument.
     """

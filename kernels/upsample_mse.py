@@ -89,8 +89,8 @@ def upsample_mse(
     and averaged over the pixels.
 
     logits: (B, C, h, w) float, finite. teacher: the same shape and dtype; not differentiated. size: (H, W).
-    other, boxes: logits like the teacher's that take its place inside toggled boxes, (B, n, 4) int (y0, x0, y1, x1) in
-    pixels of `size`, ends exclusive; both or neither.
+    other, boxes: logits like the teacher's that take its place inside toggled boxes, (B, n, 4) signed int (y0, x0, y1,
+    x1) in pixels of `size`, ends exclusive; both or neither.
     pixel_weight: (B, H, W) float or bool, multiplies each pixel's error, not differentiated.
     normalizer: () int or float, a number of pixels by which the sum is divided instead of B H W (1 where it is less).
 
