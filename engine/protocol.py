@@ -86,6 +86,8 @@ class Protocol:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels, and
         `multiple` what its windows must be multiples of."""
         yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
+        goes = self.multiple >= 1 and self.multiple % multiple == 0
+        yield from require(goes, f"{prefix}multiple", f"must be a multiple of {multiple}", self.multiple)
         fits = least <= self.window <= LARGEST
         rule = f"must be at least {least}" if self.window < least else f"must be at most {LARGEST}"
         yield from require(fits, f"{prefix}window", rule, self.window)

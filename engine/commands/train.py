@@ -16,7 +16,7 @@ from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..catalogue import adapted
 from ..data import locate
-from ..device import resolve_device, resolve_precision
+from ..device import resolve_device, resolve_precision, within_memory
 from ..evaluation.scores import finite, percent
 from ..events import Event, Listener
 from ..hyperparameters import hyperparameters
@@ -116,7 +116,10 @@ def dry_run(recipe: Recipe, default: Recipe, *, json: bool) -> None:
         show_settings(recipe, default, classes)
         if known := classes or len(LAYOUTS[recipe.layout].classes or ()):
             precision = resolve_precision(recipe.runtime.precision, resolve_device(recipe.runtime.device))
-            console.say(str(forecast(recipe, known, precision)))
+            with within_memory(
+                lambda: "--dry-run: the networks alone need more memory than there is; pass smaller ones"
+            ):
+                console.say(str(forecast(recipe, known, precision)))
         return
     published = None
     if default.published:

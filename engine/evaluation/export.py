@@ -25,7 +25,7 @@ from ..protocol import LARGEST, Protocol
 from ..run import home_of
 from ..serial import typed
 from .formats import FORMATS, FormatName
-from .inference import protocol_of, segment
+from .inference import protocols_of, segment
 from .memory import Sight, room_for
 from .protocols import full_logits
 
@@ -108,7 +108,7 @@ def export(
     loaded = load_network(file, layout)
     require_finite(loaded, file)
     network, header = loaded.network.requires_grad_(False), loaded.header
-    chosen = protocol_of(loaded, name=protocol, **settings)
+    (chosen,) = protocols_of(loaded, [protocol], settings)
     size = (chosen.window, chosen.window) if size is None else _checked(size, loaded)
     with _room(size, network, chosen):
         images = probes(size)

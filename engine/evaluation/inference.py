@@ -12,6 +12,7 @@ import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
+from ...pipelines.datasets.layouts import LAYOUTS
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes, require_finite
 from ..data import judged_faults, moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
@@ -57,7 +58,7 @@ def evaluate(
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     asked = [protocol] if isinstance(protocol, str) else protocol
     names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
-    protocols = [protocol_of(loaded, name=name, **settings) for name in names]
+    protocols = protocols_of(loaded, names, settings)
     tell("data", dataset.notes, on_event)
     run = home_of(find(checkpoint))
     if same_place(data, header.data) and (run / "split.json").exists():
@@ -143,6 +144,8 @@ def load_for_inference(
     not fit, and for weights that are no numbers."""
     place = resolve_device(device)
     asked = precision and resolve_precision(precision, place)
+    if layout is not None and layout not in LAYOUTS:
+        raise UsageError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     checkpoint = load_network(path, layout)
     computing = asked or precision_as_trained(checkpoint.header.precision, place)
     computing.allow_tf32()
@@ -151,24 +154,30 @@ def load_for_inference(
     return checkpoint, computing
 
 
-def protocol_of(checkpoint: Checkpoint, **settings: Any) -> Protocol:
-    """The protocol of the training, but for the settings that are given. Raises UsageError for those that there are
-    not, of another type or without sense."""
-    changes, known = without_none(settings), [field.name for field in fields(Protocol)]
+def protocols_of(checkpoint: Checkpoint, names: Sequence[str | None], settings: Mapping[str, Any]) -> list[Protocol]:
+    """The protocols of these names (None: that of the training), as they were in the training but for the settings that
+    are given. Raises UsageError for those that there are not, of another type or without sense, and for windows where
+    no protocol has any."""
+    changes, known = without_none(settings), [field.name for field in fields(Protocol) if field.name != "name"]
     if unknown := [name for name in changes if name not in known]:
         raise UsageError(f"{unknown[0]}: a protocol has no such setting; it has {', '.join(known)}")
     if "scale" in changes:  # whoever asks for a scale wants it instead of the training's long side
         changes = {"long_side": None, "longest": None} | changes
-    protocol = replace(checkpoint.header.evaluation, **changes)
-    try:
-        require_types(protocol, "protocol")
-    except ValueError as error:
-        place, _, fault = str(error).partition(": ")
-        name = place.removeprefix("protocol.").partition("[")[0]
-        raise UsageError(f"{flag('protocol' if name == 'name' else name)}: {fault}") from None
-    encoder = encoder_of(checkpoint.header.backbone)
-    refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
-    return protocol
+    trained, encoder = checkpoint.header.evaluation, encoder_of(checkpoint.header.backbone)
+    protocols = [replace(trained, **changes, name=name or trained.name) for name in names]
+    for protocol in protocols:
+        try:
+            require_types(protocol, "protocol")
+        except ValueError as error:
+            place, _, fault = str(error).partition(": ")
+            name = place.removeprefix("protocol.").partition("[")[0]
+            raise UsageError(f"{flag('protocol' if name == 'name' else name)}: {fault}") from None
+        refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
+    if "window" in changes and not any(protocol.convention.windows for protocol in protocols):
+        raise UsageError(
+            f"--window: {protocols[0].name} sees images in one piece; pass --protocol slide, or leave it out"
+        )
+    return protocols
 
 
 def without_none(options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ..events import Event, Listener, silent
 from ..pictures import coloured, overlay
 from ..run import home_of, uses_of
 from .confidence import FILE, Confidence, clear_csv, write_csv
-from .inference import load_for_inference, protocol_of, segmented, without_none
+from .inference import load_for_inference, protocols_of, segmented, without_none
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -78,7 +78,7 @@ def predict(
     header = loaded.header
     images, file = Path(images), find(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
-    chosen = protocol_of(loaded, name=protocol, **settings)
+    (chosen,) = protocols_of(loaded, [protocol], settings)
     known = [field.name for field in fields(Reading)]
     if unknown := [name for name in files or {} if name not in known]:
         raise UsageError(f"files: {unknown[0]} is not how pictures are read; there are {', '.join(known)}")

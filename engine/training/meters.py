@@ -19,6 +19,8 @@ from .nvml import Gpu
 
 IGNORED = "ignored_crops_pct"
 """Percentage of the labelled crops since the last log line in which no pixel has a label."""
+SKIPPED = "skipped_steps_pct"
+"""Percentage of the steps since the last log line that changed nothing, as their gradients overflowed, in fp16."""
 
 
 class Mark(Protocol):
@@ -109,6 +111,10 @@ class Meters:
         """The step's labels (B, S, S): a crop of which all are ignored teaches nothing."""
         self._add(IGNORED, 100 * (target == IGNORE).flatten(1).all(1).float().mean())
 
+    def look_whether(self, skipped: torch.Tensor) -> None:
+        """() bool: whether the step changed nothing."""
+        self._add(SKIPPED, 100 * skipped.float())
+
     def _add(self, name: str, value: torch.Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -139,7 +145,7 @@ class Meters:
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
         losses = {name: float(average(total)) / self._counts[name] for name, total in self._sums.items()}
-        ignored = {IGNORED: losses.pop(IGNORED)} if IGNORED in losses else {}
+        shares = {name: losses.pop(name) for name in (IGNORED, SKIPPED) if name in losses}
         self.pause()
         seconds, self._spent = self._spent, 0.0
         waited = sum(done.elapsed_time(ready) for done, ready in self._waits) / 1000
@@ -159,7 +165,7 @@ class Meters:
         }
         if self.fastest_step:
             line["mfu_pct"] = 100 * self._steps * self.fastest_step / seconds
-        line |= ignored | self.gpu.read()
+        line |= shares | self.gpu.read()
         self._sums, self._counts, self._steps, self._waits = {}, {}, 0, []
         self.resume()
         return line
@@ -187,8 +193,9 @@ def describe(line: dict[str, Any], steps: int) -> str:
     eta = timedelta(seconds=round(line["eta_s"]))
     mfu = f"  MFU {line['mfu_pct']:.0f} %" if "mfu_pct" in line else ""
     gpu = f"  gpu {line['gpu_pct']:.0f} %" if "gpu_pct" in line else ""
+    skipped = f"  steps skipped {line[SKIPPED]:.0f} %" if line.get(SKIPPED) else ""
     return (
         f"step {line['step']}/{steps}  {losses}  lr {line['lr']:.2e}  images/s {line['images_per_s']:.1f} "
         f"(compute {line['compute_images_per_s']:.1f})  data wait {line['data_wait_pct']:.0f} %  "
-        f"memory {line['memory_gib']:.1f} GiB{mfu}{gpu}  ETA {eta}"
+        f"memory {line['memory_gib']:.1f} GiB{mfu}{gpu}{skipped}  ETA {eta}"
     )

@@ -161,9 +161,9 @@ def _fault(step: Step, losses: dict[str, Tensor]) -> str | None:
     if lost := not_finite(losses):
         terms = [name for name in lost if name != "loss"]
         return f"the loss ({', '.join(terms)})" if terms else "the loss"
-    # A scaler passes over steps whose gradients overflow, and scales less: that is no fault.
+    # A scaler passes over steps whose gradients overflow, and scales less: that is no fault until it is below 1.
     gradients = {name: p.grad for name, p in step.method.named_parameters() if p.grad is not None}
-    if not step.scaler.is_enabled() and (lost := not_finite(gradients)):
+    if (step.overflows() or not step.scaler.is_enabled()) and (lost := not_finite(gradients)):
         return f"the gradient of {lost[-1]}" + (f" and of {len(lost) - 1} others" if len(lost) > 1 else "")
     if lost := not_finite(step.method.state_dict()):
         return f"{lost[0]}, after a step of finite gradients"

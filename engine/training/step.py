@@ -45,6 +45,8 @@ class Step:
         ]
         self._own_options()
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.name == "fp16")
+        self.skipped: Tensor | None = None
+        """() bool: whether the last step changed nothing as its gradient overflowed; None but in fp16."""
         self.graph = self._graph()
         if is_distributed() and precision.device.type == "cuda" and recipe.runtime.graph != "off":
             self.say(f"graph: {why_not(recipe, precision)}")
@@ -52,6 +54,15 @@ class Step:
     def lr(self, step: int) -> float:
         """The heads' learning rate at a step."""
         return self.recipe.lr * self.recipe.lr_factor(step)
+
+    def overflows(self) -> bool:
+        """Whether gradients overflow however little they are scaled: they are no numbers, and no step is made any more.
+        The host waits."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() < 1
+
+    def _scale(self) -> Tensor:
+        """What the scaler multiplies by, on the device."""
+        return self.scaler.scale(torch.ones((), device=self.precision.device))
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         torch.mul(self.base_lr, self.recipe.lr_factor(step), out=self.group_lr)
@@ -77,8 +88,11 @@ class Step:
                     self.scaler.unscale_(self.optimizer)
                     clip_grad_norm_(self.method.parameters(), self.recipe.clip)
             with record_function("optimizer"):
+                scale = self._scale()
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
+                if self.scaler.is_enabled():
+                    self.skipped = self._scale() < scale
             with record_function("after the step"):
                 self.method.after_step()
             return {name: loss.detach() for name, loss in losses.items()}

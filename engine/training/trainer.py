@@ -235,6 +235,8 @@ class Trainer:
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
                     meters.look_at(batch.labeled.target)
+                    if self.step.skipped is not None:
+                        meters.look_whether(self.step.skipped)
                     profiled()
                     done = step + 1
                     heartbeat(f"step {done} done")
@@ -242,6 +244,7 @@ class Trainer:
                         line = meters.read(done, self.step.lr(step))
                         self._log(line)
                         self._require_finite("the loss", line["loss"], done)
+                        self._require_finite("the gradient", math.nan if self.step.overflows() else 0.0, done)
                     if judged := done % every == 0 or done == recipe.steps:
                         meters.pause()
                         self._require_sound(done)

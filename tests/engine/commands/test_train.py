@@ -29,6 +29,14 @@ def test_dry_run_needs_no_data(semiseg):
     assert (plan["effective"]["schedule"], plan["published"]["schedule"]) == ("poly", "poly_late")
 
 
+def test_networks_beyond_the_memory_are_one_line_of_a_dry_run_too(refused, monkeypatch):
+    def forecast(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("semiseg.engine.commands.train.forecast", forecast)
+    assert "--dry-run: the networks alone need more memory" in refused("train", "fixmatch_shapes", "--dry-run")
+
+
 def test_settings_that_are_changed_are_told_whatever_they_are(semiseg):
     flags = ("--unlabeled.hue", "0.5", "--labeled.filter", "antialiased", "--weights", "none")
     changed, usual = (

@@ -103,7 +103,10 @@ def test_a_folder_of_the_training_that_other_data_has_not_is_told_as_such(tiny, 
         ({"scales": 1.0}, "--scales: must be a list"),
         ({"scales": ("a",)}, "--scales: must be a number"),
         ({"window": 64.5}, "--window: must be a whole number"),
-        ({"widow": 64}, "widow: a protocol has no such setting; it has name, window"),
+        ({"widow": 64}, "widow: a protocol has no such setting; it has window"),
+        ({"name": "slide"}, "name: a protocol has no such setting"),
+        ({"multiple": 0}, "--multiple: must be a multiple of 1, is 0"),
+        ({"window": 16}, "--window: whole sees images in one piece; pass --protocol slide, or leave it out"),
     ],
 )
 def test_settings_that_are_none_are_refused_by_all_that_take_them(judged, tmp_path, settings, says):
@@ -111,6 +114,19 @@ def test_settings_that_are_none_are_refused_by_all_that_take_them(judged, tmp_pa
     for use in (evaluate, lambda *its, **own: predict(*its, pictures, **own), export):
         with pytest.raises(UsageError, match=says):
             use(checkpoint, **settings)
+
+
+def test_windows_are_those_of_the_protocols_that_have_any(judged):
+    checkpoint = judged()
+    both = evaluate(checkpoint, device="cpu", protocol=("whole", "slide"), window=16)
+    assert both["protocols"]["slide"] == evaluate(checkpoint, device="cpu", protocol="slide", window=16)
+    assert both["protocols"]["slide"]["protocol"].startswith("slide 16")
+
+
+def test_a_layout_that_there_is_not_is_refused(judged, tmp_path):
+    for use in (evaluate, lambda *its, **own: predict(*its, tmp_path / "a/images", **own)):
+        with pytest.raises(UsageError, match="unknown layout 'foo': choose one of voc"):
+            use(judged(), layout="foo")
 
 
 def test_a_precision_that_there_is_not_is_refused(judged, tmp_path):

@@ -16,7 +16,10 @@ from semiseg.engine.device import Precision
 from semiseg.engine.disk import DiskFull
 from semiseg.engine.evaluation.export import export
 from semiseg.engine.evaluation.inference import evaluate
+from semiseg.engine.methods.supervised import Supervised
+from semiseg.engine.run import Run
 from semiseg.engine.training import saver as saver_module
+from semiseg.engine.training.replay import replay
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
@@ -53,6 +56,25 @@ def test_a_full_disk_ends_a_run_only_where_the_last_save_needs_it(tiny, voc_root
     failures.clear()
     resumed = Trainer(recipe.replace(out=root / "fails", resume=True)).train()
     assert (resumed.best, resumed.best_step, resumed.last) == (result.best, result.best_step, result.last)
+
+
+def test_gradients_that_are_never_finite_end_a_run_in_half_precision_too(tiny, voc_root, monkeypatch):
+    """The scaler passes over every step: losses and weights stay finite, and nothing is learnt."""
+    losses = Supervised.losses
+
+    def without_gradient(self, batch, progress):
+        values = losses(self, batch, progress)
+        nothing = (0 * self.network.classifier.weight).abs().sum().sqrt()  # 0, of a gradient that is no number
+        return values | {"loss": values["loss"] + nothing}
+
+    monkeypatch.setattr(Supervised, "losses", without_gradient)
+    recipe = tiny("supervised", data=voc_root(), steps=20, eval_every=20, log_every=5, precision="fp16")
+    with pytest.raises(UsageError, match=r"the gradient is not finite any more at step 20: .* --precision fp32"):
+        Trainer(recipe).train()
+    lines = Run.open(recipe.runtime.out).log
+    assert [line["skipped_steps_pct"] for line in lines] == [100.0] * 4
+    assert replay(recipe.runtime.out).what.startswith("the gradient of ")
+    Trainer(recipe.replace(on_nan="ignore", out=recipe.runtime.out / "regardless")).train()
 
 
 @pytest.mark.parametrize("gone", [".", "checkpoints", "tensorboard"])

@@ -38,6 +38,18 @@ def test_crops_without_any_label_are_counted_and_the_count_goes_on_with_the_run(
         assert "loss/ignored_crops_pct" not in line
 
 
+def test_steps_that_changed_nothing_are_counted_and_said(tiny):
+    meters = Meters(tiny("supervised", steps=9), CPU)
+    for skipped in (True, False, True, True):
+        meters.add({"loss": torch.tensor(1.0)})
+        meters.look_whether(torch.tensor(skipped))
+    line = meters.read(4, 0.01)
+    assert line["skipped_steps_pct"] == 75.0
+    assert "steps skipped 75 %" in describe(line, 9)
+    meters.add({"loss": torch.tensor(1.0)})
+    assert "skipped" not in describe(meters.read(5, 0.01), 9)
+
+
 def test_waiting_for_data_counts_and_evaluation_does_not(tiny):
     now = 0.0
 

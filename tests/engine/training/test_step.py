@@ -145,10 +145,24 @@ def test_a_step_that_overflows_leaves_momenta_of_zero(tiny, random_batch):
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
     step(random_batch("pair"), 0)
     assert step.scaler.get_scale() == 2.0**99
+    assert step.skipped
+    assert not step.overflows()
     momenta = [state["momentum_buffer"] for state in step.optimizer.state.values()]
     assert len(momenta) == len(before)
     assert not any(momentum.any() for momentum in momenta)
     assert all(torch.equal(parameter, old) for parameter, old in zip(step.method.parameters(), before))
+
+
+def test_a_step_that_is_made_is_not_skipped_when_the_scale_grows(tiny, random_batch):
+    step = Step(tiny("supervised", steps=10), build_method(tiny("supervised"), 3).train(), Precision("fp16", CPU))
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=1)
+    step(random_batch("none"), 0)
+    assert step.scaler.get_scale() == 4.0
+    assert not step.skipped
+    exact = Step(tiny("supervised", steps=10), build_method(tiny("supervised"), 3).train(), FP32)
+    exact(random_batch("none"), 0)
+    assert exact.skipped is None
+    assert not exact.overflows()
 
 
 def test_the_projector_that_starts_later_begins_at_rest(tiny, random_batch):
