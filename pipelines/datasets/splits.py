@@ -137,8 +137,10 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
 
 
 def check_spec(spec: str, layout: str) -> None:
-    """Refuses what needs no data set to be refused: a bare share or count that several published lists go by, a name of
-    another data set's, and one that is no name but almost. Raises UsageError."""
+    """Refuses what needs no data set to be refused: a bare share or count that several published lists go by, a draw of
+    none or of more than all, a name of another data set's, and one that is no name but almost. Raises UsageError."""
+    if spec.startswith("draw:"):
+        _parse_draw(spec)
     if names := names_of_share(spec, layout):
         raise UsageError(
             f"the split {spec!r} is the name of {len(names)} published lists with different images: "

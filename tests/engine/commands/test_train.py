@@ -29,6 +29,11 @@ def test_dry_run_needs_no_data(semiseg):
     assert (plan["effective"]["schedule"], plan["published"]["schedule"]) == ("poly", "poly_late")
 
 
+@pytest.mark.parametrize("split", ["draw:0@0", "draw:2/1@0", "draw:1/8"])
+def test_a_draw_that_cannot_be_is_refused_without_data(refused, split):
+    assert f"cannot read the split '{split}'" in refused("train", "cps_voc", "--split", split, "--dry-run")
+
+
 def test_networks_beyond_the_memory_are_one_line_of_a_dry_run_too(refused, monkeypatch):
     def forecast(*_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
