@@ -60,9 +60,9 @@ class Step:
         The host waits."""
         return self.scaler.is_enabled() and self.scaler.get_scale() < 1
 
-    def _scale(self) -> Tensor:
-        """What the scaler multiplies by, on the device."""
-        return self.scaler.scale(torch.ones((), device=self.precision.device))
+    def _scale(self) -> Tensor | None:
+        """What the scaler multiplies by, on the device; None where it does not."""
+        return self.scaler.scale(torch.ones((), device=self.precision.device)) if self.scaler.is_enabled() else None
 
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         torch.mul(self.base_lr, self.recipe.lr_factor(step), out=self.group_lr)
@@ -88,11 +88,11 @@ class Step:
                     self.scaler.unscale_(self.optimizer)
                     clip_grad_norm_(self.method.parameters(), self.recipe.clip)
             with record_function("optimizer"):
-                scale = self._scale()
+                before = self._scale()
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
-                if self.scaler.is_enabled():
-                    self.skipped = self._scale() < scale
+                after = self._scale()
+                self.skipped = None if before is None or after is None else after < before
             with record_function("after the step"):
                 self.method.after_step()
             return {name: loss.detach() for name, loss in losses.items()}
