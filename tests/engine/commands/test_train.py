@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from semiseg.engine import api
+from semiseg.engine.commands import train
 from semiseg.engine.evaluation import memory, scores
 from semiseg.engine.training import judge
 from semiseg.pipelines import loader
@@ -38,7 +39,7 @@ def test_networks_beyond_the_memory_are_one_line_of_a_dry_run_too(refused, monke
     def forecast(*_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("semiseg.engine.commands.train.forecast", forecast)
+    monkeypatch.setattr(train, "forecast", forecast)
     assert "--dry-run: the networks alone need more memory" in refused("train", "fixmatch_shapes", "--dry-run")
 
 

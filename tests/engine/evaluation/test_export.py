@@ -146,7 +146,7 @@ def test_windows_are_in_the_file_and_a_new_one_takes_its_place(checkpoint):
     image = picture((36, 50))
     labels = formats.FORMATS["pt2"].open(made.path)(image[None])[0]
     assert np.mean(labels != segmented(run, image)) <= 0.001
-    again = export(run, protocol="whole", window=32)
+    again = export(run, protocol="whole", size=(32, 32))
     assert (again.path, again.size, again.protocol) == (made.path, (32, 32), "whole")
     image = picture((32, 32))
     labels = formats.FORMATS["pt2"].open(made.path)(image[None])[0]

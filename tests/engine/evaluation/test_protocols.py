@@ -390,9 +390,9 @@ def test_windows_of_the_published_programs():
 
 @pytest.mark.parametrize(("name", "instead"), [("unimatch-whole", "dino-whole"), ("unimatch-slide", "unimatch2-slide")])
 def test_a_network_that_takes_multiples_cannot_see_any_size(name, instead):
-    (fault,) = protocol_of(name, 28).faults("--", multiple=14)
+    (fault,) = Evaluation(protocol=name).resolve(28, 14).faults("--", multiple=14)
     assert fault.endswith(f"use {instead}")
-    assert not list(protocol_of(instead, 28).faults("--", multiple=14))
+    assert not list(Evaluation(protocol=instead).resolve(28, 14).faults("--", multiple=14))
     assert not list(protocol_of(name, 28).faults("--"))
 
 
