@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..pipelines.datasets.dataset import Colour
 from ..pipelines.datasets.files import voc_colours
-from ..pipelines.datasets.layouts import LAYOUTS
+from ..pipelines.datasets.layouts import LAYOUTS, check_layout
 from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError, refuse, require
 from .device import PrecisionName, as_started
@@ -140,8 +140,10 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
 
     A published file (see `from_published`) is taken for one of its program on `layout`; without one, on VOC where it
     holds VOC's number of classes, on Cityscapes where it holds theirs, else on a folder.
-    Raises UsageError for a file that is neither.
+    Raises UsageError for a file that is neither, and for a layout that there is not.
     """
+    if layout is not None:
+        check_layout(layout)
     path = find(path)
     if path.suffix != ".safetensors":
         return _load_published(path, layout)

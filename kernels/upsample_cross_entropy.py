@@ -248,8 +248,8 @@ def upsample_ohem_cross_entropy(
     gathered: where several processes share the batch, makes (n,) of each one into those of all. The whole batch is then
     that of all, and the result this process's part of the mean: the parts add up to it.
     Returns a scalar, float32 (float64 for float64 logits); 0 with zero gradient where every pixel is ignored. The
-    gradient is the same bits in every run on the CPU, and on a GPU where
-    torch.use_deterministic_algorithms asks for it.
+    gradient is the same bits in every run on the CPU, and on a GPU where torch.use_deterministic_algorithms asks for
+    it.
     Raises TypeError or ValueError naming the argument, and RuntimeError in a backward pass with create_graph. On a GPU
     a target that is no class makes loss and gradient NaN instead.
     """

@@ -12,7 +12,6 @@ import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
-from ...pipelines.datasets.layouts import LAYOUTS
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes, require_finite
 from ..data import judged_faults, moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
@@ -144,8 +143,6 @@ def load_for_inference(
     not fit, and for weights that are no numbers."""
     place = resolve_device(device)
     asked = precision and resolve_precision(precision, place)
-    if layout is not None and layout not in LAYOUTS:
-        raise UsageError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     checkpoint = load_network(path, layout)
     computing = asked or precision_as_trained(checkpoint.header.precision, place)
     computing.allow_tf32()

@@ -111,7 +111,7 @@ class Meters:
         """The step's labels (B, S, S): a crop of which all are ignored teaches nothing."""
         self._add(IGNORED, 100 * (target == IGNORE).flatten(1).all(1).float().mean())
 
-    def look_whether(self, skipped: torch.Tensor) -> None:
+    def count_skipped(self, skipped: torch.Tensor) -> None:
         """() bool: whether the step changed nothing."""
         self._add(SKIPPED, 100 * skipped.float())
 

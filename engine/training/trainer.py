@@ -236,7 +236,7 @@ class Trainer:
                     meters.add(self.step(batch, step))
                     meters.look_at(batch.labeled.target)
                     if self.step.skipped is not None:
-                        meters.look_whether(self.step.skipped)
+                        meters.count_skipped(self.step.skipped)
                     profiled()
                     done = step + 1
                     heartbeat(f"step {done} done")

@@ -35,11 +35,16 @@ def find_dataset(layout: str, root: Path | None, **options: str | Path | float |
     the working folder. `orientation` and `max_megapixels` are those of `Reading`. None is as good as left out.
     Raises UsageError where something is missing or the options do not belong to the layout.
     """
-    if layout not in LAYOUTS:
-        raise UsageError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
+    check_layout(layout)
     given = {name: value for name, value in options.items() if value is not None}
     own = {name: value for name, value in given.items() if name not in READING}
     return replace(_find(layout, root, own), reading=Reading.of(given))
+
+
+def check_layout(layout: str) -> None:
+    """Raises UsageError unless there is one of that name."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
 
 
 def _find(layout: str, root: Path | None, given: dict[str, Any]) -> Dataset:

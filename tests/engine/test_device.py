@@ -188,3 +188,8 @@ def test_an_operation_whose_order_is_open_is_named_where_the_same_bits_are_wante
     with pytest.raises(UsageError, match=said), repeatable(True):
         add()
     assert not torch.are_deterministic_algorithms_enabled()
+    said = "--deterministic: this process multiplied matrices before; start it with CUBLAS_WORKSPACE_CONFIG=:4096:8"
+    with pytest.raises(UsageError, match=said), repeatable(True):
+        raise RuntimeError("enabled with `torch.use_deterministic_algorithms(True)`, but it uses CuBLAS and ...")
+    with pytest.raises(RuntimeError, match="another"), repeatable(True):
+        raise RuntimeError("another")

@@ -124,7 +124,7 @@ def test_windows_are_those_of_the_protocols_that_have_any(judged):
 
 
 def test_a_layout_that_there_is_not_is_refused(judged, tmp_path):
-    for use in (evaluate, lambda *its, **own: predict(*its, tmp_path / "a/images", **own)):
+    for use in (evaluate, lambda *its, **own: predict(*its, tmp_path / "a/images", **own), export):
         with pytest.raises(UsageError, match="unknown layout 'foo': choose one of voc"):
             use(judged(), layout="foo")
 

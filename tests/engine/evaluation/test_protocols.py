@@ -11,7 +11,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -361,14 +360,6 @@ def test_a_network_that_says_no_number_is_not_sure():
     assert (sure == 0).all()
 
 
-@pytest.mark.parametrize("value", [-1.0, 0.0, math.inf, math.nan, 1e300])
-@pytest.mark.parametrize("name", ["longest", "long_side", "scale", "scales"])
-def test_a_protocol_that_shows_nothing_or_no_number_is_named(name, value):
-    change = {name: (1.0, value) if name == "scales" else value}
-    (fault,) = replace(protocol_of("whole", 64), **change).faults()
-    assert fault.startswith(f"--{next(iter(change)).replace('_', '-')}: must be ")
-
-
 def test_windows_of_the_published_programs():
     def corners(height, width, crop):
         return tiling(protocol_of("cps-slide", crop), height, width).corners
@@ -386,14 +377,6 @@ def test_windows_of_the_published_programs():
     # Two thirds of a window are rounded down, not up.
     assert tiling(protocol_of("unimatch2-slide", 512), 512, 1024).corners == ((0, 0), (0, 341), (0, 512))
     assert tiling(protocol_of("cac-whole", 320), 375, 500).padding == (0, 4, 0, 1)
-
-
-@pytest.mark.parametrize(("name", "instead"), [("unimatch-whole", "dino-whole"), ("unimatch-slide", "unimatch2-slide")])
-def test_a_network_that_takes_multiples_cannot_see_any_size(name, instead):
-    (fault,) = Evaluation(protocol=name).resolve(28, 14).faults("--", multiple=14)
-    assert fault.endswith(f"use {instead}")
-    assert not list(Evaluation(protocol=instead).resolve(28, 14).faults("--", multiple=14))
-    assert not list(protocol_of(name, 28).faults("--"))
 
 
 class Counting(Convolution):
@@ -514,10 +497,3 @@ def test_sides_of_patches_are_kept_whatever_the_size_of_the_image(settings):
     counts = confusion(network, images, torch.zeros(2, 33, 47, dtype=torch.uint8), 3, protocol)
     expected = torch.bincount(logits.argmax(1).flatten(), minlength=3)
     assert (counts[0] - expected).abs().max() <= 2
-
-
-@pytest.mark.parametrize(("multiple", "kept"), [(1, 8), (2, 8), (8, 8), (14, 14), (16, 16), (32, 32)])
-def test_the_multiple_is_the_published_one_where_the_network_takes_it(multiple, kept):
-    protocol = Evaluation().resolve(64, multiple)
-    assert protocol.multiple == kept
-    assert tiling(protocol, 33, 47).size == (-(-33 // kept) * kept, -(-47 // kept) * kept)

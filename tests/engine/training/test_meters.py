@@ -42,7 +42,7 @@ def test_steps_that_changed_nothing_are_counted_and_said(tiny):
     meters = Meters(tiny("supervised", steps=9), CPU)
     for skipped in (True, False, True, True):
         meters.add({"loss": torch.tensor(1.0)})
-        meters.look_whether(torch.tensor(skipped))
+        meters.count_skipped(torch.tensor(skipped))
     line = meters.read(4, 0.01)
     assert line["skipped_steps_pct"] == 75.0
     assert "steps skipped 75 %" in describe(line, 9)
