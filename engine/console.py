@@ -41,8 +41,12 @@ _console = _open(stderr=False)
 
 
 def use(*, stderr: bool) -> None:
-    """Standard error keeps standard output free for the one JSON document of `--json`."""
+    """Standard error keeps standard output free for the one JSON document of `--json`. What a stream's encoding does
+    not have, as ASCII has no `…`, is escaped."""
     global _console
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _console = _open(stderr=stderr)
 
 

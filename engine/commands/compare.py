@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from ...pipelines.errors import UsageError
 from .. import console
 from ..catalogue import find_recipe, recipes
@@ -23,7 +21,7 @@ from ..disk import whole
 from ..evaluation.scores import percent
 from ..flags import Told
 from ..recipe import Recipe
-from .options import PLAIN, emit, one_line
+from .options import PLAIN, emit, parsed
 from .train import parse
 
 OURS = {
@@ -68,10 +66,8 @@ def compare(arguments: list[str]) -> None:
     signal."""
     methods = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
     rest = arguments[len(methods) :]
-    program = "semiseg compare RECIPE [RECIPE …]"
-    options, flags = one_line(
-        lambda: tyro.cli(Options, args=rest, prog=program, config=PLAIN, return_unknown_args=True), "semiseg compare"
-    )
+    usage = {"prog": "semiseg compare RECIPE [RECIPE …]", "config": PLAIN}
+    options, flags = parsed(Options, rest, "semiseg compare", return_unknown_args=True, **usage)
     comparison = planned(methods, options, flags)
     with console.listening() as listener:
         comparison, _ = prepared(comparison, listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import json
 import re
@@ -21,6 +22,7 @@ from ...pipelines.errors import UsageError
 from ..device import PrecisionName
 from ..flags import Told
 from ..recipe import Files
+from .help import REGISTRY, flowing
 
 T = TypeVar("T")
 Positional = Annotated[T, tyro.conf.Positional]
@@ -111,19 +113,23 @@ def called(command: Callable[..., T], arguments: list[str], program: str) -> T:
     """What a command returns for the values of its arguments. Raises UsageError, in one line, for arguments that give
     none."""
 
-    @functools.wraps(command)
     def later(*values: Any, **named: Any) -> Callable[[], T]:
         return functools.partial(command, *values, **named)
 
-    return one_line(lambda: tyro.cli(later, args=arguments, prog=program, config=PLAIN), program)()
+    # Not by functools.wraps: tyro would look at the command instead.
+    later.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    later.__annotations__ = inspect.get_annotations(command, eval_str=True)
+    later.__doc__ = flowing(command.__doc__ or "")
+    return parsed(later, arguments, program, config=PLAIN)()
 
 
-def one_line(read: Callable[[], T], program: str, *hints: str) -> T:
-    """What tyro reads, with its complaint, and hints, as one line. Raises UsageError."""
+def parsed(form: Callable, arguments: list[str], program: str, *hints: str, **options: Any) -> Any:
+    """What arguments come to in a form, by tyro, which has further options; its complaint, and hints, as one line.
+    Raises UsageError."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return read()
+            return tyro.cli(form, args=arguments, registry=REGISTRY, **{"prog": program} | options)
     except SystemExit as end:
         if not end.code:  # after --help
             raise

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import tyro
-
 from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..catalogue import adapted
@@ -27,7 +25,7 @@ from ..training.interruption import verify_resume
 from ..training.result import Result
 from ..training.signals import Stopped
 from . import slurm
-from .options import Flat, emit, one_line
+from .options import Flat, emit, parsed
 from .table import show_settings
 
 
@@ -138,17 +136,8 @@ def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tu
     def read(default: Recipe) -> Command:
         program, said_by_script = f"semiseg train {default.name}", inspect.getdoc(inspect.getmodule(build))
         with nullcontext() if reports_errors() else console.quiet():
-            return one_line(
-                lambda: tyro.cli(
-                    Command,
-                    args=arguments,
-                    default=Command(recipe=default),
-                    prog=program,
-                    description=said_by_script or default.name,
-                ),
-                program,
-                *hints,
-            )
+            described = said_by_script or default.name
+            return parsed(Command, arguments, program, *hints, default=Command(recipe=default), description=described)
 
     said = read(build())
     default, original = adapted(build, said.recipe)

@@ -17,6 +17,8 @@ RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
 NAMED = 4
 """Settings that a complaint names."""
+TRACED = ("eval_every", "device", "precision", "grouped", "deterministic", "on_nan")
+"""Settings of the runtime that leave a trace in a result: which evaluation is the best, rounding, random numbers."""
 WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
 
 
@@ -57,20 +59,29 @@ def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
     require_same_settings(run, before, now, "--resume")
 
 
+def changed_runtime(run: Run, recipe: Recipe) -> str | None:
+    """What a run does otherwise from here on; None where that is nothing."""
+    was, now = ({name: getattr(of.runtime, name) for name in TRACED} for of in (run.recipe, recipe))
+    changed = _changes(was, now)
+    return f"from here on with other settings than it began with: {some_of(changed, NAMED)}" if changed else None
+
+
 def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any], flag: str) -> None:
     """Raises UsageError, which begins with `flag` and names the first few, where settings are not those with which the
     run began."""
-    was, wanted = flattened(before), flattened(now)
-    changed = [
-        f"{name} was {was.get(name)} and is {wanted.get(name)} now"
-        for name in {**was, **wanted}
-        if was.get(name) != wanted.get(name)
-    ]
-    if changed:
+    if changed := _changes(flattened(before), flattened(now)):
         raise UsageError(
             f"{flag}: {run.folder} began with other settings: {some_of(changed, NAMED)}; ask for the same, or choose "
             "another folder"
         )
+
+
+def _changes(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{name} was {was.get(name)} and is {now.get(name)} now"
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
 
 
 def identity(data: Data) -> dict[str, list[str]]:

@@ -52,7 +52,7 @@ from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
-from .resume import RUNS, begun, require_same_data, require_same_recipe, split_record
+from .resume import RUNS, begun, changed_runtime, require_same_data, require_same_recipe, split_record
 from .saver import Saver
 from .signals import Stopped, at_once, ending
 from .state import Save, Writer, load_method, load_save
@@ -124,6 +124,8 @@ class Trainer:
         self.first, self.seconds, self.warned = 0, 0.0, False
         if run is not None:
             self._go_on(run, state)
+            if changed := changed_runtime(run, recipe):
+                self._note(changed)
         with main_first():
             self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
         self.run = run or self._created()

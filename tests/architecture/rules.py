@@ -110,6 +110,7 @@ ORDERS = {
         catalogue
         api
         __init__
+        commands/help
         commands/options
         commands/table
         commands/*

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +115,27 @@ def test_help_says_once_what_holds_without_a_flag(semiseg, command):
     text = " ".join(re.sub(r"[^!-~ ]", "", semiseg(*command.split(), "--help")[1]).split())
     assert "(default: " in text
     assert re.findall(r"\(default: [^)]*\)\.? \(default: [^)]*\)", text) == []
+
+
+@pytest.mark.parametrize("command", ["predict", "splits draw", "replay", "compare"])
+def test_help_ends_lines_where_the_terminal_does(semiseg, monkeypatch, command):
+    """And not where the source does: on a terminal as wide as the longest text, each is one line."""
+    monkeypatch.setenv("COLUMNS", "2000")
+    shown = re.sub(r"[^!-~ \n]", "", semiseg(*command.split(), "--help")[1])
+    lines = [line.strip() for line in re.split(r"^[ -]*options[ -]*$", shown, flags=re.M, maxsplit=1)[1].splitlines()]
+    texts = [line[:1] not in ("", "-") for line in lines]
+    assert len(lines) > 4
+    assert [line for line, both in zip(lines[1:], map(all, pairwise(texts))) if both] == []
+    assert "a run, a checkpoint, or a published file of CAC, CPS, UniMatch or" in semiseg("train", "cac_voc", "-h")[1]
+
+
+def test_what_a_stream_cannot_take_is_escaped(semiseg, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    code, *_ = semiseg("--help")
+    stream.flush()
+    assert code == 0
+    assert stream.buffer.getvalue().startswith(b"usage: semiseg COMMAND [--help] \\u2026\n")
 
 
 def test_help_says_what_a_recipe_sets_otherwise(semiseg, tmp_path):

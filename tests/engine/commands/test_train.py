@@ -174,9 +174,10 @@ def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, t
         assert (code, len(err.splitlines())) == (expected, 1)
         assert f"stopped after step {step}; go on with --out runs/supervised_voc-" in err
     (run,) = (tmp_path / "runs").iterdir()
-    code, out, err = semiseg(*arguments, "--resume")
+    code, out, err = semiseg(*arguments, "--resume", "--eval-every", "2")
     assert code == 0, err
     assert f"going on with runs/{run.name} at step 3" in out
+    assert "from here on with other settings than it began with: eval_every was 1 and is 2 now" in out
     assert (run / "report.html").is_file()
     code, _, err = semiseg(*arguments, "--resume")
     assert code == 2
@@ -226,6 +227,7 @@ def test_a_job_is_started_again_after_a_signal_and_goes_on_with_the_same_command
     code, text, err = semiseg(*arguments)
     assert code == 0, err
     assert f"going on with {out} at step 3" in text
+    assert "other settings" not in text
 
 
 def test_requeue_without_slurm_is_one_line(refused, voc_root, tmp_path, monkeypatch, job, train):
