@@ -52,6 +52,12 @@ class Watch:
             self._compare(path, before, data)  # what was written since then has another stamp
         return data
 
+    def check(self, path: Path, stamp: Stamp) -> None:
+        """Reads a file that has another stamp than when it was marked, and raises as that does. A converted one is what
+        its name says."""
+        if path in self._hashes and path not in self._converted and stamp != self._stamps[path]:
+            self.read(path)
+
     def _compare(self, path: Path, stamp: Stamp, data: bytes) -> None:
         if hash_of(data) == self._hashes[path]:
             self._stamps[path] = stamp

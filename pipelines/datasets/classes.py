@@ -35,6 +35,7 @@ _KEY = re.compile(r"[\"']?[A-Za-z_]\w*[\"']?\s*:(\s.*)?|---")
 _COLUMN_WORDS = frozenset({
     "pixel", "value", "values", "id", "ids", "index", "class", "classes", "name", "names", "label", "labels",
     "category", "trainid", "color", "colour", "colors", "colours", "hex", "rgb", "r", "g", "b", "red", "green", "blue",
+    "categories", "supercategory", "group", "description", "code", "number",
 })  # fmt: skip
 """All that the line over columns may say."""
 _PAINTS = frozenset({"red", "green", "blue"})
@@ -47,6 +48,7 @@ STRANGE = {
     r"#(\d|[0-9a-fA-F]{6}\s)": "begins as comments do: write the name first, or put a blank behind #",
     r"[\"']?-\d|(?!#).*[\s:,;=|]-\d+[\"']?$": "has a value below 0, which no mask holds: leave the line out",
     r"\d+([\s,;:]+\d+)+$": "holds numbers alone: write the name of the class, too",
+    r"[\"']?\d+\.\d+[\"']?\s*[,;:=|\t]": "begins with a number that is no whole one: write '0: road'",
 }
 """Lines that are taken neither for a class nor for a comment, and what is said of them."""
 NO_CLASS = "__ignore__"
@@ -56,8 +58,8 @@ FILES = (
     "class_mapping.csv", "label_colors.txt", "labels.txt",
 )  # fmt: skip
 """What class lists are called: ours, and those that other programs write beside the data."""
-HEADERS = {"name", "names", "class", "classes", "class name", "class names", "label", "labels", "label name"}
-"""First lines that are no class."""
+HEADERS = re.compile(r"(class|category|label)?names?|class(es)?|categor(y|ies)|labels?")
+"""First lines that are no class, in small letters and without what stands between words."""
 
 
 class ClassList(NamedTuple):
@@ -138,13 +140,16 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
             raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
         if name.lower().endswith(IMAGE_SUFFIXES):
             raise UsageError(f"{path}, line {number}: {name!r} is a file, not a class: is this a class list?")
-        if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$", name):
+        if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$|#[0-9a-fA-F]{6}\b", name):
             raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
         seen.add(name)
-    if entries and entries[0][1].lower().replace("_", " ").rstrip(":") in HEADERS:
-        number, name, _ = entries[0]
-        raise UsageError(f"{path}, line {number}: {name!r} looks like a header, not like a class: take the line out")
+    if entries and HEADERS.fullmatch(re.sub(r"[\W_]", "", entries[0][1].lower())):
+        raise _headed(path, *entries[0][:2])
     return entries
+
+
+def _headed(path: Path, line: int, text: str) -> UsageError:
+    return UsageError(f"{path}, line {line}: {text!r} looks like a header, not like a class: take the line out")
 
 
 def _below_header(path: Path, rows: list[_Row]) -> list[_Row]:
@@ -268,8 +273,10 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
 
 
 def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | None]]:
-    """The classes of lines that are names. Raises UsageError where they seem to give values all the same, or what is no
-    colour."""
+    """The classes of lines that are names. Raises UsageError for a header, and where they seem to give values all the
+    same, or what is no colour."""
+    if rows and _is_header(rows[0]):
+        raise _headed(path, rows[0].line, rows[0].text)
     numbers = [re.findall(r"\b\d{1,9}\b", row.text) for row in rows]
     if all(len(found) == 1 for found in numbers):
         values = [int(value) for (value,) in numbers]
@@ -278,6 +285,14 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
             raise UsageError(
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
             )
+    leading = [found for row in rows if (found := re.match(r"(\d{1,9})\W+(.*)", row.text))]
+    first, rests = ([found[part] for found in leading] for part in (1, 2))
+    ordered = [*map(int, first)] == list(range(len(rows)))
+    if len(rows) == len(leading) == len({*first}) == len({*rests}) and not ordered:
+        raise UsageError(
+            f"{path}, line {rows[0].line}: every line begins with a number, which are not 0 to {len(rows) - 1} in this "
+            "order: write label values as '0: road', and numbers that are part of names so, too ('0: 2 wheeler')"
+        )
     given = {row.name: (*row.before, *row.after)[0] for row in rows if row.shape in ((1, 0), (0, 1))}
     seem = 2 * len(given) > len(rows) and len({*given.values()}) == len(given) and max(given.values()) < len(rows)
     for place, row in enumerate(rows):

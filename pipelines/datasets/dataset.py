@@ -43,6 +43,8 @@ class Remap:
     """What to do about one that does."""
     ignores: bool = True
     """Whether masks may hold IGNORE."""
+    of_colours: bool = False
+    """Whether the values of a mask in colour are the places of its colours, sorted; else they are its gray levels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ..decode import UPRIGHT
 from ..documents import read_sealed, sealed
 from ..watch import Mark, Stamp, hash_of
 
-VERSION = 7
+VERSION = 8
 IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
 """What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
 theirs is named by the `Remap`."""

@@ -178,7 +178,10 @@ def _left_alone(
     if test_list:
         test, lost = read_ids_present(test_list, samples.names)
         notes += lost
-        aside |= (test & samples.all.keys()) - named
+        tested = (test & samples.all.keys()) - named
+        if tested:
+            notes.append(f"{len(tested)} images of {test_list}, {min(tested)} for one, are left alone")
+        aside |= tested
     return aside, notes
 
 

@@ -24,7 +24,7 @@ from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Remap, Sample
 from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
-from .masks import decode_mask
+from .masks import decode_mask, of_gray_levels
 
 LONGEST_NAME = 200
 """Bytes of a file's name to which an end may be added: file systems take 255."""
@@ -172,6 +172,11 @@ def _inspect_mask(
     """Decode a mask to class indices. An 8-bit gray PNG stays; palettes, other depths and other values become one. Of
     one in colour without a `remap`, the size and the colours are all that is known."""
     mask = decode_mask(data, reading)
+    if mask.coloured and remap and not remap.of_colours:
+        gray = of_gray_levels(mask)
+        if gray is None:
+            raise Refusal("colours", f"is in colour where it should hold {remap.values}", remap.cure)
+        mask = gray
     values, stored = mask.values, None if mask.plain else mask.stored
     facts.height, facts.width = values.shape
     facts.orientation = mask.orientation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,14 @@ def decode_mask(data: bytes, reading: Reading = READING) -> Mask:
         return Mask(values, orientation, False, tuple(zip(*[iter(palette or ())] * 3)))
 
 
+def of_gray_levels(mask: Mask) -> Mask | None:
+    """A mask in colour whose channels are all alike, with these as its values; None where they are not."""
+    if any(len(set(colour)) > 1 for colour in mask.palette):
+        return None
+    levels = np.array([colour[0] for colour in mask.palette], np.uint8)
+    return replace(mask, values=levels[mask.values], palette=(), coloured=False)
+
+
 def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
     """The first two masks whose palettes contradict each other, and how: one index in two colours, or one colour at
     two indices. A palette may hold a colour twice."""
@@ -126,7 +134,8 @@ def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
 def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[Colour] = ()) -> Remap | list[Colour]:
     """How the indices of a mask become those of the classes whose colours they show, 255 for those of `void`, or the
     colours that are no class's, or those of two."""
-    known = dict.fromkeys((VOID, *void), IGNORE) | {
+    ignored = [*void] if VOID in classes else [VOID, *void]
+    known = dict.fromkeys(ignored, IGNORE) | {
         colour: value for value, colour in enumerate(classes) if classes.count(colour) == 1
     }
     if strange := sorted(set(mask.colours.values()) - known.keys()):
@@ -142,6 +151,7 @@ def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[
         table=table.tobytes(),
         largest=IGNORE,
         cure="",
+        of_colours=True,
     )
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -127,7 +127,7 @@ def is_packed(records: Iterable[Record], folder: Path | None = None) -> bool:
     """Whether nothing has to be decoded for `open_pack`."""
     home = pack_folder(folder)
     index = _load(home)
-    return index is not None and _is_whole(home, index) and not _missing(index, _wanted(records))
+    return index is not None and _is_whole(home, index) and not _missing(index.entries, _wanted(records))
 
 
 def open_pack(
@@ -145,15 +145,18 @@ def open_pack(
     """
     records = list(records)
     home, wanted = pack_folder(folder), _wanted(records)
+    watch = watch_of(records)
+    for one in wanted:  # what is packed may be what another process has seen there since
+        watch.check(one.path, one.stamp)
     index = _load(home)
-    if index and _is_whole(home, index) and not _missing(index, wanted):
+    if index and _is_whole(home, index) and not _missing(index.entries, wanted):
         with suppress(FileNotFoundError):  # replaced by another process in this moment
             return Pack(home, index)
     with _written(home), _locked(home, say):
         index = _checked(home, _load(home), say)
-        if missing := _missing(index, wanted):
-            write = partial(_write, watch=watch_of(records), threads=threads or cores(), on_progress=on_progress)
-            index = _packed(home, index, wanted, missing, write, say)
+        if _missing(index.entries, wanted):
+            write = partial(_write, watch=watch, threads=threads or cores(), on_progress=on_progress)
+            index = _packed(home, index, wanted, write, say)
         return Pack(home, index)
 
 
@@ -176,9 +179,9 @@ def _stamp(path: Path) -> Stamp:
         raise unreadable(path, error) from None
 
 
-def _missing(index: Index, wanted: Iterable[Wanted]) -> list[Wanted]:
+def _missing(entries: Mapping[str, Entry], wanted: Iterable[Wanted]) -> list[Wanted]:
     def known(one: Wanted) -> bool:
-        entry = index.entries.get(one.key)
+        entry = entries.get(one.key)
         return entry is not None and (entry.shape, entry.stamp) == (one.shape, one.stamp)
 
     return [one for one in wanted if not known(one)]
@@ -256,15 +259,16 @@ def _packed(
     home: Path,
     index: Index,
     wanted: list[Wanted],
-    missing: list[Wanted],
     write: Callable[[int, list[Wanted], list[int]], dict[str, Entry]],
     say: Callable[[str], None],
 ) -> Index:
-    """The index after `missing` was packed by `write`. A pack of which most is of files that changed is made anew."""
+    """The index after what is missing of `wanted` was packed by `write`. A pack of which most is of files that changed
+    is made anew."""
     alive = {key: entry for key, entry in index.entries.items() if _is_alive(key, entry)}
     end = index.end
     if sum(entry.bytes for entry in alive.values()) * 2 < end or not end:
-        alive, missing, end = {}, wanted, 0
+        alive, end = {}, 0
+    missing = _missing(alive, wanted)  # of those alive now: a converted copy may have been written anew meanwhile
     offsets = np.cumsum([end, *(one.bytes for one in missing)]).tolist()
     need, free = offsets[-1] - end, shutil.disk_usage(home).free
     images = sum(len(one.shape) == 3 for one in missing)

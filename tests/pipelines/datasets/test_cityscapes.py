@@ -61,6 +61,18 @@ def test_raw_ids_are_mapped_into_the_cache(cityscapes_root, own_cache):
         assert (mapped[raw == before] == after).all()
 
 
+def test_raw_ids_that_a_program_saved_in_three_channels_are_mapped_alike(cityscapes_root):
+    """As OpenCV's imread and imwrite leave them."""
+    dataset = find_dataset("cityscapes", cityscapes_root("labelIds"))
+    path = dataset.train[0].mask
+    before, raw = np.asarray(Image.open(prepare(dataset).records[AACHEN].mask)), np.asarray(Image.open(path))
+    Image.fromarray(np.stack([raw] * 3, -1)).save(path)
+    assert np.array_equal(Image.open(prepare(dataset).records[AACHEN].mask), before)
+    Image.fromarray(np.stack([raw, raw, 0 * raw], -1)).save(path)
+    with pytest.raises(UsageError, match="is in colour where it should hold raw Cityscapes ids"):
+        prepare(dataset)
+
+
 def test_train_ids_are_used_as_they_are_and_preferred(cityscapes_root):
     root = cityscapes_root("labelTrainIds")
     dataset = find_dataset("cityscapes", root)

@@ -67,6 +67,7 @@ def test_test_list_is_left_alone(folder_root):
     (root / "test.txt").write_text("a000\na007\nelsewhere\n")
     dataset = find_dataset("folder", root)
     assert not {"a000", "a007"} & {*ids(dataset.train), *ids(dataset.val), *ids(dataset.extra)}
+    assert f"2 images of {root / 'test.txt'}, a000 for one, are left alone" in dataset.notes
 
 
 def test_nested_folders_and_chosen_names(folder_root):

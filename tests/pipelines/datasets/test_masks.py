@@ -128,6 +128,16 @@ def test_a_colour_may_be_declared_to_be_ignored(root):
     assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 1, 255], np.uint8)[VALUES])
 
 
+@pytest.mark.parametrize("shared", ["c80000", "e0e0c0"])
+def test_a_colour_of_two_classes_is_refused(root, shared):
+    """That in which VOC shows what is ignored, too."""
+    (root / "classes.txt").write_text(f"ground\t#000000\ncar\t#{shared}\ntree\t#{shared}\n")
+    colours = np.array([(0, 0, 0), [*bytes.fromhex(shared)], (0, 0, 0)], np.uint8)
+    masks_of(root, lambda path: Image.fromarray(colours[VALUES]).save(path))
+    with pytest.raises(UsageError, match=f"is in colour and shows #{shared}, which the class list gives no class, or"):
+        run(root)
+
+
 @pytest.mark.parametrize("void", [(0, 0, 0), (200, 0, 0), (7, 7, 7), (224, 224, 192)])
 def test_255_is_ignored_in_whatever_colour(root, void):
     (root / "classes.txt").write_text("ground\t#000000\ncar\t#c80000\ntree\t#0000c8\n")

@@ -107,6 +107,27 @@ def test_a_pack_of_old_files_is_made_anew_and_readers_keep_theirs(manifest, reco
     assert all(np.array_equal(before.image(record.image), old[record.id]) for record in records)
 
 
+def test_a_file_that_another_process_writes_anew_meanwhile_is_packed_again(manifest, records, monkeypatch) -> None:
+    """As preparing does with a converted copy: what it holds is the same."""
+    open_pack(records[1:], manifest.folder)
+    watch_of = pack.watch_of
+
+    def meanwhile(records):
+        os.utime(records[1].image, ns=(1, 1))
+        return watch_of(records)
+
+    monkeypatch.setattr(pack, "watch_of", meanwhile)
+    check(manifest, open_pack(records, manifest.folder))
+
+
+def test_what_newer_records_packed_is_not_given_for_older_ones(manifest, records) -> None:
+    old = Image.open(records[0].image)
+    Image.fromarray(255 - np.asarray(old)).save(records[0].image, quality=95)
+    open_pack(again(manifest).records.values(), manifest.folder)
+    with pytest.raises(UsageError, match="changed since it was prepared"):
+        open_pack(records, manifest.folder)
+
+
 def test_a_file_that_is_picture_and_mask_is_packed_as_both(tmp_path, own_cache) -> None:
     file = tmp_path / "gray.png"
     Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(file)
