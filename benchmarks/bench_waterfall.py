@@ -152,7 +152,6 @@ def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict
     roof = highest(way, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
     training = Training(way, recipe, prepare_data(recipe), device, partial(print, file=sys.stderr))
     for module in training.method.modules():
         if isinstance(module, nn.Dropout):

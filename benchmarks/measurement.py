@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from semiseg.engine.device import forget_peak, peak_bytes
 from semiseg.engine.environment import processor, versions
 
 FLUSH_BYTES = 1 << 30
@@ -30,7 +31,6 @@ HEAD_START = 20_000_000
 LAUNCHES = {"cpu": {"cpu_op"}, "cuda": {"kernel", "gpu_memcpy", "gpu_memset"}}
 """What counts as one, by the profiler's words."""
 ROWS = "benchmarks/results"
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def synchronize(device: torch.device) -> None:
@@ -88,25 +88,21 @@ def processor_seconds() -> float:
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
     """Bytes that `call` adds to what is held, at its peak; None where the system does not tell.
 
-    On the CPU this is resident memory, that of libraries included. The high-water mark is reset first: a process starts
-    with its parent's.
+    On the CPU this is resident memory, that of libraries included.
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        return torch.cuda.max_memory_allocated(device) - before
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back to the system, or the call would find it there
-        CLEAR.write_text("5")
-        before = _status("VmRSS")
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        else:
+            ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back to the system, or the call would find it there
+        forget_peak(device)
     except (OSError, AttributeError):
         call()
         return None
+    before = peak_bytes(device)
     result = call()
-    peak = _status("VmHWM")
+    peak = peak_bytes(device)
     del result
     return peak - before
 
@@ -144,11 +140,6 @@ def counts(call: Callable[[], Any], device: torch.device) -> Counts:
     allocated = [event.nbytes() for event in here if event.name() == "[memory]" and event.nbytes() > 0]
     launches = sum(event.activity_type() in LAUNCHES[device.type] for event in here)
     return Counts(launches, len(allocated), sum(allocated), max(allocated, default=0))
-
-
-def _status(field: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
 
 
 def error(ours: Tensor, exact: Tensor) -> float:

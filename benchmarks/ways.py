@@ -86,6 +86,14 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
     return recipe
 
 
+def torchs_products() -> None:
+    """Products as torch begins with them, and so the published programs: on a GPU TF32 in convolutions alone."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+
 class Training:
     """A recipe trained in one way: batches, and the step that takes one. Ways that share a recipe begin with the same
     weights, and those that do not draw for themselves see the same batches."""
@@ -101,10 +109,10 @@ class Training:
         random.seed(recipe.seed)
         torch.manual_seed(recipe.seed)
         self.way, self.device, self.loader, self.ours = way, device, None, None
+        precision = resolve_precision(way.precision, device)
+        self.set_products = torchs_products if way.losses == "published" else precision.allow_tf32
+        self.set_products()
         if way.losses == "published":
-            torch.set_float32_matmul_precision("highest")  # torch's defaults, on a GPU TF32 in convolutions
-            torch.backends.cudnn.allow_tf32 = True
-            torch.backends.cudnn.conv.fp32_precision = "tf32"
             self.method = METHODS[recipe.method_class.name](recipe, classes).to(device)
         else:
             self.method = build_method(recipe, classes).to(device).train()
@@ -113,7 +121,7 @@ class Training:
                     self._fit(network)
             if way.channels_last:
                 self.method.to(memory_format=torch.channels_last)
-            self.ours = Step(recipe, self.method, resolve_precision(way.precision, device), say)
+            self.ours = Step(recipe, self.method, precision, say)
         if way.backend == PILLOW:
             loaders = self.method.loaders(data.labeled, data.unlabeled, recipe.runtime.threads)
             self.batches: Iterator[Any] = zip(*loaders)
@@ -134,6 +142,7 @@ class Training:
 
     def step(self, batch: Any, number: int) -> dict[str, Tensor]:
         """Makes optimizer step `number`, from 0, and returns its losses."""
+        self.set_products()  # for the whole process, in which another way may have had its turn
         if self.ours is not None:
             return self.ours(batch, number)
         batch = batch if self.way.backend == PILLOW else as_published(batch)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import cv2
@@ -28,6 +29,8 @@ OUT_OF_MEMORY = (
 )
 """In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
 beyond any memory, of C++, and of a GPU's libraries."""
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Where Linux tells a process what it holds, and forgets what it held (`man proc_pid_clear_refs`)."""
 ALONE = threading.RLock()
 """Held while a public call runs: one thread at a time."""
 AMPERE = (8, 0)
@@ -84,6 +87,23 @@ class Precision:
         """Says to a GPU whether it may use TF32 for what is left in float32; for the whole process."""
         if self.device.type == "cuda":
             allow_tf32(self.name != "fp32")
+
+
+def forget_peak(device: torch.device) -> None:
+    """From here on `peak_bytes` is that of what follows, and now what is held. Raises OSError where the system has no
+    way to forget."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        CLEAR.write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that was held: of a GPU, by torch; without one, of this process's resident memory, libraries included.
+    Not getrusage's, which starts with what the parent process held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[0])
 
 
 @contextmanager

@@ -97,9 +97,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         raise UsageError(f"{run.folder}: log.jsonl holds no evaluation; go on with the run by --resume")
     trained = [line for line in lines if "loss" in line]
     saved = (run.checkpoints / "best.safetensors").exists()
-    # A kill may leave the line of a better network that was never saved.
-    best = next((line for line in scored if saved and line["step"] == header.step), None)
-    best = best or best_of(scored, recipe.protocol())
+    best = line_of_saved(scored, header) if saved else best_of(scored, recipe.protocol())
     tiles = {
         "mIoU best": f"{percent(best['val/miou'])} %",
         "at step": f"{best['step']}",
@@ -112,7 +110,8 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
     }
     numbers = (f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in tiles.items())
     split = run.split
-    counts = f"{len(split['labeled'])} labelled and {len(split['unlabeled'])} unlabelled images"
+    unlabeled = len(split["unlabeled"]) if recipe.views.windows else 0
+    counts = f"{len(split['labeled'])} labelled and {unlabeled} unlabelled images"
     about = (
         f"{recipe.runtime.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, "
         f"seed {recipe.seed}; evaluated {recipe.protocol()}"
@@ -137,6 +136,13 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
     ]
     return "\n".join(parts)
+
+
+def line_of_saved(scored: Sequence[dict[str, Any]], header: Header) -> dict[str, Any]:
+    """The log line of the evaluation of the best checkpoint, without the classes where the log lost it. A kill may
+    leave the line of a better network that was never saved, and a damaged save one of another network at that step."""
+    known = {"step": header.step, "val/miou": header.miou}
+    return next((line for line in scored if known.items() <= line.items()), known)
 
 
 def best_of(scored: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, Any]:
@@ -218,7 +224,8 @@ def _classes(header: Header, best: dict, last: dict) -> str:
     rows = ["<table><tr><th>class<th class='n'>best %<th class='n'>last %<th style='width:26em'></tr>"]
     for name, colour in zip(header.classes, header.palette, strict=True):
         values = [line.get(f"val/iou/{name}") for line in (best, last)]
-        texts = ["absent" if value is None else f"{100 * value:.1f}" for value in values]
+        absent = ["" if f"val/iou/{name}" not in line else "absent" for line in (best, last)]
+        texts = [none if value is None else f"{100 * value:.1f}" for value, none in zip(values, absent)]
         width = 100 * (values[0] or 0)
         rows.append(
             f"<tr><td>{html.escape(name)}<td class='n'>{texts[0]}<td class='n'>{texts[1]}"

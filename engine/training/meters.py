@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import torch
 
 from ...pipelines.batch import Batch
 from ...pipelines.datasets.dataset import IGNORE
+from ..device import forget_peak, peak_bytes
 from ..distributed import average, gathered
 from ..processes import rank, world_size
 from ..recipe import Recipe
@@ -47,7 +49,8 @@ class HostMark:
 
 
 class Meters:
-    """Losses, summed on the device and read once a log line: means over all processes. Time and memory, of this one."""
+    """Losses, summed on the device and read once a log line: means over all processes. Time and memory, of this one,
+    from when they are made."""
 
     def __init__(
         self,
@@ -71,6 +74,9 @@ class Meters:
         self._since = self.clock()
         self._spent = 0.0
         self._first = True
+        self._earlier_peak = 0
+        with suppress(OSError):
+            forget_peak(device)
 
     def waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches. Data wait is the time that the device, done with one step, has not got the next one's batch:
@@ -125,11 +131,12 @@ class Meters:
 
     def state_dict(self) -> dict[str, Any]:
         """The losses since the last log line, of each process, for a run that goes on between two of them; and the
-        steps, seconds and seconds of data wait of all lines."""
+        steps, seconds and seconds of data wait of all lines, and the peak of memory."""
         return {
             "sums": {name: gathered(total[None]) for name, total in self._sums.items()},
             "counts": self._counts,
             "totals": (self._all_steps, self._all_seconds, self._all_waited),
+            "peak": self._peak(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -141,6 +148,7 @@ class Meters:
         }
         self._counts = dict(state["counts"])
         self._all_steps, self._all_seconds, self._all_waited = state["totals"]
+        self._earlier_peak = state.get("peak", 0)
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""
@@ -179,12 +187,11 @@ class Meters:
         return 100 * self._all_waited / max(self._all_seconds, 1e-9)
 
     def memory_gib(self) -> float:
-        """Peak memory: of the GPU, or of this process where there is none."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**30
-        import resource
+        """Peak memory of the run: of the GPU, or of this process where there is none."""
+        return self._peak() / 2**30
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    def _peak(self) -> int:
+        return max(self._earlier_peak, peak_bytes(self.device))
 
 
 def describe(line: dict[str, Any], steps: int) -> str:

@@ -286,9 +286,9 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
             )
     leading = [found for row in rows if (found := re.match(r"(\d{1,9})\W+(.*)", row.text))]
-    first, rests = ([found[part] for found in leading] for part in (1, 2))
+    first, names = ([found[part] for found in leading] for part in (1, 2))
     ordered = [*map(int, first)] == list(range(len(rows)))
-    if len(rows) == len(leading) == len({*first}) == len({*rests}) and not ordered:
+    if len(rows) == len(leading) == len({*first}) == len({*names}) and not ordered:
         raise UsageError(
             f"{path}, line {rows[0].line}: every line begins with a number, which are not 0 to {len(rows) - 1} in this "
             "order: write label values as '0: road', and numbers that are part of names so, too ('0: 2 wheeler')"

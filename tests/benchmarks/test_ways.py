@@ -12,6 +12,7 @@ from published_way import published
 from semiseg.engine.data import prepare_data
 from semiseg.engine.models import build_network
 from semiseg.engine.models.encoders.efficientnet_lite import DepthwiseConv2d, SameConv2d
+from semiseg.kernels.precision import allow_tf32, precision_kept
 from ways import PILLOW, Training, Way, voc_recipe, waterfall
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -39,6 +40,22 @@ def test_ways_that_see_the_same_batches_have_the_same_losses(voc_root, method, b
         assert losses == pytest.approx(others[0], rel=2e-3)
         assert losses[0] == pytest.approx(others[0][0], rel=1e-5)
     assert own[0] != pytest.approx(others[0][0], rel=1e-5)  # of other windows
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_published_way_multiplies_as_torch_does_whatever_another_way_has_set(voc_root, tf32):
+    """On a GPU TensorFloat32 in convolutions, and in no product of matrices; of the flags a CPU shows as much."""
+    recipe = voc_recipe("supervised", voc_root(), "cpu", 1, backbone="resnet18", crop=32, batch=2).replace(
+        head_width=16
+    )
+    training = Training(Way("host"), recipe, prepare_data(recipe), CPU, print)
+    with precision_kept():
+        allow_tf32(tf32)
+        training.step(next(training.batches), 0)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision) == (True, "tf32")
+    training.close()
 
 
 def test_the_published_way_has_the_depthwise_convolutions_of_torch():

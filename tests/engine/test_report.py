@@ -23,13 +23,16 @@ from semiseg.pipelines.errors import UsageError
 MARKUP = "<script>alert(1)</script>"
 
 
-def begun(recipe: Recipe, folder: Path, log: str, name: str = "x", first: str = "a") -> Path:
-    """The folder of a run with a best network and a log; named so, as is its split and its first class."""
+def begun(
+    recipe: Recipe, folder: Path, log: str, name: str = "x", first: str = "a", step: int = 1, miou: float = 0.5
+) -> Path:
+    """The folder of a run with a best network, of that step and mIoU, and a log; named so, as is its split and its
+    first class."""
     split = {"name": name, "checksum": name, "labeled": [], "unlabeled": [], "val": [], "classes": [first, "b"]}
     run = Run.create(folder, recipe.to_dict(), split | {"class_pct": {}, "contents": {}, "pictures": {}})
     run.close()
     network = build_network("cac", "resnet18", 2, head_width=16)
-    header = header_of(recipe, network, (first, "b"), ((0, 0, 0), (1, 1, 1)))
+    header = header_of(recipe, network, (first, "b"), ((0, 0, 0), (1, 1, 1)), step=step, miou=miou)
     save_network(run.checkpoints / "best.safetensors", network.state_dict(), header, recipe)
     (folder / "log.jsonl").write_text(log)
     return folder
@@ -98,12 +101,22 @@ def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path
 
 
 def test_the_best_is_the_one_that_was_saved(tiny, tmp_path):
-    """A kill may leave the line of a better network; the one that is kept is of step 0 here."""
-    lines = [{"step": 0, "val/miou": 0.25}, {"step": 4, "val/miou": 0.75}, {"step": 7, "val/miou": 0.125}]
-    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", "".join(json.dumps(x) + "\n" for x in lines))
+    """A kill may leave the line of a better network; the one that is kept is of step 0 here. Where the log has lost its
+    line, or holds another of its step, nothing is known of its classes."""
+    lines = [{"step": 0, "val/miou": 0.25, "val/iou/a": 0.375, "val/iou/b": 0.125}]
+    lines += [{"step": 4, "val/miou": 0.75}, {"step": 7, "val/miou": 0.125, "val/iou/a": None}]
+    log = "".join(json.dumps(x) + "\n" for x in lines)
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", log, step=0, miou=0.25)
     page = write_report(folder).read_text()
     for text in ("mIoU best<b>25.00 %</b>", "at step<b>0</b>", "mIoU last<b>12.50 %</b>", "of the network of step 0<"):
         assert text in page
+    assert "<td>a<td class='n'>37.5<td class='n'>absent<td>" in page
+    for lost in (lines[1:], [{"step": 0, "val/miou": 0.3, "val/iou/a": 0.5}, *lines[1:]]):
+        (folder / "log.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lost))
+        page = write_report(folder).read_text()
+        assert "mIoU best<b>25.00 %</b>" in page
+        assert "at step<b>0</b>" in page
+        assert "<td>a<td class='n'><td class='n'>absent<td>" in page
     (folder / "checkpoints/best.safetensors").rename(folder / "checkpoints/last.safetensors")
     assert "mIoU best<b>75.00 %</b>" in write_report(folder).read_text()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,23 @@ def test_a_term_that_begins_late_is_averaged_over_its_own_steps(tiny):
     assert (line["loss"], line["loss/contrastive"]) == (1.5, 8.0)
     meters.add({"loss": torch.tensor(5.0)})
     assert meters.read(3, 0.01)["loss"] == 5.0
+
+
+def test_peak_memory_is_of_what_follows_and_goes_on_with_the_run(tiny):
+    """Neither of what this process held before, nor of what its parent did."""
+    recipe, most = tiny("cac"), 400 << 20
+    held = np.ones(most, np.uint8)
+    del held
+    meters = Meters(recipe, CPU)
+    before = meters.memory_gib()
+    held = np.ones(most, np.uint8)
+    del held
+    peak, state = meters.memory_gib(), meters.state_dict()
+    assert peak - before == pytest.approx(most / 2**30, abs=0.05)
+    after = Meters(recipe, CPU)
+    assert after.memory_gib() == pytest.approx(before, abs=0.05)
+    after.load_state_dict(state)
+    assert after.memory_gib() >= peak
 
 
 def test_crops_without_any_label_are_counted_and_the_count_goes_on_with_the_run(tiny):
