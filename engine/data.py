@@ -199,19 +199,42 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
     masks that came since move the choice, to images that the run was taught by. Says so; and says which validation
     images have the names of such. Raises UsageError where none of the run's is left."""
     if dataset.held_out and split["val"]:
-        pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
-        held_out = tuple(pool.pop(id) for id in split["val"] if id in pool and pool[id].mask)
-        if not held_out:
-            raise UsageError(f"{dataset.root}: none of the {len(split['val'])} images that the run held out is there")
-        if held_out != dataset.val:
-            note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
-            tell("data", [note], on_event)
-        dataset = _divided(dataset, pool.values(), held_out)
+        dataset = _with_held_out(dataset, split["val"], split["val"], on_event)
     known = sorted({sample.id for sample in dataset.val} & set(split["labeled"]))
     if known:
         note = f"warning: {len(known)} of {len(dataset.val)} images, {known[0]} for one, were labelled in the training"
         tell("data", [note], on_event)
     return dataset
+
+
+def with_pictures_of_run(dataset: Dataset, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
+    """As `with_validation_of_run`, of data that may lie elsewhere now: the pictures that the run held out, under any
+    name. All stays where none of them is there: it is other data."""
+    wanted = set(split["pictures"].get("validation", ()))
+    if not dataset.held_out or not wanted:
+        return dataset
+    found: dict[str, str] = {}
+    for sample in (*dataset.train, *dataset.val):
+        picture = hash_of(sample.image.read_bytes()) if sample.mask else ""
+        if picture in wanted and (picture not in found or sample.id in split["val"]):
+            found[picture] = sample.id
+    return _with_held_out(dataset, list(found.values()), split["val"], on_event) if found else dataset
+
+
+def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], on_event: Listener) -> Dataset:
+    """The data set with those of some ids for validation that are there and have masks. before: those of the run."""
+    pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
+    held_out = tuple(pool.pop(id) for id in sorted(ids) if id in pool and pool[id].mask)
+    if not held_out:
+        raise UsageError(f"{dataset.root}: none of the {len(before)} images that the run held out is there")
+    note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
+    if len(held_out) < len(before):
+        gone = next(iter({*before} - {sample.id for sample in held_out}), "")
+        note = f"warning: only {len(held_out)} of the {len(before)} images are judged that the run held out"
+        note += f": {gone}, for one, or its mask, is gone" if gone else ""
+    if held_out != dataset.val or len(held_out) < len(before):
+        tell("data", [note], on_event)
+    return _divided(dataset, pool.values(), held_out)
 
 
 def held_out_unseen(dataset: Dataset, uses: Mapping[str, str], on_event: Listener = silent) -> Dataset:

@@ -103,8 +103,8 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "at step": f"{best['step']}",
         "mIoU last": f"{percent(scored[-1]['val/miou'])} %",
         **{f"mIoU last, of the {name}": f"{percent(scored[-1][key])} %" for key, name in beside(scored[-1]).items()},
-        "images/s": f"{np.median(rates):.1f}" if (rates := _values(trained, "images_per_s")) else "",
-        "data wait": f"{np.median(waits):.0f} %" if (waits := _values(trained, "data_wait_pct")) else "",
+        "images/s, median": f"{np.median(rates):.1f}" if (rates := _values(trained, "images_per_s")) else "",
+        "data wait, median": f"{np.median(waits):.0f} %" if (waits := _values(trained, "data_wait_pct")) else "",
         "peak memory": f"{max(memory):.2f} GiB" if (memory := _values(trained, "memory_gib")) else "",
         **({"MFU": f"{np.median(shares):.0f} %"} if (shares := _values(trained, "mfu_pct")) else {}),
     }

@@ -26,6 +26,9 @@ def main() -> None:
     except MissingPackages as error:
         print(f"semiseg: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # importing takes seconds
+        print("semiseg: interrupted", file=sys.stderr)
+        sys.exit(130)
     run()
 
 

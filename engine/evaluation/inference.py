@@ -14,7 +14,16 @@ from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes, require_finite
-from ..data import judged_faults, moved, prepare_manifest, same_place, taught_before, tell, with_validation_of_run
+from ..data import (
+    judged_faults,
+    moved,
+    prepare_manifest,
+    same_place,
+    taught_before,
+    tell,
+    with_pictures_of_run,
+    with_validation_of_run,
+)
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
 from ..events import Listener, progress_of, silent
 from ..models import Network, encoder_of, evaluating
@@ -44,10 +53,10 @@ def evaluate(
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
-    training's without a list, those images are judged that the run held out). protocol: a name of PROTOCOLS, or
-    several; of several, all from one pass over the data, the document is the first one's and has all under "protocols",
-    by name. precision: as for training (default: what that asked for, where the device has it). settings: other fields
-    of `Protocol`; what is None is as in training.
+    training's, moved or not, without a list, those images are judged that the run held out). protocol: a name of
+    PROTOCOLS, or several; of several, all from one pass over the data, the document is the first one's and has all
+    under "protocols", by name. precision: as for training (default: what that asked for, where the device has it).
+    settings: other fields of `Protocol`; what is None is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's, where no
     pixel of the masks has a class, and where memory does not do.
     """
@@ -60,8 +69,9 @@ def evaluate(
     protocols = protocols_of(loaded, names, settings)
     tell("data", dataset.notes, on_event)
     run = home_of(find(checkpoint))
-    if same_place(data, header.data) and (run / "split.json").exists():
-        dataset = with_validation_of_run(dataset, Run(run).split, on_event)
+    if (run / "split.json").exists():
+        of_run = with_validation_of_run if same_place(data, header.data) else with_pictures_of_run
+        dataset = of_run(dataset, Run(run).split, on_event)
     manifest = prepare_manifest(dataset, on_event)
     refuse(judged_faults(manifest))
     if not same_place(data, header.data):

@@ -17,8 +17,8 @@ MEASURED = (
     *("gpu_pct", "gpu_watt", "gpu_mhz"),
 )
 """What of a log line no two runs have in common."""
-PASSING = ("seconds", "totals", "param_groups")
-"""What of a save's state a run that goes on finds anew: its times, and options that are the recipe's and the step's."""
+PASSING = ("seconds", "totals", "peak", "param_groups")
+"""What of a save's state a run that goes on finds anew: its times, its memory, and options that are the recipe's and the step's."""
 RESULT = ("best", "best_step", "last", "iou", "steps")
 """What of a result does not tell of times and folders."""
 

@@ -129,8 +129,9 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
                 raise UsageError(f"{path}, line {number}: {fault}")
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     rows = _below_header(path, [_row(number, line) for number, line in _items(path, lines)])
+    rows, void = _without_void(rows)
     shape = _shape_of(rows)
-    found = _by_columns(path, rows, shape) if shape else _by_lines(path, rows)
+    found = [*(_by_columns(path, rows, shape) if shape else _by_lines(path, rows)), *void]
     entries = [(number, _unquoted(name.rstrip(",; ")), colour) for number, name, colour in found]
     seen: set[str] = set()
     for number, name, colour in entries:
@@ -163,6 +164,20 @@ def _below_header(path: Path, rows: list[_Row]) -> list[_Row]:
     if re.search(r"[,;|\t]", first.text):
         raise UsageError(f"{path}, line {first.line}: gives no colour, as the other lines do: write name and colour")
     return rows
+
+
+def _without_void(rows: list[_Row]) -> tuple[list[_Row], list[tuple[int, str, Colour | None]]]:
+    """The rows of names, with colours or not, and by itself the one that says what is ignored, `255,void,0,0,0`; all
+    rows where others give values, too."""
+    of_names = [row.shape in ((0, 0), (0, 3)) for row in rows]
+    if len(rows) < 2 or of_names.count(False) != 1:
+        return rows, []
+    place = of_names.index(False)
+    void = rows[place]
+    if void.before != (IGNORE,) or len(void.after) not in (0, 3):
+        return rows, []
+    colour = colour_of(void.after) if void.after else void.colour
+    return rows[:place] + rows[place + 1 :], [(void.line, NO_CLASS, colour)]
 
 
 def _is_json(text: str) -> bool:

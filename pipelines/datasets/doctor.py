@@ -168,6 +168,8 @@ class _Counts:
         self.masks = 0
         self.empty: list[str] = []
         for sample, _, facts in survey.masks(samples):
+            if not facts.counts:  # it is in colour, and was refused
+                continue
             values = [int(value) for value in facts.counts]
             self.masks += 1
             self.images[values] += 1
@@ -230,11 +232,11 @@ def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
 def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]:
     classes = dataset.num_classes
     never = [name for value, name in enumerate(dataset.classes) if not train.pixels[value]]
-    if never:
+    if never and train.masks:
         cure = "check the class list and the masks; their IoU means nothing"
         yield Finding("warning", f"{len(never)} classes occur in no training mask", cure, tuple(never))
     unseen = [n for v, n in enumerate(dataset.classes) if train.pixels[v] and not val.pixels[v]]
-    if unseen:
+    if unseen and val.masks:
         cure = "add validation images that show them; once predicted they count as 0 in the mIoU"
         yield Finding("warning", f"{len(unseen)} classes occur in no validation mask", cure, tuple(unseen))
     labeled, ignored = int(train.pixels[:classes].sum()), int(train.pixels[IGNORE])

@@ -159,7 +159,8 @@ def of_no_class(strange: Sequence[Colour]) -> tuple[str, str]:
     """What to say of a mask in colours that are no class's, and the cure."""
     shown = some_of(strange, _SHOWN, _hex)
     text = f"is in colour and shows {shown}, which the class list gives no class, or two"
-    return text, f"give each class its colour in the class list (tab, #rrggbb), or {_COLOURS_CURE}"
+    cure = "give each class its colour in the class list (tab, #rrggbb), and what is ignored as '255, void, #rrggbb'"
+    return text, f"{cure}, or {_COLOURS_CURE}"
 
 
 def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed, str] | None:

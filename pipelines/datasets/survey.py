@@ -101,6 +101,7 @@ def survey_files(
     survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
+    survey.notes += _from_one(dataset, survey)
     return survey
 
 
@@ -280,7 +281,8 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
         if wrong:
             listed = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
             text = f"has label values {listed} but the {classes} classes are 0 to {classes - 1} (255 ignored)"
-            yield Fault("values", path, text, "correct the mask or the class list")
+            begins = ", whose values begin at 0" if wrong == [classes] else ""
+            yield Fault("values", path, text, f"correct the mask or the class list{begins}")
     for part, name in ((dataset.train, "training"), (dataset.val, "validation")):
         if marked := marked_by_ignore(part, survey):
             objects = dataset.classes[1] if classes == 2 else "objects"
@@ -300,6 +302,16 @@ def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
     if not (pixels[0] and pixels[IGNORE]) or pixels[1:IGNORE].any():
         return None
     return next(path for _, path, facts in survey.masks(samples) if str(IGNORE) in facts.counts)
+
+
+def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
+    """Masks whose values may begin at 1, so that each stands for the class before it."""
+    pixels = survey.counts([*dataset.train, *dataset.val])
+    if pixels[: dataset.num_classes].any() and not pixels[0]:
+        yield (
+            f"no mask holds 0, the value of {dataset.classes[0]}: if values begin at 1 there, every class is taken for "
+            "the next in the class list"
+        )
 
 
 def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:

@@ -87,8 +87,8 @@ def test_a_log_whose_lines_lost_values_is_drawn_as_far_as_it_goes(tiny, tmp_path
     folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)
     page = write_report(folder).read_text()
     for tile in (
-        "images/s<b>3.0</b>",
-        "data wait<b>5 %</b>",
+        "images/s, median<b>3.0</b>",
+        "data wait, median<b>5 %</b>",
         "peak memory<b></b>",
         "MFU<b>40 %</b>",
         "mIoU best<b>50.00 %</b>",

@@ -38,6 +38,18 @@ def test_an_import_that_fails_for_another_reason_keeps_its_traceback(module):
     assert module in done.stderr.splitlines()[-1]
 
 
+def test_ctrl_c_while_packages_are_imported_is_one_line(monkeypatch, capsys):
+    class Slow:
+        def find_spec(self, *arguments):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "semiseg.engine.commands.main")
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, *capsys.readouterr()) == (130, "", "semiseg: interrupted\n")
+
+
 def test_with_all_packages_it_is_the_command_of_the_engine(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["semiseg", "--help"])
     main()

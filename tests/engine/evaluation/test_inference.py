@@ -41,13 +41,28 @@ def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, fol
     for spelled in (root, root / "images/..", root.parent / "link"):
         assert evaluate(run, spelled, device="cpu") == before
 
+    moved = root.parent / "moved"
+    root.rename(moved)
+    said.clear()
+    assert evaluate(run, moved, device="cpu", on_event=said.append) == before
+    assert any("2 images are judged, those that the run held out" in event.text for event in said)
+    assert not any("labelled in the training" in event.text for event in said)
+    moved.rename(root)
     (root / "val.txt").write_text("\n".join([*sorted(held_out), "a000"]))
     said.clear()
     assert evaluate(run, device="cpu", on_event=said.append)["images"] == 3
     assert any("warning: 1 of 3 images, a000 for one, were labelled in the training" in event.text for event in said)
     (root / "val.txt").unlink()
-    for id in held_out:
-        (root / f"masks/{id}.png").unlink()
+    gone, left = sorted(held_out)
+    (root / f"masks/{gone}.png").unlink()
+    told = f"warning: only 1 of the 2 images are judged that the run held out: {gone}, for one, or its mask, is gone"
+    for place in (root, moved):
+        said.clear()
+        root.rename(place) if place != root else None
+        assert evaluate(run, place, device="cpu", on_event=said.append)["images"] == 1
+        assert f"data: {told}" in [event.text for event in said]
+    moved.rename(root)
+    (root / f"masks/{left}.png").unlink()
     with pytest.raises(UsageError, match="none of the 2 images that the run held out is there"):
         evaluate(run, device="cpu")
 

@@ -69,6 +69,9 @@ NAMES = ("ground", "car", "tree")
         "__ignore__\nground\ncar\ntree\n",
         "0: ground\n1: car\n2: tree\n255: void\n",
         "# not from -1\nground\ncar\ntree\n",
+        "ground\ncar\n255,void,9,9,9\ntree\n",
+        "ground 0 0 0\ncar 255 128 0\ntree 0 0 128\n255 void 9 9 9\n",
+        "255: void\nground\t#000000\ncar\t#ff8000\ntree\t#000080\n",
         "ground  # all else\ncar\t#ff8000 # and vans\ntree\n",
         "red,green,blue,name\n0,0,0,ground\n255,128,0,car\n0,0,128,tree\n",
     ],
@@ -85,7 +88,10 @@ def test_what_is_no_class_may_have_a_colour(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("255,void,9,9,9\n1,car,64,0,128\n0,road,128,64,128\n")
     assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
-    path.write_text("road\t#804080\n__ignore__\t#090909\ncar\t#400080\n")
+    for void in ("__ignore__\t#090909", "255,void,9,9,9", "255 void 9 9 9", "255, void, #090909"):
+        path.write_text(f"road\t#804080\n{void}\ncar\t#400080\n")
+        assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
+    path.write_text("road 128 64 128\n255 void 9 9 9\ncar 64 0 128\n")
     assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
 
 

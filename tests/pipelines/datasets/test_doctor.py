@@ -301,6 +301,28 @@ def test_masks_of_which_nothing_counts_are_an_error(voc_root, part, count):
     assert not report.ok
 
 
+def test_nothing_is_said_of_what_refused_masks_hold(folder_root):
+    root = folder_root()
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.full((40, 48, 3), (9, 8, 7), np.uint8)).save(path)
+    report = diagnose(find_dataset("folder", root))
+    (error,) = [finding.text for finding in report.findings if finding.level == "error"]
+    assert error == "8 masks with several channels"
+    assert not any("occur in no" in finding.text for finding in report.findings)
+
+
+def test_values_that_seem_to_begin_at_1_are_told(folder_root):
+    root = folder_root()
+    for path in (root / "masks").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 2, 255, mask + 1).astype(np.uint8)).save(path)
+    texts = [finding.text for finding in diagnose(find_dataset("folder", root)).findings]
+    assert sum(text.startswith("no mask holds 0, the value of ground: if values begin at 1") for text in texts) == 1
+    Image.fromarray(np.full((40, 48), 3, np.uint8)).save(root / "masks/a001.png")
+    (error,) = [finding for finding in diagnose(find_dataset("folder", root)).findings if finding.level == "error"]
+    assert "correct the mask or the class list, whose values begin at 0" in str(error)
+
+
 def test_a_pool_without_a_mask_is_an_error(voc_root):
     home = voc_root()
     (home / "SegmentationClassAug/deeper").mkdir(parents=True)
