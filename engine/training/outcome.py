@@ -18,7 +18,8 @@ MEASURED = (
 )
 """What of a log line no two runs have in common."""
 PASSING = ("seconds", "totals", "peak", "param_groups")
-"""What of a save's state a run that goes on finds anew: its times, its memory, and options that are the recipe's and the step's."""
+"""What of a save's state a run that goes on finds anew: its times, its memory, and options that are the recipe's and
+the step's."""
 RESULT = ("best", "best_step", "last", "iou", "steps")
 """What of a result does not tell of times and folders."""
 
