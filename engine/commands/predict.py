@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -50,19 +51,23 @@ def predict(
         judging: How the network looks at images.
         running: Where the network computes, and what is printed.
     """
-    with console.listening() as listener:
-        done = api.predict(
-            checkpoint,
-            images,
-            out,
-            layout=layout,
-            protocol=protocol,
-            files=asdict(files),
-            device=running.device,
-            precision=running.precision,
-            on_event=listener,
-            **judging.settings(),
-        )
+    try:
+        with console.listening() as listener:
+            done = api.predict(
+                checkpoint,
+                images,
+                out,
+                layout=layout,
+                protocol=protocol,
+                files=asdict(files),
+                device=running.device,
+                precision=running.precision,
+                on_event=listener,
+                **judging.settings(),
+            )
+    except KeyboardInterrupt:
+        said = "interrupted; what was written stays, and the same command makes all of it"
+        raise api.Stopped(signal.SIGINT, said) from None
     folder = done.out
     many = "" if done.images == 1 else "s"
     console.say(f"{done.images} image{many}: {folder}/masks, {folder}/colours, {folder}/overlays")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semiseg.engine import api
 from semiseg.engine.evaluation import inference, memory
 
 
@@ -151,3 +152,12 @@ def test_what_is_worth_labelling_next_has_no_mask(semiseg, folder_root, tmp_path
         named = text.split("worth labelling next: ")[1].split(";")[0].split(", ")
         assert len(named) == 3
         assert set(named) <= {"a009.jpg", "a010.jpg", "a011.jpg", "b/a000.jpg"}
+
+
+def test_ctrl_c_says_what_becomes_of_it(semiseg, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "predict", interrupted)
+    said = "semiseg: interrupted; what was written stays, and the same command makes all of it\n"
+    assert semiseg("predict", "run", "images") == (130, "", said)
