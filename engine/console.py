@@ -6,7 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -45,8 +45,9 @@ def use(*, stderr: bool) -> None:
     not have, as ASCII has no `…`, is escaped."""
     global _console
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            with suppress(ValueError, OSError):  # it is closed, or full
+                stream.reconfigure(errors="backslashreplace")
     _console = _open(stderr=stderr)
 
 

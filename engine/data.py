@@ -207,18 +207,17 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
     return dataset
 
 
-def with_pictures_of_run(dataset: Dataset, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
-    """As `with_validation_of_run`, of data that may lie elsewhere now: the pictures that the run held out, under any
-    name. All stays where none of them is there: it is other data."""
-    wanted = set(split["pictures"].get("validation", ()))
-    if not dataset.held_out or not wanted:
+def with_pictures_of_run(manifest: Manifest, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
+    """As `with_validation_of_run`, of prepared data that may lie elsewhere now: the pictures that the run held out,
+    under any name. All stays where most of them are not there: it is other data."""
+    dataset, wanted = manifest.dataset, set(split["pictures"].get("validation", ()))
+    pictures = {sample: manifest.picture(sample) for sample in (*dataset.train, *dataset.val) if sample.mask}
+    found = {sample: picture for sample, picture in pictures.items() if picture in wanted}
+    if not found or 2 * len({*found.values()}) < len(wanted):
         return dataset
-    found: dict[str, str] = {}
-    for sample in (*dataset.train, *dataset.val):
-        picture = hash_of(sample.image.read_bytes()) if sample.mask else ""
-        if picture in wanted and (picture not in found or sample.id in split["val"]):
-            found[picture] = sample.id
-    return _with_held_out(dataset, list(found.values()), split["val"], on_event) if found else dataset
+    named = {picture for sample, picture in found.items() if sample.id in split["val"]}
+    ids = [s.id for s, picture in found.items() if s.id in split["val"] or picture not in named]
+    return _with_held_out(dataset, ids, split["val"], on_event)
 
 
 def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], on_event: Listener) -> Dataset:
@@ -227,12 +226,13 @@ def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], 
     held_out = tuple(pool.pop(id) for id in sorted(ids) if id in pool and pool[id].mask)
     if not held_out:
         raise UsageError(f"{dataset.root}: none of the {len(before)} images that the run held out is there")
-    note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
     if len(held_out) < len(before):
-        gone = next(iter({*before} - {sample.id for sample in held_out}), "")
-        note = f"warning: only {len(held_out)} of the {len(before)} images are judged that the run held out"
-        note += f": {gone}, for one, or its mask, is gone" if gone else ""
-    if held_out != dataset.val or len(held_out) < len(before):
+        gone = sorted({*before} - {sample.id for sample in held_out})
+        which = f": {gone[0]}, for one, or its mask, is gone" if len(gone) == len(before) - len(held_out) else ""
+        note = f"warning: only {len(held_out)} of the {len(before)} images are judged that the run held out{which}"
+        tell("data", [note], on_event)
+    elif held_out != dataset.val:
+        note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
         tell("data", [note], on_event)
     return _divided(dataset, pool.values(), held_out)
 

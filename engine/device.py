@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -100,10 +101,13 @@ def forget_peak(device: torch.device) -> None:
 
 def peak_bytes(device: torch.device) -> int:
     """The most that was held: of a GPU, by torch; without one, of this process's resident memory, libraries included.
-    Not getrusage's, which starts with what the parent process held."""
+    Not getrusage's, which starts with what the parent process held, but where nothing else tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[0])
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()):
+            return 1024 * int(found[1])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager

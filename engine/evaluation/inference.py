@@ -68,11 +68,14 @@ def evaluate(
     names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
     protocols = protocols_of(loaded, names, settings)
     tell("data", dataset.notes, on_event)
-    run = home_of(find(checkpoint))
-    if (run / "split.json").exists():
-        of_run = with_validation_of_run if same_place(data, header.data) else with_pictures_of_run
-        dataset = of_run(dataset, Run(run).split, on_event)
+    home = home_of(find(checkpoint))
+    run = Run(home) if (home / "split.json").exists() else None
+    if run and same_place(data, header.data):
+        dataset = with_validation_of_run(dataset, run.split, on_event)
     manifest = prepare_manifest(dataset, on_event)
+    if run and dataset.held_out and not same_place(data, header.data):
+        dataset = with_pictures_of_run(manifest, run.split, on_event)
+        manifest = replace(manifest, dataset=dataset)
     refuse(judged_faults(manifest))
     if not same_place(data, header.data):
         tell("data", taught_before(manifest, uses_of(find(checkpoint))), on_event)

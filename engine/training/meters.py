@@ -136,7 +136,7 @@ class Meters:
             "sums": {name: gathered(total[None]) for name, total in self._sums.items()},
             "counts": self._counts,
             "totals": (self._all_steps, self._all_seconds, self._all_waited),
-            "peak": self._peak(),
+            "peak": (self.device.type, self._peak()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -148,7 +148,8 @@ class Meters:
         }
         self._counts = dict(state["counts"])
         self._all_steps, self._all_seconds, self._all_waited = state["totals"]
-        self._earlier_peak = state.get("peak", 0)
+        kind, peak = state.get("peak", ("", 0))
+        self._earlier_peak = peak if kind == self.device.type else 0
 
     def read(self, step: int, lr: float) -> dict[str, Any]:
         """The log line of the steps since the last one."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...pipelines.errors import UsageError, some_of
 from ..data import Data, portable, with_absolute_paths
+from ..device import resolve_device, resolve_precision
 from ..processes import broadcast_object, is_main, restarts
 from ..recipe import Recipe
 from ..run import Run
@@ -17,8 +18,8 @@ RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
 NAMED = 4
 """Settings that a complaint names."""
-TRACED = ("eval_every", "device", "precision", "grouped", "deterministic", "on_nan")
-"""Settings of the runtime that leave a trace in a result: which evaluation is the best, rounding, random numbers."""
+TRACED = ("grouped", "deterministic", "on_nan", "channels_last", "compile")
+"""Settings of the runtime that leave a trace in a result, in rounding or random numbers, beside what `_traces` has."""
 WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
 
 
@@ -61,9 +62,20 @@ def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
 
 def changed_runtime(run: Run, recipe: Recipe) -> str | None:
     """What a run does otherwise from here on; None where that is nothing."""
-    was, now = ({name: getattr(of.runtime, name) for name in TRACED} for of in (run.recipe, recipe))
-    changed = _changes(was, now)
+    changed = _changes(_traces(run.recipe), _traces(recipe))
     return f"from here on with other settings than it began with: {some_of(changed, NAMED)}" if changed else None
+
+
+def _traces(recipe: Recipe) -> dict[str, Any]:
+    """What of a runtime leaves a trace in a result, whatever it was said by."""
+    runtime = recipe.runtime
+    found: dict[str, Any] = {"eval_every": recipe.steps_between_evaluations()}
+    try:
+        device = resolve_device(runtime.device)
+        found |= {"device": device.type, "precision": resolve_precision(runtime.precision, device).name}
+    except UsageError:  # of another machine
+        found |= {"device": runtime.device, "precision": runtime.precision}
+    return found | {name: getattr(runtime, name) for name in TRACED}
 
 
 def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any], flag: str) -> None:

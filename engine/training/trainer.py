@@ -261,12 +261,12 @@ class Trainer:
                     if not judged and (ended_by or due_anywhere):
                         self._require_sound(done)
                         self._save(done)
-                    if ended_by and done < recipe.steps:  # else nothing is left but the report
+                    if ended_by:
                         self._flush()
                         out = shlex.quote(str(self.folder))
                         raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
-                if not scores:  # it was killed after its last step
-                    scores = self._evaluate(self.first)
+                if not scores:  # it was stopped after its last step, which the log has
+                    scores = self.judge.scores()
                     self._save(self.first, self.judge.kept(scores, self.first))
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)

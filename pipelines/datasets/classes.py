@@ -58,6 +58,8 @@ FILES = (
     "class_mapping.csv", "label_colors.txt", "labels.txt",
 )  # fmt: skip
 """What class lists are called: ours, and those that other programs write beside the data."""
+IGNORED = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
+"""Names of what is no class, beside 255."""
 HEADERS = re.compile(r"(class|category|label)?names?|class(es)?|categor(y|ies)|labels?")
 """First lines that are no class, in small letters and without what stands between words."""
 
@@ -128,29 +130,38 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
             if re.match(pattern, line):
                 raise UsageError(f"{path}, line {number}: {fault}")
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    rows = _below_header(path, [_row(number, line) for number, line in _items(path, lines)])
-    rows, void = _without_void(rows)
+    rows = [_row(number, line) for number, line in _items(path, lines)]
+    headed = bool(rows) and _is_header(rows[0])
+    rows, void = _without_void(_below_header(path, rows))
     shape = _shape_of(rows)
     found = [*(_by_columns(path, rows, shape) if shape else _by_lines(path, rows)), *void]
+    quoted = {row.line for row in rows if re.search(r"[\"']", row.text)}
+    for number, name, _ in found:
+        if headed and number not in quoted and re.search(r"[,;|\t]", name.rstrip(",; ")):
+            raise UsageError(
+                f"{path}, line {number}: {name!r} is in several columns: leave those of value, name and colour alone"
+            )
     entries = [(number, _unquoted(name.rstrip(",; ")), colour) for number, name, colour in found]
     seen: set[str] = set()
     for number, name, colour in entries:
         if colour and max(colour) > 255:
             raise UsageError(f"{path}, line {number}: {colour} is not a colour: write red, green, blue up to 255")
-        if name in seen:
+        if name in seen and name != NO_CLASS:
             raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
         if name.lower().endswith(IMAGE_SUFFIXES):
             raise UsageError(f"{path}, line {number}: {name!r} is a file, not a class: is this a class list?")
         if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$|#[0-9a-fA-F]{6}\b", name):
             raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
         seen.add(name)
-    if entries and HEADERS.fullmatch(re.sub(r"[\W_]", "", entries[0][1].lower())):
+    lone = entries and shape not in _VALUES and HEADERS.fullmatch(re.sub(r"[\W_]", "", entries[0][1].lower()))
+    if lone:
         raise _headed(path, *entries[0][:2])
     return entries
 
 
 def _headed(path: Path, line: int, text: str) -> UsageError:
-    return UsageError(f"{path}, line {line}: {text!r} looks like a header, not like a class: take the line out")
+    cure = "take the line out or, if it is a class, write '0: NAME' and so on"
+    return UsageError(f"{path}, line {line}: {text!r} looks like a header, not like a class: {cure}")
 
 
 def _below_header(path: Path, rows: list[_Row]) -> list[_Row]:
@@ -167,17 +178,21 @@ def _below_header(path: Path, rows: list[_Row]) -> list[_Row]:
 
 
 def _without_void(rows: list[_Row]) -> tuple[list[_Row], list[tuple[int, str, Colour | None]]]:
-    """The rows of names, with colours or not, and by itself the one that says what is ignored, `255,void,0,0,0`; all
-    rows where others give values, too."""
-    of_names = [row.shape in ((0, 0), (0, 3)) for row in rows]
-    if len(rows) < 2 or of_names.count(False) != 1:
+    """The rows of classes and, by itself, the one that says what is ignored, `255,void,0,0,0`; all rows where those
+    have the columns that it has."""
+    places = [
+        place
+        for place, row in enumerate(rows)
+        if row.before == (IGNORE,) and len(row.after) in (0, 3) and (row.certain or row.name.lower() in IGNORED)
+    ]
+    if len(places) != 1:
         return rows, []
-    place = of_names.index(False)
-    void = rows[place]
-    if void.before != (IGNORE,) or len(void.after) not in (0, 3):
+    void = rows[places[0]]
+    others = [row for row in rows if row is not void]
+    if any(row.shape == void.shape for row in others):
         return rows, []
     colour = colour_of(void.after) if void.after else void.colour
-    return rows[:place] + rows[place + 1 :], [(void.line, NO_CLASS, colour)]
+    return others, [(void.line, NO_CLASS, colour)]
 
 
 def _is_json(text: str) -> bool:
@@ -290,7 +305,7 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
 def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | None]]:
     """The classes of lines that are names. Raises UsageError for a header, and where they seem to give values all the
     same, or what is no colour."""
-    if rows and _is_header(rows[0]):
+    if rows and _is_header(rows[0]) and re.search(r"[,;|\t]", rows[0].text):
         raise _headed(path, rows[0].line, rows[0].text)
     numbers = [re.findall(r"\b\d{1,9}\b", row.text) for row in rows]
     if all(len(found) == 1 for found in numbers):
@@ -300,10 +315,9 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
             raise UsageError(
                 f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
             )
-    leading = [found for row in rows if (found := re.match(r"(\d{1,9})\W+(.*)", row.text))]
-    first, names = ([found[part] for found in leading] for part in (1, 2))
-    ordered = [*map(int, first)] == list(range(len(rows)))
-    if len(rows) == len(leading) == len({*first}) == len({*names}) and not ordered:
+    first = [row.before[0] for row in rows if row.before]
+    names = {(row.before[1:], row.name, row.after) for row in rows if row.before}
+    if len(rows) == len({*first}) == len(names) and first != list(range(len(rows))):
         raise UsageError(
             f"{path}, line {rows[0].line}: every line begins with a number, which are not 0 to {len(rows) - 1} in this "
             "order: write label values as '0: road', and numbers that are part of names so, too ('0: 2 wheeler')"

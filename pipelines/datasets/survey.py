@@ -306,7 +306,8 @@ def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
 
 def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
     """Masks whose values may begin at 1, so that each stands for the class before it."""
-    pixels = survey.counts([*dataset.train, *dataset.val])
+    masks = survey.masks((*dataset.train, *dataset.val))
+    pixels = survey.counts(sample for sample, _, facts in masks if facts.mapping is None)
     if pixels[: dataset.num_classes].any() and not pixels[0]:
         yield (
             f"no mask holds 0, the value of {dataset.classes[0]}: if values begin at 1 there, every class is taken for "

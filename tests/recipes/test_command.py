@@ -43,7 +43,7 @@ def test_ctrl_c_while_packages_are_imported_is_one_line(monkeypatch, capsys):
         def find_spec(self, *arguments):
             raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "semiseg.engine.commands.main")
+    monkeypatch.delitem(sys.modules, "semiseg.engine.commands.main", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
     with pytest.raises(SystemExit) as ended:
         main()

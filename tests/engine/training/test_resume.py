@@ -116,17 +116,20 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tiny, voc_root, number):
     assert steps == sorted(steps)
 
 
-def test_a_run_that_a_signal_meets_at_its_last_step_ends(tiny, voc_root):
-    """All is done but the report: nothing would be left to go on with but to judge the network a second time."""
-
+def test_a_run_that_was_stopped_after_its_last_step_is_not_logged_twice(tiny, voc_root):
     def stop(event):
         if (event.kind, event.text) == ("progress", "evaluating"):
             signal.raise_signal(signal.SIGTERM)
 
-    recipe = tiny("supervised", data=voc_root(), steps=2, eval_every=2)
-    result = train(recipe, stop)
-    scored = [line for line in (result.out / "log.jsonl").read_text().splitlines() if "val/miou" in line]
-    assert (result.steps, len(scored), (result.out / "result.json").exists()) == (2, 1, True)
+    root = voc_root()
+    recipe = tiny("supervised", data=root, steps=2, eval_every=2)
+    with pytest.raises(Stopped, match="after step 2"):
+        train(recipe, stop)
+    log = (recipe.runtime.out / "log.jsonl").read_text()
+    result = train(recipe.replace(resume=True))
+    assert (result.out / "log.jsonl").read_text() == log
+    assert result.last == result.best == json.loads(log.splitlines()[-1])["val/miou"]
+    assert differences(outcome(train(recipe.replace(out=root / "whole")).out), outcome(result.out)) == []
 
 
 def test_what_a_run_began_with_is_not_asked_for_again(tiny, folder_root):

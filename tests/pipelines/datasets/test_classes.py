@@ -101,6 +101,49 @@ def test_a_first_class_without_a_colour_is_no_header(tmp_path):
         assert read_classes(tmp_path / "classes.txt").names == (name, "car")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("255 avenue", "road", "car"),
+        ("road", "255 seats bus", "tram"),
+        ("class b", "class a", "other"),
+        ("2-wheeler", "4-seater", "tram"),
+        ("0-10 years", "11-20 years", "21-30 years"),
+        ("24/7 shop", "7/11 shop", "kiosk"),
+        ("1.5 ton truck", "2.5 ton van", "car"),
+        ("10% tumor", "50% necrosis", "none"),
+        ("3d printer", "1st floor", "stairs"),
+        ("category a", "2 wheeler", "4 wheeler"),
+    ],
+)
+def test_names_may_hold_numbers_and_words_of_headers(tmp_path, names):
+    path = tmp_path / "classes.txt"
+    path.write_text("\n".join(names))
+    assert read_classes(path).names == names
+    path.write_text("".join(f"{name}:{value},0,0::\n" for value, name in enumerate(names)))
+    assert read_classes(path).names == names
+
+
+def test_a_class_may_have_the_name_of_a_header_where_values_are_given(tmp_path):
+    (tmp_path / "classes.txt").write_text("0: category\n1: dog\n")
+    assert read_classes(tmp_path / "classes.txt").names == ("category", "dog")
+
+
+def test_a_name_in_quotes_may_hold_what_stands_between_columns(tmp_path):
+    (tmp_path / "classes.txt").write_text('id,name\n0,"car, parked"\n1,car\n')
+    assert read_classes(tmp_path / "classes.txt").names == ("car, parked", "car")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ["128 64 128 road\n64 0 128 car\n", "0,road,128,64,128\n1,car,64,0,128\n", "128,64,128,road\n64,0,128,car\n"],
+)
+def test_what_is_ignored_has_a_line_in_any_list(tmp_path, rows):
+    (tmp_path / "classes.txt").write_text(rows + "255, void, #090909\n")
+    found = read_classes(tmp_path / "classes.txt")
+    assert (found.names, found.stated, found.void) == (("road", "car"), ((128, 64, 128), (64, 0, 128)), ((9, 9, 9),))
+
+
 def test_names_in_labelmaps_may_hold_colons(tmp_path):
     (tmp_path / "labelmap.txt").write_text("ground:0,0,0::\ntraffic light: red:1,2,3::\n")
     names, colours, *_ = read_classes(tmp_path / "labelmap.txt")
@@ -146,13 +189,15 @@ def test_names_in_labelmaps_may_hold_colons(tmp_path):
         ("% my classes\nground\ncar\n", "line 1: seems to be a comment"),
         ("0 0 0 0\n1 128 64 128\n", "line 1: holds numbers alone"),
         ("id,color,name\n0,#000000,ground\n1,#ff0000,car\n", "line 1: 'id,color,name' looks like a header"),
-        ("1,#ff0000,car\n0,#000000,ground\n", "line 1: every line begins with a number"),
-        ("name,hex,id\nground,#000000,1\ncar,#ff0000,0\n", "'car,#ff0000' is no name of a class"),
+        ("1,#ff0000,car\n0,#000000,ground\n", "line 1: '1,#ff0000,car' is no name of a class"),
+        ("name,hex,id\nground,#000000,1\ncar,#ff0000,0\n", "'car,#ff0000' is in several columns"),
         ("name,color\nground,black\ncar,red\n", "line 1: 'name,color' looks like a header"),
         ("label;name\nground;floor\ncar;vehicle\n", "line 1: 'label;name' looks like a header"),
         ("class,group\nground,flat\ncar,vehicle\n", "line 1: 'class,group' looks like a header"),
         ("id,name\n0.0,ground\n1.0,car\n", "line 2: begins with a number that is no whole one"),
         ("1.0,car\n0.0,ground\n", "line 1: begins with a number that is no whole one"),
+        ("id,name,supercategory\n0,ground,flat\n1,car,vehicle\n", "line 2: 'ground,flat' is in several columns"),
+        ("name,description,color\nground,paved,#010203\ncar,old,#040506\n", "line 2: 'ground,paved' is in several"),
         ("Category\nground\ncar\n", "line 1: 'Category' looks like a header"),
         ("ClassName\nground\ncar\n", "line 1: 'ClassName' looks like a header"),
         ("Label Names\nground\ncar\n", "line 1: 'Label Names' looks like a header"),
