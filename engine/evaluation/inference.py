@@ -12,6 +12,7 @@ import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
+from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, find, load_network, match_classes, require_finite
 from ..data import (
@@ -68,18 +69,8 @@ def evaluate(
     names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
     protocols = protocols_of(loaded, names, settings)
     tell("data", dataset.notes, on_event)
-    home = home_of(find(checkpoint))
-    run = Run(home) if (home / "split.json").exists() else None
-    if run and same_place(data, header.data):
-        dataset = with_validation_of_run(dataset, run.split, on_event)
-    manifest = prepare_manifest(dataset, on_event)
-    if run and dataset.held_out and not same_place(data, header.data):
-        dataset = with_pictures_of_run(manifest, run.split, on_event)
-        manifest = replace(manifest, dataset=dataset)
-    refuse(judged_faults(manifest))
-    if not same_place(data, header.data):
-        tell("data", taught_before(manifest, uses_of(find(checkpoint))), on_event)
-    records = [manifest.records[sample.id] for sample in dataset.val]
+    manifest = _judged(dataset, find(checkpoint), on_event, elsewhere=not same_place(data, header.data))
+    records = [manifest.records[sample.id] for sample in manifest.dataset.val]
     scores = evaluate_each(
         loaded.network,
         records,
@@ -97,6 +88,22 @@ def evaluate(
         for name, score, described in zip(names, scores, protocols, strict=True)
     }
     return documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
+
+
+def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere: bool) -> Manifest:
+    """The prepared data set with the validation images of the checkpoint's run, where it has one; elsewhere: it may be
+    other data. Raises UsageError where no pixel of the masks has a class."""
+    home = home_of(checkpoint)
+    run = Run(home) if (home / "split.json").exists() else None
+    if run and not elsewhere:
+        dataset = with_validation_of_run(dataset, run.split, on_event)
+    manifest = prepare_manifest(dataset, on_event)
+    if run and elsewhere and dataset.held_out:
+        manifest = replace(manifest, dataset=with_pictures_of_run(manifest, run.split, on_event))
+    refuse(judged_faults(manifest))
+    if elsewhere:
+        tell("data", taught_before(manifest, uses_of(checkpoint)), on_event)
+    return manifest
 
 
 def _evaluation_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
