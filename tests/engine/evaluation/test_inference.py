@@ -67,6 +67,36 @@ def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, fol
         evaluate(run, device="cpu")
 
 
+def test_pictures_that_a_run_held_out_are_known_under_any_name_and_other_data_that_shares_one_is_other_data(
+    tiny, folder_root
+):
+    root, said = folder_root(masked=40, bare=0, val=0, height=32), []
+    recipe = tiny("supervised", layout="folder", data=root, split="all", steps=1)
+    held_out = sorted(sample.id for sample in locate(recipe).val)
+    twin = next(f"a{number:03d}" for number in range(40) if f"a{number:03d}" not in held_out)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):  # two of one picture, which are held out both
+        shutil.copy(root / f"{kind}/{held_out[0]}.{suffix}", root / f"{kind}/{held_out[1]}.{suffix}")
+        shutil.copy(root / f"{kind}/{held_out[2]}.{suffix}", root / f"{kind}/{twin}.{suffix}")
+    run = train(recipe).out
+    before = evaluate(run, device="cpu")
+    assert before["images"] == len(held_out) == 4
+    moved = root.parent / "moved"
+    shutil.copytree(root, moved)
+    assert evaluate(run, moved, device="cpu") == before
+
+    for path in [*(moved / "images").iterdir(), *(moved / "masks").iterdir()]:
+        path.rename(path.with_name(f"b{path.name}"))
+    evaluate(run, moved, device="cpu", on_event=said.append)
+    assert not any("is gone" in event.text for event in said)
+
+    other = root.parent / "other"
+    shutil.copytree(root, other)
+    for path in (other / "images").iterdir():
+        if path.stem != held_out[3]:
+            path.write_bytes((root / f"images/{path.name}").read_bytes() + b"another")
+    assert evaluate(run, other, device="cpu")["images"] == 4
+
+
 def test_an_option_leaves_those_of_the_training_as_they_are(judged):
     checkpoint = judged(val_list="one.txt")
     assert evaluate(checkpoint, device="cpu")["images"] == 1
