@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
-from .classes import FILES, find_classes, read_classes
+from .classes import FILES, IGNORED, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
 from .files import entries_of, holds_pictures, is_folder, orphan_notes, part_of, where_pictures_lie
 from .lists import read_ids_present
@@ -66,6 +66,7 @@ def find(
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = samples.settled()
     notes += _found(root, {part: path for part, path in usual.items() if not given[part]}, class_list)
+    notes += _ignored_classes(class_list, listed_classes.names)
     if not val_list:
         val, about = _of_folders_for_validation(samples, image_folder)
         notes += about
@@ -103,6 +104,16 @@ def find(
         held_out=held_out,
         notes=tuple(notes),
     )
+
+
+def _ignored_classes(class_list: Path, names: Iterable[str]) -> list[str]:
+    """A note about a class whose name says that it is none."""
+    found = [name for name in names if name.lower() in IGNORED]
+    return [
+        f"{name} of {class_list} is a class like any other, learnt and judged: what is to be ignored is 255 in masks "
+        f"of indices, and of masks in colour the line '255, {name}, #rrggbb'"
+        for name in found
+    ]
 
 
 def _image_folder(root: Path, chosen: str | None, train_list: Path | None) -> Path | None:

@@ -62,6 +62,16 @@ def test_lists_alone_without_the_usual_folders(folder_root):
     assert ids(dataset.val) == ["left/a001"]
 
 
+def test_a_class_whose_name_says_that_it_is_none_is_told(folder_root):
+    root = folder_root()
+    assert not any("a class like any other" in note for note in find_dataset("folder", root).notes)
+    (root / "classes.txt").write_text("ground\ncar\nVoid\n")
+    (note,) = [note for note in find_dataset("folder", root).notes if "a class like any other" in note]
+    assert note.startswith(f"Void of {root / 'classes.txt'} is a class like any other")
+    (root / "classes.txt").write_text("ground\ncar\ntree\n255,void,9,9,9\n")
+    assert not any("a class like any other" in note for note in find_dataset("folder", root).notes)
+
+
 def test_test_list_is_left_alone(folder_root):
     root = folder_root(masked=5, bare=3)
     (root / "test.txt").write_text("a000\na007\nelsewhere\n")
