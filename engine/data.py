@@ -221,7 +221,8 @@ def with_pictures_of_run(manifest: Manifest, split: Mapping[str, Any], on_event:
 
 
 def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], on_event: Listener) -> Dataset:
-    """The data set with those of some ids for validation that are there and have masks. before: those of the run."""
+    """The data set with those of some ids for validation that are there and have masks, and a word where these are not
+    all, or not those that a draw would give. before: those of the run. Raises UsageError where none is left."""
     pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
     held_out = tuple(pool.pop(id) for id in sorted(ids) if id in pool and pool[id].mask)
     if not held_out:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from semiseg.engine import device
 from semiseg.engine.device import (
     Precision,
     as_started,
@@ -193,3 +194,16 @@ def test_an_operation_whose_order_is_open_is_named_where_the_same_bits_are_wante
         raise RuntimeError("enabled with `torch.use_deterministic_algorithms(True)`, but it uses CuBLAS and ...")
     with pytest.raises(RuntimeError, match="another"), repeatable(True):
         raise RuntimeError("another")
+
+
+def test_peak_memory_is_known_where_the_system_tells_less(monkeypatch, tmp_path):
+    """As in sandboxes, whose /proc has no high-water mark: by getrusage then."""
+    cpu, status = torch.device("cpu"), tmp_path / "status"
+    usual = device.peak_bytes(cpu)
+    for text in (None, "VmRSS:\t1024 kB\n"):
+        if text:
+            status.write_text(text)
+        monkeypatch.setattr(device, "STATUS", status)
+        assert device.peak_bytes(cpu) >= usual // 2
+    status.write_text("VmHWM:\t 2048 kB\n")
+    assert device.peak_bytes(cpu) == 2 << 20
