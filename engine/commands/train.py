@@ -78,6 +78,10 @@ def train(build: Callable[..., Recipe], arguments: list[str]) -> None:
         f"mIoU best {best} % (step {result.best_step}), last {last} %   "
         f"{result.images_per_s:.1f} images/s, data wait {result.data_wait_pct:.0f} %   {result.seconds:.0f} s"
     )
+    for name, miou in result.beside.items():
+        if miou > result.best:  # nothing else says so of a file that predict, evaluate and export pass over
+            better = result.out / "checkpoints" / f"last-{name}.safetensors"
+            console.say(f"the {name} ends higher, with {percent(miou)} %: {shlex.quote(str(better))}")
     console.say(f"report: {report}")
     console.say(f"to segment a folder with its best network: semiseg predict {shlex.quote(str(result.out))} IMAGES")
     if command.json:

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .classes import FILES, IGNORED, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
 from .files import entries_of, holds_pictures, is_folder, orphan_notes, part_of, where_pictures_lie
-from .lists import read_ids_present
+from .lists import left_alone, read_ids_present
 from .pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from .samples import Samples, called_otherwise
 
@@ -190,8 +190,7 @@ def _left_alone(
         test, lost = read_ids_present(test_list, samples.names)
         notes += lost
         tested = (test & samples.all.keys()) - named
-        if tested:
-            notes.append(f"{len(tested)} images of {test_list}, {min(tested)} for one, are left alone")
+        notes += left_alone(tested, test_list)
         aside |= tested
     return aside, notes
 

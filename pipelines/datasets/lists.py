@@ -12,7 +12,7 @@ import filecmp
 import os
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -292,3 +292,8 @@ def read_ids_present(path: Path, names: Names) -> tuple[set[str], list[str]]:
     first = lost and f"{shown(lost[0].image)} for one{names.doubt(lost[0].image)}"
     notes = [f"{len(lost)} of {len(entries)} lines of {path} name no image, {first}"] if lost else []
     return {id for id in matched if id is not None}, notes
+
+
+def left_alone(ids: Set[str], test_list: Path) -> list[str]:
+    """A note about images that are neither trained nor validated on, as a list for testing names them."""
+    return [f"{len(ids)} images of {test_list}, {min(ids)} for one, are left alone"] if ids else []

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from .classes import ClassList, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
 from .files import find_pictures, first_folder, orphan_notes, voc_colours
-from .lists import Names, read_ids, read_ids_present
+from .lists import Names, left_alone, read_ids, read_ids_present
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -55,8 +55,9 @@ def find(
     val = _validation(val_file, known, where, val_masks, mask_folder)
     notes = [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(train_masks.keys() - images.keys())]
     test: set[str] = set()
-    if test_list or (lists / "test.txt").is_file():
-        test, lost = read_ids_present(test_list or lists / "test.txt", known)
+    tested = test_list or lists / "test.txt"
+    if test_list or tested.is_file():
+        test, lost = read_ids_present(tested, known)
         notes += lost if test else ()  # the images for testing are an archive of their own
     if train_list:
         pool = set(read_ids(train_list, known, where))
@@ -67,6 +68,7 @@ def find(
         pool = {*(train_masks.keys() & images.keys() - test), *named}.difference(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
+    notes += left_alone(test.difference(pool, val), tested)
     notes += _unused(pool.intersection(val_masks).difference(train_masks), mask_folder)
     reserved = pool.union(val, test)
     class_list = classes or find_classes(home, root)

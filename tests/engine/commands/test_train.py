@@ -14,6 +14,7 @@ from semiseg.engine import api
 from semiseg.engine.commands import train
 from semiseg.engine.evaluation import memory, scores
 from semiseg.engine.training import judge
+from semiseg.engine.training.result import Result
 from semiseg.pipelines import loader
 
 
@@ -254,3 +255,20 @@ def test_what_was_left_undone_after_the_last_step_is_done(semiseg, voc_root, tmp
     assert code == 0, err
     assert (tmp_path / "run/report.html").is_file()
     assert json.loads(out)["best"] == json.loads((tmp_path / "run/result.json").read_text())["best"]
+
+
+@pytest.mark.parametrize(("student", "told"), [(0.31, True), (0.3, False), (float("nan"), False)])
+def test_a_student_above_the_best_teacher_is_told(semiseg, voc_root, tmp_path, monkeypatch, train, student, told):
+    def of_two_networks(recipe, listener):
+        return Result(
+            out=recipe.runtime.out, split="", checksum="", labeled=1, unlabeled=1, steps=2, best=0.3, best_step=1,
+            last=0.2, beside={"student": student}, iou={}, pixel_accuracy=0.5, images_per_s=1.0, data_wait_pct=0.0,
+            memory_gib=1.0, seconds=1.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(api, "train", of_two_networks)
+    code, said, err = semiseg(*train(voc_root(), "--out", tmp_path / "run"))
+    assert code == 0, err
+    line = f"the student ends higher, with 31.00 %: {tmp_path / 'run/checkpoints/last-student.safetensors'}"
+    assert (line in said.splitlines()) == told
+    assert ("ends higher" in said) == told

@@ -114,5 +114,9 @@ def test_images_for_testing_are_left_alone_also_where_they_have_masks(voc_root, 
     dataset = find_dataset("voc", home)
     assert ids(dataset.train) == whole[1:]
     assert whole[0] not in ids(dataset.extra)
+    tested = home / "ImageSets/Segmentation/test.txt"
+    assert f"1 images of {tested}, {whole[0]} for one, are left alone" in dataset.notes
+    (home / "ImageSets/Segmentation/train.txt").write_text(f"{whole[0]}\n")
+    assert not any("left alone" in note for note in find_dataset("voc", home).notes)  # named by both, trained on
     (tmp_path / "mine.txt").write_text(f"{whole[2]}\n")
     assert ids(find_dataset("voc", home, test_list=tmp_path / "mine.txt").train) == [whole[0], whole[1], *whole[3:]]
