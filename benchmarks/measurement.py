@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from semiseg.engine.device import forget_peak, peak_bytes
 from semiseg.engine.environment import processor, versions
+from semiseg.engine.memory import forget_peak, peak_bytes
 
 FLUSH_BYTES = 1 << 30
 HEAD_START = 20_000_000

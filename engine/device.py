@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import cv2
@@ -17,21 +15,9 @@ import torch
 
 from ..kernels.precision import allow_tf32, precision_kept
 from ..pipelines.errors import UsageError
-from ..pipelines.memory import free_memory
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "Storage size calculation overflowed",
-    "bad_alloc",
-    "STATUS_ALLOC_FAILED",
-)
-"""In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
-beyond any memory, of C++, and of a GPU's libraries."""
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-"""Where Linux tells a process what it holds, and forgets what it held (`man proc_pid_clear_refs`)."""
 ALONE = threading.RLock()
 """Held while a public call runs: one thread at a time."""
 AMPERE = (8, 0)
@@ -88,26 +74,6 @@ class Precision:
         """Says to a GPU whether it may use TF32 for what is left in float32; for the whole process."""
         if self.device.type == "cuda":
             allow_tf32(self.name != "fp32")
-
-
-def forget_peak(device: torch.device) -> None:
-    """From here on `peak_bytes` is that of what follows, and now what is held. Raises OSError where the system has no
-    way to forget."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        CLEAR.write_text("5")
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most that was held: of a GPU, by torch; without one, of this process's resident memory, libraries included.
-    Not getrusage's, which starts with what the parent process held, but where nothing else tells."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        if found := re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()):
-            return 1024 * int(found[1])
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager
@@ -253,32 +219,3 @@ def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) ->
         torch.set_rng_state(state["cpu"].clone())  # of a view, torch reads what lies elsewhere
     if "cuda" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].clone(), device)
-
-
-def free_memory_of(device: torch.device) -> int | None:
-    """Bytes that may still be taken there; None where it is not known. What the graph of a step computes in is its own,
-    whether it is at work or not."""
-    if device.type != "cuda":
-        return free_memory()
-    free, _ = torch.cuda.mem_get_info(device)
-    for segment in torch.cuda.memory_snapshot():
-        if segment["device"] == (device.index or 0) and tuple(segment["segment_pool_id"]) == (0, 0):
-            free += segment["total_size"] - segment["allocated_size"]
-    return free
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that there is not enough memory; on the CPU torch has no type for it."""
-    told = any(words in str(error) for words in OUT_OF_MEMORY)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
-
-
-@contextmanager
-def within_memory(said: Callable[[], str]) -> Iterator[None]:
-    """Raises UsageError, with what is said then, where memory does not do for what is done inside."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise UsageError(said()) from None

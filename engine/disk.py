@@ -14,6 +14,7 @@ from typing import IO
 from safetensors import SafetensorError
 
 from ..pipelines.errors import UsageError
+from .memory import out_of_memory
 
 
 class DiskFull(UsageError):
@@ -78,6 +79,8 @@ def writing(path: Path) -> Iterator[None]:
         raise
     # Full disks are RuntimeErrors of torch and errors of safetensors without a number.
     except (OSError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         full = getattr(error, "errno", None) in (None, errno.ENOSPC, errno.EDQUOT)
         if full and not path.parent.is_dir():  # of which torch's error has no number either

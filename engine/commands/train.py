@@ -14,10 +14,11 @@ from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..catalogue import adapted
 from ..data import locate
-from ..device import resolve_device, resolve_precision, within_memory
+from ..device import resolve_device, resolve_precision
 from ..evaluation.scores import finite, percent
 from ..events import Event, Listener
 from ..hyperparameters import hyperparameters
+from ..memory import within_memory
 from ..processes import is_main, reports_errors
 from ..recipe import Recipe
 from ..training.forecast import forecast

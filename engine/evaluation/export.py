@@ -17,9 +17,10 @@ from torch.export import ExportedProgram
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import Checkpoint, find, load_network, require_finite
-from ..device import Precision, as_started, out_of_memory
+from ..device import Precision, as_started
 from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
+from ..memory import out_of_memory
 from ..models import Network, encoder_of, evaluating
 from ..protocol import LARGEST, Protocol
 from ..run import home_of

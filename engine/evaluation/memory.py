@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from ..device import LOW, Precision, free_memory_of, within_memory
+from ..device import LOW, Precision
+from ..memory import free_memory_of, within_memory
 from ..protocol import Protocol
 
 ACTIVATIONS = {256: 200, 1: 100}

@@ -13,8 +13,8 @@ import torch
 
 from ...pipelines.batch import Batch
 from ...pipelines.datasets.dataset import IGNORE
-from ..device import forget_peak, peak_bytes
 from ..distributed import average, gathered
+from ..memory import forget_peak, peak_bytes
 from ..processes import rank, world_size
 from ..recipe import Recipe
 from .nvml import Gpu

@@ -54,11 +54,9 @@ def find(
     val_file = val_list or lists / "val.txt"
     val = _validation(val_file, known, where, val_masks, mask_folder)
     notes = [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(train_masks.keys() - images.keys())]
-    test: set[str] = set()
     tested = test_list or lists / "test.txt"
-    if test_list or tested.is_file():
-        test, lost = read_ids_present(tested, known)
-        notes += lost if test else ()  # the images for testing are an archive of their own
+    test, lost = read_ids_present(tested, known) if test_list or tested.is_file() else (set(), [])
+    notes += lost if test else ()  # the images for testing are an archive of their own
     if train_list:
         pool = set(read_ids(train_list, known, where))
         if both := pool.intersection(val):

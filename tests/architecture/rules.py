@@ -52,7 +52,7 @@ ORDERS = {
         __init__
     """,
     "engine": """
-        events | child
+        events | child | memory
         processes
         console | pictures | device | distributed | disk | curves | environment | flags
         sheet

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from semiseg.engine import device
 from semiseg.engine.device import (
     Precision,
     as_started,
-    free_memory_of,
     make_current,
-    out_of_memory,
     precision_as_trained,
     repeatable,
     resolve_device,
     resolve_precision,
-    within_memory,
 )
 from semiseg.pipelines.errors import UsageError
 
@@ -126,34 +121,6 @@ def test_a_processor_has_no_peak():
     assert Precision("fp32", CPU).peak_flops() is None
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: torch.empty(10**14),
-        lambda: torch.empty(10**10, 10**10),
-        lambda: torch.nn.functional.pad(torch.zeros(1, 1), (0, 10**7, 0, 10**7)),
-        lambda: np.empty(10**14),
-    ],
-)
-def test_what_runs_out_of_memory_says_what_it_is_told_to(make):
-    with pytest.raises(Exception) as error:
-        make()
-    assert out_of_memory(error.value)
-    with pytest.raises(UsageError, match="buy more"), within_memory(lambda: "buy more"):
-        make()
-
-
-def test_what_a_graph_computes_in_is_not_free(monkeypatch):
-    segments = [
-        {"device": 1, "segment_pool_id": (0, 0), "total_size": 100, "allocated_size": 30},
-        {"device": 1, "segment_pool_id": (0, 7), "total_size": 400, "allocated_size": 0},
-        {"device": 0, "segment_pool_id": (0, 0), "total_size": 1000, "allocated_size": 0},
-    ]
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5000, 9000))
-    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
-    assert free_memory_of(torch.device("cuda", 1)) == 5070
-
-
 @pytest.mark.parametrize(("started", "before", "after"), [(True, 2, [2]), (False, 0, [0])])
 def test_the_gpu_that_was_current_is_so_again(monkeypatch, started, before, after):
     """0 in a process that had not started CUDA; and CUDA is not started for it."""
@@ -173,12 +140,6 @@ def test_the_gpu_that_was_current_is_so_again(monkeypatch, started, before, afte
     assert chosen == []
 
 
-@pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), UsageError("can't allocate memory")])
-def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
-    with pytest.raises(type(error), match=str(error)), within_memory(lambda: "buy more"):
-        raise error
-
-
 def test_an_operation_whose_order_is_open_is_named_where_the_same_bits_are_wanted():
     def add() -> None:
         torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
@@ -194,16 +155,3 @@ def test_an_operation_whose_order_is_open_is_named_where_the_same_bits_are_wante
         raise RuntimeError("enabled with `torch.use_deterministic_algorithms(True)`, but it uses CuBLAS and ...")
     with pytest.raises(RuntimeError, match="another"), repeatable(True):
         raise RuntimeError("another")
-
-
-def test_peak_memory_is_known_where_the_system_tells_less(monkeypatch, tmp_path):
-    """As in sandboxes, whose /proc has no high-water mark: by getrusage then."""
-    cpu, status = torch.device("cpu"), tmp_path / "status"
-    usual = device.peak_bytes(cpu)
-    for text in (None, "VmRSS:\t1024 kB\n"):
-        if text:
-            status.write_text(text)
-        monkeypatch.setattr(device, "STATUS", status)
-        assert device.peak_bytes(cpu) >= usual // 2
-    status.write_text("VmHWM:\t 2048 kB\n")
-    assert device.peak_bytes(cpu) == 2 << 20
