@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -158,7 +157,7 @@ def append(result: dict[str, Any], path: Path) -> None:
     settings = {name: result["settings"][name] for name in ("crop", "batch", "images", "rounds", "seconds")}
     about = measurement.machine(CPU) | settings | {"threads": THREADS}
     rows = [
-        {"date": datetime.now(UTC).isoformat(timespec="seconds"), **about}
+        {"date": measurement.now(), **about}
         | {"loader": name, "kind": kind, "rate": result[name][key]}
         | {"ratio_to_plain": result["ratio_to_plain"].get(name, {}).get(kind, 1.0)}
         for kind, key in KINDS.items()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -63,7 +62,7 @@ def main(
     computing = resolve_precision(precision, where)
     setting = {"backbone": backbone, "crop": crop, "batch": batch, "precision": computing.name}
     measured = measure(setting, computing, rounds)
-    row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
+    row = {"date": measurement.now(), **measurement.machine(where), "load": load}
     row |= setting | {"device": str(where), "rounds": rounds} | measured
     Console().print(row)
     if results:
@@ -84,8 +83,7 @@ def measure(setting: dict[str, Any], computing: Precision, rounds: int) -> dict[
     def timed(call: Callable[[], Any], *names: str) -> None:
         wall, own = time.perf_counter(), time.process_time()
         call()
-        if computing.device.type == "cuda":
-            torch.cuda.synchronize(computing.device)
+        measurement.synchronize(computing.device)
         for name, spent in zip(names, (time.perf_counter() - wall, time.process_time() - own)):
             times[name].append(spent)
 

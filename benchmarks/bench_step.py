@@ -14,7 +14,6 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
 from statistics import median
@@ -94,13 +93,11 @@ def main(
     for number, (name, step) in itertools.product(range(rounds), ways.items()):
         for _ in range(AHEAD * threads if number else WARM_UP + 1 if where.type == "cuda" else 1):
             next(step)
-        if where.type == "cuda":
-            torch.cuda.synchronize(where)
+        measurement.synchronize(where)
         start = time.perf_counter()
         for _ in range(steps):
             captured[name] = next(step)
-        if where.type == "cuda":
-            torch.cuda.synchronize(where)
+        measurement.synchronize(where)
         rates[name].append(steps * images / (time.perf_counter() - start))
         print(f"round {number + 1}: {name} {rates[name][-1]:.3f} images/s", file=sys.stderr)
     for step in ways.values():
@@ -129,7 +126,7 @@ def main(
         table.add_row("ours", f"{result['ours']['images_per_s']:.3f}", f"{result['ratio']:.2f}")
         Console().print(table)
     if results:
-        row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(where), "load": load}
+        row = {"date": measurement.now(), **measurement.machine(where), "load": load}
         row |= {name: value for name, value in result["settings"].items() if name not in (*row, "images")}
         row |= {name: result[name]["images_per_s"] for name in ways} | {"ratio": result["ratio"]}
         rowfile.append([row], results)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from datetime import UTC, datetime
 from functools import partial
 from json import dumps, loads
 from pathlib import Path
@@ -111,7 +110,7 @@ def main(
     for name, way in ways.items():
         line = known.get(name)
         if line is None:
-            line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **about, "row": name}
+            line = {"date": measurement.now(), **about, "row": name}
             line |= {"draws": "its own" if way.backend == PILLOW else "planned", "precision": way.precision}
             line |= alone(name, {"data": data, **settings}, compile) | {"tflop_an_image": short(tflop)}
             line["roof_pct"] = short(100 * line["images_per_s"] * tflop / line["roof_tflops"])

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import groupby, product
 from pathlib import Path
@@ -188,7 +187,7 @@ class Comparison:
         errors = [measurement.error(*pair) for pair in zip(call(), exact)]
         outputs = len(exact) - len(operator.gradients)
         row = {
-            **{"date": datetime.now(UTC).isoformat(timespec="seconds"), **self.machine},
+            **{"date": measurement.now(), **self.machine},
             **{"operator": operator.name, "size": case.size, "shape": shape(case.arguments)},
             **{"dtype": case.dtype, "mode": case.mode, "provider": case.provider},
             "error": short(np.max(errors[:outputs])),  # NaN where one is

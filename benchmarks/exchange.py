@@ -49,8 +49,8 @@ KINDS = {
     total.__code__: "normalisers",
     all_reduce_max.__code__: "signals",
 }
-"""What a function exchanges. `gathered` has other rows in methods that mix the images of all processes; by `largest`
-the trainer learns, on the hosts and behind every step, that a signal has reached one process."""
+"""What a function exchanges. `gathered` has other rows in methods that mix the images of all processes; by
+`all_reduce_max` the trainer learns, on the hosts and behind every step, that a signal has reached one process."""
 OPERATIONS = {"allreduce_": ("all_reduce", 0), "allgather_": ("all_gather", 1), "broadcast_": ("broadcast", 0)}
 """By torch's names, and which argument holds what a process hands over."""
 

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +78,7 @@ def main(name: str, /, runs: int = 100_000, seed: int = 0, results: Path | None 
             counts["found"] = 1
             tell(test)
         if counts["found"] or counts["tried"] == runs:
-            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
+            row = {"date": measurement.now(), **measurement.machine(torch.device("cpu"))}
             row |= {"input": name, "seed": seed, **counts, "seconds": round(time.monotonic() - began)}
             if results:
                 rowfile.append([row], results)

@@ -15,7 +15,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -72,7 +71,7 @@ def main(method: str = "cac", backend: str = "host", steps: int = 5000, results:
         found = growth(
             watched(recipe.replace(steps=steps, log_every=every, eval_every=5 * every, save_every=f"{every}"))
         )
-    row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
+    row = {"date": measurement.now(), **measurement.machine(torch.device("cpu"))}
     row |= {"method": method, "backend": backend, "steps": steps, "memory_mib": round(found.memory_mib, 1)}
     row |= {"bytes_a_step": round(found.bytes_a_step)}
     row |= {"more_descriptors": found.descriptors, "more_threads": found.threads}

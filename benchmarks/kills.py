@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def main(kills: int = 1000, seed: int = 0, processes: int = 1, results: Path = r
             end, seconds = expected[kind]
             counts = kill_until_done(recipe, random.Random(f"{seed} {number}"), seconds, processes)
             wrong = differences(outcome(recipe.runtime.out), end)
-            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
+            row = {"date": measurement.now(), **measurement.machine(torch.device("cpu"))}
             row |= {"method": method, "backend": backend, "processes": processes}
             row |= {"steps": recipe.steps, "kills": counts.total()}
             row |= {kind: counts[kind] for kind in ("timed", "placed", "torn")} | {"different": " ".join(wrong)}

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,11 @@ def copy_roof(size: int, device: torch.device) -> float:
 def _best_milliseconds(call: Callable[[], Any], device: torch.device) -> float:
     call()
     return min(device_milliseconds(call, 5)[0] if device.type == "cuda" else wall_milliseconds(call, 5))
+
+
+def now() -> str:
+    """The date of a row: in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

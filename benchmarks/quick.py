@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import command
+import measurement
 from semiseg.engine.catalogue import find_recipe
 from semiseg.engine.commands.train import parse
 from semiseg.engine.data import prepare_data
@@ -64,12 +65,10 @@ def timed(call: Callable[[], Any], device: torch.device, seconds: float, least: 
     call()
     times, began = [], time.perf_counter()
     while len(times) < least or time.perf_counter() - began < seconds:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        measurement.synchronize(device)
         start = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        measurement.synchronize(device)
         times.append(time.perf_counter() - start)
     return median(times)
 

@@ -63,9 +63,3 @@ def committed(name: str) -> list[Row]:
 def newest(name: str, *keys: str) -> list[Row]:
     """Of the committed rows that agree in `keys` the last."""
     return list({tuple(row[key] for key in keys): row for row in committed(name)}.values())
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of a page; all columns but the first are aligned to the right."""
-    rule = ["---"] + ["---:"] * (len(columns) - 1)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (columns, rule, *rows))

@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -104,7 +103,7 @@ def main(rounds: int = 12, results: Path | None = None, load: str = "") -> None:
         load: what else kept the machine busy, in words, for the rows.
     """
     rowfile.appendable(results)
-    head = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **measurement.machine(torch.device("cpu"))}
+    head = {"date": measurement.now(), **measurement.machine(torch.device("cpu"))}
     head |= {"load": load}
     rows = [head | row for method in CASES for row in (*predicted(method), *checked(method, rounds))]
     for row in rows:

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rowfile import Row, committed, markdown, newest
+from rowfile import Row, committed, newest
+from semiseg.engine.comparison.results import markdown
 from semiseg.kernels import __all__ as OPERATORS
 from trainings import ANIMALS, comparison, photographs, tuning
 

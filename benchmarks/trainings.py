@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from rowfile import Row, committed, markdown
-from semiseg.engine.comparison.results import Spread
+from rowfile import Row, committed
+from semiseg.engine.comparison.results import Spread, markdown
 
 ANIMALS = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
 PHOTOGRAPHS = {

@@ -71,13 +71,13 @@ def check_flag(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
-def check_size(name: str, size: Sequence[int]) -> tuple[int, int]:
-    """Return `size` as a pair of positive ints (height, width), or raise TypeError or ValueError naming `name`."""
-    height, width = listed(name, size, "two integers (height, width)", 2)
-    check_integer(name, height)
-    check_integer(name, width)
+def check_size(size: Sequence[int]) -> tuple[int, int]:
+    """Return `size` as a pair of positive ints (height, width), or raise TypeError or ValueError."""
+    height, width = listed("size", size, "two integers (height, width)", 2)
+    check_integer("size", height)
+    check_integer("size", width)
     if height < 1 or width < 1:
-        raise ValueError(f"{name} must be two positive numbers (height, width), not {(height, width)}")
+        raise ValueError(f"size must be two positive numbers (height, width), not {(height, width)}")
     return height, width
 
 

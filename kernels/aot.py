@@ -74,7 +74,8 @@ def _contrast(
     )  # fmt: skip
 
 
-def _contrast_negatives(dtype: torch.dtype, rows: int = 6400, bank: int = 51200, channels: int = 128) -> None:
+def _contrast_negatives(dtype: torch.dtype, channels: int = 128) -> None:
+    rows, bank = 6400, 51200
     features, labels, weights = _meta(rows, channels, dtype=dtype), _meta(rows, dtype=torch.int64), _meta(rows)
     directional_contrast.directional_contrast_negatives(
         features, features, labels, labels, _meta(rows, dtype=torch.int8), weights, weights,

@@ -89,7 +89,7 @@ def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     size: (H, W). Returns (B, H, W) bool. Raises TypeError or ValueError naming the argument.
     """
     check_tensor("boxes", boxes, (None, None, 4), INTEGERS[1:])
-    return reference.box_mask(boxes, check_size("size", size))
+    return reference.box_mask(boxes, check_size(size))
 
 
 def cutmix(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:

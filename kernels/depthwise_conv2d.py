@@ -27,7 +27,7 @@ from ._arguments import check_integer, check_maps, check_tensor, dtypes_beside
 from .cpu import depthwise_conv2d as cpu
 
 POSITIONS = 64 * 64
-"""Positions. On larger maps the sum over them, which is one in float32, would lose more digits than torch's."""
+"""Maps of more positions go to torch: the sum over them, which is one in float32, would lose more digits than its."""
 
 
 def depthwise_conv2d(

@@ -92,7 +92,7 @@ def pseudo_label(
     Raises TypeError or ValueError naming the argument.
     """
     check_classes("logits", logits)
-    height, width = check_size("size", size)
+    height, width = check_size(size)
     check_flag("align_corners", align_corners)
     check_flag("confidence", confidence)
     logits = logits.detach()
@@ -123,7 +123,7 @@ def mixed_pseudo_label(
     check_classes("logits_a", logits_a)
     check_tensor("logits_b", logits_b, tuple(logits_a.shape), (logits_a.dtype,), logits_a.device)
     check_boxes(boxes, logits_a.shape[0], logits_a.device)
-    height, width = check_size("size", size)
+    height, width = check_size(size)
     check_flag("align_corners", align_corners)
     check_flag("confidence", confidence)
     logits_a, logits_b = logits_a.detach(), logits_b.detach()

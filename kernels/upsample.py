@@ -85,7 +85,7 @@ def upsample(maps: Tensor, size: Sequence[int], *, align_corners: bool = True) -
     Returns (B, C, H, W) in the dtype and memory format of `maps`. Raises TypeError or ValueError naming the argument.
     """
     check_maps("maps", maps)
-    height, width = check_size("size", size)
+    height, width = check_size(size)
     check_flag("align_corners", align_corners)
     provider = _dispatch.provider(maps, "upsample")
     if provider == "torch":

@@ -39,7 +39,7 @@ def upsample_conv2d(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
     """
     check_maps("x", x)
     check_tensor("weight", weight, (None, x.shape[1], None, None), dtypes_beside(x), x.device)
-    size = check_size("size", size)
+    size = check_size(size)
     taps = weight.shape[-1]
     if weight.shape[-2] != taps or taps % 2 == 0:
         raise ValueError(f"weight must have a square kernel of an odd side, not {tuple(weight.shape[-2:])}")

@@ -109,7 +109,7 @@ def upsample_mse(
         check_tensor("other", other, tuple(logits.shape), (logits.dtype,), logits.device)
         check_boxes(boxes, logits.shape[0], logits.device)
         other = other.detach()
-    height, width = check_size("size", size)
+    height, width = check_size(size)
     if pixel_weight is not None:
         shape = (logits.shape[0], height, width)
         check_tensor("pixel_weight", pixel_weight, shape, (*FLOATS, torch.bool), logits.device)

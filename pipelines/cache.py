@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
 from .errors import UsageError
 
@@ -20,14 +18,14 @@ def cache_root() -> Path:
         raise UsageError("the cache: this user has no home folder; set SEMISEG_CACHE to a folder of its own") from None
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write beside the target and rename, so that no reader and no other process ever sees half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{uuid.uuid4().hex}")  # not tempfile's, which nobody else could read
         try:
             with partial.open("xb") as file:
-                write(file)
+                file.write(content)
             os.replace(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)

@@ -105,7 +105,7 @@ def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
     results = examine(part)
     document = sealed({"facts": facts, "results": [asdict(result) for result in results]})
     try:
-        write_atomically(path, lambda file: file.write(document))
+        write_atomically(path, document)
     except UsageError as error:  # the next run checks again
         say(f"the verdict is not kept: {error}")
     return results

@@ -1,7 +1,6 @@
 """Cross-entropy of upsampled logits on a GPU, never upsampled in memory.
 
-A thread owns the pixels between
-neighbouring nodes and goes through the classes twice:
+A thread owns the pixels between neighbouring nodes and goes through the classes twice:
 
 1. It interpolates z and keeps m, the largest so far, and s = sum exp(z - m), at one exponential a value: with
    d = z - m, s becomes s exp(-d) + 1 where d > 0 (and m becomes z), else s + exp(d).

@@ -11,7 +11,7 @@ COLOUR_BITS = 10
 """Colour coefficients are rounded to multiples of 2**-10, as in cv2.transform."""
 
 SIGMA = 1.1
-"""The blur's radius, pixels, unless another is given."""
+"""The blur's standard deviation, pixels, unless another is given."""
 
 
 def gaussian_taps(deviation: Tensor, radius: int) -> Tensor:

@@ -168,4 +168,4 @@ def save_facts(path: Path, facts: dict[Key, Facts]) -> None:
     for (role, name), fact in facts.items():
         files.setdefault(role, {})[name] = asdict(fact)
     content = sealed({"version": VERSION, "files": files})
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, content)

@@ -177,9 +177,7 @@ def where_pictures_lie(root: Path, *passed_over: Path | None) -> str:
     return f"; pictures lie in {told}" if told else ""
 
 
-def find_pictures(
-    folder: Path, *, suffixes: Iterable[str] = IMAGE_SUFFIXES, apart: Iterable[Path] = (), results: bool = False
-) -> Pictures:
+def find_pictures(folder: Path, *, apart: Iterable[Path] = (), results: bool = False) -> Pictures:
     """The pictures at any depth of a folder, links to folders included; `apart` are folders that are not entered.
 
     What is hidden, and what systems leave behind, is passed over; so are folders of runs and the pictures that a
@@ -188,7 +186,7 @@ def find_pictures(
     could hold.
     """
     folder, found = Path(folder), Pictures(Path(folder))
-    suffixes, closed = tuple(suffixes), {_identity(path) for path in apart}
+    closed = {_identity(path) for path in apart}
 
     def walk(place: str, prefix: str, above: frozenset[tuple[int, int] | None]) -> None:
         entries = entries_of(place)
@@ -213,9 +211,9 @@ def find_pictures(
                     continue
                 before = len(found.names)
                 walk(entry.path, f"{relative}/", above | {identity})
-                if suffix in suffixes and len(found.names) == before:
+                if suffix in IMAGE_SUFFIXES and len(found.names) == before:
                     found.odd.append(relative)
-            elif suffix not in suffixes:
+            elif suffix not in IMAGE_SUFFIXES:
                 found.others[suffix] += 1
             elif not entry.is_file():
                 found.odd.append(relative)

@@ -222,5 +222,5 @@ def _write_png(folder: Path | None, name: str, pixels: np.ndarray) -> Copy:
     encoded = BytesIO()
     if folder:
         Image.fromarray(pixels).save(encoded, "PNG", compress_level=1)
-        write_atomically(folder / name, lambda file: file.write(encoded.getbuffer()))
+        write_atomically(folder / name, encoded.getbuffer())
     return Copy(name, encoded.tell(), hash_of(encoded.getbuffer()))

@@ -216,7 +216,7 @@ def _save(home: Path, pixels: str, entries: dict[str, Entry]) -> Index:
         "stamp": index.stamp,
         "entries": {key: astuple(entry) for key, entry in entries.items()},
     }
-    write_atomically(home / INDEX, lambda file: file.write(sealed(content)))
+    write_atomically(home / INDEX, sealed(content))
     return index
 
 
