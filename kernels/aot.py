@@ -75,11 +75,10 @@ def _contrast(
 
 
 def _contrast_negatives(dtype: torch.dtype, channels: int = 128) -> None:
-    rows, bank = 6400, 51200
-    features, labels, weights = _meta(rows, channels, dtype=dtype), _meta(rows, dtype=torch.int64), _meta(rows)
+    features, labels, weights = _meta(6400, channels, dtype=dtype), _meta(6400, dtype=torch.int64), _meta(6400)
     directional_contrast.directional_contrast_negatives(
-        features, features, labels, labels, _meta(rows, dtype=torch.int8), weights, weights,
-        _meta(bank, channels, dtype=dtype), _meta(bank, dtype=torch.int64), 0.1, None,
+        features, features, labels, labels, _meta(6400, dtype=torch.int8), weights, weights,
+        _meta(51200, channels, dtype=dtype), _meta(51200, dtype=torch.int64), 0.1, None,
     )  # fmt: skip
 
 

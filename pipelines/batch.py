@@ -99,6 +99,10 @@ class WeakStrong:
     valid: Tensor
     """(N, 4) int32: y0, x0, y1, x1 of the part of each window that shows its image; the rest is padding."""
 
+    def trained_on(self, of_windows: Tensor) -> Tensor:
+        """Of what all windows have (N, …) that of the windows that are trained on (B, …)."""
+        return of_windows[: len(self.partner)]
+
 
 Unlabeled = TypeVar("Unlabeled", bound=Plain | Pair | Mixed | WeakStrong | None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import box_mask, cutmix, mixed_pseudo_label, pseudo_label, upsample_cross_entropy
-from ...pipelines.batch import IGNORE, WeakStrong
+from ...pipelines.batch import IGNORE, Batch, WeakStrong
 from ..models import evaluating
 from .ema import TeacherConfig, TeacherMethod
 from .method import Method, MethodContext, PseudoLabels
@@ -61,14 +61,19 @@ class Consistency(Mixing, TeacherMethod):
     config: ConsistencyConfig
 
     def __init__(self, config: Any, context: MethodContext):
-        super().__init__(config, context)
-        self.labels: Labels = getattr(config, "labels", "teacher")
+        labels: Labels = getattr(config, "labels", "teacher")
+        super().__init__(config, context, taught=labels == "teacher")
+        self.labels = labels
 
-    def strong_loss(self, logits: Tensor, own: Tensor, partners: Tensor, u: WeakStrong, view: int) -> Tensor:
-        """The term of one mixed strong view: its logits (B, C, h, w) learn the labels of the windows' logits `own` and,
-        inside the boxes, of their partners', both of the weak view and without gradient.
+    def mixed_views(self, u: WeakStrong) -> list[Tensor]:
+        """(B, 3, S, S) each: all strong views, mixed."""
+        return [self.mixed_view(u, view) for view in range(self.views.strong)]
 
-        The mean is over the pixels that show an image and not padding, whether their labels are confident or not.
+    def strong_loss(self, logits: Sequence[Tensor], own: Tensor, partners: Tensor, u: WeakStrong) -> Tensor:
+        """The mean of the terms of the mixed strong views: the logits (B, C, h, w) of each learn the labels of the
+        windows' logits `own` and, inside the boxes, of their partners', both of the weak view and without gradient.
+
+        A term's mean is over the pixels that show an image and not padding, whether their labels are confident or not.
         """
 
         def part(logits, own, partners, boxes, valid, partners_valid):
@@ -77,8 +82,12 @@ class Consistency(Mixing, TeacherMethod):
             shown = shown_in_mixed(valid, partners_valid, boxes, size)
             return self.of_confident(logits, label, confidence, shown)
 
-        valid = u.valid[: len(logits)], self.partners(u.valid, u)
-        return self.mean_of_processes(part, logits, own, partners, u.boxes[view], *valid)
+        valid = u.trained_on(u.valid), self.partners(u.valid, u)
+        terms = [
+            self.mean_of_processes(part, of_view, own, partners, boxes, *valid)
+            for of_view, boxes in zip(logits, u.boxes)
+        ]
+        return torch.stack(terms).mean()
 
     def weak_loss(self, logits: Tensor, own: Tensor, u: WeakStrong) -> Tensor:
         """The same of a view that is not mixed."""
@@ -87,7 +96,7 @@ class Consistency(Mixing, TeacherMethod):
             size = (self.crop, self.crop)
             return self.of_confident(logits, *pseudo_label(own, size), inside(valid, size))
 
-        return self.mean_of_processes(part, logits, own, u.valid[: len(logits)])
+        return self.mean_of_processes(part, logits, own, u.trained_on(u.valid))
 
     def of_confident(self, logits: Tensor, label: Tensor, confidence: Tensor, shown: Tensor) -> Tensor:
         """Cross-entropy of the pixels (B, S, S) that are shown and confident, divided by how many are shown."""
@@ -119,22 +128,27 @@ class Consistency(Mixing, TeacherMethod):
         if evaluated is None:
             return weak, self.partners(weak, u)
         if self.teacher or self.labels == "evaluation":
-            return evaluated[: len(weak)], self.partners(evaluated, u)
+            return u.trained_on(evaluated), self.partners(evaluated, u)
         alone = len(u.weak) > len(weak)
         return weak, self.partners(torch.cat([weak, evaluated]) if alone else evaluated, u)
 
-    def teacher_pseudo_labels(self, u: WeakStrong) -> PseudoLabels:
-        """What the teacher teaches the strong views of the weak ones."""
-        assert self.teacher is not None
-        weak = u.weak[: len(u.partner)]
-        return self.pseudo_labels_of(self.teacher(u.weak)[: len(weak)], u, self.students_labels(weak))
+    def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
+        """(B, C, h, w) each: of labelled windows, of weak ones, and of others, of a network without a teacher."""
+        raise NotImplementedError
 
-    def pseudo_labels_of(self, logits: Tensor, u: WeakStrong, other: Tensor | None = None) -> PseudoLabels:
-        """What logits (B, C, h, w) teach the strong views of the weak ones."""
+    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
+        u = batch.unlabeled
+        weak = u.trained_on(u.weak)
+        if self.teacher:
+            logits = u.trained_on(self.teacher(u.weak))
+        else:
+            evaluated = self.evaluated(u)
+            _, of_weak, *_ = self.logits_of_views(batch.labeled.image, u)
+            logits, _ = self.label_logits(of_weak, evaluated, u)
         label, confidence = pseudo_label(logits, (self.crop, self.crop))
-        strong = {f"strong {view + 1}, mixed": self.mixed_view(u, view) for view in range(self.views.strong)}
-        views = {"weak": u.weak[: len(u.partner)]} | strong
-        return PseudoLabels(views, label, kept=confidence >= self.config.threshold, other=other)
+        strong = {f"strong {number}, mixed": view for number, view in enumerate(self.mixed_views(u), 1)}
+        kept, other = confidence >= self.config.threshold, self.students_labels(weak)
+        return PseudoLabels({"weak": weak} | strong, label, kept=kept, other=other)
 
 
 def inside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Mixing, shown_in_mixed
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import MethodContext, PseudoLabels
+from .method import PseudoLabels
 from .programs import PROGRAMS
 
 
@@ -50,11 +50,6 @@ class CutMixSeg(Mixing, TeacherMethod):
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="always")
     terms: ClassVar = {"consistency": "weight"}
 
-    def __init__(self, config: CutMixSegConfig, context: MethodContext):
-        super().__init__(config, context)
-        self.student = context.network()
-        self.teacher = Teacher(context.network(), config)
-
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         return {"evaluation.protocol": PROGRAMS["cutmix_seg"].protocol_on(layout)}
@@ -67,10 +62,10 @@ class CutMixSeg(Mixing, TeacherMethod):
         consistency = self.mean_of_processes(
             self.squared_error,
             mixed,
-            wanted[: len(u.partner)],
+            u.trained_on(wanted),
             self.partners(wanted, u),
             u.boxes[0],
-            u.valid[: len(u.partner)],
+            u.trained_on(u.valid),
             self.partners(u.valid, u),
         )
         return self.summed({"supervised": supervised, "consistency": consistency})
@@ -78,8 +73,8 @@ class CutMixSeg(Mixing, TeacherMethod):
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         """Confident pixels are the kept ones, though those of the batch may weigh all alike."""
         u = batch.unlabeled
-        weak = u.weak[: len(u.partner)]
-        label, confidence = pseudo_label(self.teacher(u.weak)[: len(weak)], (self.crop, self.crop))
+        weak = u.trained_on(u.weak)
+        label, confidence = pseudo_label(u.trained_on(self.teacher(u.weak)), (self.crop, self.crop))
         views = {"weak": weak, "strong, mixed": self.mixed_view(u, 0)}
         kept = confidence >= self.config.threshold
         alone, other = self.config.confidence == "pixel", self.students_labels(weak)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...pipelines.errors import UsageError, require
 from ..models import Network, evaluating
-from .method import Method, MethodConfig
+from .method import Method, MethodConfig, MethodContext
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,6 +101,11 @@ class TeacherMethod(Method):
     config: TeacherConfig
     student: Network
     teacher: Teacher | None
+
+    def __init__(self, config: TeacherConfig, context: MethodContext, *, taught: bool = True):
+        super().__init__(config, context)
+        self.student = context.network()
+        self.teacher = Teacher(context.network(), config) if taught else None
 
     def begin(self) -> None:
         if self.teacher:

@@ -11,8 +11,6 @@ from torch import Tensor
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig, Labels
-from .ema import Teacher
-from .method import MethodContext, PseudoLabels
 from .programs import unimatch_switches
 
 
@@ -40,11 +38,6 @@ class FixMatch(Consistency):
     views = ViewSpec(unlabeled="weak_strong", strong=1)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 
-    def __init__(self, config: FixMatchConfig, context: MethodContext):
-        super().__init__(config, context)
-        self.student = context.network()
-        self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
-
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         return unimatch_switches(layout)
@@ -53,23 +46,18 @@ class FixMatch(Consistency):
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
         if self.teacher:
             weak = self.teacher(u.weak)
-            own, partners = weak[: len(u.partner)], self.partners(weak, u)
-            logits, strong = self.student(torch.cat([x, self.mixed_view(u, 0)])).split([len(x), len(u.partner)])
+            own, partners = u.trained_on(weak), self.partners(weak, u)
+            logits, strong = self.student(torch.cat([x, *self.mixed_views(u)])).split([len(x), len(u.partner)])
         else:
             evaluated = self.evaluated(u)
-            clean = torch.cat([x, u.weak[: len(u.partner)]])
-            clean, strong = self.student.logits_of_each(clean, self.mixed_view(u, 0))
-            logits, weak = clean.split([len(x), len(u.partner)])
+            logits, weak, strong = self.logits_of_views(x, u)
             own, partners = self.label_logits(weak, evaluated, u)
         supervised = self.supervised(logits, target)
-        return self.summed({"supervised": supervised, "strong": self.strong_loss(strong, own, partners, u, 0)})
+        return self.summed({"supervised": supervised, "strong": self.strong_loss([strong], own, partners, u)})
 
-    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
-        x, u = batch.labeled.image, batch.unlabeled
-        if self.teacher:
-            return self.teacher_pseudo_labels(u)
-        evaluated = self.evaluated(u)
-        clean = torch.cat([x, u.weak[: len(u.partner)]])
-        clean, _ = self.student.logits_of_each(clean, self.mixed_view(u, 0))  # which may share its statistics
-        own, _ = self.label_logits(clean[len(x) :], evaluated, u)
-        return self.pseudo_labels_of(own, u)
+    def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
+        """(B, C, h, w) each: of labelled and of weak windows, which the network sees together, and of the strong
+        view, which may share their statistics."""
+        clean = torch.cat([x, u.trained_on(u.weak)])
+        clean, strong = self.student.logits_of_each(clean, *self.mixed_views(u))
+        return *clean.split([len(x), len(u.partner)]), strong

@@ -12,7 +12,7 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import inside
 from .ema import Teacher, TeacherConfig, TeacherMethod
-from .method import MethodContext, PseudoLabels
+from .method import PseudoLabels
 from .programs import cps_switches
 
 
@@ -39,11 +39,6 @@ class MeanTeacher(TeacherMethod):
     steady = True
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="never")
     terms: ClassVar = {"consistency": "weight"}
-
-    def __init__(self, config: MeanTeacherConfig, context: MethodContext):
-        super().__init__(config, context)
-        self.student = context.network()
-        self.teacher = Teacher(context.network(), config)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

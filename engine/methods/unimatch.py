@@ -12,8 +12,6 @@ from torch import Tensor
 from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig, Labels
-from .ema import Teacher
-from .method import MethodContext, PseudoLabels
 from .programs import unimatch_switches
 
 DROPPED = 0.5
@@ -58,11 +56,6 @@ class UniMatch(Consistency):
         "perturbed": "perturbed_weight",
     }
 
-    def __init__(self, config: UniMatchConfig, context: MethodContext):
-        super().__init__(config, context)
-        self.student = context.network()
-        self.teacher = Teacher(context.network(), config) if config.labels == "teacher" else None
-
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         return unimatch_switches(layout) | {"method.perturbed_statistics": "shared"}
@@ -72,30 +65,20 @@ class UniMatch(Consistency):
         evaluated = self.evaluated(u)
         logits, weak, perturbed, *strong = self.logits_of_views(batch.labeled.image, u)
         own, partners = self.label_logits(weak, evaluated, u)
-        of_views = [self.strong_loss(strong[view], own, partners, u, view) for view in (0, 1)]
         return self.summed(
             {
                 "supervised": self.supervised(logits, batch.labeled.target),
-                "strong": torch.stack(of_views).mean(),
+                "strong": self.strong_loss(strong, own, partners, u),
                 "perturbed": self.weak_loss(perturbed, own, u),
             }
         )
 
-    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
-        u = batch.unlabeled
-        if self.teacher:
-            return self.teacher_pseudo_labels(u)
-        evaluated = self.evaluated(u)
-        _, weak, *_ = self.logits_of_views(batch.labeled.image, u)
-        own, _ = self.label_logits(weak, evaluated, u)
-        return self.pseudo_labels_of(own, u)
-
     def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
         """(B, C, h, w) each: of labelled and of weak windows, which the network sees together; of the weak ones'
         features with half of their channels dropped; and of either strong view."""
-        network, weak = self.student, u.weak[: len(u.partner)]
+        network, weak = self.student, u.trained_on(u.weak)
         sizes = len(x), len(weak)
-        strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])
+        strong = torch.cat(self.mixed_views(u))
         maps, maps_of_strong = network.encode_of_each(torch.cat([x, weak]), strong)
         if self.config.perturbed_statistics == "shared":
             both = tuple(torch.cat([clean, self.drop_channels(clean, *sizes)]) for clean in maps)

@@ -14,7 +14,6 @@ from ...pipelines.batch import Batch, WeakStrong
 from ...pipelines.views import ViewSpec
 from .consistency import Consistency, ConsistencyConfig
 from .ema import Teacher
-from .method import MethodContext, PseudoLabels
 from .programs import PROGRAMS
 
 
@@ -46,11 +45,6 @@ class UniMatchV2(Consistency):
     views = ViewSpec(unlabeled="weak_strong", strong=2)
     terms: ClassVar = {"supervised": "supervised_weight", "strong": "strong_weight"}
 
-    def __init__(self, config: UniMatchV2Config, context: MethodContext):
-        super().__init__(config, context)
-        self.student = context.network()
-        self.teacher = Teacher(context.network(), config)
-
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
         return {
@@ -64,17 +58,13 @@ class UniMatchV2(Consistency):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
         weak = self.teacher(u.weak)
-        own, partners = weak[: len(u.partner)], self.partners(weak, u)
-        strong = torch.cat([self.mixed_view(u, 0), self.mixed_view(u, 1)])
+        own, partners = u.trained_on(weak), self.partners(weak, u)
+        strong = torch.cat(self.mixed_views(u))
         maps, maps_of_strong = self.student.encode_of_each(batch.labeled.image, strong)
         features = self.student.decode_of_each(maps, self.complementary(maps_of_strong))
         logits, of_strong = map(self.student.classify, features)
-        of_views = [self.strong_loss(half, own, partners, u, view) for view, half in enumerate(of_strong.chunk(2))]
         supervised = self.supervised(logits, batch.labeled.target)
-        return self.summed({"supervised": supervised, "strong": torch.stack(of_views).mean()})
-
-    def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
-        return self.teacher_pseudo_labels(batch.unlabeled)
+        return self.summed({"supervised": supervised, "strong": self.strong_loss(of_strong.chunk(2), own, partners, u)})
 
     def complementary(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Maps of the first and then the second views (2 B, …) of B images: each channel is dropped from one of the two
