@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +61,8 @@ class Options:
 
 
 def compare(arguments: list[str]) -> None:
-    """Compare recipes, labelled shares and seeds: `semiseg compare ARGUMENTS`. Raises UsageError, and Stopped after a
-    signal."""
+    """Compare recipes, labelled shares and seeds: `semiseg compare ARGUMENTS`. Raises UsageError, RunFailed at the
+    end where a run broke down, and Stopped after a signal."""
     methods = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
     rest = arguments[len(methods) :]
     usage = {"prog": "semiseg compare RECIPE [RECIPE …]", "config": PLAIN}
@@ -83,22 +82,15 @@ def compare(arguments: list[str]) -> None:
             cost = f"{len(where)} at a time, with {where[0].threads} thread(s) each"
             console.say(f"{waiting} of {len(comparison.entries)} runs to go, {cost}, in {options.out}")
         number = itertools.count(len(comparison.entries) - waiting + 1)
-        failed = None
         try:
             train_all(comparison.entries, where, lock, lambda entry: record(comparison, entry, next(number)), listener)
-        except RunFailed as error:
-            failed = error
-        except UsageError:
+        except (UsageError, RunFailed) as error:
             if any(entry.run.finished for entry in comparison.entries):
                 show(comparison, options)
+            elif options.json and isinstance(error, RunFailed):
+                emit({"table": [], "out": str(options.out), "missing": missing(comparison)})
             raise
-        if not failed or any(entry.run.finished for entry in comparison.entries):
-            show(comparison, options)
-        elif options.json:
-            emit({"table": [], "out": str(options.out), "missing": missing(comparison)})
-        if failed:
-            print(f"semiseg: {failed}", file=sys.stderr)
-            sys.exit(1)
+        show(comparison, options)
 
 
 def planned(methods: Sequence[str], options: Options, flags: Sequence[str]) -> Comparison:

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ...pipelines.errors import UsageError
 from .. import console
 from ..api import ExportError, Stopped
 from ..catalogue import find_recipe, recipes
+from ..comparison.workers import RunFailed
 from ..environment import versions
 from ..processes import reports_errors
 from ..recipe import Recipe
@@ -19,7 +21,7 @@ from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
-from .options import called
+from .options import called, summaries
 from .predict import predict
 from .prepare import prepare
 from .replay import replay
@@ -46,8 +48,8 @@ COMMANDS: dict[str, Callable] = {
 def main(recipe: Callable[[], Recipe] | None = None) -> None:
     """Entry point of `semiseg`, and of the recipe scripts, which pass their recipe.
 
-    Exits with 2 where a user can mend something, with 1 where a network cannot be exported, with 75 where a signal
-    ended a run that is to be started again with --resume, and with 130 after Ctrl-C.
+    Exits with 2 where a user can mend something, with 1 where a network cannot be exported or a run of a comparison
+    broke down, with 75 where a signal ended a run that is to be started again with --resume, and with 130 after Ctrl-C.
     """
     arguments = [at_home(argument) for argument in sys.argv[1:]]
     console.use(stderr="--json" in arguments)
@@ -58,7 +60,7 @@ def main(recipe: Callable[[], Recipe] | None = None) -> None:
             run_command(arguments)
     except UsageError as error:
         _end(str(error), 2)
-    except ExportError as error:
+    except (ExportError, RunFailed) as error:
         _end(str(error), 1)
     except Stopped as stopped:
         _end(str(stopped), INTERRUPTED if stopped.signal == signal.SIGINT else AGAIN)
@@ -77,35 +79,45 @@ def run_command(arguments: list[str]) -> None:
         print(f"semiseg {versions().get('semiseg', '(not installed)')}")
         return
     command, rest = arguments[0], arguments[1:]
-    if command == "train":
-        if rest[:1] in (["-h"], ["--help"]):
-            print(f"usage: semiseg train RECIPE [--help] …\n\nrecipes: {', '.join(recipes())}")
-            return
-        if not rest or rest[0].startswith("-"):
-            raise UsageError(f"train: name a recipe: {', '.join(recipes())}")
-        train(find_recipe(rest[0]), rest[1:])
-    elif command == "compare":
-        compare(rest)
-    elif command == "splits":
-        splits.run(rest)
-    elif command == "bench":
-        bench.run(rest)
+    if command in OWN_WORDS:
+        OWN_WORDS[command].run(rest)
     elif command in COMMANDS:
         called(COMMANDS[command], rest, f"semiseg {command}")
     else:
-        names = ", ".join(("train", "compare", "splits", "bench", *COMMANDS))
-        raise UsageError(f"unknown command {command!r}; the commands are {names}")
+        raise UsageError(f"unknown command {command!r}; the commands are {', '.join((*OWN_WORDS, *COMMANDS))}")
+
+
+def train_by_name(arguments: list[str]) -> None:
+    """`semiseg train ARGUMENTS`. Raises UsageError."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(f"usage: semiseg train RECIPE [--help] …\n\nrecipes: {', '.join(recipes())}")
+    elif not arguments or arguments[0].startswith("-"):
+        raise UsageError(f"train: name a recipe: {', '.join(recipes())}")
+    else:
+        train(find_recipe(arguments[0]), arguments[1:])
+
+
+class OwnWords(NamedTuple):
+    """A command that reads its words itself."""
+
+    run: Callable[[list[str]], None]
+    takes: str
+    summary: str
+
+
+OWN_WORDS = {
+    "train": OwnWords(train_by_name, "RECIPE", "train a recipe; --help lists its settings"),
+    "compare": OwnWords(compare, "RECIPE", "train several on the same labelled images and compare them"),
+    "splits": OwnWords(splits.run, "", "draw, identify, check and list labelled and unlabelled lists"),
+    "bench": OwnWords(bench.run, "", "run the benchmarks of a source checkout; --help tells which there are"),
+}
 
 
 def help_text() -> str:
     """All commands and recipes."""
     lines = ["usage: semiseg COMMAND [--help] …", "       semiseg --version", ""]
-    lines.append("  train RECIPE   train a recipe; --help lists its settings")
-    lines.append("  compare RECIPE train several on the same labelled images and compare them")
-    lines.append("  splits         draw, identify, check and list labelled and unlabelled lists")
-    lines.append("  bench          run the benchmarks of a source checkout; --help tells which there are")
-    lines += [f"  {name:<14} {(run.__doc__ or name).splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
-    lines += ["", f"recipes: {', '.join(recipes())}"]
+    lines += [f"  {f'{name} {words.takes}':<14} {words.summary}" for name, words in OWN_WORDS.items()]
+    lines += [*summaries(COMMANDS), "", f"recipes: {', '.join(recipes())}"]
     return "\n".join(lines)
 
 

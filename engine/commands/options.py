@@ -7,7 +7,7 @@ import inspect
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -107,6 +107,11 @@ class Running:
 def emit(document: Any) -> None:
     """The one JSON document of `--json`."""
     print(json.dumps(document))
+
+
+def summaries(commands: Mapping[str, Callable]) -> list[str]:
+    """A line for each command: its name, and the first of what it says of itself."""
+    return [f"  {name:<14} {(run.__doc__ or name).splitlines()[0].rstrip('.')}" for name, run in commands.items()]
 
 
 def called(command: Callable[..., T], arguments: list[str], program: str) -> T:

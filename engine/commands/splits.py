@@ -15,7 +15,7 @@ from ...pipelines.datasets.splits import check_lists, resolve_split
 from ...pipelines.errors import UsageError, some_of
 from .. import console
 from ..disk import create_folder, whole
-from .options import Flat, Positional, Source, called, emit
+from .options import Flat, Positional, Source, called, emit, summaries
 
 SHOWN = 5  # ids of a fault that are printed; --json has all
 UNKNOWN = 3  # exit code of `identify`
@@ -25,8 +25,7 @@ def run(arguments: list[str]) -> None:
     """`semiseg splits ARGUMENTS`. Raises UsageError."""
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
-        lines = [f"  {name:<10} {(run.__doc__ or name).splitlines()[0].rstrip('.')}" for name, run in COMMANDS.items()]
-        print("\n".join(["usage: semiseg splits COMMAND [--help] …", "", *lines]))
+        print("\n".join(["usage: semiseg splits COMMAND [--help] …", "", *summaries(COMMANDS)]))
     elif command in COMMANDS:
         called(COMMANDS[command], rest, f"semiseg splits {command}")
     else:
