@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..pipelines.datasets.dataset import Colour
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222; }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse } td, th { padding: .15em .9em .15em 0; text-align: left }
+table { border-collapse: collapse } .wide { overflow-x: auto } td, th { padding: .15em .9em .15em 0; text-align: left }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 .tiles { display: flex; flex-wrap: wrap; gap: 1.6em; margin: 1em 0 } .tiles b { display: block; font-size: 1.6em }
 .bar { background: #4477aa; height: .8em } .samples img { width: 100%; image-rendering: auto }
@@ -44,6 +44,25 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def html_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterable[int], links: Sequence[str] = ()
+) -> str:
+    """Text in rows, below a head where columns are named. numbers: the columns that are aligned to the right; links:
+    where the first cell of each row leads."""
+    right = set(numbers)
+
+    def line(tag: str, row: Sequence[str], link: str = "") -> str:
+        words = [html.escape(cell) for cell in row]
+        if link:
+            words[0] = f"<a href='{html.escape(link)}'>{words[0]}</a>"
+        marks = (" class='n'" if number in right else "" for number in range(len(row)))
+        return f"<tr>{''.join(f'<{tag}{mark}>{cell}' for mark, cell in zip(marks, words))}</tr>"
+
+    head = line("th", columns) if columns else ""
+    body = "".join(line("td", row, links[number] if links else "") for number, row in enumerate(rows))
+    return f"<div class='wide'><table>{head}{body}</table></div>"
 
 
 def embedded(data: bytes, kind: str = "png") -> str:

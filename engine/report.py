@@ -22,7 +22,7 @@ from .evaluation.inference import segmented
 from .evaluation.scores import percent
 from .events import Event, Listener, silent
 from .hyperparameters import shown, summary
-from .page import STYLE, embedded, figure_of, legend, svg
+from .page import STYLE, embedded, figure_of, html_table, legend, svg
 from .pictures import coloured
 from .protocol import Protocol
 from .recipe import Recipe
@@ -69,14 +69,18 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
 
 def read_samples(run: Run) -> dict[str, list[np.ndarray]]:
     """What `write_samples` has left, by the images' ids: image, truth and prediction, each (H, W, 3) uint8 RGB."""
-    folder = run.folder / "samples"
     panels = {}
-    for path in sorted(folder.rglob("*.png")):
+    for id, path in _sample_files(run).items():
         picture = np.asarray(Image.open(path).convert("RGB"))
         width = (picture.shape[1] - 2 * GAP) // 3
         starts = (number * (width + GAP) for number in range(3))
-        panels[path.relative_to(folder).with_suffix("").as_posix()] = [picture[:, at : at + width] for at in starts]
+        panels[id] = [picture[:, at : at + width] for at in starts]
     return panels
+
+
+def _sample_files(run: Run) -> dict[str, Path]:
+    folder = run.folder / "samples"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
 
 
 def write_report(folder: Path) -> Path:
@@ -131,7 +135,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         "<h2>Speed and memory</h2>",
         _speed(trained),
         "<h2>Effective hyper-parameters</h2>",
-        _table(summary(recipe, len(header.classes))),
+        html_table((), [(name, shown(value)) for name, value in summary(recipe, len(header.classes)).items()], [1]),
         f"<details><summary>recipe.json</summary><pre>{_file(run, 'recipe.json')}</pre></details>",
         f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
     ]
@@ -267,27 +271,17 @@ def _sure_classes(look: dict[str, Any], classes: Sequence[str]) -> str:
     known = [key for key in columns if any(f"{key}/{name}" in look for name in classes)]
     if not known:
         return ""
-    rows = ["<table><tr><th>pseudo-labels, last look", *(f"<th class='n'>{columns[key]}" for key in known), "</tr>"]
+    rows = []
     for name in classes:
         values = [look.get(f"{key}/{name}") for key in known]
-        cells = ("no such pixels" if value is None else f"{value:.1f}" for value in values)
-        rows.append(f"<tr><td>{html.escape(name)}{''.join(f'<td class=n>{cell}' for cell in cells)}</tr>")
-    return "".join(rows) + "</table>"
+        rows.append([name, *("no such pixels" if value is None else f"{value:.1f}" for value in values)])
+    head = ["pseudo-labels, last look", *(columns[key] for key in known)]
+    return html_table(head, rows, range(1, len(head)))
 
 
 def _samples(run: Run, header: Header) -> str:
-    pictures = []
-    folder = run.folder / "samples"
-    for path in sorted(folder.rglob("*.png")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        pictures.append(f"<p>{html.escape(name)}{embedded(path.read_bytes())}</p>")
+    pictures = (f"<p>{html.escape(id)}{embedded(path.read_bytes())}</p>" for id, path in _sample_files(run).items())
     return f"{legend(header.classes, header.palette)}<div class='samples'>{''.join(pictures)}</div>"
-
-
-def _table(values: dict[str, Any]) -> str:
-    cells = ((html.escape(name), html.escape(shown(value))) for name, value in values.items())
-    rows = "".join(f"<tr><td>{name}<td class='n'>{value}</tr>" for name, value in cells)
-    return f"<table>{rows}</table>"
 
 
 def _file(run: Run, name: str) -> str:

@@ -18,7 +18,7 @@ from ..checkpoint import Header, load_network
 from ..disk import whole
 from ..evaluation.scores import percent
 from ..hyperparameters import settings, shown
-from ..page import STYLE, embedded, legend
+from ..page import STYLE, embedded, html_table, legend
 from ..report import read_samples
 from .entries import Comparison, split_of
 from .figures import bars, class_gains, colours_of, curves
@@ -27,7 +27,7 @@ from .results import Finished, Line, lines_of, table
 SIDE = 320
 """Pixels, the longer side of the largest picture."""
 OWN_STYLE = """
-body { max-width: 1200px } .wide { overflow-x: auto } .wide td, .wide th { padding-right: 1em; vertical-align: top }
+body { max-width: 1200px } .wide td, .wide th { padding-right: 1em; vertical-align: top }
 .results td, .results th { white-space: nowrap } .settings td, .settings th { font-size: 13px; max-width: 15em }
 .methods { position: sticky; top: 0; background: #fffffff0; padding: .4em 0; z-index: 1; margin: 0 }
 .methods i { border: 0; border-radius: 50% }
@@ -96,7 +96,7 @@ def _header(run: Finished) -> Header | None:
 
 def _lines(lines: Sequence[Line]) -> str:
     columns, rows = table(lines)
-    return f"<div class='results'>{_table(columns, rows, numbers=range(1, len(columns)))}</div>"
+    return f"<div class='results'>{html_table(columns, rows, numbers=range(1, len(columns)))}</div>"
 
 
 def _class_gains(comparison: Comparison, lines: Sequence[Line], colours: dict[str, str]) -> Iterable[str]:
@@ -160,12 +160,12 @@ def _settings(lines: Sequence[Line], classes: int) -> str:
             alike.append([name, had[0]])
     columns = ["", *values]
     numbers = range(1, len(columns))
-    same = _table(["", "all methods that have it"], alike, numbers=[1])
+    same = html_table(["", "all methods that have it"], alike, numbers=[1])
     shares = dict.fromkeys(line.share for line in lines)
     said = ", ".join(dict.fromkeys(run.entry.share for run in known.values()))
     note = f"<p class='note'>Of the runs with labels {html.escape(said)}.</p>" if len(shares) > 1 else ""
     return (
-        f"{note}<div class='settings'>{_table(columns, different, numbers)}</div>"
+        f"{note}<div class='settings'>{html_table(columns, different, numbers)}</div>"
         f"<details><summary>the same for all</summary>{same}</details>"
     )
 
@@ -186,27 +186,10 @@ def _runs(finished: Sequence[Finished], out: Path) -> str:
         commands.append(shlex.join(("semiseg", *one.entry.command)))
     links = [f"{one.entry.folder.relative_to(out).as_posix()}/report.html" for one in finished]
     return (
-        _table(columns, rows, numbers=[2, 3, 4, 5], links=links)
+        html_table(columns, rows, numbers=[2, 3, 4, 5], links=links)
         + f"<details><summary>commands</summary><pre>{html.escape(chr(10).join(commands))}</pre></details>"
         + "".join(
             f"<details><summary>{html.escape(name)}</summary><pre>{html.escape(text)}</pre></details>"
             for text, name in machines.items()
         )
     )
-
-
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterable[int], links: Sequence[str] = ()
-) -> str:
-    """numbers: the columns that are aligned to the right; links: where the first cell of each row leads."""
-    right = set(numbers)
-
-    def cells(tag: str, row: Sequence[str], link: str = "") -> str:
-        words = [html.escape(cell) for cell in row]
-        if link:
-            words[0] = f"<a href='{html.escape(link)}'>{words[0]}</a>"
-        marks = (" class='n'" if number in right else "" for number in range(len(row)))
-        return "".join(f"<{tag}{mark}>{cell}" for mark, cell in zip(marks, words))
-
-    body = "".join(f"<tr>{cells('td', row, links[n] if links else '')}</tr>" for n, row in enumerate(rows))
-    return f"<div class='wide'><table><tr>{cells('th', columns)}</tr>{body}</table></div>"

@@ -64,8 +64,8 @@ def test_the_last_look_tells_of_each_class_what_counts_and_is_right(tiny, tmp_pa
     lines = [{"step": step, "val/miou": 0.5, "pseudo/class_pct/a": 100} | look for step, look in enumerate(looks, 1)]
     log = "".join(json.dumps(line) + "\n" for line in lines)
     page = write_report(begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)).read_text()
-    assert "<tr><td>a<td class=n>30.0<td class=n>40.0</tr>" in page
-    assert "<tr><td>b<td class=n>no such pixels<td class=n>no such pixels</tr>" in page
+    assert "<tr><td>a<td class='n'>30.0<td class='n'>40.0</tr>" in page
+    assert "<tr><td>b<td class='n'>no such pixels<td class='n'>no such pixels</tr>" in page
 
 
 @pytest.mark.parametrize(("steps", "dots"), [((1,), 3), ((1, 2), 1)])
