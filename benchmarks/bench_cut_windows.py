@@ -34,7 +34,8 @@ def inputs(batch, image, crop, scales, dtype, device):
     return {
         "pixels": torch.randint(256, (batch * height * width * 3,), dtype=torch.uint8, device=device),
         "places": torch.tensor([list(row.values()) for row in rows], device=device),
-        **{"rows": rows, "size": crop},
+        "rows": rows,
+        "size": crop,
     }
 
 

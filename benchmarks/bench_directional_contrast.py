@@ -52,10 +52,13 @@ def inputs(rows, negatives, classes, active, dtype, device) -> dict[str, Tensor]
         return uniform if active == "uniform" else 1 - (1 - THRESHOLD) * uniform
 
     return {
-        **{"feat1": features(rows), "feat2": features(rows)},
+        "feat1": features(rows),
+        "feat2": features(rows),
         **{f"label{view}": torch.randint(classes, (rows,), device=device) for view in (1, 2)},
-        **{"conf1": confidences(), "conf2": confidences()},
-        **{"negatives": features(negatives), "negative_labels": torch.randint(classes, (negatives,), device=device)},
+        "conf1": confidences(),
+        "conf2": confidences(),
+        "negatives": features(negatives),
+        "negative_labels": torch.randint(classes, (negatives,), device=device),
     }
 
 

@@ -140,8 +140,12 @@ def main(
     with two_cores():
         result = measure(records, rounds, seconds)
     result["settings"] = {
-        **{"crop": CROP, "batch": BATCH, "threads": THREADS, "images": len(records)},
-        **{"rounds": rounds, "seconds": seconds},
+        "crop": CROP,
+        "batch": BATCH,
+        "threads": THREADS,
+        "images": len(records),
+        "rounds": rounds,
+        "seconds": seconds,
     }
     result["environment"] = environment()
     if json:

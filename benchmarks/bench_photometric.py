@@ -26,9 +26,14 @@ def inputs(batch, size, dtype, device, strong=False):
     matrix = torch.eye(3, 4) + 0.1 * torch.randn(batch, 3, 4) * torch.tensor([1.0, 1.0, 1.0, 100.0])
     return {
         "images": torch.randint(256, (batch, *size, 3), dtype=torch.uint8, device=device),
-        **{"matrix": matrix.to(device), "blur": (torch.arange(batch) % 2 == 0).to(device)},
-        **{"sigma": sigma.to(device), "radius": 6 if strong else 2, "blur_last": strong},
-        **{"mean": torch.tensor(MEAN, device=device), "std": torch.tensor(STD, device=device), "dtype": dtype},
+        "matrix": matrix.to(device),
+        "blur": (torch.arange(batch) % 2 == 0).to(device),
+        "sigma": sigma.to(device),
+        "radius": 6 if strong else 2,
+        "blur_last": strong,
+        "mean": torch.tensor(MEAN, device=device),
+        "std": torch.tensor(STD, device=device),
+        "dtype": dtype,
     }
 
 

@@ -23,7 +23,9 @@ def mixed_inputs(batch, classes, low, full, dtype, device):
     boxes = random_boxes(batch, full, device)
     return {
         **{f"logits_{image}": random_logits(batch, classes, low, dtype, device) for image in "ab"},
-        **{"boxes": boxes, "mask": kernels.box_mask(boxes, full)[:, None].to(dtype), "size": full},
+        "boxes": boxes,
+        "mask": kernels.box_mask(boxes, full)[:, None].to(dtype),
+        "size": full,
     }
 
 

@@ -106,15 +106,20 @@ def main(
     result["ratio"] = round(median(own / base for own, base in zip(rates["ours"], rates["published_way"])), 3)
     result["rounds"] = {name: [round(rate, 4) for rate in values] for name, values in rates.items()}
     result["settings"] = {
-        **{"method": method, "backbone": backbone, "crop": crop, "batch": batch, "images_a_step": images},
-        **{
-            "precision": precision,
-            "backend": backend,
-            "compile": compile,
-            "graph": captured["ours"],
-            "device": str(where),
-        },
-        **{"threads": threads, "network_threads": torch.get_num_threads(), "rounds": rounds, "steps": steps},
+        "method": method,
+        "backbone": backbone,
+        "crop": crop,
+        "batch": batch,
+        "images_a_step": images,
+        "precision": precision,
+        "backend": backend,
+        "compile": compile,
+        "graph": captured["ours"],
+        "device": str(where),
+        "threads": threads,
+        "network_threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "steps": steps,
         "images": len(prepared.split.labeled),
     }
     result["environment"] = environment()

@@ -47,9 +47,9 @@ FIFTHS, LEAST = 5, 25
 SIDES, PRODUCTS = {"cpu": 1024, "cuda": 8192}, 5
 """Of the matrices whose product is the roof, and how often it is looked for before the steps and after them."""
 NUMBERS = (
-    *("images_per_s", "data_wait_pct", "processor_s_an_image", "memory_gib", "roof_tflops", "joules_an_image"),
-    *("first_loss", "last_loss", "tflop_an_image", "roof_pct"),
-)
+    "images_per_s", "data_wait_pct", "processor_s_an_image", "memory_gib", "roof_tflops", "joules_an_image",
+    "first_loss", "last_loss", "tflop_an_image", "roof_pct",
+)  # fmt: skip
 """Columns of a row that are measured."""
 
 
@@ -98,8 +98,13 @@ def main(
         print(dumps(measured(ways[row], recipe, where, steps)))
         return
     settings = {
-        **{"method": method, "backbone": backbone, "crop": crop, "batch": batch, "steps": steps},
-        **{"device": str(where), "threads": threads},
+        "method": method,
+        "backbone": backbone,
+        "crop": crop,
+        "batch": batch,
+        "steps": steps,
+        "device": str(where),
+        "threads": threads,
     }
     prepared = prepare_data(recipe)
     about = measurement.machine(where)
@@ -181,7 +186,8 @@ def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict
         "memory_gib": short(fifths[-1]["memory_gib"]),
         "roof_tflops": short(roof),
         "joules_an_image": None if joules is None else short((all_joules - joules) / images),
-        **{"first_loss": round(first_loss, 5), "last_loss": round(fifths[-1]["loss"], 5)},
+        "first_loss": round(first_loss, 5),
+        "last_loss": round(fifths[-1]["loss"], 5),
     }
 
 

@@ -30,13 +30,13 @@ LEAST, MOST = 3, 100
 MIB = 1 << 20
 
 ABOUT = (
-    *("date", "commit", "machine", "threads", "torch", "triton"),
-    *("operator", "size", "shape", "dtype", "mode", "provider"),
-)
+    "date", "commit", "machine", "threads", "torch", "triton",
+    "operator", "size", "shape", "dtype", "mode", "provider",
+)  # fmt: skip
 TIMED = (
-    *(*ABOUT, "rounds", "ms", "ms_p20", "ms_p80", "host_ms", "rate", "unit", "roof", "memory_mib"),
-    *("error", "gradient_error", "speedup"),
-)
+    *ABOUT, "rounds", "ms", "ms_p20", "ms_p80", "host_ms", "rate", "unit", "roof", "memory_mib",
+    "error", "gradient_error", "speedup",
+)  # fmt: skip
 COUNTED = (*ABOUT, "launches", "allocations", "allocated_bytes", "largest_bytes", "error", "gradient_error")
 
 
@@ -187,9 +187,14 @@ class Comparison:
         errors = [measurement.error(*pair) for pair in zip(call(), exact)]
         outputs = len(exact) - len(operator.gradients)
         row = {
-            **{"date": measurement.now(), **self.machine},
-            **{"operator": operator.name, "size": case.size, "shape": shape(case.arguments)},
-            **{"dtype": case.dtype, "mode": case.mode, "provider": case.provider},
+            "date": measurement.now(),
+            **self.machine,
+            "operator": operator.name,
+            "size": case.size,
+            "shape": shape(case.arguments),
+            "dtype": case.dtype,
+            "mode": case.mode,
+            "provider": case.provider,
             "error": short(np.max(errors[:outputs])),  # NaN where one is
             "gradient_error": short(np.max(errors[outputs:])) if backward else "",
         }
@@ -211,9 +216,14 @@ class Comparison:
         low, median, high = np.percentile(device, (20, 50, 80))
         unit = case.operator.unit
         return {
-            **{"rounds": rounds, "ms": short(median), "ms_p20": short(low), "ms_p80": short(high)},
-            **{"host_ms": short(np.median(host)), "rate": short(work / median / (1e9 if unit == "TFLOP/s" else 1e6))},
-            **{"unit": unit, "roof": short(self.roof(unit, DTYPES[case.dtype]))},
+            "rounds": rounds,
+            "ms": short(median),
+            "ms_p20": short(low),
+            "ms_p80": short(high),
+            "host_ms": short(np.median(host)),
+            "rate": short(work / median / (1e9 if unit == "TFLOP/s" else 1e6)),
+            "unit": unit,
+            "roof": short(self.roof(unit, DTYPES[case.dtype])),
             "memory_mib": "" if memory is None else short(memory / MIB),
             "speedup": self.speedup(case, median),
         }
@@ -256,17 +266,17 @@ class Comparison:
 
 def timed_lines(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
     head = [
-        *("provider", "ms", "p20", "p80", "host", rows[0]["unit"]),
-        *("of roof", "MiB", "error", "gradient", "x plain"),
-    ]
+        "provider", "ms", "p20", "p80", "host", rows[0]["unit"],
+        "of roof", "MiB", "error", "gradient", "x plain",
+    ]  # fmt: skip
     lines = [
         [
-            *(row["provider"], row["ms"], row["ms_p20"], row["ms_p80"], row["host_ms"], row["rate"]),
+            row["provider"], row["ms"], row["ms_p20"], row["ms_p80"], row["host_ms"], row["rate"],
             f"{100 * row['rate'] / row['roof']:.0f} %",
-            *(row["memory_mib"], row["error"], row["gradient_error"], row["speedup"]),
+            row["memory_mib"], row["error"], row["gradient_error"], row["speedup"],
         ]
         for row in rows
-    ]
+    ]  # fmt: skip
     return [head, *lines]
 
 

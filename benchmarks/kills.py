@@ -118,9 +118,22 @@ def small(method: str, data: Path, out: Path, processes: int = 1, backend: str =
     """A run of a few seconds."""
     network = "unimatch" if method.startswith("unimatch") else "cac"
     return load_recipe(f"{method}_folder").replace(
-        **{"backbone": "thin", "network": network, "head_width": 8, "weights": "none", "crop": 32},
-        **{"batch": 2 * processes, "steps": 60, "eval_every": 20, "save_every": "2", "log_every": 3},
-        **{"data": data, "out": out, "device": "cpu", "precision": "fp32", "backend": backend, "threads": 1},
+        backbone="thin",
+        network=network,
+        head_width=8,
+        weights="none",
+        crop=32,
+        batch=2 * processes,
+        steps=60,
+        eval_every=20,
+        save_every="2",
+        log_every=3,
+        data=data,
+        out=out,
+        device="cpu",
+        precision="fp32",
+        backend=backend,
+        threads=1,
     )
 
 

@@ -149,8 +149,13 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     document = {
         "recipe": chosen.name,
         "settings": {
-            **{"backbone": chosen.backbone, "crop": chosen.crop, "batch": chosen.batch, "images_a_step": images},
-            **{"device": str(where), "precision": precision.name, "graph": step.graph is not None},
+            "backbone": chosen.backbone,
+            "crop": chosen.crop,
+            "batch": chosen.batch,
+            "images_a_step": images,
+            "device": str(where),
+            "precision": precision.name,
+            "graph": step.graph is not None,
             "backend": type(loader.backend).__name__,
         },
         "seconds": {name: round(value, 5) for name, value in seconds.items()},

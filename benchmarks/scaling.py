@@ -150,12 +150,20 @@ def figures(
     one, levels = share(recipe, processes), dict.fromkeys((links.node, links.network))
     ms += 1e3 * sum(seconds(exchange, processes, links) for exchange in these)
     return {
-        **{"method": one.method_class.name, "backbone": one.backbone, "crop": one.crop, "batch": one.batch},
-        **{"processes": processes, "links": links.name},
+        "method": one.method_class.name,
+        "backbone": one.backbone,
+        "crop": one.crop,
+        "batch": one.batch,
+        "processes": processes,
+        "links": links.name,
         "latency_us": " ".join(f"{1e6 * link.latency:.4g}" for link in levels),
         "gb_per_s": " ".join(f"{link.bandwidth / 1e9:.4g}" for link in levels),
-        **{"kind": kind, "calls": len(these), "bytes": sum(exchange.bytes for exchange in these)},
-        **{"predicted_ms": round(ms, 4), "quickest_ms": None, "median_ms": None},
+        "kind": kind,
+        "calls": len(these),
+        "bytes": sum(exchange.bytes for exchange in these),
+        "predicted_ms": round(ms, 4),
+        "quickest_ms": None,
+        "median_ms": None,
     }
 
 

@@ -61,9 +61,9 @@ def loader() -> str:
 
 
 WATERFALL = (
-    *("adds", "images/s", "times the first", "data wait", "CPU s/image", "GiB", "of the roof", "J/image"),
-    *("first loss", "last loss", "difference"),
-)
+    "adds", "images/s", "times the first", "data wait", "CPU s/image", "GiB", "of the roof", "J/image",
+    "first loss", "last loss", "difference",
+)  # fmt: skip
 ALIKE = ("machine", "device", "load", "method", "backbone", "crop", "batch", "steps", "threads", "network_threads")
 """What rows have in common that may be compared."""
 
@@ -264,12 +264,12 @@ def gloo() -> str:
     lines = [
         [
             f"{row['method']}, {row['backbone']}, {row['batch']} x {row['crop']}",
-            *(row["kind"], row["calls"], f"{int(row['bytes']):,}"),
+            row["kind"], row["calls"], f"{int(row['bytes']):,}",
             *(f"{float(row[name]):.2f}" for name in ("predicted_ms", "quickest_ms", "median_ms")),
         ]
         for row in newest("scaling", "method", "links", "kind")
         if row["links"] == "gloo"
-    ]
+    ]  # fmt: skip
     columns = ["a process's share", "kind", "calls", "bytes", "predicted, ms", "quickest, ms", "median, ms"]
     return markdown(columns, lines)
 

@@ -71,8 +71,15 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
     """A method's recipe on half of VOC's labels, with random weights and all terms of the loss from the first step, of
     which each computes what the published one does. Raises UsageError where it makes no sense."""
     recipe = load_recipe(f"{method}_voc").replace(
-        **{"backbone": backbone, "weights": "none", "crop": crop, "batch": batch, "split": "draw:1/2@0"},
-        **{"data": data, "device": device, "threads": threads, "steps": STEPS},
+        backbone=backbone,
+        weights="none",
+        crop=crop,
+        batch=batch,
+        split="draw:1/2@0",
+        data=data,
+        device=device,
+        threads=threads,
+        steps=STEPS,
     )
     for path, value in recipe.switches().items():
         part, _, field = path.partition(".")
@@ -103,7 +110,9 @@ class Training:
         if way.backend != PILLOW:
             recipe = recipe.replace(backend=way.backend)
         recipe = recipe.replace(
-            **{"channels_last": way.channels_last, "precision": way.precision, "compile": way.compile},
+            channels_last=way.channels_last,
+            precision=way.precision,
+            compile=way.compile,
             graph="auto" if way.graph else "off",
         )
         random.seed(recipe.seed)

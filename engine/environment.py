@@ -16,9 +16,9 @@ from ..pipelines.cores import cores
 from ..pipelines.memory import whole_memory
 
 PACKAGES = (
-    *("semiseg", "torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless"),
-    *("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
-)
+    "semiseg", "torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless",
+    "nvidia-dali-cuda130", "nvidia-dali-cuda120",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:

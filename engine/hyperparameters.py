@@ -66,9 +66,9 @@ def _flatten(values: dict[str, Any]) -> dict[str, float]:
 
 
 ELSEWHERE = {
-    *("name", "layout", "files", "split", "seed"),
-    *("batch", "unlabeled_ratio", "lr", "backbone_lr", "weight_decay", "fidelity"),
-}
+    "name", "layout", "files", "split", "seed",
+    "batch", "unlabeled_ratio", "lr", "backbone_lr", "weight_decay", "fidelity",
+}  # fmt: skip
 """Fields that say which data it is, and those that a summary has under other names."""
 
 

@@ -21,8 +21,15 @@ from .recipe import Recipe
 from .serial import typed
 
 SPLIT = {
-    **{"name": str, "checksum": str, "labeled": tuple[str, ...], "unlabeled": tuple[str, ...]},
-    **{"val": tuple[str, ...], "classes": tuple[str, ...], "class_pct": dict, "contents": dict, "pictures": dict},
+    "name": str,
+    "checksum": str,
+    "labeled": tuple[str, ...],
+    "unlabeled": tuple[str, ...],
+    "val": tuple[str, ...],
+    "classes": tuple[str, ...],
+    "class_pct": dict,
+    "contents": dict,
+    "pictures": dict,
 }
 """What a split.json holds."""
 

@@ -346,16 +346,16 @@ def _cores() -> int:
 def table(found: Sequence[Row]) -> str:
     """The rows as aligned text."""
     heads = [
-        *("operator", "kernel", "configuration", "arch", "registers", "spills", "stack", "shared"),
-        *("shuffles", "barriers", "tensor-cores"),
-    ]
+        "operator", "kernel", "configuration", "arch", "registers", "spills", "stack", "shared",
+        "shuffles", "barriers", "tensor-cores",
+    ]  # fmt: skip
     lines = [heads]
     for row in found:
         constants = [_setting(name, value) for name, value in row.constants.items() if value is not False]
         configuration = [*row.dtypes, *constants, f"{row.warps} warps", f"{row.stages} stages"]
         numbers = [
-            *(row.registers, row.spill_bytes, row.stack_bytes, row.shared_bytes, row.loop_shuffles, row.loop_barriers),
-        ]
+            row.registers, row.spill_bytes, row.stack_bytes, row.shared_bytes, row.loop_shuffles, row.loop_barriers,
+        ]  # fmt: skip
         texts = ["-" if number is None else str(number) for number in numbers]
         last = (row.tensor_cores or "") + (f" ERROR {row.error}" if row.error else "")
         lines.append([row.operator, row.kernel, " ".join(configuration), f"sm_{row.architecture}", *texts, last])

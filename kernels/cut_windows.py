@@ -26,9 +26,9 @@ from .gpu import cut_windows as gpu
 from .reference.cut_windows import DENOMINATOR
 
 COLUMNS = (
-    *("start", "stride", "origin_y", "origin_x", "source_height", "source_width", "step"),
-    *("offset_y", "offset_x", "height", "width", "pad_y", "pad_x", "flip"),
-)
+    "start", "stride", "origin_y", "origin_x", "source_height", "source_width", "step",
+    "offset_y", "offset_x", "height", "width", "pad_y", "pad_x", "flip",
+)  # fmt: skip
 """The columns of `places`."""
 FILTERS = ("nearest", "linear", "antialiased", "cubic")
 

@@ -15,9 +15,9 @@ CUDNN: tuple[Any, ...] = (cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
 MKLDNN: tuple[Any, ...] = (mkldnn.conv, mkldnn.rnn)  # type: ignore[attr-defined]
 PLACES: tuple[Any, ...] = (
     torch.backends,
-    *(cuda.matmul, cudnn, *CUDNN),
-    *(mkldnn, mkldnn.matmul, *MKLDNN),  # type: ignore[attr-defined]
-)
+    cuda.matmul, cudnn, *CUDNN,
+    mkldnn, mkldnn.matmul, *MKLDNN,  # type: ignore[attr-defined]
+)  # fmt: skip
 """Where the newer interface has a setting, each before those that follow it where they say nothing."""
 
 

@@ -96,7 +96,7 @@ class DeviceResidentBackend:
         """(B, 14) int64, as `cut_windows` takes them, of images that begin at `starts`."""
         record = stream.record
         columns = (
-            *(starts[record], self.widths[record], stream.origin, stream.source, stream.step),
-            *(view.offset, view.inside, view.pad, view.flip),
-        )
+            starts[record], self.widths[record], stream.origin, stream.source, stream.step,
+            view.offset, view.inside, view.pad, view.flip,
+        )  # fmt: skip
         return np.column_stack(columns).astype(np.int64)

@@ -17,8 +17,15 @@ from .entries import Comparison, Entry
 MEASURED = {"images_per_s": 1, "data_wait_pct": 1, "memory_gib": 2}
 """Numbers of the results that the table has means of, and their digits."""
 RESULT = {
-    **{"split": str, "checksum": str, "labeled": int, "unlabeled": int, "steps": int, "best": float | None},
-    **{"best_step": int, "last": float | None, "pixel_accuracy": float | None},
+    "split": str,
+    "checksum": str,
+    "labeled": int,
+    "unlabeled": int,
+    "steps": int,
+    "best": float | None,
+    "best_step": int,
+    "last": float | None,
+    "pixel_accuracy": float | None,
     **dict.fromkeys((*MEASURED, "seconds"), float),
     "iou": dict,
 }

@@ -26,7 +26,8 @@ NAMED = 6
 NUMPY_NUMBER: list[Any] = [
     (np.float64().__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64().__reduce__()[0], "numpy._core.multiarray.scalar"),
-    *(np.dtype, type(np.dtype(np.float64))),
+    np.dtype,
+    type(np.dtype(np.float64)),
 ]
 
 

@@ -74,8 +74,13 @@ def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> Re
     every = max(steps // 8, 1)
     cuts = sorted(random.Random(recipe.seed).sample(range(every + 1, steps + 1), INTERRUPTIONS))
     recipe = recipe.replace(
-        **{"steps": steps, "eval_every": recipe.runtime.eval_every or steps, "log_every": 1, "save_every": str(every)},
-        **{"warm_up": recipe.warm_up * steps // recipe.steps, "resume": False, "profile": False},
+        steps=steps,
+        eval_every=recipe.runtime.eval_every or steps,
+        log_every=1,
+        save_every=str(every),
+        warm_up=recipe.warm_up * steps // recipe.steps,
+        resume=False,
+        profile=False,
     )
     with tempfile.TemporaryDirectory(prefix="semiseg-") as folder:
         folders = Path(folder) / "straight", Path(folder) / "interrupted"

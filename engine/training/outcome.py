@@ -13,9 +13,9 @@ from ..run import Run
 from .state import load_save
 
 MEASURED = (
-    *("images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "mfu_pct", "eta_s"),
-    *("gpu_pct", "gpu_watt", "gpu_mhz"),
-)
+    "images_per_s", "compute_images_per_s", "data_wait_pct", "memory_gib", "mfu_pct", "eta_s",
+    "gpu_pct", "gpu_watt", "gpu_mhz",
+)  # fmt: skip
 """What of a log line no two runs have in common."""
 PASSING = ("seconds", "totals", "peak", "param_groups")
 """What of a save's state a run that goes on finds anew: its times, its memory, and options that are the recipe's and

@@ -17,9 +17,9 @@ from .._triton import ceil_div, jit, tl
 
 LARGEST_SIDE = 4
 SIZES = (
-    *("height", "width", "low_height", "low_width", "full_height", "full_width"),
-    *("blocks_y", "blocks_x", "block_columns", "block_count", "programs_per_image"),
-)
+    "height", "width", "low_height", "low_width", "full_height", "full_width",
+    "blocks_y", "blocks_x", "block_columns", "block_count", "programs_per_image",
+)  # fmt: skip
 """Arguments of kernels that only multiply and compare, so that one variant serves all sizes of images."""
 
 

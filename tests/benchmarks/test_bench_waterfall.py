@@ -29,8 +29,15 @@ def measured(monkeypatch):
         names.append(name)
         rate, loss = 2.0 + len(names), 3.0 - len(names) / 8
         return {
-            **{"graph": False, "images_per_s": rate, "data_wait_pct": 1.0, "memory_gib": 0.5, "roof_tflops": 0.1},
-            **{"processor_s_an_image": 0.25, "joules_an_image": None, "first_loss": 3.0, "last_loss": loss},
+            "graph": False,
+            "images_per_s": rate,
+            "data_wait_pct": 1.0,
+            "memory_gib": 0.5,
+            "roof_tflops": 0.1,
+            "processor_s_an_image": 0.25,
+            "joules_an_image": None,
+            "first_loss": 3.0,
+            "last_loss": loss,
         }
 
     measured = SimpleNamespace(names=names, fails=None)

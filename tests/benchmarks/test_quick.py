@@ -84,8 +84,15 @@ def test_wrong_input_is_one_line(recipe, says):
 def test_a_run_is_measured_in_parts(monkeypatch, capsys, tmp_path, voc_root):
     monkeypatch.setattr(quick, "SECONDS", 0.0)
     recipe = load_recipe("supervised_voc").replace(
-        **{"backbone": "resnet18", "head_width": 16, "weights": "none", "crop": 32, "batch": 2, "threads": 1},
-        **{"split": "draw:1/2@0", "backend": "host", "steps": 3},
+        backbone="resnet18",
+        head_width=16,
+        weights="none",
+        crop=32,
+        batch=2,
+        threads=1,
+        split="draw:1/2@0",
+        backend="host",
+        steps=3,
     )
     monkeypatch.setattr(quick, "find_recipe", lambda name: lambda: recipe)
     quick.main("supervised_voc --crop 48", voc_root(), "cpu", json=True)

@@ -19,8 +19,17 @@ from semiseg.pipelines.views import Augmentation
 DRAWS = 20_000
 LUMA = np.array([0.299, 0.587, 0.114])
 STRONG = Augmentation(
-    **{"jitter": 0.8, "jitter_order": "random", "brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.25},
-    **{"gray": 0.2, "blur": 0.5, "sigma": (0.1, 2.0), "blur_radius": 6, "blur_last": True},
+    jitter=0.8,
+    jitter_order="random",
+    brightness=0.5,
+    contrast=0.5,
+    saturation=0.5,
+    hue=0.25,
+    gray=0.2,
+    blur=0.5,
+    sigma=(0.1, 2.0),
+    blur_radius=6,
+    blur_last=True,
 )
 
 

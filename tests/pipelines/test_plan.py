@@ -234,8 +234,16 @@ def test_a_split_that_cannot_feed_the_views_is_refused(labeled, unlabeled, kind,
 
 STRONG = ViewSpec(unlabeled="weak_strong", strong=2)
 UNIMATCH = Augmentation(
-    **{"scale": "own", "filter": "antialiased", "fill": "black", "jitter": 0.8, "jitter_order": "random"},
-    **{"gray": 0.2, "blur": 0.5, "sigma": (0.1, 2.0), "blur_radius": 6, "blur_last": True},
+    scale="own",
+    filter="antialiased",
+    fill="black",
+    jitter=0.8,
+    jitter_order="random",
+    gray=0.2,
+    blur=0.5,
+    sigma=(0.1, 2.0),
+    blur_radius=6,
+    blur_last=True,
 )
 
 

@@ -77,10 +77,10 @@ class DeepLabDecoder(nn.Module):
         reduced = max(8, width * 48 // 256)
         self.reduce = nn.Sequential(conv(channels[0], reduced, 1), nn.BatchNorm2d(reduced), nn.ReLU(inplace=True))
         self.refine = nn.Sequential(
-            *(conv(width + reduced, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
+            conv(width + reduced, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
             nn.Dropout(dropout) if dropout else nn.Identity(),
-            *(conv(width, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
-        )
+            conv(width, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        )  # fmt: skip
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         # The first convolution of the upsampled map and the low-level features, concatenated, is the sum of its two

@@ -92,10 +92,10 @@ class ResNet(nn.Module):
 
         if deep_stem:
             self.conv1: nn.Module = nn.Sequential(
-                *(conv(3, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
-                *(conv(64, 64, 3), nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
+                conv(3, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+                conv(64, 64, 3), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
                 conv(64, stem, 3),
-            )
+            )  # fmt: skip
         else:
             self.conv1 = conv(3, stem, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(stem)
