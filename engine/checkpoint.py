@@ -144,7 +144,7 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
     """
     if layout is not None:
         check_layout(layout)
-    path = find(path)
+    path = checkpoint_file(path)
     if path.suffix != ".safetensors":
         return _load_published(path, layout)
     try:
@@ -291,7 +291,7 @@ def made_up(count: int) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(count))
 
 
-def find(path: Path | str) -> Path:
+def checkpoint_file(path: Path | str) -> Path:
     """The checkpoint that a path means: a file, or a run's best. Raises UsageError where there is none."""
     path = Path(path).expanduser()
     if path.is_file():

@@ -19,7 +19,7 @@ from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split, absolute_spec
 from ..pipelines.errors import UsageError, flag, refuse
 from ..pipelines.watch import hash_of
-from .checkpoint import find
+from .checkpoint import checkpoint_file
 from .events import Event, Listener, notes_to, progress_of, silent
 from .recipe import Files, Recipe
 from .run import Run, uses_of
@@ -178,7 +178,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
     if recipe.init is not None and run is not None:
         dataset = with_validation_of_run(dataset, run.split, on_event)
     elif recipe.init is not None:
-        uses = uses_of(find(recipe.init))
+        uses = uses_of(checkpoint_file(recipe.init))
         dataset = held_out_unseen(dataset, uses, on_event)
     if recipe.runtime.out and not recipe.runtime.resume:
         refuse(out_faults(Path(recipe.runtime.out), dataset))

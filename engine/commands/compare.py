@@ -11,7 +11,7 @@ from pathlib import Path
 from ...pipelines.errors import UsageError
 from .. import console
 from ..catalogue import find_recipe, recipes
-from ..comparison.entries import OWN_FLAGS, Comparison, Entry, folder_of, prepared, split_of
+from ..comparison.entries import OWN_FLAGS, Comparison, Entry, folder_of, prepare_comparison, split_of
 from ..comparison.page import write_page
 from ..comparison.results import Finished, finished_of, lines_of, markdown, plain_lines, table, write_csv
 from ..comparison.workers import RunFailed, places, train_all
@@ -69,7 +69,7 @@ def compare(arguments: list[str]) -> None:
     options, flags = parsed(Options, rest, "semiseg compare", return_unknown_args=True, **usage)
     comparison = planned(methods, options, flags)
     with console.listening() as listener:
-        comparison, _ = prepared(comparison, listener)
+        comparison, _ = prepare_comparison(comparison, listener)
     if options.dry_run:
         show_plan(comparison, options)
         return

@@ -14,7 +14,7 @@ import torch
 
 from ...pipelines.datasets.splits import Split, resolve_split
 from ...pipelines.errors import UsageError
-from ..checkpoint import find
+from ..checkpoint import checkpoint_file
 from ..data import Data, portable, prepare_data, taught_before, taught_copies, tell, with_absolute_paths
 from ..disk import create_folder, locked
 from ..events import Event, Listener, silent
@@ -127,7 +127,7 @@ def folder_of(out: Path, method: str, share: str, seed: int) -> Path:
     return out / name
 
 
-def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Comparison, Data]:
+def prepare_comparison(comparison: Comparison, on_event: Listener = silent) -> tuple[Comparison, Data]:
     """The comparison without runs that would have nothing to learn from (methods for unlabelled images where all are
     labelled), when all that can be said against it is said; and its data, with the first run's split.
 
@@ -168,7 +168,7 @@ def prepared(comparison: Comparison, on_event: Listener = silent) -> tuple[Compa
     _require_different_labels(possible, splits)
     for init in {_start(entry): None for entry in possible if not entry.begun}:
         if init not in (None, _start(entries[0])):  # of the first all has been said
-            tell("--init", taught_before(data.manifest, uses_of(find(init))), on_event)
+            tell("--init", taught_before(data.manifest, uses_of(checkpoint_file(init))), on_event)
     comparison = replace(comparison, entries=tuple(possible))
     if len({entry.recipe.protocol() for entry in possible}) > 1:
         on_event(Event("note", f"warning: the methods are not judged alike: {comparison.judged}"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ...pipelines.errors import UsageError
-from ..checkpoint import Checkpoint, find, load_network, require_finite
+from ..checkpoint import Checkpoint, checkpoint_file, load_network, require_finite
 from ..device import Precision, as_started
 from ..disk import create_folder, whole
 from ..events import Event, Listener, silent
@@ -103,7 +103,7 @@ def export(
         raise UsageError(f"--format: must be one of {', '.join(FORMATS)}, is {format}")
     if missing := [name for name in form.packages if find_spec(name) is None]:
         raise UsageError(f"--format {format}: needs {', '.join(missing)}; run pip install -e '.[onnx]' in the clone")
-    file = find(checkpoint)
+    file = checkpoint_file(checkpoint)
     out = home_of(file) / f"{file.stem}.{format}" if out is None else Path(out)
     _check_out(out, file, format)
     loaded = load_network(file, layout)

@@ -14,7 +14,7 @@ from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, flag, refuse
-from ..checkpoint import Checkpoint, Header, find, load_network, match_classes, require_finite
+from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
 from ..data import (
     judged_faults,
     moved,
@@ -69,7 +69,7 @@ def evaluate(
     names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
     protocols = protocols_of(loaded, names, settings)
     tell("data", dataset.notes, on_event)
-    manifest = _judged(dataset, find(checkpoint), on_event, elsewhere=not same_place(data, header.data))
+    manifest = _judged(dataset, checkpoint_file(checkpoint), on_event, elsewhere=not same_place(data, header.data))
     records = [manifest.records[sample.id] for sample in manifest.dataset.val]
     scores = evaluate_each(
         loaded.network,

@@ -19,7 +19,7 @@ from ...pipelines.datasets.pairs import masks_among
 from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError
 from ...pipelines.watch import hash_of
-from ..checkpoint import Header, find
+from ..checkpoint import Header, checkpoint_file
 from ..data import tell
 from ..device import as_started
 from ..disk import create_folder, whole
@@ -76,7 +76,7 @@ def predict(
     """
     loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
-    images, file = Path(images), find(checkpoint)
+    images, file = Path(images), checkpoint_file(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     (chosen,) = protocols_of(loaded, [protocol], settings)
     known = [field.name for field in fields(Reading)]

@@ -73,7 +73,7 @@ class Judge:
         beside = "".join(f", of the {name} {percent(finite(score.miou))} %" for name, score in others)
         return f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}"
 
-    def kept(self, scores: Mapping[str, Scores], done: int) -> dict[str, Writer]:
+    def keep(self, scores: Mapping[str, Scores], done: int) -> dict[str, Writer]:
         """What writes last.safetensors, and best.safetensors where the step is the best, which hold the first network,
         and last-NAME.safetensors and best-NAME.safetensors, which hold the others."""
         which = ["last"]

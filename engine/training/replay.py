@@ -30,7 +30,7 @@ from .build import is_small, open_loader, open_method
 from .resume import require_same_data
 from .state import load_method, load_save
 from .step import Step
-from .verdict import trusted
+from .verdict import prove_fast_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
     _, state = load_save(run.checkpoints, note, mend=False)
     found = prepare_data(recipe, on_event, run)
     require_same_data(run, recipe, found)
-    recipe = trusted(recipe, precision, note, is_small(found))
+    recipe = prove_fast_paths(recipe, precision, note, is_small(found))
     torch.manual_seed(recipe.seed)
     method = open_method(recipe, found, precision.device, fresh=state is None, on_event=on_event)
     step = Step(recipe, method, precision, note)

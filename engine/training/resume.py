@@ -23,7 +23,7 @@ TRACED = ("grouped", "deterministic", "on_nan", "channels_last", "compile")
 WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
 
 
-def begun(recipe: Recipe) -> Run | None:
+def find_run(recipe: Recipe) -> Run | None:
     """The run that a recipe goes on with, for these processes alone; None where it starts a new one. Raises UsageError
     where there is none to go on with."""
     if not broadcast_object(recipe.runtime.resume or _restarted(recipe)):

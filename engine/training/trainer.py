@@ -43,12 +43,12 @@ from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
-from .resume import RUNS, begun, changed_runtime, require_same_data, require_same_recipe, split_record
+from .resume import RUNS, changed_runtime, find_run, require_same_data, require_same_recipe, split_record
 from .saver import Saver
 from .signals import Stopped, at_once, ending
 from .state import Save, Writer, load_method, load_save
 from .step import Step
-from .verdict import trusted
+from .verdict import prove_fast_paths
 from .xray import Look, Xray
 
 LONG = 1000
@@ -68,7 +68,7 @@ class Trainer:
         if recipe.runtime.out:
             recipe = recipe.replace(out=Path(recipe.runtime.out).expanduser())
         self.recipe, self.on_event, self._note = recipe, on_event, notes_to(on_event)
-        run = begun(recipe)
+        run = find_run(recipe)
         try:
             with nullcontext() if is_distributed() else at_once(), within_memory(self._too_large):
                 self._open(run)
@@ -99,7 +99,7 @@ class Trainer:
             if run is not None:
                 require_same_data(run, recipe, self.data)
             before = run.recipe.runtime.backend if run else None
-            self.recipe = trusted(recipe, self.precision, self._note, is_small(self.data), before)
+            self.recipe = prove_fast_paths(recipe, self.precision, self._note, is_small(self.data), before)
         require_room(recipe, self.data, self.precision)
         self.recipe, flops, told = broadcast_object(self._fitted())
         recipe = self.recipe
@@ -244,7 +244,7 @@ class Trainer:
                         # The save comes behind it, so that one of an evaluated step always holds what that found. A
                         # kill in between costs the steps since the last save, as at any other moment.
                         scores = self._evaluate(done)
-                        self._save(done, self.judge.kept(scores, done))
+                        self._save(done, self.judge.keep(scores, done))
                         meters.resume()
                     # A signal may reach one process alone; all stop after the same step.
                     save_due = not judged and is_main() and self.saver.due(done)
@@ -258,7 +258,7 @@ class Trainer:
                         raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
                 if not scores:  # it was stopped after its last step, which the log has
                     scores = self.judge.scores()
-                    self._save(self.first, self.judge.kept(scores, self.first))
+                    self._save(self.first, self.judge.keep(scores, self.first))
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)
                 heartbeat("before the report")

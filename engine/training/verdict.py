@@ -157,7 +157,9 @@ def problem_of(results: Sequence[Result]) -> str | None:
     return next((result.problem for result in results if result.problem), None)
 
 
-def trusted(recipe: Recipe, precision: Precision, say: Say, small: bool = False, before: str | None = None) -> Recipe:
+def prove_fast_paths(
+    recipe: Recipe, precision: Precision, say: Say, small: bool = False, before: str | None = None
+) -> Recipe:
     """The recipe with those of its fast paths that are right on this device; what is refused is said, and why. small:
     what `pipelines.backends.small` says of its data; before: the backend that a run which goes on began with.
 

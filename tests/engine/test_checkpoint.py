@@ -13,7 +13,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semiseg.engine.checkpoint import checksum, find, header_of, initialise, load_network, match_classes, save_network
+from semiseg.engine.checkpoint import (
+    checkpoint_file,
+    checksum,
+    header_of,
+    initialise,
+    load_network,
+    match_classes,
+    save_network,
+)
 from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.evaluation.prediction import predict
 from semiseg.engine.evaluation.scores import normalised
@@ -202,11 +210,11 @@ def test_a_run_means_its_best_checkpoint(saved, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     path.rename(folder / "last.safetensors")
-    assert find(tmp_path / "run").name == "last.safetensors"
+    assert checkpoint_file(tmp_path / "run").name == "last.safetensors"
     (folder / "last.safetensors").rename(folder / "best.safetensors")
-    assert find(tmp_path / "run").name == "best.safetensors"
+    assert checkpoint_file(tmp_path / "run").name == "best.safetensors"
     with pytest.raises(UsageError, match="neither a checkpoint"):
-        find(tmp_path / "nothing")
+        checkpoint_file(tmp_path / "nothing")
 
 
 def test_a_renamed_field_makes_no_file_unreadable(saved):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from semiseg.engine.api import train
-from semiseg.engine.comparison.entries import folder_of, prepared, split_of
+from semiseg.engine.comparison.entries import folder_of, prepare_comparison, split_of
 from semiseg.engine.data import prepare_data
 from semiseg.engine.recipe import Files
 from semiseg.engine.run import Run
@@ -67,7 +67,7 @@ def test_a_name_too_long_for_a_folder_is_shortened_and_stays_its_own(tmp_path):
 def test_methods_that_need_unlabelled_images_are_left_out_where_there_are_none(planned, folder_root):
     comparison = planned(METHODS, ["1/2", "all"], data=folder_root(masked=8, bare=0))
     told = []
-    comparison, data = prepared(comparison, told.append)
+    comparison, data = prepare_comparison(comparison, told.append)
     assert [(entry.method, entry.share) for entry in comparison.entries] == [
         ("supervised_folder", "1/2"),
         ("cps_folder", "1/2"),
@@ -78,7 +78,7 @@ def test_methods_that_need_unlabelled_images_are_left_out_where_there_are_none(p
 
 
 def test_where_images_without_masks_are_left_all_labels_leave_no_method_out(planned, folder_root):
-    comparison, _ = prepared(planned(METHODS, ["all"], data=folder_root(masked=8, bare=4)))
+    comparison, _ = prepare_comparison(planned(METHODS, ["all"], data=folder_root(masked=8, bare=4)))
     assert comparison.methods == METHODS
 
 
@@ -96,14 +96,14 @@ def test_where_images_without_masks_are_left_all_labels_leave_no_method_out(plan
 def test_what_cannot_be_is_told_before_anything_is_written(planned, folder_root, shares, changes, said):
     comparison = planned(METHODS, shares, data=folder_root(), **changes)
     with pytest.raises(UsageError, match=said):
-        prepared(comparison)
+        prepare_comparison(comparison)
     assert not comparison.out.exists()
 
 
 def test_recipes_of_several_data_sets_are_not_compared(planned, folder_root):
     comparison = planned(["supervised_folder", "cac_shapes"], data=folder_root())
     with pytest.raises(UsageError, match="layout is folder for supervised_folder and shapes for cac_shapes"):
-        prepared(comparison)
+        prepare_comparison(comparison)
 
 
 def test_recipes_that_begin_with_different_weights_are_judged_by_images_that_a_list_names(
@@ -118,10 +118,10 @@ def test_recipes_that_begin_with_different_weights_are_judged_by_images_that_a_l
     second = dataclasses.replace(second, recipe=second.recipe.replace(init=weights))
     comparison = dataclasses.replace(comparison, entries=(first, second))
     with pytest.raises(UsageError, match=r"^--init: which images are held out .* depends .* list them in val\.txt"):
-        prepared(comparison)
+        prepare_comparison(comparison)
     (root / "val.txt").write_text("a006\na000")  # a000 taught it
     told = []
-    assert len(prepared(comparison, told.append)[0].entries) == 2
+    assert len(prepare_comparison(comparison, told.append)[0].entries) == 2
     warned = "--init: warning: 1 of 2 images, a000 for one, were labelled in the training"
     assert [event.text for event in told if "taught" in event.text or "were labelled" in event.text] == [warned]
 
@@ -129,7 +129,7 @@ def test_recipes_that_begin_with_different_weights_are_judged_by_images_that_a_l
 def test_labelled_copies_of_validation_images_are_told_of_every_share(planned, folder_root):
     root, told = folder_root(bare=0), []
     shutil.copy(root / "images/a006.jpg", root / "images/a000.jpg")  # a006 is for validation
-    prepared(planned(METHODS[:1], ["1/6", "all"], data=root), told.append)
+    prepare_comparison(planned(METHODS[:1], ["1/6", "all"], data=root), told.append)
     copies = [event.text.partition(":")[0] for event in told if "byte for byte" in event.text]
     assert copies[-1] == "labels all"
 
@@ -140,7 +140,9 @@ def test_methods_that_are_judged_differently_are_named(planned, folder_root):
     judged = dataclasses.replace(other.recipe.evaluation, window=64, protocol="slide")
     other = dataclasses.replace(other, recipe=other.recipe.replace(evaluation=judged))
     told = []
-    comparison, _ = prepared(dataclasses.replace(comparison, entries=(comparison.entries[0], other)), told.append)
+    comparison, _ = prepare_comparison(
+        dataclasses.replace(comparison, entries=(comparison.entries[0], other)), told.append
+    )
     said = "supervised_folder by whole, long side at most 960; cps_folder by slide 64, long side at most 960"
     assert comparison.judged == said
     assert f"warning: the methods are not judged alike: {said}" in [event.text for event in told]
@@ -158,9 +160,10 @@ def test_methods_that_are_judged_differently_are_named(planned, folder_root):
 def test_a_folder_with_runs_of_other_settings_is_refused(planned, folder_root, changes, said):
     data = folder_root()
     begin(planned(METHODS, data=data).entries[1])
-    prepared(planned(METHODS, ["1/2", "1/3"], 2, data=data, threads=3))  # more of them, and other threads, do no harm
+    more = planned(METHODS, ["1/2", "1/3"], 2, data=data, threads=3)  # and with other threads
+    prepare_comparison(more)
     with pytest.raises(UsageError, match=said):
-        prepared(planned(METHODS, data=data, **changes))
+        prepare_comparison(planned(METHODS, data=data, **changes))
 
 
 def test_what_differs_between_two_data_sets_is_named(planned, folder_root):
@@ -171,7 +174,7 @@ def test_what_differs_between_two_data_sets_is_named(planned, folder_root):
     comparison = dataclasses.replace(planned(METHODS), entries=(one, other))
     masks = rf"files\.masks is None for supervised_folder and {root}/others for cps_folder"
     with pytest.raises(UsageError, match=f"^compare: {masks}; compare"):
-        prepared(comparison)
+        prepare_comparison(comparison)
 
 
 def test_a_folder_with_runs_of_other_images_is_refused(planned, folder_root):
@@ -179,18 +182,18 @@ def test_a_folder_with_runs_of_other_images_is_refused(planned, folder_root):
     begin(planned(METHODS, data=data).entries[1])
     (data / "images/a011.jpg").unlink()
     with pytest.raises(UsageError, match=r"seed0: the unlabelled images are not those .*a011"):
-        prepared(planned(METHODS, data=data))
+        prepare_comparison(planned(METHODS, data=data))
 
 
 def test_a_folder_with_runs_of_other_masks_is_refused(planned, folder_root):
     """Under the same names."""
     data = folder_root()
     begin(planned(METHODS, data=data).entries[1])
-    prepared(planned(METHODS, data=data))
+    prepare_comparison(planned(METHODS, data=data))
     mask = data / "masks/a006.png"
     Image.fromarray(2 - np.asarray(Image.open(mask)) % 3).save(mask)
     with pytest.raises(UsageError, match="seed0: files of the validation images or their masks hold other"):
-        prepared(planned(METHODS, data=data))
+        prepare_comparison(planned(METHODS, data=data))
 
 
 @pytest.mark.parametrize(
@@ -205,14 +208,14 @@ def test_a_run_that_could_not_begin_is_told_of_before_the_first_one(planned, fol
     first, second = comparison.entries
     second = dataclasses.replace(second, recipe=second.recipe.replace(**changes))
     with pytest.raises(UsageError, match=said):
-        prepared(dataclasses.replace(comparison, entries=(first, second)))
+        prepare_comparison(dataclasses.replace(comparison, entries=(first, second)))
     assert not comparison.out.exists()
 
 
 def test_a_share_that_leaves_too_little_to_mix_is_told_of_before_the_first_run(planned, folder_root):
     root = folder_root(masked=7, bare=1, val=2)
     with pytest.raises(UsageError, match="cutmix_cps_folder: "):
-        prepared(planned(["supervised_folder", "cutmix_cps_folder"], ["all"], data=root))
+        prepare_comparison(planned(["supervised_folder", "cutmix_cps_folder"], ["all"], data=root))
 
 
 def test_a_second_comparison_in_a_folder_is_refused_while_one_is_at_work(planned):

@@ -17,7 +17,7 @@ from semiseg.engine.models import Network
 from semiseg.engine.training import check as steps_check
 from semiseg.engine.training import verdict
 from semiseg.engine.training.trainer import Trainer
-from semiseg.engine.training.verdict import Part, trusted
+from semiseg.engine.training.verdict import Part, prove_fast_paths
 from semiseg.kernels import check as kernels_check
 from semiseg.kernels.check import Result, has_kernels, refuse
 from semiseg.kernels.cpu import upsample_cross_entropy as cpu
@@ -184,7 +184,7 @@ def test_a_decoder_that_dies_or_hangs_is_not_trained_with(trained, decoders, mon
 def test_the_best_decoder_that_is_right_is_taken(tiny, own_cache, decoders, dali, whole, taken, refused):
     decoders(dali=dali, dali_whole=whole)
     said: list[str] = []
-    assert trusted(tiny("supervised", backend="auto"), FP32, said.append).runtime.backend == taken
+    assert prove_fast_paths(tiny("supervised", backend="auto"), FP32, said.append).runtime.backend == taken
     assert sum(line.startswith("backend") for line in said) == refused
 
 
@@ -200,9 +200,9 @@ def test_the_best_decoder_that_is_right_is_taken(tiny, own_cache, decoders, dali
 def test_a_run_that_goes_on_keeps_the_backend_that_it_began_with(tiny, own_cache, decoders, whole, before, taken):
     """Two decoders differ by grey levels. One that is refused by now is not kept."""
     decoders(dali=RIGHT, dali_whole=whole)
-    recipe = trusted(tiny("supervised", backend="auto"), FP32, lambda line: None, before=before)
+    recipe = prove_fast_paths(tiny("supervised", backend="auto"), FP32, lambda line: None, before=before)
     assert recipe.runtime.backend == taken
-    asked = trusted(tiny("supervised", backend="host"), FP32, lambda line: None, before=before)
+    asked = prove_fast_paths(tiny("supervised", backend="host"), FP32, lambda line: None, before=before)
     assert asked.runtime.backend == "host"
 
 
