@@ -46,7 +46,7 @@ class Verdict:
 
 def verdict(seconds: dict[str, float], steps: int, evaluated: int, device: str) -> Verdict:
     """Of a run of so many steps that evaluates so many images in all. `seconds`: of an input batch, a step, on a GPU
-    its launch, and of an evaluated image."""
+    its launch where it is known, and of an evaluated image."""
     evaluating = evaluated * seconds["evaluated_image"]
     training = steps * max(seconds["input"], seconds["step"])
     if evaluating > training:
@@ -84,15 +84,19 @@ def flowing(call: Callable[[], Any], seconds: float, least: int = 2) -> float:
     raise AssertionError
 
 
-def launched(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the host has launched a call, while the device is busy with something else."""
+def launched(call: Callable[[], Any], device: torch.device) -> float | None:
+    """Seconds until the host has launched a call, while the device is busy with something else; None where the device
+    was done with that before, as the host may have waited for room among the launches that are under way."""
     torch.cuda.synchronize(device)
     torch.cuda._sleep(1_000_000_000)
+    done = torch.cuda.Event()
+    done.record()
     start = time.perf_counter()
     call()
     taken = time.perf_counter() - start
+    known = not done.query()
     torch.cuda.synchronize(device)
-    return taken
+    return taken if known else None
 
 
 def recipe_of(words: str, *flags: str) -> Recipe:
@@ -133,7 +137,8 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
         step(next(turns), next(numbers) % chosen.steps)
     seconds["step"] = timed(lambda: step(next(turns), next(numbers) % chosen.steps), where, SECONDS)
     if where.type == "cuda":
-        seconds["launch"] = launched(lambda: step(next(turns), next(numbers) % chosen.steps), where)
+        launch = launched(lambda: step(next(turns), next(numbers) % chosen.steps), where)
+        seconds |= {} if launch is None else {"launch": launch}
     some = prepared.val[:IMAGES]
     classes = prepared.dataset.classes
     protocol = chosen.protocol()

@@ -15,6 +15,8 @@ from ..pipelines.memory import free_memory
 
 OUT_OF_MEMORY = (
     "can't allocate memory",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "not enough memory",
     "Storage size calculation overflowed",
     "bad_alloc",

@@ -118,6 +118,9 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     """The cost of a step late in the schedule, when all terms count, and of an evaluation of images up to `largest`
     (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
     captured = is_tried(recipe, precision)
+    recipe = recipe.replace(graph="off")
+    if recipe.optimizer == "apex_fused_sgd":  # which needs a GPU, and holds what torch's does
+        recipe = recipe.replace(optimizer="sgd")
     precision = Precision(precision.name, torch.device("cpu"))
     batch, largest = example(recipe), largest or (recipe.crop, recipe.crop)
     # Some backbones read values as they are made, which fake tensors do not have.
@@ -125,7 +128,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         method = build_method(recipe, classes).train()
     with torch.random.fork_rng([]), FakeTensorMode(allow_non_fake_inputs=True) as mode, Costs() as costs:
         method.to_empty(device="cpu")
-        step = Step(recipe.replace(graph="off"), method, precision)
+        step = Step(recipe, method, precision)
         state = costs.now
         batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
         step(batch, recipe.steps - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -114,7 +115,9 @@ class Step:
         """Raises UsageError where one is asked for that cannot be."""
         if is_tried(self.recipe, self.precision):
             device = self.precision.device
-            return Graph(self.changed, device, partial(cuda_capture, device=device))
+            # Weakly, as a circle would hold on to the GPU's memory until Python looks for circles.
+            changed = weakref.WeakMethod(self.changed)
+            return Graph(lambda: changed()(), device, partial(cuda_capture, device=device))  # type: ignore[misc]
         if self.recipe.runtime.graph == "on":
             raise UsageError(f"--graph on: {why_not(self.recipe, self.precision)}; leave it out")
         return None

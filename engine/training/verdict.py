@@ -33,6 +33,8 @@ from .check import Subject
 from .nvml import driver
 
 PROJECT = Path(__file__).parents[2]
+PASSING = ("out of memory", "busy or unavailable")
+"""In problems of a GPU that others use, which say nothing about what was checked."""
 
 Say = Callable[[str], None]
 
@@ -103,6 +105,9 @@ def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
         return known
     say(f"checking {part.name} on {facts['device']}; the verdict is kept")
     results = examine(part)
+    if any(passing in (result.problem or "") for passing in PASSING for result in results):
+        say("the verdict is not kept, as it is about what else there was room for; the next run checks again")
+        return results
     document = sealed({"facts": facts, "results": [asdict(result) for result in results]})
     try:
         write_atomically(path, document)

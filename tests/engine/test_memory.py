@@ -19,6 +19,9 @@ from semiseg.pipelines.errors import UsageError
         lambda: torch.empty(10**10, 10**10),
         lambda: torch.nn.functional.pad(torch.zeros(1, 1), (0, 10**7, 0, 10**7)),
         lambda: np.empty(10**14),
+        # Of GPUs that others fill, by name: `AcceleratorError` is no OutOfMemoryError.
+        lambda: _raise(RuntimeError("CUDA error: out of memory")),
+        lambda: _raise(RuntimeError("Triton Error [CUDA]: out of memory")),
     ],
 )
 def test_what_runs_out_of_memory_says_what_it_is_told_to(make):
@@ -40,10 +43,14 @@ def test_what_a_graph_computes_in_is_not_free(monkeypatch):
     assert free_memory_of(torch.device("cuda", 1)) == 5070
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), UsageError("can't allocate memory")])
 def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
     with pytest.raises(type(error), match=str(error)), within_memory(lambda: "buy more"):
-        raise error
+        _raise(error)
 
 
 def test_a_lack_of_memory_is_no_full_disk(tmp_path):

@@ -95,6 +95,13 @@ def test_gradients_of_convolutions_in_groups_take_what_their_values_do(stride, d
     assert costs.flops == 3 * 2 * 2 * 6 * positions * 25
 
 
+def test_an_optimizer_of_gpus_is_told_as_torchs_is(tiny):
+    recipe, gpu = tiny("supervised"), Precision("bf16", torch.device("cuda"))
+    assert forecast(recipe.replace(optimizer="apex_fused_sgd", graph="off"), 3, gpu) == forecast(
+        recipe.replace(graph="off"), 3, gpu
+    )
+
+
 def test_a_run_that_asks_for_a_graph_is_told_too(tiny):
     """Which a GPU has, where the run is, and nothing has here, where the forecast is made."""
     assert forecast(tiny("supervised", graph="on"), 3, FP32) == forecast(tiny("supervised"), 3, FP32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from torch.utils import _pytree as pytree
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
 from semiseg.engine.training import graph as graph_module
+from semiseg.engine.training import step as step_module
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.graph import WARM_UP, Graph, Refused, cuda_capture, why_not
 from semiseg.engine.training.step import Step
@@ -221,6 +224,24 @@ def test_a_batch_of_another_shape_is_no_batch_of_a_captured_step() -> None:
         toy.step(1)
     with pytest.raises(ValueError, match="takes \\(2,\\), not \\(1,\\)"):
         toy.graph(toy.make, (torch.ones(1),), 0)
+
+
+def test_a_step_that_is_done_with_holds_no_memory(tiny, random_batch, monkeypatch):
+    """Without waiting for Python to look for circles, as a GPU's memory is wanted by the next run."""
+    monkeypatch.setattr(step_module, "is_tried", lambda recipe, precision: True)
+    method = build_method(tiny("supervised"), 3).train()
+    step = Step(tiny("supervised"), method, Precision("fp32", torch.device("cpu")))
+    for number in range(WARM_UP):
+        step(random_batch("none", number), number)
+    assert step.graph
+    assert step.graph.state()
+    parameter = weakref.ref(next(method.parameters()))
+    gc.disable()
+    try:
+        del method, step
+        assert parameter() is None
+    finally:
+        gc.enable()
 
 
 def graph_of(step: Step, capture) -> Graph:

@@ -132,6 +132,19 @@ def test_right_kernels_are_used_and_nothing_is_said(trained, here, monkeypatch):
     assert here == ["kernels in fp32"]
 
 
+@pytest.mark.parametrize("problem", ["CUDA out of memory. Tried", "exit code 1: CUDA devices are busy or unavailable"])
+def test_a_check_that_a_full_gpu_ended_is_made_again(monkeypatch, tmp_path, problem):
+    monkeypatch.setenv("SEMISEG_CACHE", str(tmp_path))
+    found, said = [[Result("one", "cpu", "fp32", "x", problem=problem)], [Result("one", "cpu", "fp32", "x")]], []
+    monkeypatch.setattr(verdict, "examine", lambda part: found.pop(0))
+    part = verdict.kernels(FP32)
+    assert verdict.problem_of(verdict.verdict(part, said.append)) == problem
+    assert said[1].startswith("the verdict is not kept")
+    assert verdict.problem_of(verdict.verdict(part, said.append)) is None
+    assert verdict.problem_of(verdict.verdict(part, said.append)) is None
+    assert not found
+
+
 def test_a_check_of_kernels_that_crashes_leaves_plain_definitions(trained, program, monkeypatch):
     refuse([Result(name, "cpu", "fp32", "cpu", problem="for comparison") for name in verdict.OPERATORS])
     plain, _ = trained()
