@@ -137,7 +137,7 @@ def repeatable(wanted: bool) -> Iterator[None]:
         if "CuBLAS" in str(error):
             cure = f"this process multiplied matrices before; start it with CUBLAS_WORKSPACE_CONFIG={WORKSPACE}"
         elif "nll_loss" in str(error):  # of the plain cross-entropy, which serves where the kernel is refused
-            cure = "the kernel of the cross-entropy is not used, and torch's has no fixed order; see `semiseg selfcheck`"
+            cure = "the cross-entropy's kernel is not used, and torch's has no fixed order; see `semiseg selfcheck`"
         else:
             cure = f"{str(error).partition(', but')[0]}; leave it out, or pass another --backbone or --network"
         raise UsageError(f"--deterministic: {cure}") from error
