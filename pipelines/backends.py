@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..kernels.check import has_kernel
 from .batch import Backend
 from .cores import cores
 from .dali import DaliBackend, installed
-from .datasets.manifest import Record, sizes_of, watch_of
+from .datasets.manifest import Record
 from .datasets.pack import gib, is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
@@ -33,20 +32,15 @@ def memory_of_gpu(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else 0
 
 
-def _files(records: Sequence[Record]) -> tuple[list[Path], list[Path | None], np.ndarray]:
-    return [record.image for record in records], [record.mask for record in records], sizes_of(records)
-
-
 def _dali(
     records: Sequence[Record], *, device: torch.device, threads: int, whole: bool = False, **_: Any
 ) -> DaliBackend:
     device_id = (device.index or 0) if device.type == "cuda" else None
-    return DaliBackend(*_files(records), device_id=device_id, threads=threads, watch=watch_of(records), whole=whole)
+    return DaliBackend(records, device_id=device_id, threads=threads, whole=whole)
 
 
 def _host(records: Sequence[Record], *, device: torch.device, threads: int, **_: Any) -> HostBackend:
-    pinned = device.type == "cuda"
-    return HostBackend(*_files(records), threads=threads, pinned=pinned, watch=watch_of(records))
+    return HostBackend(records, threads=threads, pinned=device.type == "cuda")
 
 
 def _resident(
@@ -55,12 +49,12 @@ def _resident(
     pack = open_pack(records, threads=threads, say=say, **packing)
     threads = min(threads or cores(), CUTTING)
     if device.type != "cuda":
-        return ResidentBackend(pack, *_files(records), threads=threads)
+        return ResidentBackend(pack, records, threads=threads)
     if need := bytes_on(device, "resident", records):
         say(f"backend resident: {gib(need)} of decoded images in the GPU's memory")
-        return DeviceResidentBackend(pack, *_files(records), device)
+        return DeviceResidentBackend(pack, records, device)
     say(f"backend resident: {gib(packed_bytes(records))} of decoded images stay in host memory")
-    return ResidentBackend(pack, *_files(records), threads=threads, pinned=True)
+    return ResidentBackend(pack, records, threads=threads, pinned=True)
 
 
 def bytes_on(device: torch.device, name: str, records: Sequence[Record]) -> int:

@@ -21,10 +21,10 @@ import torch
 from .batch import Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
+from .datasets.manifest import Record, watch_of
 from .decode import COLOUR, LABEL, read
 from .errors import UsageError
 from .plan import DENOMINATOR, Plan, Stream
-from .watch import Watch
 
 SAMPLES = 32  # operators wait for their slowest sample: below this many a batch, threads idle
 AHEAD = 2  # batches of DALI's
@@ -38,24 +38,19 @@ def installed() -> bool:
 
 
 class DaliBackend:
-    """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
-    sizes (N, 2), the height and width that plans were made for.
+    """Executes plans over prepared records.
 
-    device_id: the CUDA device, None for CPU operators. threads: as in `threads_each`. watch: knows the files that were
-    prepared; DALI crashes on smaller ones, and cuts wrong windows from larger ones. whole: decode whole images and cut
-    them then, which is more work, for decoders that cannot be trusted with a part of an image. Raises UsageError where
-    DALI is not installed.
+    device_id: the CUDA device, None for CPU operators. threads: as in `threads_each`. whole: decode whole images and
+    cut them then, which is more work, for decoders that cannot be trusted with a part of an image. Raises UsageError
+    where DALI is not installed.
     """
 
     def __init__(
         self,
-        images: Sequence[Path],
-        masks: Sequence[Path | None],
-        sizes: np.ndarray,
+        records: Sequence[Record],
         *,
         device_id: int | None,
         threads: int = 0,
-        watch: Watch | None = None,
         whole: bool = False,
     ):
         if not installed():
@@ -64,9 +59,9 @@ class DaliBackend:
                 f"backend dali: NVIDIA DALI is not installed; run `pip install nvidia-dali-cuda{cuda}0` "
                 "or take --backend host"
             )
-        self.images, self.masks, self.sizes, self.device_id = images, masks, sizes, device_id
-        self.threads, self.whole = threads, whole
-        self.watch = watch or Watch({})
+        self.records, self.device_id, self.threads, self.whole = records, device_id, threads, whole
+        # DALI crashes on smaller files than were prepared, and cuts wrong windows from larger ones.
+        self.watch = watch_of(records)
 
     def __call__(self, plans: Iterator[Plan]) -> Generator[tuple[Plan, Windows], None, None]:
         """Plans and their windows; the next ones are already worked on. Raises UsageError for a changed file."""
@@ -101,9 +96,9 @@ class DaliBackend:
         """Decodes files one by one. Raises UsageError naming the first that has a fault."""
         for plan in plans:
             for record in plan.labeled.record:
-                read(self.masks[record], LABEL, self.sizes[record])
+                read(self.records[record].mask, LABEL, self.records[record].size)
             for record in np.concatenate([stream.record for stream in plan.streams]):
-                read(self.images[record], COLOUR, self.sizes[record])
+                read(self.records[record].image, COLOUR, self.records[record].size)
 
     def _run(self, pipeline, steps: int) -> list[torch.Tensor]:
         """The next outputs, steps first."""
@@ -185,16 +180,16 @@ class DaliBackend:
             return np.ascontiguousarray(np.concatenate(list(parts)), dtype)
 
         views = list(zip(*(stream.views for stream in streams), strict=True))
-        records = joined((stream.record for stream in streams), np.int64)
+        records = [self.records[number] for stream in streams for number in stream.record]
         return [
-            list(readers.map(self._encoded, (self.images[record] for record in records))),
+            list(readers.map(self._encoded, (record.image for record in records))),
             joined((stream.origin for stream in streams), np.int32),
             joined((stream.source for stream in streams), np.int32),
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *([list(readers.map(self._encoded, (self.masks[record] for record in records)))] if labeled else []),
+            *([list(readers.map(self._encoded, (record.mask for record in records)))] if labeled else []),
         ]
 
     def _encoded(self, path: Path) -> np.ndarray:

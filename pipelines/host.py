@@ -14,9 +14,9 @@ import torch
 from .batch import HELD, Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
+from .datasets.manifest import Record, watch_of
 from .decode import COLOUR, LABEL, read
 from .plan import DENOMINATOR, Plan, Stream
-from .watch import Watch
 
 ANTIALIASED = {"cubic": torch.ops.aten._upsample_bicubic2d_aa, "antialiased": torch.ops.aten._upsample_bilinear2d_aa}
 SLOTS = 1 + HELD  # one being filled, and those that readers may still hold
@@ -25,23 +25,12 @@ Submitted = tuple[Plan, Windows, list[Future]]
 
 
 class HostBackend:
-    """Executes plans over these files: one image and mask a record (masks of unlabelled records are None), and
-    sizes (N, 2), the height and width that plans were made for. threads: 0 for one a core. pinned: whether windows lie
-    in memory that a GPU reads by itself. watch: knows the files that were prepared."""
+    """Executes plans over prepared records. threads: 0 for one a core. pinned: whether windows lie in memory that a GPU
+    reads by itself."""
 
-    def __init__(
-        self,
-        images: Sequence[Path],
-        masks: Sequence[Path | None],
-        sizes: np.ndarray,
-        *,
-        threads: int = 0,
-        pinned: bool = False,
-        watch: Watch | None = None,
-    ):
+    def __init__(self, records: Sequence[Record], *, threads: int = 0, pinned: bool = False):
         cv2.setNumThreads(1)  # the pool is the parallelism
-        self.images, self.masks, self.sizes = images, masks, sizes
-        self.watch = watch or Watch({})
+        self.records, self.watch = records, watch_of(records)
         self.threads, self.pinned = threads or cores(), pinned
 
     def __call__(self, plans: Iterator[Plan]) -> Generator[tuple[Plan, Windows], None, None]:
@@ -78,11 +67,11 @@ class HostBackend:
 
     def image(self, record: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a record."""
-        return self._read(self.images[record], COLOUR, record)
+        return self._read(self.records[record].image, COLOUR, record)
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record."""
-        path = self.masks[record]
+        path = self.records[record].mask
         assert path is not None  # plans want masks of labelled records alone
         return self._read(path, LABEL, record)
 
@@ -98,7 +87,7 @@ class HostBackend:
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
 
     def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
-        return read(path, flags, self.sizes[record], data=self.watch.read(path))
+        return read(path, flags, self.records[record].size, data=self.watch.read(path))
 
 
 def _slot(plan: Plan, pinned: bool) -> Windows:

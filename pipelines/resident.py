@@ -6,7 +6,6 @@ where they fit, by one kernel a view.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..kernels import cut_windows
 from .batch import Windows
 from .datasets.dataset import IGNORE
+from .datasets.manifest import Record
 from .datasets.pack import Pack
 from .host import HostBackend
 from .lane import send_together
@@ -22,56 +22,39 @@ from .plan import Plan, Stream, View
 
 
 class ResidentBackend(HostBackend):
-    """Executes plans over these files, which the pack holds: one image and mask a record (masks of unlabelled records
-    are None), and sizes (N, 2), the height and width that plans were made for. threads, pinned: as of host."""
+    """Executes plans over prepared records, which the pack holds. threads, pinned: as of host."""
 
-    def __init__(
-        self,
-        pack: Pack,
-        images: Sequence[Path],
-        masks: Sequence[Path | None],
-        sizes: np.ndarray,
-        *,
-        threads: int = 0,
-        pinned: bool = False,
-    ):
-        super().__init__(images, masks, sizes, threads=threads, pinned=pinned)
+    def __init__(self, pack: Pack, records: Sequence[Record], *, threads: int = 0, pinned: bool = False):
+        super().__init__(records, threads=threads, pinned=pinned)
         self.pack = pack
 
     def image(self, record: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a record, on disk until it is touched."""
-        return self.pack.image(self.images[record])
+        return self.pack.image(self.records[record].image)
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record, on disk until it is touched."""
-        path = self.masks[record]
+        path = self.records[record].mask
         assert path is not None  # plans want masks of labelled records alone
         return self.pack.mask(path)
 
 
 class DeviceResidentBackend:
-    """Executes plans over these files, whose pixels it takes from the pack and keeps on a device: one image and mask a
-    record (masks of unlabelled records are None), and sizes (N, 2), the height and width that plans were made for.
-    Windows are made on the device, in the order of its stream."""
+    """Executes plans over prepared records, whose pixels it takes from the pack and keeps on a device. Windows are made
+    on the device, in the order of its stream."""
 
-    def __init__(
-        self,
-        pack: Pack,
-        images: Sequence[Path],
-        masks: Sequence[Path | None],
-        sizes: np.ndarray,
-        device: torch.device,
-    ):
-        self.widths = np.asarray(sizes, np.int64)[:, 1]
-        parts = [pack.image(path) for path in images]
-        parts += [pack.mask(path) for path in masks if path is not None]
+    def __init__(self, pack: Pack, records: Sequence[Record], device: torch.device):
+        self.widths = np.array([record.width for record in records], np.int64)
+        parts = [pack.image(record.image) for record in records]
+        parts += [pack.mask(record.mask) for record in records if record.mask]
         ends = np.cumsum([part.size for part in parts], dtype=np.int64)
         self.pixels = torch.empty(int(ends[-1]) if parts else 0, dtype=torch.uint8, device=device)
         starts = ends - [part.size for part in parts]
         for start, end, part in zip(starts.tolist(), ends.tolist(), parts):
             self.pixels[start:end].copy_(torch.from_numpy(np.ascontiguousarray(part)).reshape(-1))
-        self.image_starts, self.mask_starts = starts[: len(images)], np.full(len(masks), -1, np.int64)
-        self.mask_starts[[number for number, path in enumerate(masks) if path is not None]] = starts[len(images) :]
+        count = len(records)
+        self.image_starts, self.mask_starts = starts[:count], np.full(count, -1, np.int64)
+        self.mask_starts[[number for number, record in enumerate(records) if record.mask]] = starts[count:]
 
     def __call__(self, plans: Iterator[Plan]) -> Generator[tuple[Plan, Windows], None, None]:
         """Plans and their windows."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def room_to_judge(
     otherwise: str = TILES,
 ) -> Iterator[None]:
     """`room_for` the image and the protocol that need the most. records: those of this process."""
-    one_of = {_size(record): record for record in records}
+    one_of = {record.size: record for record in records}
     needs = [
         (
             Sight(
@@ -145,7 +146,7 @@ def room_to_judge(
             ),
             protocol,
         )
-        for size, together in Counter(map(_size, records)).items()
+        for size, together in Counter(record.size for record in records).items()
         for protocol in protocols
     ]
     if not needs:
@@ -162,12 +163,8 @@ def own_share(records: Sequence[Record]) -> Sequence[Record]:
     """The records that this process evaluates: all without a process group, else every one belongs to exactly one."""
     if not is_distributed():
         return records
-    by_size = sorted(records, key=_size)  # so that the shares cost the same
+    by_size = sorted(records, key=attrgetter("size"))  # so that the shares cost the same
     return by_size[rank() :: world_size()]
-
-
-def _size(record: Record) -> tuple[int, int]:
-    return record.height, record.width
 
 
 def normalised(network: Network, images: np.ndarray, device: torch.device) -> Tensor:
@@ -184,9 +181,9 @@ def batches(
     """Images (B, 3, H, W) as the network takes them, and targets (B, H, W) uint8; images of equal size come together,
     at most `size`."""
     groups: list[list[Record]] = []
-    for record in sorted(records, key=_size):
+    for record in sorted(records, key=attrgetter("size")):
         last = groups[-1] if groups else []
-        if not last or len(last) == size or _size(last[0]) != _size(record):
+        if not last or len(last) == size or last[0].size != record.size:
             groups.append(last := [])
         last.append(record)
 
@@ -194,7 +191,7 @@ def batches(
 
     def pixels(path: Path | None, flags: int, record: Record) -> np.ndarray:
         assert path is not None, f"{record.id} has no mask to be judged by"
-        return read(path, flags, _size(record), data=watch.read(path))
+        return read(path, flags, record.size, data=watch.read(path))
 
     def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
         return (

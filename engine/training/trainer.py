@@ -208,7 +208,7 @@ class Trainer:
 
     def _largest_image(self) -> tuple[int, int]:
         """Height and width of the validation image with the most pixels."""
-        return max(((record.height, record.width) for record in self.data.val), key=lambda size: size[0] * size[1])
+        return max((record.size for record in self.data.val), key=math.prod)
 
     def train(self, conclude: Callable[[Result], None] = lambda result: None) -> Result:
         """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved. conclude: what the

@@ -34,6 +34,11 @@ class Record:
     image_mark: Mark | None = None
     mask_mark: Mark | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
 
 def watch_of(records: Iterable[Record]) -> Watch:
     """What notices that a file of these records is not the one that was prepared."""
@@ -49,7 +54,7 @@ def watch_of(records: Iterable[Record]) -> Watch:
 
 def sizes_of(records: Iterable[Record]) -> np.ndarray:
     """(N, 2) height and width of records."""
-    return np.array([(record.height, record.width) for record in records])
+    return np.array([record.size for record in records])
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ def _wanted(records: Iterable[Record]) -> list[Wanted]:
     """Every file of the records once."""
     files = {}
     for record in records:
-        size = record.height, record.width
+        size = record.size
         for path, shape in ((record.image, (*size, 3)), (record.mask, size)):
             if path is not None:
                 one = Wanted(path, shape, _stamp(path))

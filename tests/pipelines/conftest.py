@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from semiseg.pipelines.batch import Backend, Windows
 from semiseg.pipelines.check import photographs
 from semiseg.pipelines.dali import DaliBackend
-from semiseg.pipelines.datasets.manifest import sizes_of
+from semiseg.pipelines.datasets.manifest import Record, sizes_of
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.plan import Plan, Planner
 from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
@@ -59,30 +58,25 @@ def _run() -> Callable[..., Iterator[tuple[Plan, Windows]]]:
 
 @dataclass(frozen=True)
 class Photos:
-    images: list[Path]
-    masks: list[Path]
-    sizes: np.ndarray
+    records: list[Record]
 
     def planner(self, kind: str = "pair", filter: str = "cubic", **changes: Any) -> Planner:
         """Two labelled and two unlabelled windows of 128 a step."""
         unlabeled = Augmentation(filter=filter, range=(0.8, 2.0), jitter=0.8, gray=0.2, blur=0.5)
         small = dict(crop=128, batch=2, unlabeled_batch=2, labeled=Augmentation(filter=filter), unlabeled=unlabeled)
-        return make_planner(self.sizes, kind, **small | changes)
+        return make_planner(sizes_of(self.records), kind, **small | changes)
 
     def host(self, **changes: Any) -> HostBackend:
-        files = dict(images=self.images, masks=self.masks, sizes=self.sizes, threads=2)
-        return HostBackend(**files | changes)
+        return HostBackend(**dict(records=self.records, threads=2) | changes)
 
     def dali(self, **changes: Any) -> DaliBackend:
-        files = dict(images=self.images, masks=self.masks, sizes=self.sizes, device_id=None, threads=2)
-        return DaliBackend(**files | changes)
+        return DaliBackend(**dict(records=self.records, device_id=None, threads=2) | changes)
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     """Those of the check."""
-    records = photographs(tmp_path_factory.mktemp("photos"))
-    return Photos([record.image for record in records], [record.mask for record in records], sizes_of(records))
+    return Photos(photographs(tmp_path_factory.mktemp("photos")))
 
 
 def arrays(plan: object) -> Iterator[np.ndarray]:

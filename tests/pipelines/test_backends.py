@@ -17,8 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def records(photos) -> list[Record]:
-    places = zip(photos.images, photos.masks, photos.sizes, strict=True)
-    return [Record(image.stem, image, mask, int(h), int(w)) for image, mask, (h, w) in places]
+    return photos.records
 
 
 @pytest.mark.parametrize("name", BACKENDS)

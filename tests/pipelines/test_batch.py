@@ -1,5 +1,7 @@
 """What methods are given: of every kind of views, the fields that it has and no others."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -71,11 +73,11 @@ def test_what_is_not_valid_is_padding(photos, run, tmp_path) -> None:
     """Padding is black, on the left of flipped windows; images are white."""
     spec = ViewSpec(unlabeled="weak_strong")
     small = Augmentation(scale="own", range=(0.2, 0.4), filter="antialiased", fill="black")
-    white = [tmp_path / f"{number}.png" for number in range(len(photos.sizes))]
-    for file, size in zip(white, photos.sizes):
-        Image.new("RGB", tuple(size[::-1]), "white").save(file)
+    white = [replace(record, image=tmp_path / f"{record.id}.png") for record in photos.records]
+    for record in white:
+        Image.new("RGB", (record.width, record.height), "white").save(record.image)
     planner = photos.planner(views=spec, unlabeled=small, unlabeled_batch=6)
-    plan, windows = next(run(photos.host(images=white), planner))
+    plan, windows = next(run(photos.host(records=white), planner))
     seen = collate(plan, windows, CPU, mean=(0.0,) * 3, std=(1.0,) * 3).unlabeled
     shown = torch.zeros(6, 128, 128)
     for image, (top, left, bottom, right) in zip(shown, seen.valid.tolist()):

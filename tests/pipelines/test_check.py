@@ -32,8 +32,8 @@ def test_every_backend_is_right(name, device):
 class Damaged(HostBackend):
     """Cuts windows as `host` and changes one of them."""
 
-    def __init__(self, *files, damage, **options):
-        super().__init__(*files, **options)
+    def __init__(self, records, damage, **options):
+        super().__init__(records, **options)
         self.damage = damage
 
     def __call__(self, plans):
@@ -69,8 +69,7 @@ def crash(windows):
 )
 def test_a_backend_that_decodes_otherwise_is_reported(monkeypatch, capsys, damage, says):
     def damaged(records, *, device, threads, **_):
-        files = [record.image for record in records], [record.mask for record in records], check.sizes_of(records)
-        return Damaged(*files, threads=threads, damage=damage)
+        return Damaged(records, threads=threads, damage=damage)
 
     monkeypatch.setitem(BACKENDS, "resident", damaged)
     results = check.check("resident", CPU)

@@ -83,7 +83,7 @@ def test_hue_turns_the_way_that_hsv_counts(hue) -> None:
 
 
 def test_colours_spread_like_torchvision_s_jitter(photos, make_planner) -> None:
-    photo = cv2.imread(str(photos.images[0]), cv2.IMREAD_COLOR_RGB)[::12, ::12]
+    photo = cv2.imread(str(photos.records[0].image), cv2.IMREAD_COLOR_RGB)[::12, ::12]
     jittered = Augmentation(range=(1.0, 1.0), jitter=1.0)
     view = make_planner(kind="plain", unlabeled=jittered, unlabeled_batch=200)(0).unlabeled[0].views[0]
     ours = np.clip(
@@ -156,7 +156,7 @@ def test_a_third_of_the_circle_exchanges_the_channels_as_in_hsv() -> None:
 
 
 def test_changes_but_for_hue_are_torchvision_s_on_pillow_images(photos) -> None:
-    photo = Image.open(photos.images[1]).resize((60, 90))
+    photo = Image.open(photos.records[1].image).resize((60, 90))
     rng = np.random.default_rng(1)
     for order in itertools.permutations(range(3)):
         factors = rng.uniform(0.7, 1.3, 3)
@@ -215,7 +215,7 @@ def test_strong_colours_spread_like_torchvision_s_on_pillow_images(photos) -> No
         luma = pictures @ LUMA
         return np.stack([luma.mean((1, 2)), luma.std((1, 2)), (pictures[..., 0] - pictures[..., 2]).mean((1, 2))], 1)
 
-    photo = Image.open(photos.images[0]).resize((25, 20))
+    photo = Image.open(photos.records[0].image).resize((25, 20))
     drawn, picture = draw(STRONG, 1500), np.array(photo, float)
     ours = np.stack([applied(picture, *both) for both in zip(drawn.matrix, drawn.by_mean)])
     torch.manual_seed(0)

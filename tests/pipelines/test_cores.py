@@ -20,4 +20,4 @@ def test_affinity_and_the_control_group_bound_the_threads(monkeypatch, tmp_path,
 def test_without_a_control_group_affinity_alone_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
     assert cores(tmp_path / "none") == 1
-    assert HostBackend([], [], None).threads == 1
+    assert HostBackend([]).threads == 1

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_processes_make_slices_of_one_batch(photos, run, kind) -> None:
 
 def test_unlabelled_images_need_no_masks(photos, run) -> None:
     planner = photos.planner("pair", batch=0, unlabeled_batch=3)
-    _, windows = next(run(photos.dali(masks=[None] * len(photos.images)), planner))
+    _, windows = next(run(photos.dali(records=[replace(record, mask=None) for record in photos.records]), planner))
     assert windows.labeled.shape == (0, 128, 128, 3)
     assert [view.shape for view in windows.unlabeled] == [(3, 128, 128, 3)] * 2
 
@@ -145,8 +146,9 @@ def test_a_file_that_is_gone_is_named(photos, run, tmp_path, content, says) -> N
     gone = tmp_path / "gone.jpg"
     if content is not None:
         gone.write_bytes(content)
+    records = [replace(record, image=gone) for record in photos.records]
     with pytest.raises(UsageError, match=f"gone.jpg: {says}") as raised:
-        next(run(photos.dali(images=[gone] * 6), photos.planner("none")))
+        next(run(photos.dali(records=records), photos.planner("none")))
     assert "\n" not in str(raised.value)
 
 
@@ -157,12 +159,12 @@ def test_a_file_that_decoders_fail_on_is_named(photos, run, tmp_path, monkeypatc
 
     monkeypatch.setattr("nvidia.dali.Pipeline.run", fail)
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(photos.images[0].read_bytes()[:2000])
+    broken.write_bytes(photos.records[0].image.read_bytes()[:2000])
     if size:
         Image.new("RGB", (size, size)).save(broken)
-    images = [*photos.images[:-1], broken]
+    records = [*photos.records[:-1], replace(photos.records[-1], image=broken)]
     with pytest.raises(UsageError, match=f"broken.jpg: {says}"):
-        next(run(photos.dali(images=images), photos.planner("pair")))
+        next(run(photos.dali(records=records), photos.planner("pair")))
     with pytest.raises(RuntimeError, match="sample #3"):
         next(run(photos.dali(), photos.planner("pair")))
 

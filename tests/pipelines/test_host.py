@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from semiseg.pipelines.datasets.manifest import Record, sizes_of
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend, nearest, place, resize
 from semiseg.pipelines.plan import DENOMINATOR
@@ -18,14 +21,14 @@ FILL = (124, 116, 104)
 def coordinates(tmp_path_factory):
     """Images whose red is the row and whose green is the column, without loss; masks say the row."""
     folder, sizes = tmp_path_factory.mktemp("coordinates"), [(200, 250), (90, 60), (251, 120)]
-    images, masks = [], []
+    records = []
     for number, (height, width) in enumerate(sizes):
         rows, columns = np.mgrid[:height, :width].astype(np.uint8)
-        images.append(folder / f"{number}.png")
-        masks.append(folder / f"{number}-mask.png")
-        Image.fromarray(np.dstack([rows, columns, np.full_like(rows, number)])).save(images[-1])
-        Image.fromarray(rows).save(masks[-1])
-    return images, masks, np.array(sizes)
+        record = Record(f"{number}", folder / f"{number}.png", folder / f"{number}-mask.png", height, width)
+        Image.fromarray(np.dstack([rows, columns, np.full_like(rows, number)])).save(record.image)
+        Image.fromarray(rows).save(record.mask)
+        records.append(record)
+    return records
 
 
 def upright(window: torch.Tensor, flip: bool) -> np.ndarray:
@@ -34,10 +37,10 @@ def upright(window: torch.Tensor, flip: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("filter", ["linear", "cubic"])
 def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordinates, filter, make_planner, run) -> None:
-    images, masks, sizes = coordinates
     augmentation = Augmentation(range=(0.8, 2.0), filter=filter)
-    planner = make_planner(sizes, crop=96, unlabeled_batch=6, seed=3, labeled=augmentation, unlabeled=augmentation)
-    backend = run(HostBackend(images, masks, sizes, threads=2), planner)
+    options = dict(crop=96, unlabeled_batch=6, seed=3, labeled=augmentation, unlabeled=augmentation)
+    planner = make_planner(sizes_of(coordinates), **options)
+    backend = run(HostBackend(coordinates, threads=2), planner)
     shown = 0
     for _ in range(8):
         plan, windows = next(backend)
@@ -65,10 +68,9 @@ def test_both_windows_of_a_pair_show_the_same_pixels_where_they_overlap(coordina
 
 
 def test_targets_follow_their_image(coordinates, make_planner, run) -> None:
-    images, masks, sizes = coordinates
     options = dict(crop=96, batch=6, unlabeled_batch=0, seed=1, labeled=Augmentation(filter="linear"))
-    planner = make_planner(sizes, "none", images=([0, 1, 2], []), **options)
-    plan, windows = next(run(HostBackend(images, masks, sizes, threads=2), planner, 4))
+    planner = make_planner(sizes_of(coordinates), "none", images=([0, 1, 2], []), **options)
+    plan, windows = next(run(HostBackend(coordinates, threads=2), planner, 4))
     assert windows.unlabeled == ()
     for row, (h, w) in enumerate(plan.labeled.views[0].inside):
         flip = plan.labeled.views[0].flip[row]
@@ -118,7 +120,7 @@ def test_plans_are_executed_in_their_order_and_the_next_one_is_begun_meanwhile(p
 
 def test_unlabelled_images_need_no_masks(photos, run) -> None:
     planner = photos.planner("plain", batch=0)
-    _, windows = next(run(photos.host(masks=[None] * len(photos.images)), planner))
+    _, windows = next(run(photos.host(records=[replace(record, mask=None) for record in photos.records]), planner))
     assert windows.labeled.shape == (0, 128, 128, 3)
     assert windows.unlabeled[0].shape == (2, 128, 128, 3)
 
@@ -133,7 +135,7 @@ def test_a_file_that_changed_is_named(photos, run, tmp_path, content, says) -> N
         Image.new("RGB", (content, content)).save(broken)
     elif content is not None:
         broken.write_bytes(content)
-    backend = photos.host(images=[broken] * 6, sizes=np.full_like(photos.sizes, (375, 500)))
+    backend = photos.host(records=[replace(photos.records[0], image=broken)] * len(photos.records))
     with pytest.raises(UsageError, match=f"broken.png: .*{says}") as raised:
         next(run(backend, photos.planner("none")))
     assert "\n" not in str(raised.value)
@@ -153,7 +155,7 @@ def test_nearest_is_the_value_under_the_centre(origin, step, extent) -> None:
     ("filter", "theirs"), [("cubic", Image.Resampling.BICUBIC), ("antialiased", Image.Resampling.BILINEAR)]
 )
 def test_filters_with_antialiasing_are_pillow_s(filter, theirs, photos) -> None:
-    photo = np.array(Image.open(photos.images[0]))
+    photo = np.array(Image.open(photos.records[0].image))
     for height, width in ((150, 200), (300, 400), (600, 800)):
         expected = np.array(Image.fromarray(photo).resize((width, height), theirs))
         ours = resize(photo, photo.shape[0] * DENOMINATOR // height, np.array([height, width]), filter)
@@ -163,7 +165,7 @@ def test_filters_with_antialiasing_are_pillow_s(filter, theirs, photos) -> None:
 
 
 def test_bilinear_is_opencv_s(photos) -> None:
-    photo = np.array(Image.open(photos.images[1]))[:332, :332]
+    photo = np.array(Image.open(photos.records[1].image))[:332, :332]
     theirs = cv2.resize(photo, (83, 83), interpolation=cv2.INTER_LINEAR)
     assert np.abs(resize(photo, 4 * DENOMINATOR, np.array([83, 83]), "linear").astype(int) - theirs).max() <= 1
 

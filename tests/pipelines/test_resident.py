@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from semiseg.pipelines.datasets.manifest import Record
+from semiseg.pipelines.datasets.manifest import Record, sizes_of
 from semiseg.pipelines.datasets.pack import open_pack
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.loader import Loader
@@ -37,10 +38,8 @@ def equal(ours, theirs, steps: int) -> bool:
 @pytest.fixture(scope="module")
 def resident(photos, tmp_path_factory) -> ResidentBackend:
     """Over the photographs."""
-    places = zip(photos.images, photos.masks, photos.sizes, strict=True)
-    records = [Record(image.stem, image, mask, int(h), int(w)) for image, mask, (h, w) in places]
-    pack = open_pack(records, tmp_path_factory.mktemp("cache"))
-    return ResidentBackend(pack, photos.images, photos.masks, photos.sizes, threads=2)
+    pack = open_pack(photos.records, tmp_path_factory.mktemp("cache"))
+    return ResidentBackend(pack, photos.records, threads=2)
 
 
 @pytest.mark.parametrize("filter", FILTERS)
@@ -86,7 +85,7 @@ def test_the_loader_makes_of_it_the_same_batches(photos, resident) -> None:
 
 
 def test_the_pack_stays_as_it_is(photos, resident, run) -> None:
-    before = [resident.image(number).copy() for number in range(len(photos.images))]
+    before = [resident.image(number).copy() for number in range(len(photos.records))]
     windows = run(resident, photos.planner("pair"))
     for _ in range(10):
         for tensor in tensors(next(windows)[1]):
@@ -97,8 +96,7 @@ def test_the_pack_stays_as_it_is(photos, resident, run) -> None:
 @pytest.fixture(scope="module", params=DEVICES)
 def on_device(request, photos, resident) -> DeviceResidentBackend:
     """The same photographs in the memory of a device."""
-    files = photos.images, photos.masks, photos.sizes
-    return DeviceResidentBackend(resident.pack, *files, torch.device(request.param))
+    return DeviceResidentBackend(resident.pack, photos.records, torch.device(request.param))
 
 
 def near(ours, theirs, steps: int) -> float:
@@ -128,10 +126,11 @@ def test_windows_made_on_a_device_are_padded_as_those_of_host(photos, on_device,
 
 
 def test_unlabelled_images_on_a_device_need_no_masks(photos, resident, run) -> None:
-    masks = [photos.masks[0], *[None] * (len(photos.masks) - 1)]
-    backend = DeviceResidentBackend(resident.pack, photos.images, masks, photos.sizes, torch.device("cpu"))
-    planner = photos.planner("plain", "linear", images=([0], range(1, len(masks))))
-    host = photos.host(masks=masks)
+    first, *others = photos.records
+    records = [first, *(replace(record, mask=None) for record in others)]
+    backend = DeviceResidentBackend(resident.pack, records, torch.device("cpu"))
+    planner = photos.planner("plain", "linear", images=([0], range(1, len(records))))
+    host = photos.host(records=records)
     assert near(run(backend, planner), run(host, planner), 4) <= 1e-3
 
 
@@ -159,13 +158,13 @@ def test_windows_of_any_image_are_those_of_host(
     folder = tmp_path_factory.getbasetemp() / "coordinates"
     folder.mkdir(exist_ok=True)
     image, mask = coordinates(folder, height, width)
-    files = [image], [mask], np.array([(height, width)])
-    pack = open_pack([Record("one", image, mask, height, width)], folder / "cache")
+    records = [Record("one", image, mask, height, width)]
+    pack = open_pack(records, folder / "cache")
     padding = {"crop_off_by_one": centre, "padding": "centre" if centre else "corner"}
     augmentation = Augmentation(filter=filter, range=(0.3, 3.0), **padding)
     options = dict(crop=crop, batch=3, unlabeled_batch=2, seed=seed, labeled=augmentation, unlabeled=augmentation)
-    planner = make_planner(files[2], "plain" if centre else "pair", **options)
-    host, ours = HostBackend(*files, threads=1), ResidentBackend(pack, *files, threads=1)
+    planner = make_planner(sizes_of(records), "plain" if centre else "pair", **options)
+    host, ours = HostBackend(records, threads=1), ResidentBackend(pack, records, threads=1)
     plan, windows = next(run(ours, planner))
     assert equal(run(ours, planner), run(host, planner), 2)
 

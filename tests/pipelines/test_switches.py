@@ -220,7 +220,7 @@ def test_windows_are_those_of_the_published_program(photos, run) -> None:
         plan, windows = next(backend)
         stream = plan.unlabeled[0]
         for row, record in enumerate(stream.record):
-            image, flip = read(photos.images[record], COLOUR), bool(stream.views[0].flip[row])
+            image, flip = read(photos.records[record].image, COLOUR), bool(stream.views[0].flip[row])
             (y, x), (h, w) = stream.origin[row], stream.extent[row]
             start = y, image.shape[1] - x - w if flip else x
             seen = windows.unlabeled[0][row].numpy()
