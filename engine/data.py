@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ..pipelines.cache import cache_root
 from ..pipelines.datasets import find_dataset, prepare, resolve_split
-from ..pipelines.datasets.dataset import Dataset, Sample
-from ..pipelines.datasets.layouts import LAYOUTS, PLACES, absolute
+from ..pipelines.datasets.dataset import Dataset
+from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
-from ..pipelines.datasets.splits import Split, absolute_spec
-from ..pipelines.errors import UsageError, flag, refuse
-from ..pipelines.watch import hash_of
+from ..pipelines.datasets.splits import Split
+from ..pipelines.errors import UsageError, refuse
 from .checkpoint import checkpoint_file
-from .events import Event, Listener, notes_to, progress_of, silent
-from .recipe import Files, Recipe
+from .events import Event, Listener, notes_to, progress_of, silent, tell
+from .held_out import held_out_unseen, with_validation_of_run
+from .recipe import Recipe
 from .run import Run, uses_of
-from .serial import plain, typed
 
 SIDE = 32
 """Pixels; crops are best multiples of it."""
@@ -80,51 +76,6 @@ class Data:
         return [self.manifest.records[sample.id] for sample in self.dataset.val]
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths to its data, so that it means the same in any working folder."""
-    data = recipe.runtime.data and Path(recipe.runtime.data).expanduser().absolute()
-    placed = absolute(recipe.layout, data, asdict(recipe.files)) if data else {}
-    files = plain(recipe.files) | {name: str(path) for name, path in placed.items()}
-    return recipe.replace(data=data, split=absolute_spec(recipe.split), files=typed(Files, files))
-
-
-def portable(recipe: Recipe) -> Recipe:
-    """An anchored recipe with paths that stay the same where its data is moved: those of files from the root, and list
-    files by name; what is in them is compared by itself."""
-    files = from_root(plain(recipe.files), recipe.runtime.data)
-    split = ",".join(os.path.basename(part) if os.path.isabs(part) else part for part in recipe.split.split(","))
-    return recipe.replace(split=split, files=typed(Files, files))
-
-
-def from_root(files: Mapping[str, Any], root: Path | str | None) -> dict[str, Any]:
-    """Options of `find_dataset`, in which what lies below a root is named from there."""
-    return {
-        name: os.path.relpath(value, root) if root and _below(value, root) else value for name, value in files.items()
-    }
-
-
-def moved(files: Mapping[str, Any], before: Path | str | None, now: Path | str | None) -> dict[str, Any]:
-    """Options of `find_dataset` for data that lies elsewhere now, or for other data of the same kind: places below the
-    root are below the new one. Raises UsageError for one that lay outside, of which nobody knows whether it still
-    holds."""
-    if not before or same_place(now, before):
-        return dict(files)
-    found = from_root(files, before)
-    for name in PLACES:
-        if (place := found.get(name)) and os.path.isabs(place):
-            raise UsageError(f"{flag('files.' + name)}: was {place}, outside of {before}; say what it is for {now}")
-    return found
-
-
-def same_place(now: Path | str | None, before: Path | str | None) -> bool:
-    """Whether data is where it was in the training: nothing else is said, or the same."""
-    return not now or (before is not None and Path(now).resolve() == Path(before).resolve())
-
-
-def _below(place: Any, root: Path | str) -> bool:
-    return isinstance(place, (str, Path)) and os.path.isabs(place) and Path(place).is_relative_to(root)
-
-
 def locate(recipe: Recipe) -> Dataset:
     """The recipe's data set, as it lies on disk. Raises UsageError where it does not say where, or nothing is there."""
     if LAYOUTS[recipe.layout].needs_root and recipe.runtime.data is None:
@@ -153,12 +104,6 @@ def prepare_manifest(
     refuse(manifest.doubts)
     tell("data", manifest.notes, on_event)
     return manifest
-
-
-def tell(what: str, notes: Iterable[str], on_event: Listener) -> None:
-    """Says each note, and what it is about."""
-    for note in notes:
-        on_event(Event("note", f"{what}: {note}"))
 
 
 def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
@@ -192,75 +137,6 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
     if note := padded_windows(data, recipe):
         on_event(Event("note", f"warning: --crop: {note}"))
     return data
-
-
-def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
-    """The data set with the validation images of a run, whose split.json is given, where no list says which they are:
-    masks that came since move the choice, to images that the run was taught by. Says so; and says which validation
-    images have the names of such. Raises UsageError where none of the run's is left."""
-    if dataset.held_out and split["val"]:
-        dataset = _with_held_out(dataset, split["val"], split["val"], on_event)
-    known = sorted({sample.id for sample in dataset.val} & set(split["labeled"]))
-    if known:
-        note = f"warning: {len(known)} of {len(dataset.val)} images, {known[0]} for one, were labelled in the training"
-        tell("data", [note], on_event)
-    return dataset
-
-
-def with_pictures_of_run(manifest: Manifest, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
-    """As `with_validation_of_run`, of prepared data that may lie elsewhere now: the pictures that the run held out,
-    under any name. All stays where most of them are not there: it is other data."""
-    dataset, wanted = manifest.dataset, set(split["pictures"].get("validation", ()))
-    pictures = {sample: manifest.picture(sample) for sample in (*dataset.train, *dataset.val) if sample.mask}
-    found = {sample: picture for sample, picture in pictures.items() if picture in wanted}
-    if not found or 2 * len({*found.values()}) < len(wanted):
-        return dataset
-    named = {picture for sample, picture in found.items() if sample.id in split["val"]}
-    ids = [s.id for s, picture in found.items() if s.id in split["val"] or picture not in named]
-    return _with_held_out(dataset, ids, split["val"], on_event)
-
-
-def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], on_event: Listener) -> Dataset:
-    """The data set with those of some ids for validation that are there and have masks, and a word where these are not
-    all, or not those that a draw would give. before: those of the run. Raises UsageError where none is left."""
-    pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
-    held_out = tuple(pool.pop(id) for id in sorted(ids) if id in pool and pool[id].mask)
-    if not held_out:
-        raise UsageError(f"{dataset.root}: none of the {len(before)} images that the run held out is there")
-    if len(held_out) < len(before):
-        gone = sorted({*before} - {sample.id for sample in held_out})
-        which = f": {gone[0]}, for one, or its mask, is gone" if len(gone) == len(before) - len(held_out) else ""
-        note = f"warning: only {len(held_out)} of the {len(before)} images are judged that the run held out{which}"
-        tell("data", [note], on_event)
-    elif held_out != dataset.val:
-        note = f"{len(held_out)} images are judged, those that the run held out: masks have come or gone since"
-        tell("data", [note], on_event)
-    return _divided(dataset, pool.values(), held_out)
-
-
-def held_out_unseen(dataset: Dataset, uses: Mapping[str, str], on_event: Listener = silent) -> Dataset:
-    """The data set, of whose validation images, where no list says which they are, none had labels in an earlier
-    training, which used pictures as `uses_of` says: masks that came since move the choice, to images that its network
-    was taught by. Those that it held out come in their place. Says so; all stays where nothing else is left."""
-    if not uses or not dataset.held_out:
-        return dataset
-    masked = {sample.id: sample for sample in (*dataset.val, *dataset.train) if sample.mask}
-    was = {id: uses.get(hash_of(sample.image.read_bytes())) for id, sample in masked.items()}
-    chosen = {sample.id for sample in dataset.val}
-    held_out = [id for id in masked if was[id] == "validation" or (id in chosen and was[id] != "labels")]
-    if not held_out or chosen == set(held_out):
-        return dataset
-    note = f"{len(held_out)} images are held out for validation: those that it held out, and none that it was taught by"
-    tell("--init", [note], on_event)
-    pool = {sample.id: sample for sample in (*dataset.train, *dataset.val)}
-    val = [pool.pop(id) for id in held_out]
-    return _divided(dataset, pool.values(), val)
-
-
-def _divided(dataset: Dataset, train: Iterable[Sample], val: Iterable[Sample]) -> Dataset:
-    """The data set with other samples for training and validation, sorted by id as those of every data set are."""
-    train, val = (tuple(sorted(samples, key=attrgetter("id"))) for samples in (train, val))
-    return replace(dataset, train=train, val=val)
 
 
 def taught_before(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,3 +46,9 @@ def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
         listener(Event("progress", work, done, total))
 
     return progress
+
+
+def tell(what: str, notes: Iterable[str], on_event: Listener) -> None:
+    """Says each note, and what it is about."""
+    for note in notes:
+        on_event(Event("note", f"{what}: {note}"))

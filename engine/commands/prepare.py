@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .. import console
-from ..data import pack_manifest, prepare_manifest, tell
+from ..data import pack_manifest, prepare_manifest
+from ..events import tell
 from .options import Flat, Source, emit
 
 

@@ -15,9 +15,10 @@ import torch
 from ...pipelines.datasets.splits import Split, resolve_split
 from ...pipelines.errors import UsageError
 from ..checkpoint import checkpoint_file
-from ..data import Data, portable, prepare_data, taught_before, taught_copies, tell, with_absolute_paths
+from ..data import Data, prepare_data, taught_before, taught_copies
 from ..disk import create_folder, locked
-from ..events import Event, Listener, silent
+from ..events import Event, Listener, silent, tell
+from ..places import portable, with_absolute_paths
 from ..recipe import Recipe
 from ..run import Run, uses_of
 from ..serial import flattened, plain

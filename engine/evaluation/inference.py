@@ -15,19 +15,12 @@ from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
-from ..data import (
-    judged_faults,
-    moved,
-    prepare_manifest,
-    same_place,
-    taught_before,
-    tell,
-    with_pictures_of_run,
-    with_validation_of_run,
-)
+from ..data import judged_faults, prepare_manifest, taught_before
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
-from ..events import Listener, progress_of, silent
+from ..events import Listener, progress_of, silent, tell
+from ..held_out import with_pictures_of_run, with_validation_of_run
 from ..models import Network, encoder_of, evaluating
+from ..places import moved, same_place
 from ..protocol import Protocol
 from ..run import Run, home_of, uses_of
 from ..serial import require_types

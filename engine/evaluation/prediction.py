@@ -20,10 +20,9 @@ from ...pipelines.decode import COLOUR, Reading, read
 from ...pipelines.errors import UsageError
 from ...pipelines.watch import hash_of
 from ..checkpoint import Header, checkpoint_file
-from ..data import tell
 from ..device import as_started
 from ..disk import create_folder, whole
-from ..events import Event, Listener, silent
+from ..events import Event, Listener, silent, tell
 from ..pictures import coloured, overlay
 from ..run import home_of, uses_of
 from .confidence import FILE, Confidence, clear_csv, write_csv

@@ -18,11 +18,12 @@ from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, with_leaves
 from ...pipelines.loader import Loader
-from ..data import Data, moved, prepare_data, with_absolute_paths
+from ..data import Data, prepare_data
 from ..device import Precision, random_state, repeatable, resolve_device, resolve_precision, set_random_state
 from ..events import Listener, notes_to, progress_of, silent
 from ..memory import out_of_memory
 from ..methods import Method
+from ..places import moved, with_absolute_paths
 from ..recipe import Files, Recipe
 from ..run import Run
 from ..serial import plain, typed

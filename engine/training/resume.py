@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...pipelines.errors import UsageError, some_of
-from ..data import Data, portable, with_absolute_paths
+from ..data import Data
 from ..device import resolve_device, resolve_precision
+from ..places import portable, with_absolute_paths
 from ..processes import broadcast_object, is_main, restarts
 from ..recipe import Recipe
 from ..run import Run

@@ -14,13 +14,14 @@ import torch
 
 from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
-from ..data import prepare_data, with_absolute_paths
+from ..data import prepare_data
 from ..device import LOW, make_current, random_state, repeatable, resolve_device, resolve_precision, set_random_state
 from ..disk import DiskFull, create_new
 from ..distributed import gathered
 from ..evaluation.scores import Scores
 from ..events import Event, Listener, notes_to, silent
 from ..memory import free_memory_of, within_memory
+from ..places import with_absolute_paths
 from ..processes import (
     all_reduce_max,
     broadcast_object,

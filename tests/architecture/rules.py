@@ -76,6 +76,7 @@ ORDERS = {
         protocol | serial | runtime
         recipe
         run | checkpoint
+        places | held_out
         data
         evaluation/memory | evaluation/protocols
         evaluation/scores | evaluation/confidence

@@ -1,18 +1,16 @@
-"""Where a recipe's data is, from any working folder and after it was moved."""
+"""The data of a run: what is found and held out, what is said of it, and what of it is kept."""
 
 from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
 
 from semiseg.engine.api import train
 from semiseg.engine.catalogue import load_recipe
-from semiseg.engine.data import locate, portable, prepare_data, with_absolute_paths
-from semiseg.engine.recipe import Files, Recipe
+from semiseg.engine.data import locate, prepare_data
 from semiseg.engine.run import Run
 from semiseg.engine.training.build import open_loader
 from semiseg.pipelines.datasets import inspection
@@ -25,28 +23,6 @@ def test_the_root_of_a_data_set_is_needed_but_for_the_embedded_one():
     with pytest.raises(UsageError, match=r"^--data: the recipe cac_voc needs the root of the data set"):
         locate(load_recipe("cac_voc"))
     assert locate(load_recipe("cac_shapes")).train
-
-
-def test_every_place_of_files_is_anchored_to_the_root_and_portable(folder_root):
-    root = folder_root()
-    (root / "images").rename(root / "photos")
-    (root / "masks").rename(root / "labels")
-    (root / "train.txt").write_text("a000\na001\n")
-    files = Files(
-        images="photos",
-        masks="labels",
-        classes=Path("classes.txt"),
-        train_list=Path("train.txt"),
-        val_list=Path("val.txt"),
-        orientation="ignore",
-        max_megapixels=2,
-    )
-    recipe = with_absolute_paths(load_recipe("supervised_folder").replace(data=root, files=files, split="all"))
-    assert (recipe.files.images, recipe.files.masks) == (str(root / "photos"), str(root / "labels"))
-    assert (recipe.files.classes, recipe.files.val_list) == (root / "classes.txt", root / "val.txt")
-    assert portable(recipe).files == files
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert len(prepare_data(recipe).labeled) == 2
 
 
 def test_a_network_goes_on_without_being_judged_by_what_it_was_taught(tiny, folder_root):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from semiseg.engine.checkpoint import header_of, save_network
-from semiseg.engine.data import with_absolute_paths
 from semiseg.engine.evaluation import memory
 from semiseg.engine.models import build_network
+from semiseg.engine.places import with_absolute_paths
 from semiseg.engine.recipe import Evaluation
 
 

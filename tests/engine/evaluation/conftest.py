@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from semiseg.engine.checkpoint import header_of, save_network
-from semiseg.engine.data import with_absolute_paths
 from semiseg.engine.models import build_network
+from semiseg.engine.places import with_absolute_paths
 from semiseg.engine.recipe import Files
 
 CLASSES, PALETTE = ("ground", "car"), ((0, 0, 0), (255, 0, 0))
