@@ -142,9 +142,12 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     some = prepared.val[:IMAGES]
     classes = prepared.dataset.classes
     protocol = chosen.protocol()
-    evaluated = timed(
-        lambda: evaluate(method.predictor(), some, classes, protocol, precision=precision), where, SECONDS, least=1
-    )
+
+    def evaluate_all() -> None:
+        for network in method.predictors().values():
+            evaluate(network, some, classes, protocol, precision=precision)
+
+    evaluated = timed(evaluate_all, where, SECONDS, least=1)
     seconds["evaluated_image"] = evaluated / len(some)
     evaluations = -(-chosen.steps // chosen.steps_between_evaluations())
     found = verdict(

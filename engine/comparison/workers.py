@@ -26,7 +26,7 @@ PROGRAM = (*PYTHON, "-m", "semiseg.recipes.command")
 FAULT, STOPPED = 2, (75, 130)
 """Exit codes of the command line: what a user can mend, and what goes on with --resume."""
 IN_A_ROW = 2
-"""Runs that break down one after the other where others do not: the place is given up."""
+"""Runs that break down one after the other on a GPU where others do not: it is given up."""
 LOOK = 0.2
 """Seconds between two looks at the processes."""
 TAIL = 1 << 16
@@ -122,7 +122,8 @@ def train_all(
                     else:
                         in_a_row[id(worker.place)] = 0
                         on_finished(worker.entry)
-                    if in_a_row[id(worker.place)] < IN_A_ROW or not (free or working):
+                    suspect = worker.place.gpu and in_a_row[id(worker.place)] >= IN_A_ROW
+                    if not suspect or not (free or working):
                         free.append(worker.place)
                     else:
                         said = f"{IN_A_ROW} runs in a row broke down on {worker.place}: it is left out"

@@ -144,11 +144,18 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
 
 
 def fitted(
-    recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int], room: int | None, kept: int = 0
+    recipe: Recipe,
+    classes: int,
+    precision: Precision,
+    largest: tuple[int, int],
+    room: int | None,
+    kept: int = 0,
+    processes: int = 1,
 ) -> tuple[Recipe, Forecast]:
     """The recipe and what it costs: with `recompute` on where it is auto and a step would take more than `room` bytes
-    otherwise. kept: bytes of decoded images, for which there is room besides, but not besides a memory budget. Raises
-    UsageError where the recipe has one and more than that is needed."""
+    otherwise. kept: bytes of decoded images, for which there is room besides, but not besides a memory budget.
+    processes: that have as much each as the recipe, and a flag for all of them. Raises UsageError where the recipe has
+    a budget and more than that is needed."""
     told = forecast(recipe, classes, precision, largest)
     if budget := recipe.runtime.memory_budget:
         room = int(budget * GIB) - kept
@@ -163,12 +170,13 @@ def fitted(
         images = f", decoded images {kept / GIB:.1f} GiB" if kept else ""
         cure = "pass --backend host, which keeps no images in the GPU's memory"
         if not kept or max(told.memory, told.evaluation) > room + kept:
-            cure = _cure(recipe, classes, precision, told, room + kept) + (", with --backend host" if kept else "")
+            cure = _cure(recipe, classes, precision, told, room + kept, processes)
+            cure += ", with --backend host" if kept else ""
         raise UsageError(f"--memory-budget {budget:g}: {told}{images}; {cure}")
     return recipe, told
 
 
-def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, room: int) -> str:
+def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, room: int, processes: int) -> str:
     """What to change for a run to fit."""
     if told.memory <= room:
         uncaptured = "--graph off, " if is_tried(recipe, precision) else ""
@@ -179,7 +187,7 @@ def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, ro
     while batch >= 2:
         smaller = recipe.replace(batch=batch)
         if not any(smaller.faults()) and (memory := forecast(smaller, classes, precision).memory) <= room:
-            return f"--batch {batch} takes about {memory / GIB:.1f} GiB"
+            return f"--batch {batch * processes} takes about {memory / GIB:.1f} GiB"
         batch //= 2
     return "lower --crop, or pass a smaller --backbone"
 

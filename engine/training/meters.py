@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -70,7 +70,8 @@ class Meters:
         self._steps = 0
         self._all_waited = self._all_seconds = 0.0
         self._waits: list[tuple[Mark, Mark]] = []
-        self._all_steps = 0
+        self._all_steps = self._evaluations = 0
+        self._evaluating = 0.0
         self._since = self.clock()
         self._spent = 0.0
         self._first = True
@@ -89,7 +90,7 @@ class Meters:
                 return
             if self._first:
                 self._first = False
-                self.resume()
+                self._since = self.clock()
             else:
                 self._waits.append((done, self._marked()))
             yield batch
@@ -99,14 +100,29 @@ class Meters:
         mark.record()
         return mark
 
-    def pause(self) -> None:
-        """What follows, until `resume`, is no training and does not count."""
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """What is done inside is no training: it counts for the time left alone."""
+        self._pause()
+        began = self.clock()
+        yield
+        self._evaluations += 1
+        self._evaluating += self.clock() - began
+        self._since = self.clock()
+
+    def _pause(self) -> None:
+        """What follows, until `_since` is set anew, does not count."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self._spent += self.clock() - self._since
 
-    def resume(self) -> None:
-        self._since = self.clock()
+    def _seconds_left(self, step: int) -> float:
+        """Of steps and evaluations, those of this step among them, by what they have taken so far; evaluations take
+        none before the first."""
+        steps, every = self.recipe.steps, self.recipe.steps_between_evaluations()
+        evaluations = -(-steps // every) - (step - 1) // every
+        an_evaluation = self._evaluating / max(self._evaluations, 1)
+        return (steps - step) * self._all_seconds / self._all_steps + evaluations * an_evaluation
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         for name, loss in losses.items():
@@ -131,11 +147,12 @@ class Meters:
 
     def state_dict(self) -> dict[str, Any]:
         """The losses since the last log line, of each process, for a run that goes on between two of them; and the
-        steps, seconds and seconds of data wait of all lines, and the peak of memory."""
+        steps, seconds and seconds of data wait of all lines, what evaluations took, and the peak of memory."""
         return {
             "sums": {name: gathered(total[None]) for name, total in self._sums.items()},
             "counts": self._counts,
             "totals": (self._all_steps, self._all_seconds, self._all_waited),
+            "evaluations": (self._evaluations, self._evaluating),
             "peak": (self.device.type, self._peak()),
         }
 
@@ -148,6 +165,7 @@ class Meters:
         }
         self._counts = dict(state["counts"])
         self._all_steps, self._all_seconds, self._all_waited = state["totals"]
+        self._evaluations, self._evaluating = state.get("evaluations", (0, 0.0))
         kind, peak = state.get("peak", ("", 0))
         self._earlier_peak = peak if kind == self.device.type else 0
 
@@ -155,7 +173,7 @@ class Meters:
         """The log line of the steps since the last one."""
         losses = {name: float(average(total)) / self._counts[name] for name, total in self._sums.items()}
         shares = {name: losses.pop(name) for name in (IGNORED, SKIPPED) if name in losses}
-        self.pause()
+        self._pause()
         seconds, self._spent = self._spent, 0.0
         waited = sum(done.elapsed_time(ready) for done, ready in self._waits) / 1000
         self._all_seconds += seconds
@@ -170,13 +188,13 @@ class Meters:
             "compute_images_per_s": images / max(seconds - waited, 1e-9),
             "data_wait_pct": 100 * waited / seconds,
             "memory_gib": self.memory_gib(),
-            "eta_s": (self.recipe.steps - step) * self._all_seconds / self._all_steps,
+            "eta_s": self._seconds_left(step),
         }
         if self.fastest_step:
             line["mfu_pct"] = 100 * self._steps * self.fastest_step / seconds
         line |= shares | self.gpu.read()
         self._sums, self._counts, self._steps, self._waits = {}, {}, 0, []
-        self.resume()
+        self._since = self.clock()
         return line
 
     @property

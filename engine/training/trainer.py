@@ -147,7 +147,7 @@ class Trainer:
         # Of this process's share; to normalise a batch, one process needs two images.
         batch, parts = max(recipe.batch // world_size(), 2), max(recipe.emulate_processes // world_size(), 1)
         share = recipe.replace(batch=batch, emulate_processes=parts) if is_distributed() else recipe
-        share, told = fitted(share, classes, self.precision, self._largest_image(), room, kept)
+        share, told = fitted(share, classes, self.precision, self._largest_image(), room, kept, processes=world_size())
         lines = [str(told)]
         if share.runtime.recompute != recipe.runtime.recompute:
             lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")
@@ -240,13 +240,12 @@ class Trainer:
                         self._require_finite("the loss", line["loss"], done)
                         self._require_finite("the gradient", math.nan if self.step.overflows() else 0.0, done)
                     if judged := done % every == 0 or done == recipe.steps:
-                        meters.pause()
-                        self._require_sound(done)
-                        # The save comes behind it, so that one of an evaluated step always holds what that found. A
-                        # kill in between costs the steps since the last save, as at any other moment.
-                        scores = self._evaluate(done)
-                        self._save(done, self.judge.keep(scores, done))
-                        meters.resume()
+                        with meters.evaluating():
+                            self._require_sound(done)
+                            # The save comes behind it, so that one of an evaluated step always holds what that found.
+                            # A kill in between costs the steps since the last save, as at any other moment.
+                            scores = self._evaluate(done)
+                            self._save(done, self.judge.keep(scores, done))
                     # A signal may reach one process alone; all stop after the same step.
                     save_due = not judged and is_main() and self.saver.due(done)
                     ended_by, due_anywhere = all_reduce_max(signals[0] if signals else 0, int(save_due))

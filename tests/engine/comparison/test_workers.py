@@ -170,6 +170,15 @@ def test_a_place_where_all_breaks_down_is_left_out_while_there_are_others(entrie
         train_all(again, [Place(1, "broken")], lock, finished.append)
 
 
+def test_processors_are_not_left_out(entries, lock):
+    """Where a run breaks down, the next may do well."""
+    runs, told, finished = entries(*["broken"] * 4, "fine"), [], []
+    with pytest.raises(RunFailed, match=r"\(3 more failed\)"):
+        train_all(runs, [Place(1), Place(1)], lock, finished.append, told.append)
+    assert finished == [runs[4]]
+    assert not any("left out" in event.text for event in told)
+
+
 def test_a_run_that_is_finished_beside_one_that_ends_all_is_told_of(entries, lock, monkeypatch):
     monkeypatch.setattr(workers, "LOOK", 3.0)  # both have ended by then
     refused, fine = entries("refused", "fine")

@@ -235,6 +235,8 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
     budget = 1.05 * with_half / 2**30
     with pytest.raises(UsageError, match=rf"--memory-budget .*; --batch 4 takes about {with_half / 2**30:.1f} GiB$"):
         fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
+    with pytest.raises(UsageError, match="; --batch 12 takes about"):  # which counts the images of all processes
+        fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None, processes=3)
     with pytest.raises(UsageError, match=r"leave out --recompute off$"):
         fitted(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
