@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ...pipelines.datasets.splits import Split, resolve_split
+from ...pipelines.datasets.splits import resolve_split
 from ...pipelines.errors import UsageError
 from ..checkpoint import checkpoint_file
 from ..data import Data, prepare_data, taught_before, taught_copies
@@ -143,32 +143,33 @@ def prepare_comparison(comparison: Comparison, on_event: Listener = silent) -> t
             "--init: which images are held out for validation depends on the weights that a recipe begins with; list "
             "them in val.txt (--files.val-list), so that all are judged by the same"
         )
-    splits: dict[str, Split] = {}
-    possible: list[Entry] = []
-    idle: dict[str, dict[str, None]] = {}
-    built: set[str] = set()
+    of_split: dict[str, Data] = {}
     for entry in entries:
-        spec = entry.recipe.split
-        if spec not in splits:
-            splits[spec] = resolve_split(spec, data.dataset, entry.recipe.runtime.lists)
-            if spec != entries[0].recipe.split:
-                tell(f"labels {entry.share}", taught_copies(replace(data, split=splits[spec])), on_event)
-        if entry.recipe.views.windows and not splits[spec].unlabeled:
-            idle.setdefault(entry.share, {})[entry.method] = None
-            continue
-        possible.append(entry)
-        own = replace(data, split=splits[spec])
+        if (spec := entry.recipe.split) not in of_split:
+            of_split[spec] = replace(data, split=resolve_split(spec, data.dataset, entry.recipe.runtime.lists))
+            if spec != entries[0].recipe.split:  # of the first all has been said
+                tell(f"labels {entry.share}", taught_copies(of_split[spec]), on_event)
+
+    def is_idle(entry: Entry) -> bool:
+        return bool(entry.recipe.views.windows) and not of_split[entry.recipe.split].split.unlabeled
+
+    possible = [entry for entry in entries if not is_idle(entry)]
+    idle = [entry for entry in entries if is_idle(entry)]
+    built: set[str] = set()
+    for entry in possible:
+        own = of_split[entry.recipe.split]
         _require_same(entry, own)
         if not entry.begun:
             _require_start(entry, own, fresh=entry.method not in built)
             built.add(entry.method)
-    for share, methods in idle.items():
+    for share in dict.fromkeys(entry.share for entry in idle):
+        methods = dict.fromkeys(entry.method for entry in idle if entry.share == share)
         on_event(Event("note", f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}"))
     if not possible:
         raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
-    _require_different_labels(possible, splits)
+    _require_different_labels(possible, of_split)
     for init in {_start(entry): None for entry in possible if not entry.begun}:
-        if init not in (None, _start(entries[0])):  # of the first all has been said
+        if init not in (None, _start(entries[0])):
             tell("--init", taught_before(data.manifest, uses_of(checkpoint_file(init))), on_event)
     comparison = replace(comparison, entries=tuple(possible))
     if len({entry.recipe.protocol() for entry in possible}) > 1:
@@ -181,11 +182,11 @@ def _start(entry: Entry) -> Path | None:
     return entry.recipe.init and Path(entry.recipe.init).expanduser().absolute()
 
 
-def _require_different_labels(entries: list[Entry], splits: dict[str, Split]) -> None:
+def _require_different_labels(entries: Sequence[Entry], of_split: Mapping[str, Data]) -> None:
     """Raises UsageError where two shares take the same images as labelled, in every draw."""
     drawn: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {}
     for entry in entries:
-        split = splits[entry.recipe.split]
+        split = of_split[entry.recipe.split].split
         drawn.setdefault(entry.share, {})[entry.seed] = (split.labeled, split.unlabeled)
     for one, other in itertools.combinations(drawn, 2):
         if drawn[one] == drawn[other]:
