@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from semiseg.pipelines.check import photographs
 from semiseg.pipelines.dali import DaliBackend
 from semiseg.pipelines.datasets.manifest import Record, sizes_of
 from semiseg.pipelines.host import HostBackend
+from semiseg.pipelines.lane import leaves
 from semiseg.pipelines.plan import Plan, Planner
 from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
 
@@ -79,18 +81,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     return Photos(photographs(tmp_path_factory.mktemp("photos")))
 
 
-def arrays(plan: object) -> Iterator[np.ndarray]:
-    """All arrays of a plan or a part of it, in order."""
-    if isinstance(plan, np.ndarray):
-        yield plan
-    elif isinstance(plan, tuple):
-        for part in plan:
-            yield from arrays(part)
-    elif is_dataclass(plan):
-        for field in fields(plan):
-            yield from arrays(getattr(plan, field.name))
-
-
 @pytest.fixture(name="arrays", scope="session")
-def _arrays():
-    return arrays
+def _arrays() -> Callable[[Any], Iterator[np.ndarray]]:
+    """All arrays of a plan or a part of it, in order."""
+    return partial(leaves, kind=np.ndarray)
