@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What `make demo` and `make compare` train; the demo all at once, as three runs one after the other would leave one of
 # two cores idle.
 DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --steps 400 --eval-every 200 \
-	--batch-statistics joint --jobs 3
+	--jobs 3
 COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes mean_teacher_shapes cutmix_seg_shapes \
 	fixmatch_shapes unimatch_shapes --shares 1/16 all --eval-every 200
 

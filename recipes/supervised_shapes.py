@@ -21,6 +21,7 @@ def recipe() -> Recipe:
         steps=600,
         lr=0.05,
         backbone_lr=0.2,
+        batch_statistics="joint",
         labeled=WINDOWS,
         unlabeled=WINDOWS,
         evaluation=Evaluation(native_crop=CROP),

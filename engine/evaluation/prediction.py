@@ -118,7 +118,8 @@ def _begin(out: Path, header: Header) -> None:
         create_folder(out / kind)
     colours = zip(header.classes, header.palette, strict=True)
     with whole(out / "colours" / "classes.txt") as draft:
-        lines = (f"{name}\t#{bytes(colour).hex()}\n" for name, colour in colours)
+        # With their values: names that begin or end with numbers might be read as if those were.
+        lines = (f"{value}\t{name}\t#{bytes(colour).hex()}\n" for value, (name, colour) in enumerate(colours))
         draft.write_text("".join(lines), encoding="utf-8")
 
 
@@ -167,7 +168,8 @@ def _check_out(out: Path, names: Sequence[Path]) -> None:
 def _of_earlier(out: Path, names: Collection[Path]) -> Iterator[str]:
     """A note where an earlier prediction left masks that this one does not replace."""
     masks, ours = out / "masks", set(names)
-    if others := sorted(path for path in masks.rglob("*.png") if path.relative_to(masks) not in ours):
+    there = (path for path in masks.rglob("*.png") if path.is_file())
+    if others := sorted(path for path in there if path.relative_to(masks) not in ours):
         yield (
             f"{len(others)} masks of an earlier one stay, {others[0]} for one, and may be of another network: pass "
             "another --out, or remove the folder, to keep these apart"

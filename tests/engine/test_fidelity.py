@@ -167,8 +167,10 @@ def test_published_sets_every_switch_and_what_the_command_line_says_stays(dry_ru
     assert ("1 *" in text) == (published.sampling.shared_draws != 1)
 
 
-@pytest.mark.parametrize("name", ["cac_folder", "cutmix_cps_folder", "unimatch_folder"])
-def test_published_normalises_batches_apart_on_folders_too(dry_run, name):
+@pytest.mark.parametrize(
+    "name", ["cac_folder", "cutmix_cps_folder", "unimatch_folder", "cac_shapes", "unimatch_v2_shapes"]
+)
+def test_published_normalises_batches_apart_on_folders_and_shapes_too(dry_run, name):
     assert load_recipe(name).batch_statistics == "joint"
     for words, said in (((), "joint"), (("--fidelity", "published"), "separate")):
         assert re.search(rf"^ *batch_statistics +{said}", dry_run(name, *words), re.MULTILINE)

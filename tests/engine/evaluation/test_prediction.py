@@ -14,6 +14,7 @@ from PIL import Image
 from semiseg.engine import predict, train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.evaluation.protocols import upsampled
+from semiseg.pipelines.datasets.classes import read_classes
 from semiseg.pipelines.errors import UsageError
 
 
@@ -266,4 +267,13 @@ def test_the_classes_lie_beside_their_colours(tiny, voc_root, tmp_path):
         train(tiny("supervised", data=root, steps=1)).out, root / "JPEGImages", tmp_path / "seen", device="cpu"
     )
     first, second = (done.out / "colours/classes.txt").read_text().splitlines()[:2]
-    assert (first, second) == ("background\t#000000", "aeroplane\t#800000")
+    assert (first, second) == ("0\tbackground\t#000000", "1\taeroplane\t#800000")
+
+
+def test_the_classes_beside_their_colours_are_read_as_those_of_the_network(tiny, folder_root, tmp_path):
+    """Also where names end in numbers, which might be label values."""
+    root = folder_root(masked=6, bare=0)
+    (root / "classes.txt").write_text("0: type 1\n1: water 0\n2: way 2\n")
+    run = train(tiny("supervised", layout="folder", data=root, steps=1)).out
+    done = predict(run, root / "images", tmp_path / "seen", device="cpu")
+    assert read_classes(done.out / "colours/classes.txt").names == ("type 1", "water 0", "way 2")

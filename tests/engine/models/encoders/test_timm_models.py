@@ -70,7 +70,7 @@ def test_rows_of_vision_transformers(timm, name, width, patch):
 
 @torch.no_grad()
 def test_tokens_of_a_vision_transformer_are_those_of_each_quarter_of_its_depth(timm):
-    """Of DINOv2, which timm has, too, they are ours."""
+    """Of DINOv2, which timm has, too, they are ours where positions are as they are stored."""
     torch.manual_seed(0)
     whole = timm.create_model("vit_small_patch14_dinov2")
     encoder, ours = encoder_of("timm:vit_small_patch14_dinov2"), encoder_of("dinov2_small").build().eval()

@@ -190,6 +190,18 @@ KINDS["images-in-the-masks-folder-too"] = Kind(
     lambda root: shutil.copytree(root / "images", root / "masks/images"), noted="belong to no image"
 )
 KINDS["predictions-among-the-images"] = Kind(predictions("images/predictions"), noted="predict")
+KINDS["predictions-beside-the-masks"] = Kind(
+    steps(moved(("masks", "labels")), predictions(".")), noted="--files.masks masks takes them for labels"
+)
+KINDS["predictions-and-no-masks"] = Kind(
+    steps(lambda root: shutil.rmtree(root / "masks"), put("classes.txt", "a\nb\nc\n", "val.txt"), predictions(".")),
+    refused="what predict wrote is none unless --files.masks masks says so",
+)
+KINDS["predictions-for-masks"] = Kind(
+    steps(
+        put("colours/p0.png", PNG), put("overlays/p0.png", PNG),
+    ), options={"masks": "masks"},
+)  # fmt: skip
 KINDS["run-among-the-images"] = Kind(
     steps(put("images/run/recipe.json", "{}"), put("images/run/log.jsonl", ""), put("images/run/samples/p0.png", PNG)),
     noted="run",
