@@ -27,10 +27,10 @@ from semiseg.engine.environment import processor, versions
 from semiseg.engine.memory import forget_peak, peak_bytes
 
 FLUSH_BYTES = 1 << 30
+MEMORY = "[memory]"
+"""What the profiler calls allocations, and what frees them; all other events of a device are what it is asked to do."""
 HEAD_START = 20_000_000
 """Clocks, some 11 ms, for which the GPU sleeps while the host launches a call."""
-LAUNCHES = {"cpu": {"cpu_op"}, "cuda": {"kernel", "gpu_memcpy", "gpu_memset"}}
-"""What counts as one, by the profiler's words."""
 ROWS = "benchmarks/results"
 
 
@@ -131,15 +131,15 @@ def counts(call: Callable[[], Any], device: torch.device) -> Counts:
             torch.set_num_threads(1)
         call()
         synchronize(device)
-        with profile(activities=activities, profile_memory=True) as profiled:
+        with profile(activities=activities, profile_memory=True, acc_events=True) as profiled:
             call()
             synchronize(device)
     finally:
         torch.set_num_threads(threads)
     events = profiled.profiler.kineto_results.events()
     here = [event for event in events if event.device_type().name.lower() == device.type]
-    allocated = [event.nbytes() for event in here if event.name() == "[memory]" and event.nbytes() > 0]
-    launches = sum(event.activity_type() in LAUNCHES[device.type] for event in here)
+    allocated = [event.nbytes() for event in here if event.name() == MEMORY and event.nbytes() > 0]
+    launches = sum(event.name() != MEMORY and not event.is_user_annotation() for event in here)
     return Counts(launches, len(allocated), sum(allocated), max(allocated, default=0))
 
 

@@ -36,6 +36,7 @@ def profiling(folder: Path, device: torch.device, say: Callable[[str], None]) ->
         schedule=schedule(skip_first=SKIPPED - 1, wait=0, warmup=1, active=PROFILED, repeat=1),
         on_trace_ready=done,
         record_shapes=False,
+        acc_events=True,  # of the one cycle that there is; older versions of torch warn without
         experimental_config=_ExperimentalConfig(profile_all_threads=True),
     ) as result:
         yield result.step

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, tl
-from .bilinear import add_to_nodes, block_grid, block_side, check_positions, taps, upsampled
+from .bilinear import add_to_nodes, block_grid, block_side, check_positions, pixels_of, taps, upsampled
 from .cutmix import toggled
 
 LOG2_E = math.log2(math.e)
@@ -127,10 +127,8 @@ def _mse(
         offset += plane_size
     scale = tl.where(inside, 1.0, 0.0)
     if weight is not None:
-        # The minimum keeps a block on one thread, as in the cross-entropy.
-        place = (tl.minimum(y, full_height - 1) * full_width)[:, None, :] + tl.minimum(x, full_width - 1)[None, :, :]
-        place += image * full_height * full_width
-        scale = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32)
+        plane = weight + image * full_height * full_width
+        scale = pixels_of(plane, block, used, block_columns, full_height, full_width, SIDE, tl.float32)
     tl.store(totals + program, tl.sum(error * scale))
 
     if gradient is not None:

@@ -53,9 +53,9 @@ def largest_spill(row):
 
 def test_threads_of_upsampling_kernels_exchange_nothing_inside_loops(rows):
     """Each owns its pixels: a shuffle or barrier in a loop says that the compiler has dealt them out otherwise."""
-    found = [row for row in rows if row.kernel in ("loss", "classify", "count", "interpolate")]
+    found = [row for row in rows if row.kernel in ("loss", "mse", "classify", "count", "interpolate")]
     found += [row for row in rows if (row.operator, row.kernel) == ("upsample", "gather")]
-    assert {row.kernel for row in found} == {"loss", "classify", "count", "interpolate", "gather"}
+    assert {row.kernel for row in found} == {"loss", "mse", "classify", "count", "interpolate", "gather"}
     wrong = [row for row in found if row.loop_shuffles or row.loop_barriers]
     assert not wrong, "\n" + aot.table(wrong)
 
