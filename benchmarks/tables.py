@@ -297,6 +297,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "depthwise": partial(kernels, of_depthwise),
     "unmeasured": unmeasured,
     "shapes": partial(comparison, "shapes"),
+    "shapes_separate": partial(comparison, "shapes_separate"),
     "demo": partial(comparison, "demo"),
     "camvid": partial(comparison, "camvid"),
     "camvid_fp32": partial(comparison, "camvid_fp32"),

@@ -5,7 +5,7 @@ count as their long side, so that a window shows more than a texture.
 
 With methods that have unlabelled images all of a step's are one batch to the normalisations. Of batches that are
 normalised apart running statistics are those of either in turn; networks that are evaluated by them ended several
-points lower on photographs, and most of them lower on shapes.
+points lower on photographs.
 """
 
 from dataclasses import replace
