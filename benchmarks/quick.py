@@ -46,7 +46,7 @@ class Verdict:
 
 def verdict(seconds: dict[str, float], steps: int, evaluated: int, device: str) -> Verdict:
     """Of a run of so many steps that evaluates so many images in all. `seconds`: of an input batch, a step, on a GPU
-    its launch where it is known, and of an evaluated image."""
+    its launch, and of an evaluated image."""
     evaluating = evaluated * seconds["evaluated_image"]
     training = steps * max(seconds["input"], seconds["step"])
     if evaluating > training:
@@ -84,9 +84,10 @@ def flowing(call: Callable[[], Any], seconds: float, least: int = 2) -> float:
     raise AssertionError
 
 
-def launched(call: Callable[[], Any], device: torch.device) -> float | None:
-    """Seconds until the host has launched a call, while the device is busy with something else; None where the device
-    was done with that before, as the host may have waited for room among the launches that are under way."""
+def launched(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the host has launched a call, while the device is busy with something else. Where the device was
+    done with that before, as the host may have waited for room among the launches under way, those of a call that the
+    device begins at once."""
     torch.cuda.synchronize(device)
     torch.cuda._sleep(1_000_000_000)
     done = torch.cuda.Event()
@@ -94,9 +95,14 @@ def launched(call: Callable[[], Any], device: torch.device) -> float | None:
     start = time.perf_counter()
     call()
     taken = time.perf_counter() - start
-    known = not done.query()
+    waited = done.query()
     torch.cuda.synchronize(device)
-    return taken if known else None
+    if waited:
+        start = time.perf_counter()
+        call()
+        taken = time.perf_counter() - start
+        torch.cuda.synchronize(device)
+    return taken
 
 
 def recipe_of(words: str, *flags: str) -> Recipe:
@@ -137,8 +143,7 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
         step(next(turns), next(numbers) % chosen.steps)
     seconds["step"] = timed(lambda: step(next(turns), next(numbers) % chosen.steps), where, SECONDS)
     if where.type == "cuda":
-        launch = launched(lambda: step(next(turns), next(numbers) % chosen.steps), where)
-        seconds |= {} if launch is None else {"launch": launch}
+        seconds["launch"] = launched(lambda: step(next(turns), next(numbers) % chosen.steps), where)
     some = prepared.val[:IMAGES]
     classes = prepared.dataset.classes
     protocol = chosen.protocol()

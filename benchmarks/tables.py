@@ -299,6 +299,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": partial(comparison, "shapes"),
     "shapes_separate": partial(comparison, "shapes_separate"),
     "demo": partial(comparison, "demo"),
+    "demo_bf16": partial(comparison, "demo_bf16"),
     "camvid": partial(comparison, "camvid"),
     "camvid_fp32": partial(comparison, "camvid_fp32"),
     "camvid_weighted": partial(comparison, "camvid_weighted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import resource
 from collections.abc import Callable, Iterator
@@ -15,15 +16,15 @@ from ..pipelines.memory import free_memory
 
 OUT_OF_MEMORY = (
     "can't allocate memory",
-    "CUDA error: out of memory",
-    "Triton Error [CUDA]: out of memory",
     "not enough memory",
     "Storage size calculation overflowed",
     "bad_alloc",
     "STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
 )
-"""In errors of torch that have no type of their own: those of its allocator on Linux and on other systems, of sizes
-beyond any memory, of C++, and of a GPU's libraries."""
+"""In errors that have no type of their own: those of torch's allocator on Linux and on other systems, of sizes beyond
+any memory, of C++, and of a GPU's libraries and driver."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 """Where Linux tells a process what it holds, and forgets what it held (`man proc_pid_clear_refs`)."""
 
@@ -62,6 +63,8 @@ def free_memory_of(device: torch.device) -> int | None:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that there is not enough memory; on the CPU torch has no type for it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     told = any(words in str(error) for words in OUT_OF_MEMORY)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
 
@@ -71,7 +74,7 @@ def within_memory(said: Callable[[], str]) -> Iterator[None]:
     """Raises UsageError, with what is said then, where memory does not do for what is done inside."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         raise UsageError(said()) from None

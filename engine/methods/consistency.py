@@ -133,7 +133,7 @@ class Consistency(Mixing, TeacherMethod):
         return weak, self.partners(torch.cat([weak, evaluated]) if alone else evaluated, u)
 
     def logits_of_views(self, x: Tensor, u: WeakStrong) -> tuple[Tensor, ...]:
-        """(B, C, h, w) each: of labelled windows, of weak ones, and of others, of a network without a teacher."""
+        """(B, C, h, w) each: of labelled windows, of weak ones, and of the views that learn from them."""
         raise NotImplementedError
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:

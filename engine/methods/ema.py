@@ -96,7 +96,7 @@ class Teacher(nn.Module):
 
 
 class TeacherMethod(Method):
-    """A method whose student may have a teacher."""
+    """A method whose student has a teacher if it is `taught`."""
 
     config: TeacherConfig
     student: Network

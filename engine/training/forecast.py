@@ -154,8 +154,8 @@ def fitted(
 ) -> tuple[Recipe, Forecast]:
     """The recipe and what it costs: with `recompute` on where it is auto and a step would take more than `room` bytes
     otherwise. kept: bytes of decoded images, for which there is room besides, but not besides a memory budget.
-    processes: that have as much each as the recipe, and a flag for all of them. Raises UsageError where the recipe has
-    a budget and more than that is needed."""
+    processes: that train together, each on such a recipe's batch; the --batch that is proposed is that of all. Raises
+    UsageError where the recipe has a budget and more than that is needed."""
     told = forecast(recipe, classes, precision, largest)
     if budget := recipe.runtime.memory_budget:
         room = int(budget * GIB) - kept

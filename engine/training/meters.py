@@ -101,13 +101,17 @@ class Meters:
         return mark
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """What is done inside is no training: it counts for the time left alone."""
+    def aside(self) -> Iterator[Callable[[], None]]:
+        """What is done inside is no training. Gives what is to be called when an evaluation is done, which counts for
+        the time left: before the save that follows, so that a run that goes on from there knows of it."""
         self._pause()
         began = self.clock()
-        yield
-        self._evaluations += 1
-        self._evaluating += self.clock() - began
+
+        def evaluated() -> None:
+            self._evaluations += 1
+            self._evaluating += self.clock() - began
+
+        yield evaluated
         self._since = self.clock()
 
     def _pause(self) -> None:

@@ -240,11 +240,12 @@ class Trainer:
                         self._require_finite("the loss", line["loss"], done)
                         self._require_finite("the gradient", math.nan if self.step.overflows() else 0.0, done)
                     if judged := done % every == 0 or done == recipe.steps:
-                        with meters.evaluating():
+                        with meters.aside() as evaluated:
                             self._require_sound(done)
                             # The save comes behind it, so that one of an evaluated step always holds what that found.
                             # A kill in between costs the steps since the last save, as at any other moment.
                             scores = self._evaluate(done)
+                            evaluated()
                             self._save(done, self.judge.keep(scores, done))
                     # A signal may reach one process alone; all stop after the same step.
                     save_due = not judged and is_main() and self.saver.due(done)

@@ -28,13 +28,14 @@ from ...pipelines.errors import UsageError
 from ..child import PYTHON
 from ..device import LOW, Precision
 from ..environment import processor, versions
+from ..memory import OUT_OF_MEMORY
 from ..recipe import Recipe
 from .check import Subject
 from .nvml import driver
 
 PROJECT = Path(__file__).parents[2]
-PASSING = ("out of memory", "busy or unavailable")
-"""In problems of a GPU that others use, which say nothing about what was checked."""
+PASSING = (*OUT_OF_MEMORY, "out of memory", "busy or unavailable", "(SIGKILL)")
+"""In problems of a machine that others use, which say nothing about what was checked."""
 
 Say = Callable[[str], None]
 
@@ -106,7 +107,7 @@ def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
     say(f"checking {part.name} on {facts['device']}; the verdict is kept")
     results = examine(part)
     if any(passing in (result.problem or "") for passing in PASSING for result in results):
-        say("the verdict is not kept, as it is about what else there was room for; the next run checks again")
+        say("the verdict is not kept, as the device was full or busy; the next run checks again")
         return results
     document = sealed({"facts": facts, "results": [asdict(result) for result in results]})
     try:

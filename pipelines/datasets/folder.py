@@ -64,8 +64,8 @@ def find(
     samples = Samples(root, image_folder, mask_folder)
     val = _listed_for_validation(samples, val_list) if val_list else {}
     listed = samples.from_list(train_list, "training") if train_list else None
-    notes = samples.settled()
-    notes += _found(root, {part: path for part, path in usual.items() if not given[part]}, class_list, masks)
+    notes = [*samples.settled(), *_found(root, usual, given, class_list)]
+    notes += _predicted(root) if masks is None and image_folder != root else ()
     notes += _ignored_classes(class_list, listed_classes.names)
     if not val_list:
         val, about = _of_folders_for_validation(samples, image_folder)
@@ -137,24 +137,28 @@ def _class_list(root: Path, chosen: Path | None) -> Path:
     return file
 
 
-def _found(root: Path, lists: Mapping[str, Path], class_list: Path, masks: str | None) -> Iterator[str]:
-    """Notes about files that are taken for lists without being called as ours are, and about a prediction's that are
-    not taken for masks, unless a folder of `masks` is chosen."""
+def _found(root: Path, usual: Mapping[str, Path], given: Mapping[str, Path | None], class_list: Path) -> Iterator[str]:
+    """Notes about files that are taken for lists, where none are given, without being called as ours are."""
+    lists = {part: path for part, path in usual.items() if not given[part]}
     if strange := [path for part, path in lists.items() if path != root / f"{part}.txt"]:
         yield f"lists of the data set: {', '.join(map(str, strange))}"
     if class_list.name != FILES[0]:
         yield f"the classes are those of {class_list}"
-    if masks is None:
-        yield from _predicted(root)
 
 
 def _predicted(root: Path) -> Iterator[str]:
     """A note about what a prediction has written among the folders of a data set."""
-    if {entry.name for entry in entries_of(root) if is_folder(entry)} >= PREDICTED:
+    if _holds_predictions(root):
         yield (
             f"{root} holds results of semiseg, which are passed over: masks/, colours/, overlays/; --files.masks masks "
             "takes them for labels"
         )
+
+
+def _holds_predictions(root: Path) -> bool:
+    """Whether what lies in the root's folder of masks is what a prediction wrote, which writes its classes, too."""
+    written = {entry.name for entry in entries_of(root) if is_folder(entry)} >= PREDICTED
+    return written and (root / "colours" / "classes.txt").is_file()
 
 
 def _usual_lists(root: Path) -> dict[str, Path]:
@@ -229,7 +233,7 @@ def _folder(root: Path, chosen: str | None, usual: tuple[str, ...]) -> Path | No
             raise UsageError(f"the folder {root / chosen} does not exist: correct --files.images or --files.masks")
         return root / chosen
     folders = {entry.name: root / entry.name for entry in entries_of(root) if is_folder(entry)}
-    if folders.keys() >= PREDICTED:  # what a network has said is no truth
+    if _holds_predictions(root):  # what a network has said is no truth
         folders = {name: folder for name, folder in folders.items() if name not in PREDICTED}
     folded = {name.casefold(): path for name, path in folders.items()}
     named = [folders.get(name) or folded.get(name.casefold()) for name in usual]
@@ -251,7 +255,7 @@ def _no_masks(
     root: Path, images: Path | None, masks: Path | None, orphans: set[str], samples: Samples, rest: dict[str, Sample]
 ) -> str:
     if masks is None:
-        ours = any(_predicted(root))
+        ours = _holds_predictions(root)
         put = f"put them in {root / MASK_FOLDERS[1 if ours else 0]} or pass --files.masks FOLDER"
         put += "; what predict wrote is none unless --files.masks masks says so" if ours else ""
         return f"{root} has no masks: {put}{where_pictures_lie(root, images)}"

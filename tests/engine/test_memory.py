@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,7 @@ from semiseg.pipelines.errors import UsageError
         lambda: torch.nn.functional.pad(torch.zeros(1, 1), (0, 10**7, 0, 10**7)),
         lambda: np.empty(10**14),
         # Of GPUs that others fill, by name: `AcceleratorError` is no OutOfMemoryError.
+        lambda: _raise(OSError(errno.ENOMEM, "Cannot allocate memory")),
         lambda: _raise(RuntimeError("CUDA error: out of memory")),
         lambda: _raise(RuntimeError("Triton Error [CUDA]: out of memory")),
     ],
@@ -47,9 +51,12 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), UsageError("can't allocate memory")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("sizes do not match"), OSError(28, "No space left"), UsageError("can't allocate memory")],
+)
 def test_other_errors_are_not_taken_for_a_lack_of_memory(error):
-    with pytest.raises(type(error), match=str(error)), within_memory(lambda: "buy more"):
+    with pytest.raises(type(error), match=re.escape(str(error))), within_memory(lambda: "buy more"):
         _raise(error)
 
 

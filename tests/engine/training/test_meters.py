@@ -95,14 +95,15 @@ def test_waiting_for_data_counts_and_evaluation_does_not(tiny):
     assert line["compute_images_per_s"] == 2 * 2 / 2
     assert line["eta_s"] == 5
     assert "ETA 0:00:05" in describe(line, 4)
-    with meters.evaluating():
+    with meters.aside() as evaluated:
         spend(100)
+        evaluated()
     assert (meters.images_per_s, meters.data_wait_pct) == (4 / 5, 60)
 
 
 @pytest.mark.parametrize(("steps", "left"), [(4, [6, 3, 100 + 4 / 3, 100]), (5, [8, 4.5, 200 + 8 / 3, 201.25, 100])])
 def test_the_time_left_is_that_of_steps_and_of_evaluations_as_they_have_been(tiny, steps, left):
-    """One every two steps and one at the end; of a run that goes on after each step."""
+    """One every two steps and one at the end; of a run that goes on after each step, from the save behind it."""
     now, found, state = [0.0], [], None
     for step in range(1, steps + 1):
         meters = Meters(tiny("supervised", steps=steps, eval_every=2), CPU, clock=lambda: now[0])
@@ -111,10 +112,12 @@ def test_the_time_left_is_that_of_steps_and_of_evaluations_as_they_have_been(tin
         now[0] += 2 if step == 1 else 1
         meters.add({"loss": torch.tensor(1.0)})
         found.append(meters.read(step, 0.01)["eta_s"])
-        if step % 2 == 0:
-            with meters.evaluating():
-                now[0] += 100
         state = meters.state_dict()
+        if step % 2 == 0:
+            with meters.aside() as evaluated:
+                now[0] += 100
+                evaluated()
+                state = meters.state_dict()
     assert found == pytest.approx(left)
 
 

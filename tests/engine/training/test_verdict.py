@@ -132,7 +132,15 @@ def test_right_kernels_are_used_and_nothing_is_said(trained, here, monkeypatch):
     assert here == ["kernels in fp32"]
 
 
-@pytest.mark.parametrize("problem", ["CUDA out of memory. Tried", "exit code 1: CUDA devices are busy or unavailable"])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "CUDA out of memory. Tried",
+        "exit code 1: CUDA devices are busy or unavailable",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+        "died by signal 9 (SIGKILL)",
+    ],
+)
 def test_a_check_that_a_full_gpu_ended_is_made_again(monkeypatch, tmp_path, problem):
     monkeypatch.setenv("SEMISEG_CACHE", str(tmp_path))
     found, said = [[Result("one", "cpu", "fp32", "x", problem=problem)], [Result("one", "cpu", "fp32", "x")]], []

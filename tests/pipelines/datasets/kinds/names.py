@@ -143,7 +143,8 @@ def moved(*pairs: tuple[str, str]) -> Callable[[Path], None]:
 
 
 def predictions(folder: str) -> Callable[[Path], None]:
-    return steps(*(put(f"{folder}/{kind}/p0.png", PNG) for kind in ("masks", "colours", "overlays")))
+    pictures = [put(f"{folder}/{kind}/p0.png", PNG) for kind in ("masks", "colours", "overlays")]
+    return steps(*pictures, put(f"{folder}/colours/classes.txt", "0\ta\t#000000\n1\tb\t#800000\n"))
 
 
 for images, masks in (
@@ -198,10 +199,10 @@ KINDS["predictions-and-no-masks"] = Kind(
     refused="what predict wrote is none unless --files.masks masks says so",
 )
 KINDS["predictions-for-masks"] = Kind(
-    steps(
-        put("colours/p0.png", PNG), put("overlays/p0.png", PNG),
-    ), options={"masks": "masks"},
-)  # fmt: skip
+    steps(moved(("masks", "own")), predictions("."), moved(("masks", "theirs"), ("own", "masks"))),
+    options={"masks": "masks"},
+)
+KINDS["folders-called-as-those-of-predictions"] = Kind(steps(put("colours/p0.png", PNG), put("overlays/p0.png", PNG)))
 KINDS["run-among-the-images"] = Kind(
     steps(put("images/run/recipe.json", "{}"), put("images/run/log.jsonl", ""), put("images/run/samples/p0.png", PNG)),
     noted="run",
