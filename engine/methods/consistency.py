@@ -47,7 +47,7 @@ class Mixing(Method):
     def mixed_view(self, u: WeakStrong, view: int) -> Tensor:
         """(B, 3, S, S): a strong view of the windows that are trained on, in its boxes the same of their partners."""
         strong, boxes = u.strong[view], u.boxes[view]
-        return cutmix(strong[: len(boxes)], self.partners(strong, u), boxes)
+        return cutmix(u.trained_on(strong), self.partners(strong, u), boxes)
 
     def partners(self, windows: Tensor, u: WeakStrong) -> Tensor:
         """Each window's partner, (B, …), among the windows, or among what is known of them, (N, …); no gradient."""
