@@ -301,6 +301,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": partial(comparison, "demo"),
     "demo_bf16": partial(comparison, "demo_bf16"),
     "camvid": partial(comparison, "camvid"),
+    "camvid_32nd": partial(comparison, "camvid_32nd"),
     "camvid_fp32": partial(comparison, "camvid_fp32"),
     "camvid_weighted": partial(comparison, "camvid_weighted"),
     "camvid_weighted_settled": partial(comparison, "camvid_weighted_settled"),
