@@ -150,8 +150,8 @@ def _predicted(root: Path) -> Iterator[str]:
     """A note about what a prediction has written among the folders of a data set."""
     if _holds_predictions(root):
         yield (
-            f"{root} holds results of semiseg, which are passed over: masks/, colours/, overlays/; --files.masks masks "
-            "takes them for labels"
+            f"{root} holds results of semiseg, which are passed over unless a list names them: masks/, colours/, "
+            "overlays/; --files.masks masks takes them for labels"
         )
 
 

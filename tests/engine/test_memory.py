@@ -22,8 +22,8 @@ from semiseg.pipelines.errors import UsageError
         lambda: torch.empty(10**10, 10**10),
         lambda: torch.nn.functional.pad(torch.zeros(1, 1), (0, 10**7, 0, 10**7)),
         lambda: np.empty(10**14),
-        # Of GPUs that others fill, by name: `AcceleratorError` is no OutOfMemoryError.
         lambda: _raise(OSError(errno.ENOMEM, "Cannot allocate memory")),
+        # Of GPUs that others fill, by name: `AcceleratorError` is no OutOfMemoryError.
         lambda: _raise(RuntimeError("CUDA error: out of memory")),
         lambda: _raise(RuntimeError("Triton Error [CUDA]: out of memory")),
     ],

@@ -35,7 +35,6 @@ class Outcome(NamedTuple):
     """None where there is none: see `end`."""
     end: str
     """How the process ended, where it did not end well: nothing, a signal, out of time, a traceback."""
-    seconds: float
     megabytes: int
     """Most that was resident."""
 
@@ -64,8 +63,7 @@ def apart(function: Callable[[], Any], seconds: float = 60, gigabytes: float = 4
     if os.WIFSIGNALED(status) and not late:
         end = f"died of signal {os.WTERMSIG(status)}"
     value = json.loads(answer) if answer and not end else {}
-    took = time.monotonic() - begun
-    return Outcome(value.get("value"), end or value.get("trace", ""), took, used.ru_maxrss // 1024)
+    return Outcome(value.get("value"), end or value.get("trace", ""), used.ru_maxrss // 1024)
 
 
 def _answer(function: Callable[[], Any], pipe: int, gigabytes: float) -> None:
