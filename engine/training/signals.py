@@ -8,10 +8,13 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Ctrl-C; schedulers and service managers; SLURM, as a warning before it takes a node away; a terminal that is closed,
 unless `nohup` has said not to mind."""
+_before: dict[int, Any] = {}
+"""What SIGTERM did before a run of several processes that failed."""
 
 
 class Stopped(Exception):
@@ -51,7 +54,8 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
     there are none.
 
     patient: further signals change nothing. torchrun passes on what its processes have had from the terminal already,
-    and ends those that take too long by itself.
+    and ends those that take too long by itself. Where an error leaves, SIGTERM changes nothing from then on, until the
+    next run: torchrun sends it as soon as one process is gone, and this one has yet to say why it ends.
     """
     signals: list[int] = []
     minded, shown = _minded(), _shown()
@@ -73,9 +77,15 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.signal(number, stop) for number in minded}
+    before = {number: signal.signal(number, stop) for number in minded} | _before
+    _before.clear()
     try:
         yield signals
+    except BaseException:
+        if patient:
+            _before[signal.SIGTERM] = before.pop(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, lambda number, frame: None)  # not SIG_IGN, which programs inherit
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

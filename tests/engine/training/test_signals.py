@@ -101,6 +101,24 @@ def test_a_process_without_outputs_hears_signals():
     assert (os.WIFEXITED(status), os.WEXITSTATUS(status)) == (True, 7)
 
 
+def test_of_several_processes_one_that_fails_is_not_ended_before_it_has_said_why():
+    """torchrun ends the others as soon as one is gone; the next run finds all as it was."""
+    before = {one: signal.getsignal(one) for one in ENDING}
+    said = []
+    with pytest.raises(RuntimeError, match="closed by peer"), ending(said.append, patient=True):
+        raise RuntimeError("Connection closed by peer")
+    signal.raise_signal(signal.SIGTERM)
+    assert said == []
+    assert {one: signal.getsignal(one) for one in ENDING if one != signal.SIGTERM} == {
+        one: handler for one, handler in before.items() if one != signal.SIGTERM
+    }
+    with ending(said.append, patient=True) as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals == [signal.SIGTERM]
+    assert said == ["stopping after this step"]
+    assert {one: signal.getsignal(one) for one in ENDING} == before
+
+
 def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
