@@ -70,7 +70,7 @@ def ours(records: Sequence[Record], kind: str, backend: str) -> Iterator[Iterato
     )
     planner = Planner(sizes_of(records), everything, everything, drawing)
     opened = open_backend(backend, records, CPU, THREADS, say=partial(print, file=sys.stderr))
-    loader = Loader(planner, opened, CPU, 0, sys.maxsize, mean=MEAN, std=STD)
+    loader = Loader([planner], opened, CPU, 0, sys.maxsize, mean=MEAN, std=STD)
     try:
         yield iter(loader)
     finally:

@@ -85,6 +85,8 @@ def summary(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
     """What people look for, by name: `hyperparameters`, the views, the method's settings and the switches."""
     flat: dict[str, Any] = _flatten(hyperparameters(recipe, classes))
     flat |= {"optimizer": recipe.optimizer} | _optimizer_settings(recipe)
+    if recipe.accumulate > 1:
+        flat["accumulate"] = recipe.accumulate
     flat |= {name: getattr(recipe, name) for name in ("schedule", "power", "backbone", "network", "freeze_backbone")}
     if recipe.views.windows:
         flat["batch_statistics"] = recipe.batch_statistics

@@ -100,6 +100,9 @@ class Recipe:
     emulate_processes: int = 1
     """Parts of the batch over which losses are means, each part's by itself as on a process of its own, and then over
     the parts. Batch statistics are those of the whole batch, as synchronised batch normalisation has them."""
+    accumulate: int = 1
+    """Micro-batches, equal parts of the batch, that a step makes one after the other, so that the memory has to hold
+    what one needs. The step is that of the mean of their gradients; batch statistics and mixed images are of one."""
     steps: int = CAC_EPOCHS * CAC_EPOCH_STEPS
     """Optimizer steps."""
     seed: int = 42
@@ -213,11 +216,13 @@ class Recipe:
         yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)
         for name, parts in (
             ("--emulate-processes", self.emulate_processes),
+            ("--accumulate", self.accumulate),
             ("--sampling.shared-draws", self.sampling.shared_draws),
         ):
             fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
             rule = f"must be at least 1 and divide the batch of {self.batch}; pass one that does"
             yield from require(fits, name, rule, parts)
+        yield from self.accumulation_faults()
         yield from self.method.faults()
         for weight in self.method_class.terms.values():
             yield from self.method.bounded(weight, 0)
@@ -226,6 +231,21 @@ class Recipe:
         if switches and self.fidelity == "published" and all(self.get(path) != v for path, v in switches.items()):
             yield "--fidelity published: no switch is set; build the recipe with Recipe.as_published()"
         yield from self.runtime.faults()
+
+    def accumulation_faults(self) -> Iterator[str]:
+        """What does not go together with several micro-batches a step."""
+        if self.accumulate <= 1:
+            return
+        if self.batch // self.accumulate < 2:
+            yield (
+                f"--accumulate: {self.accumulate} micro-batches of {self.batch} images; batch normalisation needs at "
+                f"least 2 in each: pass at most {self.batch // 2}, or a larger --batch"
+            )
+        if self.emulate_processes > 1 and self.emulate_processes % self.accumulate:
+            yield (
+                f"--accumulate: {self.accumulate} micro-batches cannot hold whole ones of the {self.emulate_processes} "
+                "parts of --emulate-processes; pass a number that divides them"
+            )
 
     def network_faults(self) -> Iterator[str]:
         """What is wrong with the network, with its images, or does not go together."""
@@ -284,6 +304,7 @@ class Recipe:
             seed=self.seed,
             fill=self.encoder.fill,
             parts=self.emulate_processes,
+            accumulate=self.accumulate,
         )
 
     def protocol(self) -> Protocol:

@@ -113,3 +113,10 @@ class Batch(Generic[Unlabeled]):
 
     labeled: Labeled
     unlabeled: Unlabeled = None  # type: ignore[assignment]
+    more: tuple[Batch[Unlabeled], ...] = ()
+    """The step's other micro-batches, where its gradient is accumulated over several; these have none."""
+
+    @property
+    def micro_batches(self) -> tuple[Batch[Unlabeled], ...]:
+        """All of the step's."""
+        return (self, *self.more)

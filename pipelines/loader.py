@@ -7,6 +7,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,12 +25,13 @@ class Loader:
     """Iterates, once, over the batches of steps start .. stop - 1; a thread prepares `ahead` of them beforehand.
     Raises RuntimeError when it is asked for them again.
 
-    planner: from a step to its plan. mean, std, dtype, channels_last: as in `collate`.
+    planners: from a step to its plan, one for each of its micro-batches. mean, std, dtype, channels_last: as in
+    `collate`.
     """
 
     def __init__(
         self,
-        planner: Callable[[int], Plan],
+        planners: Sequence[Callable[[int], Plan]],
         backend: Backend,
         device: torch.device,
         start: int,
@@ -41,7 +43,7 @@ class Loader:
         channels_last: bool = True,
         ahead: int = 2,
     ):
-        self.planner, self.backend, self.device, self.start, self.stop = planner, backend, device, start, stop
+        self.planners, self.backend, self.device, self.start, self.stop = planners, backend, device, start, stop
         self.collate = partial(collate, device=device, mean=mean, std=std, dtype=dtype, channels_last=channels_last)
         self.lane = lane_to(device)
         self._ready: queue.Queue = queue.Queue(ahead)
@@ -72,17 +74,11 @@ class Loader:
     def _produce(self) -> None:
         try:
             with self.lane.working():
-                windows = self.backend(map(self._plan, itertools.count(self.start)))
+                windows = self.backend(self._plans())
                 read: deque = deque()
                 for _ in range(self.start, self.stop):
-                    if len(read) == HELD:
-                        self.lane.wait(read.popleft())
-                    with record_function("decode"):
-                        planned = next(windows)
-                    with record_function("collate"):
-                        batch = self.collate(*planned)
-                    read.append(self.lane.mark())
-                    self._put((batch, read[-1]))
+                    first, *more = [self._made(windows, read) for _ in self.planners]
+                    self._put((replace(first, more=tuple(more)), read[-1]))
                     if self._closed.is_set():
                         break
                 windows.close()
@@ -90,9 +86,23 @@ class Loader:
         except BaseException as error:
             self._put(error)
 
-    def _plan(self, step: int) -> Plan:
-        with record_function("plan"):
-            return self.planner(step)
+    def _plans(self) -> Iterator[Plan]:
+        for step in itertools.count(self.start):
+            for planner in self.planners:
+                with record_function("plan"):
+                    plan = planner(step)
+                yield plan
+
+    def _made(self, windows: Iterator[tuple[Plan, Windows]], read: deque) -> Batch:
+        """Of the next windows. read: marks, behind which the windows before them may be overwritten."""
+        if len(read) == HELD:
+            self.lane.wait(read.popleft())
+        with record_function("decode"):
+            planned = next(windows)
+        with record_function("collate"):
+            batch = self.collate(*planned)
+        read.append(self.lane.mark())
+        return batch
 
     def _put(self, item) -> None:
         while not self._closed.is_set():

@@ -17,7 +17,7 @@ import numpy as np
 from .boxes import PER_MIXING_BOX, PER_STRONG_BOX, STRONG_BOXES, mixing_boxes
 from .colours import PER_COLOURING, Colouring, colouring, unchanged
 from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, Samples, uniform_int
-from .errors import UsageError, refuse, require
+from .errors import refuse, require
 from .order import Order
 from .views import Augmentation, Drawing
 
@@ -93,7 +93,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step's samples: all that a backend needs to know besides the files."""
+    """The samples of one step, or of a micro-batch of it: all that a backend needs to know besides the files."""
 
     labeled: Stream
     crop: int
@@ -120,8 +120,11 @@ class Planner:
     """Plans for one split.
 
     sizes: (N, 2) height and width of every image. labeled, unlabeled: indices into it. rank, world: which process this
-    is, and of how many that share each step's batch. Raises UsageError where the drawing makes no sense, the split
-    cannot feed the views, the processes cannot share a batch or its parts, or an image of it has no partner.
+    is, and of how many that share each step's batch. micro: which of the step's micro-batches it plans, of whose images
+    each process has a share. A step shows the same windows however many of either there are.
+
+    Raises UsageError where the drawing makes no sense, the split cannot feed the views, the processes cannot share a
+    batch or its parts, or an image of it has no partner.
     """
 
     def __init__(
@@ -133,12 +136,14 @@ class Planner:
         *,
         rank: int = 0,
         world: int = 1,
+        micro: int = 0,
     ):
         refuse((*drawing.faults(), *require(0 <= rank < world, "rank", f"must be from 0 to {world - 1}", rank)))
-        self.sizes, self.drawing = np.asarray(sizes, np.int64), drawing
-        self._check_images(len(labeled), len(unlabeled))
-        self._check_shares(world)
-        self._check_partners()
+        self.sizes, self.drawing, self.rank = np.asarray(sizes, np.int64), drawing, rank
+        drawing.check_images(len(labeled), len(unlabeled))
+        drawing.check_shares(world)
+        drawing.check_partners()
+        shares = world * drawing.accumulate
         views, sampling = drawing.views, drawing.sampling
         passes = [len(labeled) // drawing.batch if drawing.batch else 0]
         passes += [len(unlabeled) // drawing.unlabeled_batch] if views.windows else []
@@ -146,7 +151,11 @@ class Planner:
 
         def order(images: Sequence[int], batch: int, stream: int, **switches: Any) -> Order:
             samples = Samples(
-                seed=drawing.seed, batch=batch // world, rank=rank, world=world, shared=sampling.shared_draws
+                seed=drawing.seed,
+                batch=batch // shares,
+                rank=micro * world + rank,
+                world=shares,
+                shared=sampling.shared_draws,
             )
             numbers = np.asarray(images, np.int64)
             return Order(images=numbers, samples=samples, stream=stream, epoch_steps=self.epoch_steps, **switches)
@@ -169,56 +178,8 @@ class Planner:
             repeat=sampling.unlabeled_order == "repeated",
         )
 
-    def _check_images(self, labeled: int, unlabeled: int) -> None:
-        """Raises UsageError where so many labelled and unlabelled images cannot feed the views."""
-        views, sampling = self.drawing.views, self.drawing.sampling
-        if not labeled:
-            raise UsageError("split: no labelled images; choose another --split")
-        if views.windows and not unlabeled:
-            raise UsageError(
-                "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0), add "
-                "images without masks (to train.txt, too, where there is one) or train with the supervised recipe"
-            )
-        if views.partners and unlabeled < 2 and sampling.cutmix_partner != "same":
-            raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
-
-    def _check_shares(self, world: int) -> None:
-        """Raises UsageError where a step's batch, or its parts, cannot be shared by so many processes."""
-        drawing = self.drawing
-        for name, size in (("--batch", drawing.batch), ("unlabelled batch", drawing.unlabeled_batch)):
-            if size % world:
-                below, above = size // world * world, -(-size // world) * world
-                cure = f"{below} or {above}" if below else f"{above}"
-                raise UsageError(f"{name}: {size} images cannot be shared by {world} processes; use {cure}")
-        if drawing.parts > 1 and drawing.parts % world:
-            raise UsageError(
-                f"--emulate-processes: {drawing.parts} parts of the batch cannot be shared by {world} processes; "
-                f"use 1, or a multiple of {world}"
-            )
-
-    def _check_partners(self) -> None:
-        """Raises UsageError where the batch cannot be mixed as told."""
-        kind, rule, parts = self.drawing.views.unlabeled, self.drawing.sampling.cutmix_partner, self.drawing.parts
-        batch = self.drawing.unlabeled_batch
-        if kind == "mixed" and rule == "reversed":
-            raise UsageError(
-                "--sampling.cutmix-partner: reversed is for methods with weak and strong views; use other or same"
-            )
-        if kind != "weak_strong" or not self.drawing.views.partners:
-            return
-        if batch % parts:
-            raise UsageError(
-                f"--emulate-processes: {parts} parts cannot share the {batch} unlabelled images of a step; "
-                "use a number that divides them"
-            )
-        if rule == "other" and batch == parts:
-            raise UsageError(
-                f"unlabelled batch: {batch}, one for each part of it, leaves an image no other one to be "
-                "mixed with; use a larger --batch or --sampling.cutmix-partner same"
-            )
-
     def __call__(self, step: int) -> Plan:
-        """The plan of optimizer step `step` for this process."""
+        """The plan of optimizer step `step` for this process, or of its micro-batch."""
         shown = self.labeled.shown(step)
         draws = self.labeled.samples.draws(LABELED, shown, PER_WINDOW)
         labeled = self._window(self.labeled(shown), self.drawing.labeled, draws)
@@ -273,7 +234,7 @@ class Planner:
             return np.arange(own.batch, 2 * own.batch) + self._before(2 * own.batch)
         everyone = replace(self.unlabeled, samples=own.of_all)
         record, row = everyone(shown), np.arange(own.whole)
-        parts = row.reshape(self.drawing.parts, -1)
+        parts = row.reshape(self.drawing.mixing_parts, -1)
         if rule == "reversed":
             partner = parts[:, ::-1].flatten()
         else:
@@ -284,7 +245,7 @@ class Planner:
 
     def _before(self, rows: int) -> int:
         """Where this process's rows begin in `Plan.partner`, if each process has so many."""
-        return self.unlabeled.samples.rank * rows if self.drawing.parts == 1 else 0
+        return self.rank * rows if self.drawing.parts == 1 else 0
 
     def _pair(self, step: int, shown: int) -> dict[str, Any]:
         """CAC's two overlapping windows (methods: sampler of PairVOC/PairCity), in one region that is resized once."""

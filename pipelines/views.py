@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import flag, require
+from .errors import UsageError, flag, require
 
 Filter = Literal["cubic", "antialiased", "linear"]
 """How images are resampled, as `Augmentation.filter` says."""
@@ -218,6 +218,8 @@ class Drawing:
     """RGB in grey levels: the colour of what lies outside an image, where it is the mean one."""
     parts: int = 1
     """Equal parts of the batch, one for each process that is emulated: partners come from the same part."""
+    accumulate: int = 1
+    """Micro-batches of a step: equal parts of the batch, too, which hold whole ones of the others."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
@@ -228,3 +230,58 @@ class Drawing:
             yield from wrong
         else:
             yield from self.unlabeled.faults("--unlabeled.", shared=self.views.windows > self.views.streams)
+
+    @property
+    def mixing_parts(self) -> int:
+        """Equal parts of the batch within which images are mixed."""
+        return max(self.parts, self.accumulate)
+
+    def check_images(self, labeled: int, unlabeled: int) -> None:
+        """Raises UsageError where so many labelled and unlabelled images cannot feed the views."""
+        views, sampling = self.views, self.sampling
+        if not labeled:
+            raise UsageError("split: no labelled images; choose another --split")
+        if views.windows and not unlabeled:
+            raise UsageError(
+                "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0), add "
+                "images without masks (to train.txt, too, where there is one) or train with the supervised recipe"
+            )
+        if views.partners and unlabeled < 2 and sampling.cutmix_partner != "same":
+            raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")
+
+    def check_shares(self, world: int) -> None:
+        """Raises UsageError where a step's batch, or its parts, cannot be shared by so many processes."""
+        shares, micro = world * self.accumulate, self.accumulate
+        who = f"{world} processes" if micro == 1 else f"{micro} micro-batches"
+        who += f" of {world} processes each" if world > 1 and micro > 1 else ""
+        for name, size in (("--batch", self.batch), ("unlabelled batch", self.unlabeled_batch)):
+            if size % shares:
+                below, above = size // shares * shares, -(-size // shares) * shares
+                cure = f"{below} or {above}" if below else f"{above}"
+                raise UsageError(f"{name}: {size} images cannot be shared by {who}; use {cure}")
+        if self.parts > 1 and self.parts % shares:
+            raise UsageError(
+                f"--emulate-processes: {self.parts} parts of the batch cannot be shared by {who}; "
+                f"use 1, or a multiple of {shares}"
+            )
+
+    def check_partners(self) -> None:
+        """Raises UsageError where the batch cannot be mixed as told."""
+        kind, rule, parts = self.views.unlabeled, self.sampling.cutmix_partner, self.mixing_parts
+        batch = self.unlabeled_batch
+        if kind == "mixed" and rule == "reversed":
+            raise UsageError(
+                "--sampling.cutmix-partner: reversed is for methods with weak and strong views; use other or same"
+            )
+        if kind != "weak_strong" or not self.views.partners:
+            return
+        if batch % parts:
+            raise UsageError(
+                f"--emulate-processes: {parts} parts cannot share the {batch} unlabelled images of a step; "
+                "use a number that divides them"
+            )
+        if rule == "other" and batch == parts:
+            raise UsageError(
+                f"unlabelled batch: {batch}, one for each part of it, leaves an image no other one to be "
+                "mixed with; use a larger --batch or --sampling.cutmix-partner same"
+            )

@@ -66,7 +66,8 @@ class Cac(Method):
         super().__init__(config, context)
         self.network = context.network(projector=True)
         self.pool = round(STRIDE / self.network.stride)
-        self.bank = NegativeBank(config.bank_steps, 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2)
+        batches = config.bank_steps * context.accumulate
+        self.bank = NegativeBank(batches, 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -196,20 +197,20 @@ class Cac(Method):
 
 
 class NegativeBank(nn.Module):
-    """A ring of the features of the last steps; slots that were never filled have label -1."""
+    """A ring of the features of the last batches; slots that were never filled have label -1."""
 
     features: Tensor
     labels: Tensor
     position: Tensor
 
-    def __init__(self, steps: int, rows: int):
+    def __init__(self, batches: int, rows: int):
         super().__init__()
-        self.register_buffer("features", torch.zeros(steps, rows, PROJECTION))
-        self.register_buffer("labels", torch.full((steps, rows), -1))
+        self.register_buffer("features", torch.zeros(batches, rows, PROJECTION))
+        self.register_buffer("labels", torch.full((batches, rows), -1))
         self.register_buffer("position", torch.zeros(1, dtype=torch.long))
 
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """features (rows, 128), labels (rows,) of all processes replace the oldest step's."""
+        """features (rows, 128), labels (rows,) of all processes replace the oldest batch's."""
         self.features.index_copy_(0, self.position, features[None])
         self.labels.index_copy_(0, self.position, labels[None])
         self.position.copy_((self.position + 1) % len(self.features))

@@ -31,7 +31,9 @@ class MethodContext:
     crop: int
     """Pixels, the side of a window."""
     unlabeled_batch: int
-    """Unlabelled images a step, over all processes."""
+    """Unlabelled images of a batch, over all processes."""
+    accumulate: int = 1
+    """Batches a step, of which one is meant wherever a batch is."""
     emulate_processes: int = 1
     """Into how many parts losses cut the batch, see `Method.mean_of_processes`."""
     processes: int = 1

@@ -56,8 +56,9 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
     context = MethodContext(
         network=network,
         crop=recipe.crop,
-        unlabeled_batch=recipe.unlabeled_batch,
-        emulate_processes=recipe.emulate_processes,
+        unlabeled_batch=recipe.unlabeled_batch // recipe.accumulate,
+        accumulate=recipe.accumulate,
+        emulate_processes=max(recipe.emulate_processes // recipe.accumulate, 1),
         processes=processes,
     )
     method = recipe.method_class(recipe.method, context)
@@ -83,11 +84,13 @@ def threads_of(recipe: Recipe) -> int:
     return recipe.runtime.threads or (max(cores() // local_world(), 1) if is_distributed() else 0)
 
 
-def planner_of(recipe: Recipe, data: Data) -> Planner:
-    """From a step to this process's plan, over the labelled images and, behind them, the unlabelled ones."""
+def planner_of(recipe: Recipe, data: Data, micro: int = 0) -> Planner:
+    """From a step to this process's plan of a micro-batch, over the labelled images and, behind them, the unlabelled
+    ones."""
     records = data.trained_on
     labeled, unlabeled = range(len(data.labeled)), range(len(data.labeled), len(records))
-    return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), rank=rank(), world=world_size())
+    processes = {"rank": rank(), "world": world_size()}
+    return Planner(sizes_of(records), labeled, unlabeled, recipe.drawing(), **processes, micro=micro)
 
 
 def open_method(
@@ -142,7 +145,7 @@ def open_loader(
         on_progress=progress_of("packing", on_event),
     )
     return Loader(
-        planner_of(recipe, data),
+        [planner_of(recipe, data, micro) for micro in range(recipe.accumulate)],
         backend,
         device,
         first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,9 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     if recipe.optimizer == "apex_fused_sgd":  # which needs a GPU, and holds what torch's does
         recipe = recipe.replace(optimizer="sgd")
     precision = Precision(precision.name, torch.device("cpu"))
-    batch, largest = example(recipe), largest or (recipe.crop, recipe.crop)
+    whole, largest = example(recipe), largest or (recipe.crop, recipe.crop)
+    batch = replace(whole, more=whole.more[:1])  # of several micro-batches two show what all take
+    waiting = sum(tensor.nbytes for tensor in leaves(whole.more[1:], Tensor))
     # Some backbones read values as they are made, which fake tensors do not have.
     with torch.device("meta"):
         method = build_method(recipe, classes).train()
@@ -132,7 +134,8 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         state = costs.now
         batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
         step(batch, recipe.steps - 1)
-        flops, training, costs.most = costs.flops, costs.most, costs.now
+        flops = costs.flops * len(whole.micro_batches) // len(batch.micro_batches)
+        training, costs.most = costs.most + waiting, costs.now
         network = method.predictor()
         with evaluating(network), precision.autocast():
             full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
@@ -183,27 +186,41 @@ def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, ro
         return f"pass {uncaptured}--evaluation.protocol slide, or fewer images at once by --evaluation.batch"
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
-    batch = recipe.batch // 2
-    while batch >= 2:
-        smaller = recipe.replace(batch=batch)
-        if not any(smaller.faults()) and (memory := forecast(smaller, classes, precision).memory) <= room:
-            return f"--batch {batch * processes} takes about {memory / GIB:.1f} GiB"
-        batch //= 2
+    by = 2
+    while (batch := recipe.batch // by) >= 2:
+        ways = {
+            f"--batch {batch * processes}": recipe.replace(batch=batch),
+            f"--accumulate {recipe.accumulate * by}": recipe.replace(accumulate=recipe.accumulate * by),
+        }
+        takes = {
+            way: memory
+            for way, changed in ways.items()
+            if not any(changed.faults()) and (memory := forecast(changed, classes, precision).memory) <= room
+        }
+        if takes:
+            return " or ".join(f"{way} takes about {memory / GIB:.1f} GiB" for way, memory in takes.items())
+        by *= 2
     return "lower --crop, or pass a smaller --backbone"
 
 
 def example(recipe: Recipe) -> Batch:
-    """A batch of the recipe's shapes, of black images, on the CPU."""
+    """A step's batch of the recipe's shapes, of black images, on the CPU."""
     crop = recipe.crop
     plan = Planner(np.full((4, 2), 2 * crop), range(2), range(2, 4), recipe.drawing())(0)
+    labeled = len(plan.labeled.record)
 
     def images(count: int) -> Tensor:
         return torch.zeros(count, crop, crop, 3, dtype=torch.uint8)
 
     windows = Windows(
-        images(recipe.batch),
-        torch.zeros(recipe.batch, crop, crop, dtype=torch.uint8),
+        images(labeled),
+        torch.zeros(labeled, crop, crop, dtype=torch.uint8),
         tuple(images(len(stream.record)) for stream in plan.unlabeled for _ in stream.views),
     )
     encoder = recipe.encoder
-    return collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
+    batch = collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
+    more = (
+        with_leaves(batch, Tensor, iter([tensor.clone() for tensor in leaves(batch, Tensor)]))
+        for _ in range(1, recipe.accumulate)
+    )
+    return replace(batch, more=tuple(more))

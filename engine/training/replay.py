@@ -123,7 +123,9 @@ def _replayed(step: Step, loader: Loader, data: Data, end: int, progress: Callab
         progress(number + 1, end)
         if what:
             ids = [record.id for record in (*data.labeled, *data.unlabeled)]
-            images = tuple(tuple(ids[row] for row in stream.record) for stream in loader.planner(number).streams)
+            plans = [planner(number) for planner in loader.planners]
+            streams = zip(*(plan.streams for plan in plans), strict=True)
+            images = tuple(tuple(ids[row] for one in stream for row in one.record) for stream in streams)
             share = number / step.recipe.steps
             repeats = tuple(repeat(before, batch, share, *exactness) for exactness in _exactnesses(precision))
             return Replay(first, number + 1, what, images, repeats)
@@ -199,18 +201,26 @@ def repeat(
     arrived: list[str] = []
     try:
         with FirstNonFinite(method) as watch, _gradients_of(method, arrived.append):
-            with precision.autocast():
-                losses = method.losses(batch, progress)
-            watch.backward = True
-            losses["loss"].backward()
+            found = [_passed(method, one, progress, precision, watch) for one in batch.micro_batches]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         return Repeat(name, {}, None, (), "not enough memory")
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    losses = {name: torch.stack([losses[name] for losses in found]).mean(0) for name in found[0]}
+    values = {name: float(loss) for name, loss in losses.items()}
     lost = not_finite({name: grad for name in arrived if (grad := method.get_parameter(name).grad) is not None})
-    whole = not lost and not not_finite({name: loss.detach() for name, loss in losses.items()})
+    whole = not lost and not not_finite(losses)
     return Repeat(name, values, None if whole else watch.first or "none that was seen", tuple(lost))
+
+
+def _passed(method: Method, batch: Batch, progress: float, precision: Precision, watch: FirstNonFinite) -> dict:
+    """The losses of a forward and a backward pass, which adds to the gradients."""
+    watch.backward = False
+    with precision.autocast():
+        losses = method.losses(batch, progress)
+    watch.backward = True
+    losses["loss"].backward()
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 @contextmanager

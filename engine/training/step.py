@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 
@@ -78,11 +78,9 @@ class Step:
         """All that one graph can hold."""
 
         def make(batch: Batch) -> dict[str, Tensor]:
-            with record_function("losses"), self.precision.autocast():
-                losses = self.method.losses(batch, progress)
             self.optimizer.zero_grad(set_to_none=True)
+            losses = self._accumulate(batch.micro_batches, progress)
             with record_function("gradients"):
-                self.scaler.scale(losses["loss"]).backward()
                 if self.method.processes > 1:  # before the scaler looks for gradients that overflowed, anywhere
                     average_gradients(self.method.parameters())
                 if self.recipe.clip:
@@ -96,7 +94,7 @@ class Step:
                 self.skipped = None if before is None or after is None else after < before
             with record_function("after the step"):
                 self.method.after_step()
-            return {name: loss.detach() for name, loss in losses.items()}
+            return losses
 
         if self.graph is None:
             return make(batch)
@@ -110,6 +108,20 @@ class Step:
         self.graph = None
         self.say(f"graph: not used, steps are launched kernel by kernel ({reason})")
         return make(batch)
+
+    def _accumulate(self, batches: Sequence[Batch], progress: float) -> dict[str, Tensor]:
+        """Adds the mean of the gradients by each of the batches; returns the means of their losses."""
+        found: list[dict[str, Tensor]] = []
+        for batch in batches:
+            with record_function("losses"), self.precision.autocast():
+                losses = self.method.losses(batch, progress)
+            with record_function("gradients"):
+                loss = losses["loss"] if len(batches) == 1 else losses["loss"] / len(batches)
+                self.scaler.scale(loss).backward()
+            found.append({name: loss.detach() for name, loss in losses.items()})
+        if len(found) == 1:
+            return found[0]
+        return {name: torch.stack([losses[name] for losses in found]).mean(0) for name in found[0]}
 
     def _graph(self) -> Graph | None:
         """Raises UsageError where one is asked for that cannot be."""

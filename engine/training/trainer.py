@@ -145,7 +145,8 @@ class Trainer:
         if room is not None:
             room -= kept
         # Of this process's share; to normalise a batch, one process needs two images.
-        batch, parts = max(recipe.batch // world_size(), 2), max(recipe.emulate_processes // world_size(), 1)
+        batch = max(recipe.batch // world_size(), 2 * recipe.accumulate)
+        parts = max(recipe.emulate_processes // world_size(), 1)
         share = recipe.replace(batch=batch, emulate_processes=parts) if is_distributed() else recipe
         share, told = fitted(share, classes, self.precision, self._largest_image(), room, kept, processes=world_size())
         lines = [str(told)]
@@ -201,6 +202,8 @@ class Trainer:
         """What is said where memory does not do."""
         recipe = self.recipe
         cures = ["lower one"]
+        if not any(recipe.replace(accumulate=2 * recipe.accumulate).faults()):
+            cures.append(f"pass --accumulate {2 * recipe.accumulate}")
         if recipe.runtime.recompute != "on" and not recipe.runtime.compile:
             cures.append("pass --recompute on")
         if self.device.type == "cuda" and recipe.runtime.graph != "off":
@@ -228,7 +231,8 @@ class Trainer:
             ):
                 for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
                     meters.add(self.step(batch, step))
-                    meters.look_at(batch.labeled.target)
+                    for micro in batch.micro_batches:
+                        meters.look_at(micro.labeled.target)
                     if self.step.skipped is not None:
                         meters.count_skipped(self.step.skipped)
                     profiled()

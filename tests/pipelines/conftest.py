@@ -31,6 +31,7 @@ def make_planner(
     images: tuple[Sequence[int], Sequence[int]] | None = None,
     rank: int = 0,
     world: int = 1,
+    micro: int = 0,
     **changes: Any,
 ) -> Planner:
     """A planner over images of these sizes, all of them labelled and unlabelled unless `images` says which are.
@@ -40,7 +41,8 @@ def make_planner(
     drawing = dict(crop=320, batch=1, unlabeled_batch=4, labeled=Augmentation(), unlabeled=CAC, seed=0, fill=FILL)
     everything = range(len(sizes))
     drawing = Drawing(**{"views": ViewSpec(unlabeled=kind), **drawing} | changes)
-    return Planner(np.array(sizes), *(images or (everything, everything)), drawing, rank=rank, world=world)
+    chosen = images or (everything, everything)
+    return Planner(np.array(sizes), *chosen, drawing, rank=rank, world=world, micro=micro)
 
 
 @pytest.fixture(name="make_planner", scope="session")

@@ -90,7 +90,7 @@ def test_windows_are_read_before_they_are_given_back_and_batches_handed_over(pho
             recorder.events.append(("asked for", number))
             yield item
 
-    assert len(list(Loader(photos.planner(), backend, CPU, 0, 6, **COLOURS))) == 6
+    assert len(list(Loader([photos.planner()], backend, CPU, 0, 6, **COLOURS))) == 6
     events = recorder.events
     assert events[0] == "work"
     for number in range(6):

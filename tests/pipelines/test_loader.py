@@ -13,7 +13,7 @@ COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def load(photos, kind: str = "pair", start: int = 0, stop: int = 1, options=COLOURS, **changes) -> Loader:
-    return Loader(photos.planner(kind, **changes), photos.host(), CPU, start, stop, **COLOURS | options)
+    return Loader([photos.planner(kind, **changes)], photos.host(), CPU, start, stop, **COLOURS | options)
 
 
 def loader_threads() -> list[threading.Thread]:
@@ -70,7 +70,7 @@ def test_an_error_of_the_backend_reaches_the_reader(photos) -> None:
         yield from itertools.islice(photos.host()(plans), 2)
         raise RuntimeError("out of images")
 
-    batches = iter(Loader(photos.planner(), failing, CPU, 0, 10, **COLOURS))
+    batches = iter(Loader([photos.planner()], failing, CPU, 0, 10, **COLOURS))
     next(batches), next(batches)
     with pytest.raises(RuntimeError, match="out of images"):
         next(batches)

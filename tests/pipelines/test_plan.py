@@ -202,6 +202,38 @@ def test_partners_are_the_same_windows_however_many_processes_there_are(rule, pa
     assert np.array_equal(np.concatenate(mixed), windows(whole)[whole.partner])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_are_parts_of_one_plan(kind, arrays, make_planner) -> None:
+    """However many processes share each; only whom an image is mixed with depends on them."""
+    sizes = [(40 + n, 90 - n) for n in range(11)]
+    options = dict(sizes=sizes, kind=kind, crop=48, batch=8, unlabeled_batch=12)
+    whole = make_planner(**options)(5)
+    places = [(micro, rank) for micro in range(2) for rank in range(2)]
+    shares = [make_planner(**options, accumulate=2, micro=micro, rank=rank, world=2)(5) for micro, rank in places]
+    whole, *shares = (replace(plan, partner=None) for plan in (whole, *shares))
+    for expected, *parts in zip(arrays(whole), *map(arrays, shares), strict=True):
+        assert np.array_equal(expected, np.concatenate(parts))
+
+
+@pytest.mark.parametrize("rule", ["other", "reversed", "same"])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_partners_come_from_the_micro_batch_however_many_processes_there_are(rule, parts, strong_planner) -> None:
+    def windows(plan):
+        stream = plan.unlabeled[0]
+        return np.column_stack([stream.record, stream.step, stream.origin, plan.valid])
+
+    options = dict(partner=rule, batch=8, unlabeled_batch=16, parts=parts, accumulate=2)
+    for micro in range(2):
+        whole = strong_planner(**options, micro=micro)(5)
+        assert len(whole.partner) == 8
+        ranks = [strong_planner(**options, micro=micro, rank=rank, world=2)(5) for rank in range(2)]
+        everyones = np.concatenate([windows(plan) for plan in ranks])
+        mixed = [(everyones if parts == 1 else windows(plan))[plan.partner] for plan in ranks]
+        # Of several parts, those of one process count their windows from its first.
+        expected = windows(whole)[whole.partner]
+        assert np.array_equal(np.concatenate(mixed), expected)
+
+
 def test_labelled_images_do_not_depend_on_the_unlabelled_ones(make_planner) -> None:
     with_pairs, alone = (make_planner([(40, 50)] * 5, kind, batch=4, crop=32)(3).labeled for kind in ("pair", "none"))
     assert np.array_equal(with_pairs.record, alone.record)
@@ -224,6 +256,8 @@ def test_no_labelled_images_a_step_leave_the_unlabelled_ones_as_they_are(arrays,
         ([0], [1], "pair", {"world": 4, "batch": 3, "unlabeled_batch": 4}, "use 4"),
         ([0], [1], "pair", {"world": 2, "unlabeled_batch": 3}, "use 2 or 4"),
         ([0], [1], "pair", {"world": 2, "parts": 3}, "multiple of 2"),
+        ([0], [1], "pair", {"world": 2, "accumulate": 2}, "by 2 micro-batches of 2 processes each; use 4"),
+        ([0], [1], "pair", {"batch": 3, "accumulate": 2}, "--batch: 3 images cannot be shared by 2 micro-batches"),
     ],
 )
 def test_a_split_that_cannot_feed_the_views_is_refused(labeled, unlabeled, kind, changes, cure, make_planner) -> None:

@@ -76,7 +76,7 @@ def test_any_step_can_be_started_with(photos, resident, run) -> None:
 def test_the_loader_makes_of_it_the_same_batches(photos, resident) -> None:
     def images(backend, start: int) -> list[torch.Tensor]:
         colours = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-        batches = Loader(photos.planner("pair"), backend, torch.device("cpu"), start, 4, **colours)
+        batches = Loader([photos.planner("pair")], backend, torch.device("cpu"), start, 4, **colours)
         return [image for b in batches for image in (b.labeled.image, b.labeled.target.float(), b.unlabeled.image2)]
 
     whole, tail = images(resident, 0), images(resident, 2)

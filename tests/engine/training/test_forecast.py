@@ -246,6 +246,27 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
         fitted(large, 3, FP32, (4096, 4096), None)
 
 
+@pytest.mark.parametrize("method", ["supervised", "unimatch"])
+def test_micro_batches_take_the_arithmetic_of_the_batch_and_less_memory(tiny, method):
+    recipe = tiny(method, **BIG | {"batch": 8})
+    whole, halves, quarters = (forecast(recipe.replace(accumulate=n), 3, FP32) for n in (1, 2, 4))
+    assert whole.flops == halves.flops == quarters.flops
+    assert whole.state == quarters.state
+    kept = 1.5 * whole.state  # weights, momenta and gradients stay from one micro-batch to the next
+    maps = [one.memory - kept for one in (whole, halves, quarters)]
+    assert maps[2] < 0.65 * maps[1] < 0.65 * 0.65 * maps[0]
+
+
+def test_micro_batches_are_proposed_where_a_budget_is_too_small(tiny):
+    recipe = tiny("supervised", **BIG | {"batch": 8})
+    recomputed = recipe.replace(recompute="on")
+    smaller = forecast(recomputed.replace(batch=4), 3, FP32).memory
+    split = forecast(recomputed.replace(accumulate=2), 3, FP32).memory
+    said = rf"--batch 4 takes about {smaller / 2**30:.1f} GiB or --accumulate 2 takes about {split / 2**30:.1f} GiB$"
+    with pytest.raises(UsageError, match=said):
+        fitted(recipe.replace(memory_budget=1.02 * split / 2**30), 3, FP32, (64, 64), None)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("maps", "channels"), [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)])
 def test_what_comes_of_a_normalisation_is_what_torch_makes_of_it(maps, channels, training):

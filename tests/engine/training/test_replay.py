@@ -83,6 +83,26 @@ def test_images_of_the_step_are_those_of_the_plan(broken, monkeypatch):
     assert len({round(float(one), 2) for one in seen[-3:]}) == 1  # the very batch, in each precision
 
 
+def test_all_micro_batches_of_the_step_are_made_again(broken, monkeypatch):
+    seen = []
+    losses = Supervised.losses
+
+    def looking(self, batch, progress):
+        found = losses(self, batch, progress)
+        seen.append(found["loss"].item())
+        return found
+
+    folder = broken(2, 1e38, save_every="1", batch=4, accumulate=2)
+    monkeypatch.setattr(Supervised, "losses", looking)
+    found = replay(folder)
+    (labeled,) = found.images
+    assert len(labeled) == 4
+    *_, double = found.repeats
+    assert double.precision == "fp64"
+    assert double.losses["loss"] == pytest.approx(sum(seen[-2:]) / 2)
+    assert seen[-1] != seen[-2]
+
+
 def test_an_update_that_breaks_the_weights_is_no_fault_of_the_loss(tiny, voc_root):
     trainer = Trainer(tiny("supervised", data=voc_root(), steps=3, lr=1e38, backbone_lr=1.0))
     with pytest.raises(UsageError, match="not finite"):
