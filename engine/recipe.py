@@ -282,9 +282,10 @@ class Recipe:
         if self.schedule == "constant":
             return 1.0
         done = (max(step - 1, 0) if self.schedule == "poly_late" else step) / self.steps
-        if self.schedule == "sawtooth":
-            epoch = CAC_EPOCHS * step // self.steps
-            done = (epoch + step % CAC_EPOCH_STEPS / CAC_EPOCH_STEPS) / CAC_EPOCHS
+        if self.schedule == "sawtooth" and step:
+            # Set behind the step before, by its epoch and how many steps had been made then.
+            epoch = CAC_EPOCHS * (step - 1) // self.steps
+            done = (epoch + ((step - 1) % CAC_EPOCH_STEPS + 1) / CAC_EPOCH_STEPS) / CAC_EPOCHS
         return max(1 - done, 0) ** self.power
 
     def steps_between_evaluations(self) -> int:

@@ -17,7 +17,8 @@ beside `exp(s)` in one pass over the negatives: loss and gradient take 4 P K C F
 12 N K C FLOPs for two checkpointed directions that recompute every score, and the backward pass is elementwise. Minimal
 traffic is 3 P C + K C elements: at C = 128 thousands of FLOPs a byte, so that nothing but arithmetic matters.
 
-The published program subtracts a running maximum before exp and adds eps to D as well; both are below 1e-8 in the loss.
+The published program subtracts a running maximum before exp and adds eps to D as well; both are below 1e-8 in the loss
+of anchors that have negatives. Without any, its eps pulls an anchor towards a target that is far from it.
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ class Planner:
             numbers = np.asarray(images, np.int64)
             return Order(images=numbers, samples=samples, stream=stream, epoch_steps=self.epoch_steps, **switches)
 
-        # UniMatch's program cuts a longer list, too.
-        filled = {"repeated": len(unlabeled) or len(labeled), "redrawn": max(len(labeled), len(unlabeled))}
+        longer = max(len(labeled), len(unlabeled))
+        filled = {"repeated": longer, "redrawn": longer, "cut": len(unlabeled) or len(labeled)}
         self.labeled = order(
             labeled,
             drawing.batch,

@@ -177,10 +177,11 @@ class Sampling:
     with PyTorch < 1.9)."""
     unlabeled_order: Literal["shuffled", "repeated"] = "shuffled"
     """repeated: every epoch has the unlabelled images of the first one, in its order (CPS's program)."""
-    labeled_order: Literal["passes", "repeated", "redrawn"] = "passes"
+    labeled_order: Literal["passes", "repeated", "cut", "redrawn"] = "passes"
     """passes: labelled images come once a pass, however long an epoch is. Else an epoch has whole repeats of their list
     and a rest, all shuffled together, as many as there are unlabelled images; the rest is the list's first images
-    (repeated: the programs of UniMatch and UniMatch V2) or drawn anew for each item (redrawn: CPS's program)."""
+    (repeated: UniMatch V2's program; cut: UniMatch's, which cuts a list longer than the unlabelled one) or drawn anew
+    for each item (redrawn: CPS's program)."""
     replay_labeled: bool = False
     """Within an epoch, the labelled batches of its first pass come again with the same windows (CAC's program)."""
     replay_unlabeled: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...pipelines.errors import UsageError, require
 from ..models import Network, evaluating
+from ..models.grouping import batch_norms
 from .method import Method, MethodConfig, MethodContext
 
 
@@ -25,7 +26,7 @@ class TeacherConfig(MethodConfig):
     constant: ema from the first step on."""
     ema_buffers: Literal["averaged", "copied", "own"] = "averaged"
     """How batch statistics follow. averaged: as the parameters, and integers copied; copied: the network's; own: those
-    of the teacher's own passes, which are in training mode then."""
+    of the teacher's own passes, whose batches are normalised by their own statistics then."""
     best: Literal["teacher", "student"] = "teacher"
     """Which of the two, both evaluated, is the one that is saved as the best and whose score decides it."""
 
@@ -36,7 +37,8 @@ class TeacherConfig(MethodConfig):
 
 
 class Teacher(nn.Module):
-    """Images (B, 3, S, S) to logits (B, C, h, w) without gradient, in evaluation mode unless its buffers are its own.
+    """Images (B, 3, S, S) to logits (B, C, h, w) without gradient, in evaluation mode but for batch normalisations
+    whose buffers are its own.
 
     `network` is one like the student, and becomes a part of the method's state, but none of its `networks()`: no
     optimizer sees it. Raises UsageError for parameters of half precision, in which a small step is no step.
@@ -55,7 +57,10 @@ class Teacher(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Teacher:
-        return super().train(mode and self.config.ema_buffers == "own")
+        super().train(False)
+        for norm in batch_norms(self) if self.config.ema_buffers == "own" else ():
+            norm.train(mode)
+        return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

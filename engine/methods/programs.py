@@ -100,7 +100,7 @@ def unimatch_switches(layout: str) -> dict[str, Any]:
         "evaluation.protocol": program.protocol_on(layout),
         "method.labels": "mixed",
         "sampling.cutmix_partner": "same",
-        "sampling.labeled_order": "repeated",
+        "sampling.labeled_order": "cut",
         "schedule": "poly_late",
         "emulate_processes": program.processes_on(layout),
     }

@@ -204,14 +204,19 @@ def test_the_sawtooth_is_poly_at_the_steps_it_counts_and_jumps_at_others():
     sawtooth = replace(poly, schedule="sawtooth")
     for step in (0, 1, 1156, 1157, 50_000, 92_559, 92_560):
         assert sawtooth.lr_factor(step) == pytest.approx(poly.lr_factor(step), abs=1e-9)
-    # 80 epochs of 165 steps, written as the program counts: the epochs, and the steps modulo 1157.
+    # 80 epochs of 165 steps, as the program makes them: behind each step it sets the next one's rate, by the epoch that
+    # this one belongs to, from 0, and a counter that begins anew behind 1157.
     short = replace(sawtooth, steps=80 * 165)
+    expected, counter = [1.0], 0
+    for epoch in range(80):
+        for _ in range(165):
+            counter = counter % 1157 + 1
+            expected.append((1 - (epoch * 1157 + counter) / 92_560) ** 0.9)
     factors = [short.lr_factor(step) for step in range(short.steps)]
-    counted = [epoch * 1157 + (epoch * 165 + step) % 1157 for epoch in range(80) for step in range(165)]
-    assert factors == pytest.approx([(1 - done / 92_560) ** 0.9 for done in counted])
+    assert factors == pytest.approx(expected[:-1])
     rises = [step for step in range(1, short.steps) if factors[step] > factors[step - 1]]
     assert rises
-    assert all(step % 1157 == 0 for step in rises)
+    assert all(step % 1157 == 1 for step in rises)
     assert replace(short, schedule="poly").lr_factor(6600) == pytest.approx(0.5**0.9)
 
 
@@ -229,7 +234,8 @@ def test_defaults_follow_the_split_and_the_backbone(dry_run):
 def test_published_trains(tiny, voc_root, name):
     recipe = tiny(name, data=voc_root(), batch=4).as_published()
     trainer = Trainer(recipe)
-    drawing = trainer.loader.planner.drawing
+    (planner,) = trainer.loader.planners
+    drawing = planner.drawing
     assert (drawing.sampling, drawing.labeled, drawing.unlabeled) == (recipe.sampling, recipe.labeled, recipe.unlabeled)
     result = trainer.train()
     assert result.steps == 3

@@ -19,6 +19,7 @@ SWITCHES = {
     "boxes": Sampling(repeat_boxes=True),
     "order": Sampling(unlabeled_order="repeated"),
     "list": Sampling(labeled_order="repeated"),
+    "cut": Sampling(labeled_order="cut"),
     "tail": Sampling(labeled_order="redrawn"),
     "replay": Sampling(replay_labeled=True, replay_unlabeled=True, epoch_steps=5),
     "draws": Sampling(shared_draws=2),
@@ -108,13 +109,19 @@ def test_labelled_images_come_once_a_pass_or_fill_an_epoch_with_a_redrawn_rest(l
     assert (np.sort(redrawn[0, :5]) != np.arange(5)).any()  # repeats are shuffled together, not pass by pass
 
 
-def test_a_repeated_list_fills_an_epoch_with_its_first_images_or_is_cut(labelled) -> None:
-    """The list of UniMatch's program: 5 images become 23 as 5 + 5 + 5 + 5 + 3, shuffled anew for every epoch."""
-    epochs = labelled("repeated", 5, 23, 23)
+@pytest.mark.parametrize("order", ["repeated", "cut"])
+def test_a_repeated_list_fills_an_epoch_with_its_first_images(order, labelled) -> None:
+    """The list of UniMatch's programs: 5 images become 23 as 5 + 5 + 5 + 5 + 3, shuffled anew for every epoch."""
+    epochs = labelled(order, 5, 23, 23)
     assert (np.sort(epochs) == np.sort((list(range(5)) * 5)[:23])).all()
     assert len(np.unique(epochs, axis=0)) == 30
     assert (np.sort(epochs[:, :5]) != np.arange(5)).any()  # not pass by pass
-    cut = labelled("repeated", 5, 3, 5)  # an epoch is a pass over the larger set, and goes on with the same three
+
+
+def test_of_a_list_longer_than_the_unlabelled_one_no_image_is_lost_unless_it_is_cut(labelled) -> None:
+    """UniMatch V2's program shows all, UniMatch's not."""
+    assert (np.sort(labelled("repeated", 5, 3, 5)) == np.arange(5)).all()
+    cut = labelled("cut", 5, 3, 5)  # an epoch is a pass over the larger set, and goes on with the same three
     assert set(cut.flatten()) == {0, 1, 2}
     assert (np.sort(cut[:, :3]) == np.arange(3)).all()
 

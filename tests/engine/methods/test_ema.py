@@ -19,8 +19,8 @@ TEACHERS = ("mean_teacher", "cutmix_seg", "unimatch_v2")
 
 
 def pair(**settings) -> tuple[nn.Module, Teacher]:
-    """A student of a normalised convolution, and its teacher."""
-    networks = [nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).double() for _ in range(2)]
+    """A student of a normalised convolution with dropout, and its teacher."""
+    networks = [nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout()).double() for _ in range(2)]
     return networks[0], Teacher(networks[1], TeacherConfig(**settings)).double()
 
 
@@ -58,7 +58,8 @@ def test_whose_batch_statistics_the_teacher_has(buffers):
     student, teacher = pair(ema=0.5, ema_rule="constant", ema_buffers=buffers)
     teacher.become(student)
     teacher.train()
-    assert teacher.network.training is (buffers == "own")
+    _, norm, dropout = teacher.network
+    assert (norm.training, dropout.training) == (buffers == "own", False)
     images = torch.ones(2, 1, 3, 3).double()
     student.train()(4 * images)
     before = teacher.network[1].running_mean.clone()
