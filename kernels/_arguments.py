@@ -57,12 +57,18 @@ def check_integer(name: str, value: int) -> None:
         raise TypeError(f"{name} must be an integer, not {value!r}")
 
 
-def check_number(name: str, value: float) -> None:
-    """Raise TypeError naming `name` unless `value` is a number, or a tensor of one that wants no gradient."""
-    if not isinstance(value, (Real, torch.SymFloat, torch.SymInt, Tensor)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
+def check_number(name: str, value: float) -> float:
+    """Return `value`, or raise TypeError naming `name` unless it is a number, or a tensor of one that wants no
+    gradient, and ValueError for NaN."""
     if isinstance(value, Tensor) and value.requires_grad:
         raise TypeError(f"{name} must be a number, as no gradient comes to it: pass its value, detached")
+    if isinstance(value, (torch.SymFloat, torch.SymInt, Tensor)):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if value != value:
+        raise ValueError(f"{name} must be a number, not NaN")
+    return float(value)
 
 
 def check_flag(name: str, value: bool) -> None:

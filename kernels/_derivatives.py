@@ -50,10 +50,18 @@ def keep(ctx: Any, *tensors: Tensor | None) -> None:
     ctx.save_for_backward(*(one.clone() if one is not None and one.is_inference() else one for one in tensors))
 
 
+def require_computed(name: str, gradient: Tensor, shape: torch.Size) -> None:
+    """Raise RuntimeError unless operator `name` has computed its gradient beside its value, as it does where one is
+    asked for; a program that was traced without goes on without."""
+    if gradient.shape != shape:
+        raise RuntimeError(f"{name} was traced where no gradient was asked for; trace it with inputs that require one")
+
+
 def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
     """`gradient` times the number `upstream`, rounded to `dtype` in the same pass."""
-    if gradient.dtype == dtype:
-        return gradient * upstream
+    batched = torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(upstream)
+    if gradient.dtype == dtype or batched:  # which has no `out`
+        return (gradient * upstream).to(dtype)
     return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _dispatch, _triton, reference
+from . import __all__, _dispatch, _triton, reference
 from ._examples import Example, examples
 from .precision import allow_tf32, precision_kept
 
@@ -109,7 +109,11 @@ def refuse(results: Iterable[Result]) -> dict[str, str]:
 @contextmanager
 def refusing(operators: Iterable[str]) -> Iterator[None]:
     """Until the end of the context the plain definitions serve these operators, given by their names, and no others, in
-    all dtypes and on all devices."""
+    all dtypes and on all devices. Raises ValueError for names of none."""
+    if isinstance(operators, str):
+        raise ValueError(f"operators must be a list of names, not {operators!r}")
+    if unknown := {*operators} - {*__all__}:
+        raise ValueError(f"{', '.join(sorted(unknown))}: no operator; they are {', '.join(__all__)}")
     before = _dispatch.refused
     _dispatch.refuse(operators)
     try:

@@ -23,6 +23,7 @@ of anchors that have negatives. Without any, its eps pulls an anchor towards a t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, INTEGERS, check_flag, check_number, check_tensor, outside_autocast
-from ._derivatives import first_only, keep
+from ._derivatives import first_only, keep, require_computed
 from .cpu import directional_contrast as cpu
 from .gpu import directional_contrast as gpu
 
@@ -112,7 +113,7 @@ def _setup_context(ctx, inputs, output):
     feat1, feat2, label1, label2, _, _, negatives, negative_labels, _, ctx.temperature, *_, ctx.product_dtype = inputs
     _, direction, gradient, lse, factor = output
     ctx.mark_non_differentiable(direction, gradient, lse, factor)
-    ctx.feat_dtype, ctx.grad_negatives = feat1.dtype, negatives.requires_grad
+    ctx.feat_dtype, ctx.feat_shape, ctx.grad_negatives = feat1.dtype, feat1.shape, negatives.requires_grad
     keep(ctx, direction, gradient)
     if ctx.grad_negatives:
         keep(ctx, direction, gradient, lse, factor, feat1, feat2, label1, label2, negatives, negative_labels)
@@ -121,6 +122,8 @@ def _setup_context(ctx, inputs, output):
 @first_only("directional_contrast")
 def _backward(ctx, upstream, *_):
     direction, gradient, *rest = ctx.saved_tensors
+    if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+        require_computed("directional_contrast", gradient, ctx.feat_shape)
     to_first = torch.where(direction == 1, upstream[0], 0.0)
     to_second = torch.where(direction == 2, upstream[1], 0.0)
     grad_feat1 = (to_first[:, None] * gradient).to(ctx.feat_dtype) if ctx.needs_input_grad[0] else None
@@ -159,12 +162,14 @@ def _check_values(
     _check_unit("feat1", feat1, valid)
     _check_unit("feat2", feat2, valid)
     _check_unit("negatives", negatives, negative_labels >= 0)
+    if negative_labels.dtype == torch.int64 and bool((negative_labels >= 2**31).any()):
+        raise ValueError(f"negative_labels must be below 2^31, but {int(negative_labels.max())} is not")
 
 
 def _check_unit(name: str, features: Tensor, used: Tensor | None) -> None:
     """Raise ValueError unless the used rows have length 1, or 0 as normalising a zero vector leaves it."""
     length = torch.linalg.vector_norm(features.float(), dim=1)
-    wrong = ((length - 1).abs() > 0.01) & (length != 0)
+    wrong = ~((length - 1).abs() <= 0.01) & (length != 0)  # NaN is wrong
     if used is not None:
         wrong &= used
     if bool(wrong.any()):
@@ -196,7 +201,8 @@ def directional_contrast(
     feat1, feat2: (N, C) float, rows L2-normalised, row i of both the same image location. conf1, conf2: (N,) float in
     [0, 1], not differentiated. label1, label2: (N,) int, the pseudo-label in each view, below 2^31.
     negatives: (K, C) float, L2-normalised; differentiated only with `grad_negatives`.
-    negative_labels: (K,) int; a negative of the anchor's own label is not used, one below zero is an empty bank slot.
+    negative_labels: (K,) int, below 2^31; a negative of the anchor's own label is not used, but finite, one below zero
+    is an empty bank slot, which may hold anything.
     valid: (N,) bool; false rows take no part. temperature > 0; threshold: the least confidence of a target, exclusive.
     by_class: on a GPU, sort anchors and negatives by label first: pairs of tiles of one class are then left out.
     product_dtype: on a GPU, multiply features and negatives in this dtype, accumulating in float32, whatever their own
@@ -219,16 +225,16 @@ def directional_contrast(
     check_tensor("negative_labels", negative_labels, (negatives.shape[0],), INTEGERS, device)
     if valid is not None:
         check_tensor("valid", valid, (rows,), (torch.bool,), device)
-    for name, value in (("temperature", temperature), ("threshold", threshold), ("eps", eps)):
-        check_number(name, value)
+    temperature, threshold = check_number("temperature", temperature), check_number("threshold", threshold)
+    eps = check_number("eps", eps)
     check_flag("grad_negatives", grad_negatives)
     check_flag("by_class", by_class)
-    if not temperature > 0:
+    if not temperature >= torch.finfo(torch.float32).tiny:
         raise ValueError(f"temperature must be positive, not {temperature}")
     if product_dtype not in (None, *PRODUCTS):
         raise TypeError(f"product_dtype must be one of {', '.join(map(str, PRODUCTS))}, not {product_dtype}")
-    if not eps >= 0:
-        raise ValueError(f"eps must not be negative, not {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be at least 0 and finite, not {eps}")
 
     conf1, conf2 = _wide(conf1), _wide(conf2)
     options: dict[str, Any] = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import _dispatch, reference
-from ._arguments import FLOATS, check_flag, check_integer, check_number, check_tensor, listed
+from ._arguments import FLOATS, accumulation_dtype, check_flag, check_integer, check_number, check_tensor, listed
 from .cpu import photometric as cpu
 from .gpu import photometric as gpu
 from .reference.photometric import SIGMA
@@ -53,13 +53,14 @@ def _(images, matrix, deviation, mean, std, radius, blur_last, dtype):
     return _empty(images, dtype)
 
 
-def _per_channel(name: str, values: Tensor | Sequence[float], device: torch.device) -> Tensor:
+def _per_channel(name: str, values: Tensor | Sequence[float], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(3,) on the device; numbers in float64 for results in it, else in float32."""
     if not isinstance(values, Tensor):
         values = listed(name, values, "three numbers", 3)
         # Filled on the device: a copy from the host would make the host wait.
-        for value in values:
-            check_number(name, value)
-        values = torch.stack([torch.full((), float(value), device=device) for value in values])
+        wide = accumulation_dtype(dtype)
+        numbers = [float(check_number(name, value)) for value in values]
+        values = torch.stack([torch.full((), number, dtype=wide, device=device) for number in numbers])
     check_tensor(name, values, (3,), FLOATS, device)
     return values.detach()
 
@@ -96,16 +97,16 @@ def photometric(
     if isinstance(sigma, Tensor):
         check_tensor("sigma", sigma, (batch,), FLOATS, images.device)
     else:
-        check_number("sigma", sigma)
+        sigma = check_number("sigma", sigma)
         if not sigma > 0:
             raise ValueError(f"sigma must be above 0, not {sigma}")
     check_integer("radius", radius)
     check_flag("blur_last", blur_last)
     if not 1 <= radius <= LARGEST_RADIUS:
         raise ValueError(f"radius must be from 1 to {LARGEST_RADIUS}, not {radius}")
-    mean, std = _per_channel("mean", mean, images.device), _per_channel("std", std, images.device)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be one of {', '.join(str(d) for d in FLOATS)}, not {dtype}")
+    mean, std = (_per_channel(name, values, images.device, dtype) for name, values in (("mean", mean), ("std", std)))
     if dtype == torch.float64 or _dispatch.provider(images, "photometric") == "plain":
         return reference.photometric(
             images, matrix, blur, mean, std, sigma=sigma, radius=radius, blur_last=blur_last, dtype=dtype

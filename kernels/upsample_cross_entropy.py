@@ -37,7 +37,7 @@ from ._arguments import (
     check_tensor,
     outside_autocast,
 )
-from ._derivatives import first_only, keep, scaled
+from ._derivatives import first_only, keep, require_computed, scaled
 from ._ranking import kth_smallest
 from .cpu import upsample_cross_entropy as cpu
 from .gpu import upsample_cross_entropy as gpu
@@ -117,12 +117,13 @@ def _setup_sum(ctx, inputs, output):
     _, count, gradient = output
     ctx.mark_non_differentiable(count, gradient)
     ctx.save_for_backward(gradient)
-    ctx.dtype = inputs[0].dtype
+    ctx.dtype, ctx.shape = inputs[0].dtype, inputs[0].shape
 
 
 @first_only("upsample_cross_entropy")
 def _backward_sum(ctx, upstream, *_):
     (gradient,) = ctx.saved_tensors
+    require_computed("upsample_cross_entropy", gradient, ctx.shape)
     return scaled(gradient, upstream, ctx.dtype), *[None] * 6
 
 
@@ -254,7 +255,7 @@ def upsample_ohem_cross_entropy(
     a target that is no class makes loss and gradient NaN instead.
     """
     _check(logits, target, align_corners, ignore_index)
-    check_number("threshold", threshold)
+    threshold = check_number("threshold", threshold)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be a probability, not {threshold}")
     check_integer("min_kept", min_kept)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, check_flag, check_normalizer, check_size, check_tensor, outside_autocast
-from ._derivatives import first_only, scaled
+from ._derivatives import first_only, require_computed, scaled
 from .cpu import upsample_mse as cpu
 from .cutmix import check_boxes
 from .gpu import upsample_mse as gpu
@@ -61,12 +61,13 @@ def _setup_context(ctx, inputs, output):
     _, gradient = output
     ctx.mark_non_differentiable(gradient)
     ctx.save_for_backward(gradient)
-    ctx.dtype = inputs[0].dtype
+    ctx.dtype, ctx.shape = inputs[0].dtype, inputs[0].shape
 
 
 @first_only("upsample_mse")
 def _backward(ctx, upstream, _):
     (gradient,) = ctx.saved_tensors
+    require_computed("upsample_mse", gradient, ctx.shape)
     return scaled(gradient, upstream, ctx.dtype), *[None] * 8
 
 

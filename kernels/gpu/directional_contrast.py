@@ -5,9 +5,9 @@
                 are as many as keep the device busy for the number of active rows)
     finish      shares added up, losses, gradients
 
-Unit vectors bound the scores by 1/t, which is what is subtracted before exp: shares simply add. Below t = 0.023 float32
-could underflow (float16, which exponentials are multiplied in if features are, below 0.0995), and a running maximum is
-kept instead. Exponentials are powers of two, s log2(e).
+Unit vectors bound the scores by 1/t, which is what is subtracted before exp: shares simply add. Below t = 0.0245
+float32 could underflow (float16, which exponentials are multiplied in if features are, below 0.0995), and a running
+maximum is kept instead. Exponentials are powers of two, s log2(e).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summa
 
 LARGEST_CHANNELS = 256
 """An anchor tile and its gradient stay on the chip."""
-LARGEST_RANGE = {torch.float32: 126.0, torch.bfloat16: 126.0, torch.float16: 29.0}
-"""Binary orders of magnitude between the smallest and the largest exponential that the dtype of products holds."""
+LARGEST_RANGE = {torch.float32: 118.0, torch.bfloat16: 118.0, torch.float16: 29.0}
+"""Binary orders of magnitude between the smallest and the largest exponential that the dtype of products holds, and
+its inverse divided by the temperature."""
 LEAST = -1e30
 """Stands for the logarithm of 0."""
 LOG2E = math.log2(math.e)

@@ -29,7 +29,8 @@ def upsample_mse(
     wanted = full.softmax(1)
     errors = (upsample_wide(logits, size, align_corners).softmax(1) - wanted).square().sum(1)
     if pixel_weight is not None:
-        errors = errors * pixel_weight.detach().to(errors.dtype)
+        weight = pixel_weight.clone() if pixel_weight.is_inference() else pixel_weight  # which autograd cannot keep
+        errors = errors * weight.detach().to(errors.dtype)
     if normalizer is None:
         return errors.mean()
     return errors.sum() / normalizer.detach().to(errors.dtype).clamp(min=1)

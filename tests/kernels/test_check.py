@@ -173,6 +173,15 @@ def test_refusing_ends_with_its_block_however_that_ends(monkeypatch):
     assert seen == ["cutmix"]
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [("cutmix", "must be a list of names, not 'cutmix'"), (["cutmix", "cutmax"], "^cutmax: no operator; they are box")],
+)
+def test_refusing_what_is_no_operator_is_an_error(names, says):
+    with pytest.raises(ValueError, match=says), check.refusing(names):
+        pass
+
+
 def call(operator):
     """The first of the operator's examples, with gradients."""
     example = next(example for example in examples("cpu").values() if example.operator == operator)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -185,6 +186,26 @@ def test_small_temperatures_neither_overflow_nor_underflow(temperature, device, 
         assert (mine.double() - true).norm() <= (1e-6 + 0.05 * torch.finfo(dtype).eps) / temperature * true.norm()
 
 
+@pytest.mark.parametrize("temperature", [0.0224, 0.0229, 0.0233, 0.0244, 0.0246])
+def test_where_all_point_the_other_way_the_gradient_is_as_finite_as_the_loss(temperature, device):
+    """One row and one negative, so that the sum of exponentials is the least that there is."""
+    torch.manual_seed(0)
+    anchor = F.normalize(torch.randn(1, 8), dim=1).to(device)
+    bank = F.normalize(-anchor + 0.01 * torch.randn(1, 8).to(device), dim=1)
+    label = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def gradient(dtype):
+        leaf = anchor.to(dtype).requires_grad_()
+        conf = torch.tensor([0.2], device=device), torch.tensor([0.9], device=device)
+        arguments = (-anchor.to(dtype), label, label, *conf, bank.to(dtype), label + 1)
+        directional_contrast(leaf, *arguments, temperature=temperature)[0].backward()
+        return leaf.grad.double()
+
+    exact = gradient(torch.float64)
+    assert exact.norm() > 0.1
+    assert (gradient(torch.float32) - exact).norm() < 1e-4 * exact.norm()
+
+
 def test_negatives_far_below_the_positive_keep_their_gradient(device):
     """Products in float16 hold 2^-24 at the least: the exponentials of unrelated vectors must not be lost beside it."""
     arguments = problem(rows=60, bank=900, channels=256, dtype=torch.float32, device=device)
@@ -361,6 +382,14 @@ try:
     directional_contrast(unit.double(), unit.double(), label, label, *conf, 2 * unit, label)
 except ValueError as error:
     print(error)
+try:
+    directional_contrast(unit, unit, label, label, *conf, unit, label + 2**31)
+except ValueError as error:
+    print(error)
+try:
+    directional_contrast(unit * float("nan"), unit, label, label, *conf, unit, label)
+except ValueError as error:
+    print(error)
 directional_contrast(unit, unit, label, label, *conf, 2 * unit, label)
 """
     quiet = subprocess.run([sys.executable, "-c", code], env=os.environ | {"SEMISEG_DEBUG": "0"}, check=False)
@@ -373,6 +402,8 @@ directional_contrast(unit, unit, label, label, *conf, 2 * unit, label)
     ).communicate()
     assert quiet.returncode == 0
     assert all("negatives must be L2-normalised, but row 0 has length 2" in said for said in strict)
+    assert re.search(r"negative_labels must be below 2\^31, but \d+ is not", strict[0])
+    assert "feat1 must be L2-normalised, but row 0 has length nan" in strict[0]
 
 
 @pytest.mark.parametrize(
@@ -386,6 +417,10 @@ directional_contrast(unit, unit, label, label, *conf, 2 * unit, label)
         ("negative_labels", torch.zeros(8, dtype=torch.int64), ValueError),
         ("valid", torch.zeros(5), TypeError),
         ("temperature", 0.0, ValueError),
+        ("temperature", 1e-39, ValueError),
+        ("temperature", True, TypeError),
+        ("threshold", float("nan"), ValueError),
+        ("eps", float("inf"), ValueError),
         ("eps", -1.0, ValueError),
         ("threshold", None, TypeError),
         ("by_class", "no", TypeError),

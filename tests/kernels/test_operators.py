@@ -69,6 +69,52 @@ def test_autocast_changes_nothing(name, device):
         torch.testing.assert_close(one, other)
 
 
+def losses(device):
+    """Losses of logits (2, 5, 4, 3) that compute their gradient beside their value."""
+    target = torch.zeros(2, 16, 12, dtype=torch.uint8, device=device)
+    teacher = torch.randn(2, 5, 4, 3, device=device)
+    label, conf = torch.arange(24, device=device) % 3, torch.full((24,), 0.5, device=device)
+
+    def contrast(logits):
+        rows = torch.nn.functional.normalize(logits.permute(0, 2, 3, 1).reshape(24, 5), dim=1)
+        return kernels.directional_contrast(rows, rows.flip(0), label, label, conf, conf + 0.4, rows, label)[0]
+
+    return {
+        "upsample_cross_entropy": lambda logits: kernels.upsample_cross_entropy(logits, target),
+        "upsample_mse": lambda logits: kernels.upsample_mse(logits, teacher.to(logits.dtype), (16, 12)),
+        "directional_contrast": contrast,
+    }
+
+
+@pytest.mark.parametrize("name", losses("cpu"))
+def test_a_program_that_was_traced_without_a_gradient_says_so_where_one_is_asked_for(name, device):
+    class Loss(torch.nn.Module):
+        def forward(self, logits):
+            return function(logits)
+
+    function = losses(device)[name]
+    logits = torch.randn(2, 5, 4, 3, device=device)
+    program = torch.export.export(Loss(), (logits,)).module()
+    assert torch.isfinite(program(logits))
+    with pytest.raises(RuntimeError, match=f"{name} was traced where no gradient was asked for"):
+        program(logits.clone().requires_grad_()).backward()
+    leaf = logits.clone().requires_grad_()
+    torch.export.export(Loss(), (leaf,)).module()(leaf).backward()
+    assert leaf.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", losses("cpu"))
+def test_several_upstream_gradients_at_once_are_each_by_itself(name, dtype, device):
+    leaf = torch.randn(2, 5, 4, 3, device=device, dtype=dtype, requires_grad=True)
+    loss = losses(device)[name](leaf)
+    upstream = torch.tensor([1.0, 2.0, -3.0], dtype=loss.dtype, device=device)
+    (together,) = torch.autograd.grad(loss, leaf, upstream, is_grads_batched=True, retain_graph=True)
+    for one, factor in zip(together, upstream, strict=True):
+        (alone,) = torch.autograd.grad(loss, leaf, factor, retain_graph=True)
+        torch.testing.assert_close(one, alone, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+
+
 def test_shapes_alone_are_enough():
     logits = torch.empty(2, 5, 4, 3, device="meta", requires_grad=True)
     target = torch.empty(2, 16, 12, dtype=torch.uint8, device="meta")
@@ -77,11 +123,12 @@ def test_shapes_alone_are_enough():
     assert kernels.upsample_conv2d(logits, torch.empty(7, 5, 3, 3, device="meta"), (9, 8)).shape == (2, 7, 9, 8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_default_dtype_changes_nothing(name, device):
+def test_the_default_dtype_changes_nothing(name, dtype, device):
     function, tensors, differentiable = call(name, device)
     plain = results(function, fresh(tensors, differentiable), differentiable)
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
         ours = results(function, fresh(tensors, differentiable), differentiable)
     finally:

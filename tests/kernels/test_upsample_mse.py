@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from semiseg.kernels import upsample_mse
+from semiseg.kernels.check import refusing
 
 SHAPES = {
     "aligned": {"low": (5, 9), "full": (17, 33)},
@@ -53,6 +54,19 @@ def check(no_worse, logits, teacher, size, **options):
     assert (ours[0].dtype, ours[1].dtype) == (torch.float32, logits.dtype)
     for triple in zip(ours, plain, exact):
         no_worse(*triple)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("refused", [(), ("upsample_mse",)])
+def test_weights_may_come_from_inference(refused, dtype, device):
+    """As the confidence of a teacher does, also where the definition serves."""
+    (logits, teacher, _), _, weight, size = problem(dtype=dtype, device=device)
+    weight = weight.to(dtype)
+    with torch.inference_mode():
+        inferred = weight.clone()
+    with refusing(refused):
+        for one, other in zip(*(run(upsample_mse, logits, teacher, size, pixel_weight=w) for w in (weight, inferred))):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
