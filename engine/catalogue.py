@@ -31,7 +31,8 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
     """The function that builds a recipe: of an installed one by its name, of another by its script, `mine/recipe.py`.
     Raises UsageError for a name that is unknown and a script that is not there, or has no `recipe`."""
     if name.endswith(".py"):
-        return _recipe_of(Path(name).expanduser().absolute())
+        script = Path(name).expanduser().absolute()
+        return _recipe_of(script, script.stat().st_mtime_ns if script.is_file() else 0)
     if name not in recipes():
         near = get_close_matches(name, recipes(), 3)
         which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
@@ -40,8 +41,9 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
 
 
 @cache
-def _recipe_of(script: Path) -> Callable[..., Recipe]:
-    """What a script builds its recipe by; it runs once, as a module that finds those beside it."""
+def _recipe_of(script: Path, changed: int) -> Callable[..., Recipe]:
+    """What a script builds its recipe by; it runs once, and again when it has `changed`, as a module that finds those
+    beside it."""
     if not script.is_file():
         raise UsageError(f"{script}: there is no such recipe script; pass its path, or the name of a recipe")
     folder = str(script.parent)

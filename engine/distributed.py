@@ -132,7 +132,7 @@ def synchronised(network: nn.Module) -> nn.Module:
             module.process_group = None  # type: ignore[assignment]
         elif isinstance(module, _BatchNorm) and not isinstance(module, CollectiveBatchNorm2d):
             raise UsageError(
-                f"--backbone: {name} is a {type(module).__name__}, whose statistics several processes cannot share; "
-                "pass another backbone, or train in one process"
+                f"{name} is a {type(module).__name__}, whose statistics several processes cannot share; take another "
+                "--backbone, or BatchNorm2d where it is the method's own, or train in one process"
             )
     return network

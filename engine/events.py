@@ -11,8 +11,9 @@ from typing import Any, Literal
 class Event:
     """Something that happened.
 
-    note: `text` says what was decided or done. ready: a run is about to start, `values` has its facts. progress: `done`
-    of `total` of the work that `text` names. log: `values` is a log line of the run, `text` the same for a person.
+    note: `text` says what was decided or done; of an evaluation `values` is the log line with its scores. ready: a run
+    is about to start, `values` has its facts. progress: `done` of `total` of the work that `text` names. log: `values`
+    is a log line of the run, `text` the same for a person.
     """
 
     kind: Literal["note", "ready", "progress", "log"]

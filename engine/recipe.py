@@ -224,8 +224,14 @@ class Recipe:
             yield from require(fits, name, rule, parts)
         yield from self.accumulation_faults()
         yield from self.method.faults()
-        for weight in self.method_class.terms.values():
+        for term, weight in self.method_class.terms.items():
+            if not hasattr(self.method, weight):
+                yield f"{self.method_class.name}: the settings have no {weight!r}, which shall weigh the term {term!r}"
+                return
             yield from self.method.bounded(weight, 0)
+        if wrong := [*self.views.faults()]:
+            yield from wrong
+            return
         yield from self.network_faults()
         switches = self.switches()
         if switches and self.fidelity == "published" and all(self.get(path) != v for path, v in switches.items()):

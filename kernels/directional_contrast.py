@@ -200,9 +200,8 @@ def directional_contrast(
 
     feat1, feat2: (N, C) float, rows L2-normalised, row i of both the same image location. conf1, conf2: (N,) float in
     [0, 1], not differentiated. label1, label2: (N,) int, the pseudo-label in each view, below 2^31.
-    negatives: (K, C) float, L2-normalised; differentiated only with `grad_negatives`.
-    negative_labels: (K,) int, below 2^31; a negative of the anchor's own label is not used, but finite, one below zero
-    is an empty bank slot, which may hold anything.
+    negatives: (K, C) float, L2-normalised; differentiated only with `grad_negatives`. negative_labels: (K,) int, below
+    2^31; one of the anchor's own label is finite and not used, one below zero is an empty bank slot, of any value.
     valid: (N,) bool; false rows take no part. temperature > 0; threshold: the least confidence of a target, exclusive.
     by_class: on a GPU, sort anchors and negatives by label first: pairs of tiles of one class are then left out.
     product_dtype: on a GPU, multiply features and negatives in this dtype, accumulating in float32, whatever their own
@@ -225,8 +224,8 @@ def directional_contrast(
     check_tensor("negative_labels", negative_labels, (negatives.shape[0],), INTEGERS, device)
     if valid is not None:
         check_tensor("valid", valid, (rows,), (torch.bool,), device)
-    temperature, threshold = check_number("temperature", temperature), check_number("threshold", threshold)
-    eps = check_number("eps", eps)
+    numbers = {"temperature": temperature, "threshold": threshold, "eps": eps}
+    temperature, threshold, eps = (check_number(name, value) for name, value in numbers.items())
     check_flag("grad_negatives", grad_negatives)
     check_flag("by_class", by_class)
     if not temperature >= torch.finfo(torch.float32).tiny:

@@ -19,11 +19,17 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_of(config: MethodConfig) -> type[Method]:
-    """The method whose settings these are. Raises UsageError where METHODS has none, or several."""
+    """The method whose settings these are. Raises UsageError where METHODS has none, or several, or one that recipes
+    and checkpoints would not tell from another."""
     kind = type(config)
     found = [method for method in METHODS.values() if method.config_class is kind]
     if len(found) == 1:
-        return found[0]
+        (method,) = found
+        if "__dataclass_fields__" not in vars(kind):
+            raise UsageError(f"{kind.__name__}: decorate it with @dataclass(kw_only=True, slots=True), as its base is")
+        if METHODS.get(method.name) is not method:
+            raise UsageError(f"{method.__name__} is called {method.name!r}: give it a name of its own, by METHODS' key")
+        return method
     if not found:
         raise UsageError(f"no method has the settings {kind.__name__}: add the method to METHODS")
     names = " and ".join(method.name for method in found)

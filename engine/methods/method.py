@@ -25,9 +25,11 @@ RAREST = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodContext:
-    """What a method is built for. `network(projector=...)` makes a new network."""
+    """What a method is built for."""
 
     network: Callable[..., Network]
+    """Makes a new network, by the recipe's `decoder` and `backbone` or by others, on request with a `projector`."""
+    classes: int
     crop: int
     """Pixels, the side of a window."""
     unlabeled_batch: int
@@ -106,6 +108,8 @@ class Method(nn.Module):
     for what `phase` says, nor on what Python or the host's generator holds."""
     terms: ClassVar[dict[str, str]] = {}
     """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
+    labeled_terms: ClassVar[frozenset[str]] = frozenset({"supervised"})
+    """Those of labelled images, which no ramp lets in late."""
     gain: Tensor
     class_weight: Tensor | None
 
@@ -152,8 +156,11 @@ class Method(nn.Module):
     def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms, and as the loss their sum by `weights`; those of unlabelled images by the ramp, too."""
         weights: dict[str, Any] = {**self.weights()}
+        if unknown := terms.keys() - weights.keys():
+            raise ValueError(f"{self.name}: {', '.join(sorted(unknown))}: no term that `terms` names")
         if self.config.ramp:
-            weights = {name: weight if name == "supervised" else self.gain * weight for name, weight in weights.items()}
+            of_labeled = self.labeled_terms
+            weights = {name: weight if name in of_labeled else self.gain * weight for name, weight in weights.items()}
         return {"loss": reduce(add, (weights[name] * term for name, term in terms.items()))} | terms
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -241,5 +248,12 @@ class Method(nn.Module):
         return {"network": self.predictor()}
 
     def networks(self) -> dict[str, Network]:
-        """The networks that are trained, by name."""
-        return {name: module for name, module in self.named_children() if isinstance(module, Network)}
+        """The networks that are trained, by name: those that are the method's own, and those in a list or another
+        module of it, unless they have nothing to learn, as a teacher's."""
+        found = {name: module for name, module in self.named_modules() if isinstance(module, Network)}
+        own = {name for name, _ in self.named_children()}
+        return {
+            name: network
+            for name, network in found.items()
+            if name in own or any(parameter.requires_grad for parameter in network.parameters())
+        }

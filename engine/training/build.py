@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...pipelines.backends import open_backend, small
 from ...pipelines.cores import cores
@@ -24,37 +26,39 @@ from ..recipe import Recipe
 
 
 def parameter_groups(recipe: Recipe, method: Method) -> list[dict[str, Any]]:
-    """Groups for the optimizer: params, name, lr, weight_decay. A frozen backbone is in none."""
-    groups = []
+    """Groups for the optimizer: params, name, lr, weight_decay. Each parameter that learns is in one; what the method
+    has besides networks learns as their heads do. A frozen backbone is in none."""
+    parts: dict[str, tuple[Iterable[nn.Parameter], float]] = {}
     for branch, network in method.networks().items():
-        parts = {
-            "backbone": (network.backbone_parameters(), recipe.lr * recipe.backbone_lr),
-            "head": (network.head_parameters(), recipe.lr),
-        }
-        for part, (all_parameters, lr) in parts.items():
-            parameters = [parameter for parameter in all_parameters if parameter.requires_grad]
-            if not parameters:
-                continue
-            name = f"{branch}.{part}"
-            if recipe.decay == "all":
-                groups.append({"name": name, "params": parameters, "lr": lr, "weight_decay": recipe.weight_decay})
-                continue
-            decayed = [p for p in parameters if p.ndim > 1]
-            rest = [p for p in parameters if p.ndim <= 1]
-            groups.append({"name": f"{name}.weights", "params": decayed, "lr": lr, "weight_decay": recipe.weight_decay})
-            groups.append({"name": f"{name}.rest", "params": rest, "lr": lr, "weight_decay": 0.0})
+        parts[f"{branch}.backbone"] = network.backbone_parameters(), recipe.lr * recipe.backbone_lr
+        parts[f"{branch}.head"] = network.head_parameters(), recipe.lr
+    parts["method"] = method.parameters(), recipe.lr
+    groups: list[dict[str, Any]] = []
+    seen: set[nn.Parameter] = set()
+    for name, (all_parameters, lr) in parts.items():
+        parameters = [parameter for parameter in all_parameters if parameter.requires_grad and parameter not in seen]
+        seen.update(parameters)
+        if not parameters:
+            continue
+        if recipe.decay == "all":
+            groups.append({"name": name, "params": parameters, "lr": lr, "weight_decay": recipe.weight_decay})
+            continue
+        decayed = [p for p in parameters if p.ndim > 1]
+        rest = [p for p in parameters if p.ndim <= 1]
+        groups.append({"name": f"{name}.weights", "params": decayed, "lr": lr, "weight_decay": recipe.weight_decay})
+        groups.append({"name": f"{name}.rest", "params": rest, "lr": lr, "weight_decay": 0.0})
     return groups
 
 
 def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
     """The recipe's method, with networks of random weights, for a process of several that share the batches."""
 
-    def network(projector: bool = False) -> Network:
-        options: dict[str, Any] = {"head_width": recipe.head_width, "projector": projector}
-        return build_network(recipe.network, recipe.backbone, classes, **options)
+    def network(projector: bool = False, *, decoder: str = recipe.network, backbone: str = recipe.backbone) -> Network:
+        return build_network(decoder, backbone, classes, head_width=recipe.head_width, projector=projector)
 
     context = MethodContext(
         network=network,
+        classes=classes,
         crop=recipe.crop,
         unlabeled_batch=recipe.unlabeled_batch // recipe.accumulate,
         accumulate=recipe.accumulate,
@@ -62,6 +66,9 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
         processes=processes,
     )
     method = recipe.method_class(recipe.method, context)
+    for module in method.modules():
+        if isinstance(module, Network):  # all see the same images, normalised as the recipe's encoder asks for
+            module.mean, module.std = recipe.encoder.mean, recipe.encoder.std
     for norm in batch_norms(method) if recipe.bn_momentum is not None else ():
         norm.momentum = recipe.bn_momentum
     if processes > 1:
@@ -99,9 +106,13 @@ def open_method(
     """The recipe's method on the device, in training mode, with the weights that a run starts from, alike in all its
     processes; says where these come from. fresh: without them for a run that goes on, which brings its own."""
     method = build_method(recipe, len(data.dataset.classes), world_size())
+    resting = [module for module in method.modules() if not module.training]
+    networks = [*method.networks().values()]
+    judged = method.predictor()
+    first = judged if any(network is judged for network in networks) else networks[0]  # which a teacher follows
     sources = set()
-    for number, network in enumerate(method.networks().values() if fresh else ()):
-        if recipe.init is not None and number == 0:
+    for network in networks if fresh else ():
+        if recipe.init is not None and network is first:
             initialise(network, recipe.init, data.dataset.classes, recipe.layout)
         else:
             sources.add(load_backbone(network, recipe.weights))
@@ -121,7 +132,10 @@ def open_method(
         for module in method.modules():
             if isinstance(module, Network):
                 module.compile()
-    return method.train()
+    method.train()
+    for module in resting:  # as the method has made it
+        module.training = False
+    return method
 
 
 def is_small(data: Data) -> bool:

@@ -318,8 +318,9 @@ class Trainer:
         """Evaluates all networks that the method has for it, and looks at what unlabelled images teach."""
         scores = self.judge.scores()
         look = self.xray(self.method, done - 1) if self.xray else None
-        self._spare(self.run.write, line_of(scores, done) | (look.line() if look else {}))
-        self._note(self.judge.told(scores, done))
+        line = line_of(scores, done) | (look.line() if look else {})
+        self._spare(self.run.write, line)
+        self.on_event(Event("note", self.judge.told(scores, done), done, self.recipe.steps, line))
         if self.xray and look:
             self._tell(look, self.xray.suspicion(look, done))
         if math.isnan(first_of(scores).miou) and self.recipe.runtime.on_nan == "stop":

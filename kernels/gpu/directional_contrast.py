@@ -34,8 +34,7 @@ from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summa
 LARGEST_CHANNELS = 256
 """An anchor tile and its gradient stay on the chip."""
 LARGEST_RANGE = {torch.float32: 118.0, torch.bfloat16: 118.0, torch.float16: 29.0}
-"""Binary orders of magnitude between the smallest and the largest exponential that the dtype of products holds, and
-its inverse divided by the temperature."""
+"""Binary orders of magnitude that exponentials may take in the dtype of products, and their inverses over t."""
 LEAST = -1e30
 """Stands for the logarithm of 0."""
 LOG2E = math.log2(math.e)

@@ -120,6 +120,17 @@ def test_a_script_that_is_no_recipe_is_one_line(tmp_path, name, text, said):
         load_recipe(str(tmp_path / name))
 
 
+def test_a_script_that_has_changed_is_read_again(tmp_path):
+    """As in a notebook."""
+    script = tmp_path / "mine.py"
+    text = "from dataclasses import replace\nfrom semiseg.engine import load_recipe\n\n"
+    text += "def recipe():\n    return replace(load_recipe('fixmatch_folder'), steps={steps})\n"
+    for steps in (3, 77):
+        script.write_text(text.format(steps=steps))
+        os.utime(script, ns=(steps, steps))
+        assert load_recipe(str(script)).steps == steps
+
+
 def test_modules_of_one_name_beside_two_scripts_are_not_exchanged(tmp_path):
     for name, steps in (("a", 3), ("b", 7)):
         (tmp_path / name).mkdir()

@@ -65,6 +65,9 @@ def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, 
     assert kinds.index("ready") < kinds.index("log")
     assert [event.done for event in events if event.kind == "log"] == [1, 2, 3]
     assert [event.total for event in events if event.text == "evaluating"] == [3]
+    (scored,) = [event for event in events if event.kind == "note" and event.values]
+    assert (scored.done, scored.total) == (3, 3)
+    assert scored.values["val/miou"] == pytest.approx(result.last)
 
 
 def test_a_run_is_scored_and_used_by_its_path(tiny, voc_root, capfd):
