@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..pipelines.datasets.dataset import Colour
-from ..pipelines.datasets.files import voc_colours
+from ..pipelines.datasets.files import composed, voc_colours
 from ..pipelines.datasets.layouts import LAYOUTS, check_layout
 from ..pipelines.datasets.registry import POOLS
 from ..pipelines.errors import UsageError, refuse, require
@@ -238,8 +238,8 @@ def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[i
             f"{where}: trained on {len(header.classes)} classes, the data set has {len(classes)}; pass the data or the "
             "class list it was trained with"
         )
-    known = {name: place for place, name in enumerate(classes)}
-    if strangers := [name for name in header.classes if name not in known]:
+    known = {composed(name): place for place, name in enumerate(classes)}
+    if strangers := [name for name in header.classes if composed(name) not in known]:
         if made_up(len(classes)) in (header.classes, tuple(classes)):
             return tuple(range(len(classes)))
         new = next(name for name in classes if name not in header.classes)
@@ -247,7 +247,7 @@ def match_classes(header: Header, classes: Sequence[str], where: str) -> tuple[i
             f"{where}: the class {strangers[0]!r} it was trained on is not one of the data set, which has {new!r}; "
             "pass the data or the class list it was trained with"
         )
-    return tuple(known[name] for name in header.classes)
+    return tuple(known[composed(name)] for name in header.classes)
 
 
 def require_finite(checkpoint: Checkpoint, path: Path | str) -> None:

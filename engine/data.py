@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..pipelines.datasets.layouts import LAYOUTS
 from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split
+from ..pipelines.datasets.survey import marked_by_ignore
 from ..pipelines.errors import UsageError, refuse
 from .checkpoint import checkpoint_file
 from .events import Event, Listener, notes_to, progress_of, silent, tell
@@ -23,6 +25,8 @@ from .run import Run, uses_of
 
 SIDE = 32
 """Pixels; crops are best multiples of it."""
+SHRUNK = 2
+"""So many times smaller images are seen from which on it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
         dataset = with_validation_of_run(dataset, run.split, on_event)
     elif recipe.init is not None:
         uses = uses_of(checkpoint_file(recipe.init))
+        tell("--init", untold_uses(checkpoint_file(recipe.init), dataset), on_event)
         dataset = held_out_unseen(dataset, uses, on_event)
     if recipe.runtime.out and not recipe.runtime.resume:
         refuse(out_faults(Path(recipe.runtime.out), dataset))
@@ -134,7 +139,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
     tell("split", taught_copies(data), on_event)
     refuse(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
-    if note := padded_windows(data, recipe):
+    if note := sizes_seen(data, recipe):
         on_event(Event("note", f"warning: --crop: {note}"))
     return data
 
@@ -145,6 +150,15 @@ def taught_before(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:
     taught = [sample.id for sample in val if uses.get(manifest.picture(sample)) == "labels"]
     if taught:
         yield f"warning: {len(taught)} of {len(val)} images, {taught[0]} for one, were labelled in the training"
+
+
+def untold_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
+    """A warning where validation images are chosen here and nobody knows which ones taught a checkpoint."""
+    if dataset.held_out and not uses_of(checkpoint):
+        yield (
+            f"warning: which images taught {checkpoint} is not known, as it lies outside of its run: validation images "
+            "may be among them; pass the run, or a list by --files.val-list"
+        )
 
 
 def taught_copies(data: Data) -> Iterator[str]:
@@ -168,8 +182,16 @@ def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:
 
 
 def count_faults(data: Data) -> Iterator[str]:
-    """What is wrong with masks of which no pixel counts: nothing is taught, or nothing judged."""
+    """What is wrong with masks of which no pixel counts: nothing is taught, or nothing judged; or none but those of the
+    first class, beside pixels that are ignored."""
     yield from _uncounted(data.manifest, data.split.labeled, "--split", "labelled")
+    chosen = set(data.split.labeled)
+    labeled = [sample for sample in (*data.dataset.train, *data.dataset.extra) if sample.id in chosen]
+    if marked := marked_by_ignore(labeled, data.manifest.survey):
+        yield (
+            f"--split: the labelled masks hold nothing but 0 and 255, {marked} for one, and 255 means ignore: write "
+            "the index of the class where it marks objects"
+        )
     yield from judged_faults(data.manifest)
 
 
@@ -184,10 +206,20 @@ def _uncounted(manifest: Manifest, ids: Sequence[str], flag: str, kind: str) -> 
         yield f"{flag}: no pixel of {where} has a class, all are ignored (255); see `semiseg doctor`"
 
 
-def padded_windows(data: Data, recipe: Recipe) -> str:
-    """What is to be said where most labelled images, seen at their own size, are smaller than the windows."""
+def sizes_seen(data: Data, recipe: Recipe) -> str:
+    """What is to be said where most labelled images, seen at their own size, are smaller than the windows, or so large
+    that they are seen much smaller than they are."""
     long_side = median(max(record.height, record.width) for record in data.labeled)
-    if recipe.labeled.scale != "own" or long_side >= recipe.crop:
+    if recipe.labeled.scale != "own":
+        return ""
+    most = round(recipe.labeled.longest * recipe.crop) if recipe.labeled.longest else math.inf
+    if long_side >= SHRUNK * most:
+        return (
+            f"most labelled images have a long side of {long_side:.0f} pixels and are seen with one of {most}, "
+            f"{long_side / most:.0f} times smaller; larger are those of --crop {2 * recipe.crop}, or of larger "
+            "--labeled.longest, --unlabeled.longest and --evaluation.longest"
+        )
+    if long_side >= recipe.crop:
         return ""
     side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
     fits = max(int(long_side) // side, 1) * side

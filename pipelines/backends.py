@@ -78,6 +78,12 @@ DECODING = ("dali", "dali_whole")
 """Those that decode on a GPU, the fastest first."""
 
 
+def cutting_as(name: str, kind: str) -> str:
+    """The first of BACKENDS that cuts, on a kind of device, the windows that one does, bit for bit: on a CPU decoded
+    images are cut by the same code wherever they are kept."""
+    return PLAIN if name == "resident" and kind == "cpu" else name
+
+
 def available() -> list[str]:
     """Those of BACKENDS whose packages are there."""
     return [name for name in BACKENDS if name not in DECODING or installed()]

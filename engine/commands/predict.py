@@ -10,6 +10,7 @@ from typing import Literal
 
 from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
+from ..evaluation.confidence import UNKNOWN
 from ..flags import Told
 from ..protocol import PROTOCOLS
 from ..recipe import ReadingOptions
@@ -71,7 +72,7 @@ def predict(
     folder = done.out
     many = "" if done.images == 1 else "s"
     console.say(f"{done.images} image{many}: {folder}/masks, {folder}/colours, {folder}/overlays")
-    bare = [one.image for one in done.confidences if not one.mask]
+    bare = [one.image for one in done.confidences if one.mask in ("", UNKNOWN)]
     if done.images > HANDFUL and bare:
         console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; all in {done.table}")
     for reason in done.failed.values():

@@ -18,7 +18,7 @@ from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
 from ..disk import whole
 
-FILE = "confidence.csv"
+FILE, UNKNOWN = "confidence.csv", "unknown"
 UNSURE = 0.8
 """Pixels whose label is less probable are unsure. Below it FixMatch and UniMatch on own images take no pseudo-label, so
 that unlabelled these pixels teach them nothing; at 0.5 none of two classes would ever count."""
@@ -38,7 +38,7 @@ class Confidence:
     """The label of most of the unsure pixels, the first of several; empty where there are none."""
     mask: str = ""
     """What the run had its mask for, labels or validation, or that it had one and did not use it; empty where the
-    picture is none of the run's, or has no mask."""
+    picture is none of the run's, or has no mask; UNKNOWN of a checkpoint outside of its run."""
 
     @classmethod
     def of(cls, image: str, mask: np.ndarray, sure: np.ndarray, classes: Sequence[str], use: str = "") -> Confidence:

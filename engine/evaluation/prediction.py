@@ -25,7 +25,7 @@ from ..disk import create_folder, whole
 from ..events import Event, Listener, silent, tell
 from ..pictures import coloured, overlay
 from ..run import home_of, uses_of
-from .confidence import FILE, Confidence, clear_csv, write_csv
+from .confidence import FILE, UNKNOWN, Confidence, clear_csv, write_csv
 from .inference import load_for_inference, protocols_of, segmented, without_none
 
 LONGEST_NAME = 255
@@ -105,7 +105,7 @@ def predict(
         else:
             _write(out, name, image, mask, header.palette)
             shown = source.relative_to(home).as_posix()
-            use = uses.get(hash_of(source.read_bytes()), "") if uses else ""
+            use = uses.get(hash_of(source.read_bytes()), "") if uses else UNKNOWN
             rows.append(Confidence.of(shown, mask, sure, header.classes, use))
         on_event(Event("progress", "predicting", done, len(sources)))
     return Predictions(out, len(sources) - len(failed), failed, write_csv(out / FILE, rows))

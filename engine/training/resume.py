@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...pipelines.backends import cutting_as
 from ...pipelines.errors import UsageError, some_of
 from ..data import Data
 from ..device import resolve_device, resolve_precision
@@ -76,6 +77,7 @@ def _traces(recipe: Recipe) -> dict[str, Any]:
         found |= {"device": device.type, "precision": resolve_precision(runtime.precision, device).name}
     except UsageError:  # of another machine
         found |= {"device": runtime.device, "precision": runtime.precision}
+    found |= {"backend": cutting_as(runtime.backend, found["device"])}
     return found | {name: getattr(runtime, name) for name in TRACED}
 
 

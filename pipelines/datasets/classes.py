@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import UsageError
 from .dataset import IGNORE, IMAGE_SUFFIXES, Colour, colour_of
-from .files import read_lines, voc_colours
+from .files import composed, read_lines, voc_colours
 
 _INT = r"[\"']?\d{1,9}[\"']?"
 _STRONG = r"\s{0,9}[:=,;|\t]\s{0,9}"
@@ -60,8 +60,14 @@ FILES = (
 """What class lists are called: ours, and those that other programs write beside the data."""
 IGNORED = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
 """Names of what is no class, beside 255."""
-HEADERS = re.compile(r"(class|category|label)?names?|class(es)?|categor(y|ies)|labels?")
+HEADERS = re.compile(r"(class|category|label)?names?|class(es)?|categor(y|ies)|labels?|klassen?|ids?|trainids?")
 """First lines that are no class, in small letters and without what stands between words."""
+HEADER_WORDS = frozenset({
+    "class", "classes", "category", "categories", "label", "labels", "name", "names", "klasse", "klassen", "id", "ids",
+    "trainid", "train", "index", "value", "number", "count", "type", "list", "object", "objects", "semantic",
+    "segmentation", "my", "the", "of", "all",
+})  # fmt: skip
+"""What first lines of several words that are no class are made of."""
 
 
 class ClassList(NamedTuple):
@@ -141,7 +147,7 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
             raise UsageError(
                 f"{path}, line {number}: {name!r} is in several columns: leave those of value, name and colour alone"
             )
-    entries = [(number, _unquoted(name.rstrip(",; ")), colour) for number, name, colour in found]
+    entries = [(number, composed(_unquoted(name.rstrip(",; "))), colour) for number, name, colour in found]
     seen: set[str] = set()
     for number, name, colour in entries:
         if colour and max(colour) > 255:
@@ -153,10 +159,24 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
         if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$|#[0-9a-fA-F]{6}\b", name):
             raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
         seen.add(name)
-    lone = entries and shape not in _VALUES and HEADERS.fullmatch(re.sub(r"[\W_]", "", entries[0][1].lower()))
-    if lone:
+    if entries and shape not in _VALUES and _alone_is_header([name for _, name, _ in entries]):
         raise _headed(path, *entries[0][:2])
     return entries
+
+
+def _alone_is_header(names: list[str]) -> bool:
+    """Whether the first name is no class, as no other one says nothing but what kind of list it is, or how long."""
+    first, *others = names
+    counted = first.isdigit() and int(first) == len(others) and not any(name.isdigit() for name in others)
+    titled = first.endswith(":") and not any(name.endswith(":") for name in others)
+    return counted or titled or (_says_header(first) and not any(map(_says_header, others)))
+
+
+def _says_header(name: str) -> bool:
+    words = re.findall(r"[a-z]+", name.lower())
+    if HEADERS.fullmatch("".join(words)):
+        return True
+    return len(words) > 1 and HEADER_WORDS.issuperset(words) and any(HEADERS.fullmatch(word) for word in words)
 
 
 def _headed(path: Path, line: int, text: str) -> UsageError:
@@ -322,6 +342,10 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
             f"{path}, line {rows[0].line}: every line begins with a number, which are not 0 to {len(rows) - 1} in this "
             "order: write label values as '0: road', and numbers that are part of names so, too ('0: 2 wheeler')"
         )
+    begun = [re.match(r"(0[xX][0-9a-fA-F]+)[\s:,;=_-]|(\d{1,9})(?:_|\.0+[\s:,;=])", row.text) for row in rows]
+    led = [int(found[1], 16) if found[1] else int(found[2]) for found in begun if found]
+    if len(led) == len(rows) and led != sorted(led) and sorted(led) == list(range(len(rows))):
+        raise UsageError(f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'")
     given = {row.name: (*row.before, *row.after)[0] for row in rows if row.shape in ((1, 0), (0, 1))}
     seem = 2 * len(given) > len(rows) and len({*given.values()}) == len(given) and max(given.values()) < len(rows)
     for place, row in enumerate(rows):

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, some_of
 from .classes import FILES, IGNORED, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
 from .files import PREDICTED, entries_of, holds_pictures, is_folder, orphan_notes, part_of, where_pictures_lie
-from .lists import left_alone, read_ids_present
+from .lists import left_alone, read_ids_present, taught_too
 from .pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from .samples import Samples, called_otherwise
 
@@ -26,6 +26,8 @@ LIST_FOLDERS = "", "ImageSets/Segmentation"
 """Where they lie below the root."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
+NAMED = 3
+"""Folders or files that a note names."""
 
 
 def find(
@@ -74,10 +76,10 @@ def find(
         other = val_list or f"the validation folder of {image_folder}"
         raise UsageError(f"{min(both)} is in {train_list} and in {other}: take it out of one of them")
     orphans = samples.orphans()
-    # Images of the validation folder without a mask are no training data either.
-    apart = ("test",) if val_list else ("test", "val")
-    aside, about = _left_alone(test_list, samples, apart, val.keys() | (listed or {}).keys())
+    aside, about = _left_alone(test_list, samples, val.keys(), (listed or {}).keys())
     notes += about
+    if not val_list:
+        notes += _not_for_validation(root, samples)
     rest = {id: sample for id, sample in samples.all.items() if id not in aside}
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
@@ -196,19 +198,38 @@ def _of_folders_for_validation(samples: Samples, images: Path | None) -> tuple[d
 
 
 def _left_alone(
-    test_list: Path | None, samples: Samples, apart: tuple[str, ...], named: Set[str]
+    test_list: Path | None, samples: Samples, val: Set[str], listed: Set[str]
 ) -> tuple[set[str], list[str]]:
-    """Images that are neither trained nor validated on, with notes about them: those of folders that are apart and
-    those of the list for testing, unless other lists name them as well."""
-    aside = {id for id, part in samples.parts().items() if part in apart} - named
+    """Images that are neither trained nor validated on, with notes about them: those of folders for testing or
+    validation and those of the list for testing, unless other lists name them as well."""
+    named = val | listed
+    aside = {id for id, part in samples.parts().items() if part in ("test", "val")} - named
     notes = [f"{len(aside)} images of folders for testing or validation are left alone"] if aside else []
     if test_list:
         test, lost = read_ids_present(test_list, samples.names)
         notes += lost
         tested = (test & samples.all.keys()) - named
-        notes += left_alone(tested, test_list)
+        notes += [*left_alone(tested, test_list), *taught_too(test & listed, test_list)]
         aside |= tested
     return aside, notes
+
+
+def _not_for_validation(root: Path, samples: Samples) -> Iterator[str]:
+    """Notes about what seems to be for validation or testing, and is taken for training."""
+    folders = (id.split("/")[:-1] for id in samples.all)
+    deeper = {"/".join(names) for names in folders if any(part_of(name) in ("val", "test") for name in names[1:])}
+    if deeper:
+        yield (
+            f"images in {some_of(sorted(deeper), NAMED)} are taken for training: only folders directly below those of "
+            "images tell parts; pass --files.val-list and --files.test-list"
+        )
+    pictures = {samples.images, *(path.parent for path in samples.masks.values())}
+    homes = [root, *(root / entry.name for entry in entries_of(root) if is_folder(entry))]
+    files = (home / entry.name for home in homes if home not in pictures for entry in entries_of(home))
+    of_val = (file for file in files if LISTS.get(file.stem.lower()) == "val")
+    if lists := [str(file) for file in of_val if file.suffix.lower() in (".txt", ".csv")]:
+        told = some_of(lists, NAMED)
+        yield f"not read: {told}; lists are text and lie in {root}, or pass one with --files.val-list"
 
 
 def _hold_out(root: Path, pool: dict[str, Sample]) -> tuple[dict[str, Sample], str]:

@@ -294,6 +294,14 @@ def read_ids_present(path: Path, names: Names) -> tuple[set[str], list[str]]:
     return {id for id in matched if id is not None}, notes
 
 
+def taught_too(ids: Set[str], test_list: Path) -> list[str]:
+    """A warning about images for testing that a list for training names as well."""
+    if not ids:
+        return []
+    which = f"{len(ids)} images of {test_list}, {min(ids)} for one"
+    return [f"warning: {which}, are trained on, as a list for training names them, too: a test on them tells nothing"]
+
+
 def left_alone(ids: Set[str], test_list: Path) -> list[str]:
     """A note about images that are neither trained nor validated on, as a list for testing names them."""
     return [f"{len(ids)} images of {test_list}, {min(ids)} for one, are left alone"] if ids else []

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from .classes import ClassList, find_classes, read_classes
 from .dataset import Dataset, Layout, Sample
 from .files import find_pictures, first_folder, orphan_notes, voc_colours
-from .lists import Names, left_alone, read_ids, read_ids_present
+from .lists import Names, left_alone, read_ids, read_ids_present, taught_too
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -66,7 +66,7 @@ def find(
         pool = {*(train_masks.keys() & images.keys() - test), *named}.difference(val)
     if not pool:
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
-    notes += left_alone(test.difference(pool, val), tested)
+    notes += [*left_alone(test.difference(pool, val), tested), *taught_too(test & pool, tested)]
     notes += _unused(pool.intersection(val_masks).difference(train_masks), mask_folder)
     reserved = pool.union(val, test)
     class_list = classes or find_classes(home, root)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from semiseg.engine.api import train
 from semiseg.engine.catalogue import load_recipe
@@ -51,6 +53,30 @@ def test_a_crop_that_most_labelled_images_are_smaller_than_is_told(folder_root, 
     prepare_data(recipe.replace(labeled=Augmentation(scale=scale)), notes.append)
     warning = "warning: --crop: most labelled images are smaller than windows of 96, which are padded; use --crop "
     assert [note.text for note in notes if "--crop" in note.text] == [f"{warning}{fits}" for fits in said]
+
+
+@pytest.mark.parametrize(("longest", "said"), [(1.0, True), (2.0, False), (None, False)])
+def test_images_that_are_seen_much_smaller_than_they_are_are_told(folder_root, longest, said):
+    recipe = load_recipe("supervised_folder").replace(data=folder_root(height=60, width=140), crop=64, split="all")
+    notes = []
+    prepare_data(recipe.replace(labeled=Augmentation(scale="own", longest=longest)), notes.append)
+    told = "a long side of 140 pixels and are seen with one of 64, 2 times smaller; larger are those of --crop 128"
+    assert any(told in note.text for note in notes) is said
+
+
+def test_labelled_masks_of_nothing_and_ignored_pixels_are_refused(folder_root):
+    """Those of a split alone: other masks of the pool show more."""
+    root = folder_root(masked=8, bare=0, val=2)
+    for name in ("a000", "a001"):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[5:20, 5:20] = 255
+        size = Image.open(root / f"images/{name}.jpg").size
+        Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).save(root / f"masks/{name}.png")
+    (root / "two.txt").write_text("a000\na001\n")
+    recipe = load_recipe("supervised_folder").replace(data=root)
+    with pytest.raises(UsageError, match=r"--split: the labelled masks hold nothing but 0 and 255, .*a000\.png"):
+        prepare_data(recipe.replace(split=str(root / "two.txt")))
+    assert prepare_data(recipe.replace(split="all")).labeled
 
 
 def test_the_masks_of_unlabelled_images_are_not_trained_on(voc_root):

@@ -29,9 +29,13 @@ def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, fol
     run = train(recipe).out
     before = evaluate(run, device="cpu", on_event=said.append)
     assert before["images"] == len(held_out) == 2
-    assert [event.text for event in said if event.kind == "note"] == [
-        f"data: no val.txt in {root}: 2 of 29 images with masks are held out for validation"
-    ]
+    notes = [f"data: no val.txt in {root}: 2 of 29 images with masks are held out for validation"]
+    assert [event.text for event in said if event.kind == "note"] == notes
+    said.clear()
+    alone = shutil.copy(run / "checkpoints/best.safetensors", root.parent / "alone.safetensors")
+    evaluate(alone, device="cpu", on_event=said.append)
+    (unknown,) = [event.text for event in said if event.kind == "note" and event.text not in notes]
+    assert unknown.startswith(f"data: warning: which images taught {alone} is not known, as it lies outside of its run")
     shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
     assert len(locate(recipe).val) == 3
     said.clear()

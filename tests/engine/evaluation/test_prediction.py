@@ -195,7 +195,7 @@ def test_how_sure_a_network_is_that_says_the_same_of_each_pixel(judged, new, tmp
     settings |= {} if protocol == "whole" else {"window": 32}
     for _ in range(2):  # the second time over the first one's
         done = predict(checkpoint, tmp_path / "new", tmp_path / "out", **settings)
-        rows = [(name, "0.750000", "100.0000", "car", "") for name in ("a.jpg", "b.jpg", "day/a, ü.jpg")]
+        rows = [(name, "0.750000", "100.0000", "car", "unknown") for name in ("a.jpg", "b.jpg", "day/a, ü.jpg")]
         assert listed(tmp_path / "out") == rows
     assert [(one.image, one.confidence, one.unsure_class) for one in done.confidences] == [
         (name, 0.75, "car") for name, *_ in rows

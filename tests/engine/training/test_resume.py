@@ -17,14 +17,17 @@ from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
+from semiseg.engine.run import Run
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.replay import replay
+from semiseg.engine.training.resume import changed_runtime
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
 
 FP32 = Precision("fp32", torch.device("cpu"))
+WITH = "from here on with other settings than it began with"
 
 
 def weights_of(out: Path) -> dict[str, torch.Tensor]:
@@ -49,6 +52,15 @@ def test_a_run_with_a_teacher_goes_on_bit_for_bit(tiny, voc_root):
     one, two = (weights_of(out) for out in (whole.out, halves.out))
     assert any(name.startswith("teacher.") for name in one)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize(("backend", "told"), [("dali", True), ("resident", False), ("host", False)])
+def test_another_input_is_told_where_its_windows_are_others(tiny, tmp_path, backend, told):
+    recipe = tiny("supervised", data=tmp_path)
+    run = Run.create(tmp_path / "begun", recipe.to_dict(), {})
+    changed = changed_runtime(run, recipe.replace(backend=backend))
+    run.close()
+    assert changed == (f"{WITH}: backend was host and is {backend} now" if told else None)
 
 
 def test_saves_of_a_version_with_other_tensors_are_one_line(tiny, voc_root, monkeypatch):

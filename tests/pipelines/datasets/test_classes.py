@@ -124,6 +124,23 @@ def test_names_may_hold_numbers_and_words_of_headers(tmp_path, names):
     assert read_classes(path).names == names
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("class 1", "class 2", "class 3"), ("object", "background"), ("train", "car"), ("my car", "road"),
+        ("3", "1", "2"), ("type", "other type"), ("class_a", "class_b"), ("0_ground", "1_car"), ("list", "name"),
+    ],
+)  # fmt: skip
+def test_names_of_classes_that_are_like_headers_stay_names(tmp_path, names):
+    (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    assert read_classes(tmp_path / "classes.txt").names == names
+
+
+def test_names_are_composed_so_that_those_that_look_alike_are_alike(tmp_path):
+    (tmp_path / "classes.txt").write_text("Boden\nBa\u0308r\n", encoding="utf-8")
+    assert read_classes(tmp_path / "classes.txt").names == ("Boden", "B\u00e4r")
+
+
 def test_a_class_may_have_the_name_of_a_header_where_values_are_given(tmp_path):
     (tmp_path / "classes.txt").write_text("0: category\n1: dog\n")
     assert read_classes(tmp_path / "classes.txt").names == ("category", "dog")
@@ -204,6 +221,28 @@ def test_names_in_labelmaps_may_hold_colons(tmp_path):
         ("0 ground\n2 stage 1\n1 stage 2\n3 car\n", "line 1: every line begins with a number"),
         ("0 ground\n3 car\n1 2 wheeler\n2 3 wheeler\n", "line 1: every line begins with a number"),
         ("1 stage 1\n2 stage 2\n3 stage 3\n", "line 1: every line begins with a number, which are not 0 to 2"),
+        ("3\nground\ncar\ntree\n", "line 1: '3' looks like a header"),
+        ("Legende:\nground\ncar\n", "line 1: 'Legende:' looks like a header"),
+        *(
+            (f"{header}\nground\ncar\n", "line 1: .* looks like a header")
+            for header in (
+                "ID Name",
+                "class label",
+                "trainId name",
+                "Object class",
+                "class list",
+                "My classes:",
+                "Classes (2)",
+                "Label,Count",
+                "semantic_class",
+                "Klassen",
+                "list of classes",
+                "ids",
+            )
+        ),
+        ("0x01 car\n0x00 ground\n", "line 1: seems to give a label value"),
+        ("1.0 car\n0.0 ground\n", "line 1: seems to give a label value"),
+        ("1_car\n0_ground\n", "line 1: seems to give a label value"),
     ],
 )
 def test_a_class_list_that_would_shift_names_is_refused(tmp_path, text, said):

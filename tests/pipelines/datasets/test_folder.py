@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -162,18 +163,56 @@ def test_folders_for_validation_and_testing_mean_what_they_say(folder_root, val,
     assert any("3 images" in note and "left alone" in note for note in found.notes)
 
 
-def test_lists_win_over_folders(folder_root):
+def test_lists_win_over_folders_and_what_they_leave_of_these_is_left_alone(folder_root):
+    """A short list for a quick look must not make training images of the rest of the validation folder."""
     root = folder_root(masked=8, bare=0, val=0)
     for kind in ("images", "masks"):
         (root / kind / "test").mkdir()
         (root / kind / "val").mkdir()
-    for number, part in ((6, "test"), (7, "val")):
+    for number, part in ((6, "test"), (7, "val"), (5, "val")):
         (root / f"images/a{number:03d}.jpg").rename(root / f"images/{part}/a{number:03d}.jpg")
         (root / f"masks/a{number:03d}.png").rename(root / f"masks/{part}/a{number:03d}.png")
-    (root / "val.txt").write_text("a000\ntest/a006\n")
+    (root / "val.txt").write_text("a000\ntest/a006\nval/a007\n")
     found = find_dataset("folder", root)
-    assert [sample.id for sample in found.val] == ["a000", "test/a006"]
-    assert "val/a007" in [sample.id for sample in found.train]
+    assert [sample.id for sample in found.val] == ["a000", "test/a006", "val/a007"]
+    assert "val/a005" not in [sample.id for sample in (*found.train, *found.extra)]
+    assert "1 images of folders for testing or validation are left alone" in found.notes
+    (root / "train.txt").write_text("a001\nval/a005\n")
+    assert [sample.id for sample in find_dataset("folder", root).train] == ["a001", "val/a005"]
+
+
+def test_images_for_training_and_testing_are_told(folder_root):
+    root = folder_root(masked=8, bare=0, val=0)
+    for part, names in (("train", "a000\na001\na002\na003\n"), ("val", "a004\n"), ("test", "a002\na003\na004\na005\n")):
+        (root / f"{part}.txt").write_text(names)
+    found = find_dataset("folder", root)
+    assert [sample.id for sample in found.train] == ["a000", "a001", "a002", "a003"]
+    told = [note for note in found.notes if "test.txt" in note]
+    assert re.search(r"^1 images of .*test\.txt, a005 for one, are left alone", told[0])
+    assert re.search(
+        r"^warning: 2 images of .*test\.txt, a002 for one, are trained on, as a list for training", told[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "said"),
+    [
+        ("s1/val", None, r"^images in s1/val are taken for training: only folders directly below"),
+        (None, "splits/val.txt", r"^not read: .*splits/val\.txt; lists are text and lie in"),
+        (None, "val.csv", r"^not read: .*val\.csv; lists are text"),
+    ],
+)
+def test_what_seems_to_be_for_validation_and_is_not_taken_for_it_is_told(folder_root, folder, file, said):
+    root = folder_root(masked=8, bare=0, val=0)
+    assert not [note for note in find_dataset("folder", root).notes if re.search(said, note)]
+    if folder:
+        for kind, name in (("images", "a000.jpg"), ("masks", "a000.png")):
+            (root / kind / folder).mkdir(parents=True)
+            (root / kind / name).rename(root / kind / folder / name)
+    if file:
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_text("a000\n")
+    assert [note for note in find_dataset("folder", root).notes if re.search(said, note)]
 
 
 @pytest.mark.parametrize("names", [("Images", "MASKS"), ("JPEGImages", "SegmentationClassPNG"), ("img_dir", "ann_dir")])
