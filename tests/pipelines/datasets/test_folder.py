@@ -194,6 +194,17 @@ def test_images_for_training_and_testing_are_told(folder_root):
     )
 
 
+@pytest.mark.parametrize(("name", "told"), [("unlabeled", True), ("Images_Unlabelled", True), ("drawings", False)])
+def test_a_folder_of_unlabelled_images_beside_the_others_is_told(folder_root, name, told):
+    root = folder_root(masked=8, bare=0, val=0)
+    (root / name).mkdir()
+    shutil.copy(root / "images/a000.jpg", root / name / "b000.jpg")
+    dataset = find_dataset("folder", root)
+    assert len(dataset.samples) == 8
+    note = f"not used: the pictures in {root / name}; unlabelled images lie among the others in {root / 'images'}"
+    assert (note in dataset.notes) is told
+
+
 @pytest.mark.parametrize(
     ("folder", "file", "said"),
     [
