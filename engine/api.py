@@ -48,7 +48,8 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     """Trains a recipe, evaluates it and leaves a run's folder (`result.out`) with report.html.
 
     Under torchrun its processes train together: each must call it, as often as the others, the first one writes and
-    tells the listener, and all get the result. What the program around has set in torch does not count (`as_started`).
+    tells the listener, and all get the result. What the program around has set in torch does not count
+    (`as_started`), but for its number of threads.
 
     Raises UsageError, before anything is written, for whatever a user can mend; Stopped after a signal, all saved. Of
     several processes the first that fails does so, the others raise SystemExit.

@@ -385,3 +385,12 @@ def test_gray_levels_are_as_they_are_stored_though_white_is_0(root):
     manifest = run(root)
     assert np.array_equal(seen(manifest, "a000")[1], VALUES % 2)
     assert any("a000.pbm for one, have white as 0: white is taken for ground" in note for note in manifest.notes)
+
+
+def test_masks_that_begin_at_1_where_0_is_not_labelled_are_read_by_gray_levels(root):
+    """As docs/data.md says it of them."""
+    (root / "classes.txt").write_text("__ignore__ #000000\nroad #010101\ncar #020202\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES).save(path))
+    manifest = run(root)
+    assert manifest.dataset.classes == ("road", "car")
+    assert np.array_equal(seen(manifest, "a000")[1], np.array([255, 0, 1], np.uint8)[VALUES])
