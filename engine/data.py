@@ -156,8 +156,8 @@ def untold_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
     """A warning where validation images are chosen here and nobody knows which ones taught a checkpoint."""
     if dataset.held_out and not uses_of(checkpoint):
         yield (
-            f"warning: which images taught {checkpoint} is not known, as it lies outside of its run: validation images "
-            "may be among them; pass the run, or a list by --files.val-list"
+            f"warning: which images taught {checkpoint} is not known, as it lies outside of its run, or split.json "
+            "there is damaged: validation images may be among them; pass the run, or a list by --files.val-list"
         )
 
 
@@ -190,7 +190,7 @@ def count_faults(data: Data) -> Iterator[str]:
     if marked := marked_by_ignore(labeled, data.manifest.survey):
         yield (
             f"--split: the labelled masks hold nothing but 0 and 255, {marked} for one, and 255 means ignore: write "
-            "the index of the class where it marks objects"
+            "the index of the class where it marks objects, or choose another --split where it does not"
         )
     yield from judged_faults(data.manifest)
 

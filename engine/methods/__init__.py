@@ -1,5 +1,8 @@
 """One file per method: its settings, its views, its losses. A new method is a file here and a name below."""
 
+from dataclasses import fields
+from inspect import get_annotations
+
 from ...pipelines.errors import UsageError
 from .cac import Cac
 from .cps import Cps
@@ -25,13 +28,16 @@ def method_of(config: MethodConfig) -> type[Method]:
     found = [method for method in METHODS.values() if method.config_class is kind]
     if len(found) == 1:
         (method,) = found
-        if "__dataclass_fields__" not in vars(kind):
+        known = {field.name for field in fields(kind)}
+        if "__dataclass_fields__" not in vars(kind) and (get_annotations(kind) or known & vars(kind).keys()):
             raise UsageError(f"{kind.__name__}: decorate it with @dataclass(kw_only=True, slots=True), as its base is")
         if METHODS.get(method.name) is not method:
             raise UsageError(f"{method.__name__} is called {method.name!r}: give it a name of its own, by METHODS' key")
         return method
     if not found:
-        raise UsageError(f"no method has the settings {kind.__name__}: add the method to METHODS")
+        again = any(method.config_class.__name__ == kind.__name__ for method in METHODS.values())
+        cure = "they are of a script that was read again since: load the recipe anew" if again else "add it to METHODS"
+        raise UsageError(f"no method has the settings {kind.__name__}: {cure}")
     names = " and ".join(method.name for method in found)
     raise UsageError(f"{names} share the settings {kind.__name__}, which tell them apart: derive a class for each")
 

@@ -248,8 +248,8 @@ class Method(nn.Module):
         return {"network": self.predictor()}
 
     def networks(self) -> dict[str, Network]:
-        """The networks that are trained, by name: those that are the method's own, and those in a list or another
-        module of it, unless they have nothing to learn, as a teacher's."""
+        """The networks that weights are loaded for and that are trained where they have something to learn, by name:
+        the method's own, and of those in a list or another module of it the ones that have, unlike a teacher's."""
         found = {name: module for name, module in self.named_modules() if isinstance(module, Network)}
         own = {name for name, _ in self.named_children()}
         return {

@@ -108,8 +108,10 @@ def open_method(
     method = build_method(recipe, len(data.dataset.classes), world_size())
     resting = [module for module in method.modules() if not module.training]
     networks = [*method.networks().values()]
+    learning = [network for network in networks if any(weight.requires_grad for weight in network.parameters())]
     judged = method.predictor()
-    first = judged if any(network is judged for network in networks) else networks[0]  # which a teacher follows
+    # A teacher, which learns nothing, begins as the first network that does.
+    first = judged if any(network is judged for network in learning) else next(iter(learning), judged)
     sources = set()
     for network in networks if fresh else ():
         if recipe.init is not None and network is first:

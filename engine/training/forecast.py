@@ -155,18 +155,23 @@ def fitted(
     kept: int = 0,
     processes: int = 1,
 ) -> tuple[Recipe, Forecast]:
-    """The recipe and what it costs: with `recompute` on where it is auto and a step would take more than `room` bytes
-    otherwise. kept: bytes of decoded images, for which there is room besides, but not besides a memory budget.
-    processes: that train together, each on such a recipe's batch; the --batch that is proposed is that of all. Raises
-    UsageError where the recipe has a budget and more than that is needed."""
-    told = forecast(recipe, classes, precision, largest)
+    """The recipe and what a step costs one of the `processes` that share it: with `recompute` on where it is auto and
+    that would be more than `room` bytes otherwise. kept: bytes of decoded images, for which there is room besides, but
+    not besides a memory budget. Raises UsageError where the recipe has a budget and more than that is needed, or the
+    processes cannot share a step."""
+    recipe.drawing().check_shares(processes)
+
+    def told_of(recipe: Recipe) -> Forecast:
+        return forecast(share_of(recipe, processes), classes, precision, largest)
+
+    told = told_of(recipe)
     if budget := recipe.runtime.memory_budget:
         room = int(budget * GIB) - kept
     if room is None or max(told.memory, told.evaluation) <= room:
         return recipe, told
     runtime = recipe.runtime
     if told.memory > room and runtime.recompute == "auto" and not (runtime.compile or runtime.grouped):
-        twice = forecast(recipe.replace(recompute="on"), classes, precision, largest)
+        twice = told_of(recipe.replace(recompute="on"))
         if twice.memory < told.memory:
             recipe, told = recipe.replace(recompute="on"), twice
     if budget and max(told.memory, told.evaluation) > room:
@@ -187,20 +192,38 @@ def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, ro
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
     by = 2
-    while (batch := recipe.batch // by) >= 2:
+    while (batch := recipe.batch // by) >= 2 * processes:
         ways = {
-            f"--batch {batch * processes}": recipe.replace(batch=batch),
+            f"--batch {batch}": recipe.replace(batch=batch),
             f"--accumulate {recipe.accumulate * by}": recipe.replace(accumulate=recipe.accumulate * by),
         }
         takes = {
             way: memory
             for way, changed in ways.items()
-            if not any(changed.faults()) and (memory := forecast(changed, classes, precision).memory) <= room
+            if trains(changed, processes)
+            and (memory := forecast(share_of(changed, processes), classes, precision).memory) <= room
         }
         if takes:
             return " or ".join(f"{way} takes about {memory / GIB:.1f} GiB" for way, memory in takes.items())
         by *= 2
     return "lower --crop, or pass a smaller --backbone"
+
+
+def share_of(recipe: Recipe, processes: int) -> Recipe:
+    """What one of several processes does of a recipe's steps; to normalise a batch, one process needs two images."""
+    batch = max(recipe.batch // processes, 2 * recipe.accumulate)
+    return recipe.replace(batch=batch, emulate_processes=max(recipe.emulate_processes // processes, 1))
+
+
+def trains(recipe: Recipe, processes: int) -> bool:
+    """Whether nothing is wrong with a recipe, and so many processes can share its steps."""
+    if any(recipe.faults()):
+        return False
+    try:
+        recipe.drawing().check_shares(processes)
+    except UsageError:
+        return False
+    return True
 
 
 def example(recipe: Recipe) -> Batch:

@@ -39,7 +39,7 @@ from ..recipe import Recipe
 from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
-from .forecast import GIB, fitted, forecast
+from .forecast import GIB, fitted, forecast, share_of, trains
 from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
@@ -144,24 +144,18 @@ class Trainer:
         kept = bytes_on(self.device, recipe.runtime.backend, self.data.trained_on)
         if room is not None:
             room -= kept
-        # Of this process's share; to normalise a batch, one process needs two images.
-        batch = max(recipe.batch // world_size(), 2 * recipe.accumulate)
-        parts = max(recipe.emulate_processes // world_size(), 1)
-        share = recipe.replace(batch=batch, emulate_processes=parts) if is_distributed() else recipe
-        share, told = fitted(share, classes, self.precision, self._largest_image(), room, kept, processes=world_size())
+        processes = world_size()
+        fitting, told = fitted(recipe, classes, self.precision, self._largest_image(), room, kept, processes)
+        share = share_of(fitting, processes)
         lines = [str(told)]
-        if share.runtime.recompute != recipe.runtime.recompute:
+        if fitting.runtime.recompute != recipe.runtime.recompute:
             lines.append("recompute: on, as a step would not fit otherwise: blocks of the backbone are computed twice")
         if room is not None and max(told.memory, told.evaluation) > room:
             lines.append(f"memory: only {room / GIB:.1f} GiB are free; lower --batch or --crop if it does not do")
         flops = told.flops
         if share.runtime.recompute == "on":
             flops = forecast(share.replace(recompute="off"), classes, self.precision).flops
-        return (
-            recipe.replace(recompute=share.runtime.recompute),
-            flops * recipe.batch // (world_size() * share.batch),
-            lines,
-        )
+        return fitting, flops * recipe.batch // (processes * share.batch), lines
 
     def _created(self) -> Run:
         if not is_main():
@@ -202,7 +196,7 @@ class Trainer:
         """What is said where memory does not do."""
         recipe = self.recipe
         cures = ["lower one"]
-        if not any(recipe.replace(accumulate=2 * recipe.accumulate).faults()):
+        if trains(recipe.replace(accumulate=2 * recipe.accumulate), world_size()):
             cures.append(f"pass --accumulate {2 * recipe.accumulate}")
         if recipe.runtime.recompute != "on" and not recipe.runtime.compile:
             cures.append("pass --recompute on")

@@ -57,7 +57,8 @@ class OfClass:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at one step, over the unlabelled windows of all processes. Shares in [0, 1]."""
+    """What was seen at one step, over the unlabelled windows of all processes, of the first micro-batch where there are
+    several. Shares in [0, 1]."""
 
     kept: float | None
     """The share of the pixels that show an image that counts; None where all do."""

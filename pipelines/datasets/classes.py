@@ -60,7 +60,7 @@ FILES = (
 """What class lists are called: ours, and those that other programs write beside the data."""
 IGNORED = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
 """Names of what is no class, beside 255."""
-HEADERS = re.compile(r"(class|category|label)?names?|class(es)?|categor(y|ies)|labels?|klassen?|ids?|trainids?")
+HEADERS = re.compile(r"(class|category|label)?names?|class(es)?|categor(y|ies)|labels?")
 """First lines that are no class, in small letters and without what stands between words."""
 HEADER_WORDS = frozenset({
     "class", "classes", "category", "categories", "label", "labels", "name", "names", "klasse", "klassen", "id", "ids",
@@ -68,6 +68,8 @@ HEADER_WORDS = frozenset({
     "segmentation", "my", "the", "of", "all",
 })  # fmt: skip
 """What first lines of several words that are no class are made of."""
+TITLES = frozenset({"klasse", "klassen"})
+"""Those of them that say it as HEADERS do."""
 
 
 class ClassList(NamedTuple):
@@ -137,7 +139,7 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
                 raise UsageError(f"{path}, line {number}: {fault}")
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     rows = [_row(number, line) for number, line in _items(path, lines)]
-    headed = bool(rows) and _is_header(rows[0])
+    headed, top = (_is_header(rows[0]), rows[0].line) if rows else (False, 0)
     rows, void = _without_void(_below_header(path, rows))
     shape = _shape_of(rows)
     found = [*(_by_columns(path, rows, shape) if shape else _by_lines(path, rows)), *void]
@@ -159,24 +161,28 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
         if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$|#[0-9a-fA-F]{6}\b", name):
             raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
         seen.add(name)
-    if entries and shape not in _VALUES and _alone_is_header([name for _, name, _ in entries]):
-        raise _headed(path, *entries[0][:2])
+    first = entries[0] if entries and shape not in _VALUES else None
+    # A class has a colour, or stands below a header.
+    if first and first[0] == top and not first[2] and _alone_is_header([name for _, name, _ in entries]):
+        raise _headed(path, *first[:2])
     return entries
 
 
 def _alone_is_header(names: list[str]) -> bool:
-    """Whether the first name is no class, as no other one says nothing but what kind of list it is, or how long."""
+    """Whether the first name is no class, but says what kind of list it is, or how long."""
     first, *others = names
+    if HEADERS.fullmatch(re.sub(r"[\W_]", "", first.lower())):
+        return True
     counted = first.isdigit() and int(first) == len(others) and not any(name.isdigit() for name in others)
     titled = first.endswith(":") and not any(name.endswith(":") for name in others)
     return counted or titled or (_says_header(first) and not any(map(_says_header, others)))
 
 
 def _says_header(name: str) -> bool:
-    words = re.findall(r"[a-z]+", name.lower())
-    if HEADERS.fullmatch("".join(words)):
-        return True
-    return len(words) > 1 and HEADER_WORDS.issuperset(words) and any(HEADERS.fullmatch(word) for word in words)
+    words = re.findall(r"[^\W\d_]+", re.sub(r"\(\d+\)", "", name.lower()))
+    numbered = re.search(r"\d", re.sub(r"\(\d+\)", "", name))
+    titles = [word for word in words if HEADERS.fullmatch(word) or word in TITLES]
+    return bool(titles) and not numbered and HEADER_WORDS.issuperset(words) and (len(words) > 1 or titles == words)
 
 
 def _headed(path: Path, line: int, text: str) -> UsageError:

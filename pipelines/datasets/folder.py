@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UsageError, some_of
@@ -29,6 +30,8 @@ LIST_FOLDERS = "", "ImageSets/Segmentation"
 """Where they lie below the root."""
 HELD_OUT = 10
 """One in so many masked images is held out where no list says what validation is."""
+LIST_HOMES = re.compile(r"(data)?(split|list|set|imageset)s?")
+"""Folders in which lists may lie that are not found there, in lower case."""
 NAMED = 3
 """Folders or files that a note names."""
 
@@ -81,8 +84,6 @@ def find(
     orphans = samples.orphans()
     aside, about = _left_alone(test_list, samples, val.keys(), (listed or {}).keys())
     notes += about
-    if not val_list:
-        notes += _not_for_validation(root, samples)
     rest = {id: sample for id, sample in samples.all.items() if id not in aside}
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
@@ -90,6 +91,7 @@ def find(
         if val_list and val:
             raise UsageError(f"{val_list} names all images with masks: leave some of them for training")
         raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
+    notes += _not_for_validation(root, pool.keys() - val.keys()) if not val_list else ()
     if held_out := not val:
         val, note = _hold_out(root, pool)
         notes.append(note)
@@ -155,10 +157,12 @@ def _beside(root: Path, images: Path | None) -> Iterator[str]:
     """A note about folders beside the one of the images whose names say that their pictures are unlabelled images."""
     if images is None or images == root:
         return
-    called = (
-        root / entry.name for entry in entries_of(root) if UNLABELED.search(entry.name.lower()) and is_folder(entry)
-    )
-    if folders := [str(folder) for folder in called if folder != images and holds_pictures(folder)]:
+    called = (entry for entry in entries_of(root) if UNLABELED.search(entry.name.lower()) and is_folder(entry))
+    folders = []
+    for folder in (root / entry.name for entry in called):
+        with suppress(UsageError):  # one that cannot be read
+            folders += [str(folder)] if folder != images and holds_pictures(folder) else []
+    if folders:
         yield f"not used: the pictures in {some_of(folders, NAMED)}; unlabelled images lie among the others in {images}"
 
 
@@ -216,9 +220,13 @@ def _left_alone(
 ) -> tuple[set[str], list[str]]:
     """Images that are neither trained nor validated on, with notes about them: those of folders for testing or
     validation and those of the list for testing, unless other lists name them as well."""
-    named = val | listed
-    aside = {id for id, part in samples.parts().items() if part in ("test", "val")} - named
-    notes = [f"{len(aside)} images of folders for testing or validation are left alone"] if aside else []
+    named, parts = val | listed, samples.parts()
+    aside = {id for id, part in parts.items() if part in ("test", "val")} - named
+    # Where all masks lie in a folder for validation, its name tells nothing.
+    if not any(sample.mask for id, sample in samples.all.items() if id not in aside | val):
+        aside = {id for id in aside if parts[id] == "test"}
+    folders = ", ".join(sorted({id.partition("/")[0] for id in aside}))
+    notes = [f"{len(aside)} images of folders for testing or validation ({folders}) are left alone"] if aside else []
     if test_list:
         test, lost = read_ids_present(test_list, samples.names)
         notes += lost
@@ -228,18 +236,17 @@ def _left_alone(
     return aside, notes
 
 
-def _not_for_validation(root: Path, samples: Samples) -> Iterator[str]:
+def _not_for_validation(root: Path, pool: Set[str]) -> Iterator[str]:
     """Notes about what seems to be for validation or testing, and is taken for training."""
-    folders = (id.split("/")[:-1] for id in samples.all)
+    folders = (id.split("/")[:-1] for id in pool)
     deeper = {"/".join(names) for names in folders if any(part_of(name) in ("val", "test") for name in names[1:])}
     if deeper:
         yield (
             f"images in {some_of(sorted(deeper), NAMED)} are taken for training: only folders directly below those of "
             "images tell parts; pass --files.val-list and --files.test-list"
         )
-    pictures = {samples.images, *(path.parent for path in samples.masks.values())}
-    homes = [root, *(root / entry.name for entry in entries_of(root) if is_folder(entry))]
-    files = (home / entry.name for home in homes if home not in pictures for entry in entries_of(home))
+    homes = [root / entry.name for entry in entries_of(root) if LIST_HOMES.fullmatch(entry.name.lower())]
+    files = (file for home in (root, *homes) for file in sorted(home.glob("*")))  # which passes over what is closed
     of_val = (file for file in files if LISTS.get(file.stem.lower()) == "val")
     if lists := [str(file) for file in of_val if file.suffix.lower() in (".txt", ".csv")]:
         told = some_of(lists, NAMED)

@@ -106,6 +106,24 @@ def test_a_whole_network_starts_the_one_that_is_evaluated(mine, tiny):
     assert not torch.equal(first, weight)
 
 
+def test_a_whole_network_starts_the_one_that_learns_where_a_teacher_is_evaluated(mine, tiny, monkeypatch):
+    class Taught(Mine):
+        def __init__(self, config, context):
+            super().__init__(config, context)
+            self.teacher = context.network().requires_grad_(False)
+
+        def predictor(self):
+            return self.teacher
+
+    monkeypatch.setitem(METHODS, "mine", Taught)
+    source = train(tiny("supervised", data=mine.runtime.data, steps=2, eval_every=2, out=mine.runtime.out / "source"))
+    recipe = mine.replace(init=source.out)
+    method = open_method(recipe, prepare_data(recipe), CPU, fresh=True)
+    weight = load_network(source.out).network.classifier.weight
+    assert torch.equal(method.networks_of_all[0].classifier.weight, weight)
+    assert not torch.equal(method.teacher.classifier.weight, weight)
+
+
 def test_what_a_method_has_put_to_rest_stays_so(mine):
     method = open_method(mine, prepare_data(mine), CPU, fresh=True)
     assert not any(module.training for module in method.still.modules())
@@ -153,6 +171,18 @@ def test_a_method_that_recipes_cannot_tell_from_another_is_refused(mine, monkeyp
         monkeypatch.setitem(METHODS, "nameless", Nameless)
         with pytest.raises(UsageError, match=says):
             mine.replace(method=config()).check()
+
+
+def test_settings_that_are_those_of_another_method_need_no_more_than_a_class(mine, monkeypatch):
+    class Same(MineConfig):
+        """Nothing new."""
+
+    class Other(Mine):
+        name = "other"
+        config_class = Same
+
+    monkeypatch.setitem(METHODS, "other", Other)
+    mine.replace(method=Same()).check()
 
 
 def test_a_term_without_its_setting_is_one_line(mine, monkeypatch):

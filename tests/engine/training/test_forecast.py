@@ -19,7 +19,7 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, forecast
+from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, forecast, share_of
 from semiseg.engine.training.step import Step
 from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
@@ -236,7 +236,7 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
     with pytest.raises(UsageError, match=rf"--memory-budget .*; --batch 4 takes about {with_half / 2**30:.1f} GiB$"):
         fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match="; --batch 12 takes about"):  # which counts the images of all processes
-        fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None, processes=3)
+        fitted(recipe.replace(memory_budget=budget, batch=24), 3, FP32, (64, 64), None, processes=3)
     with pytest.raises(UsageError, match=r"leave out --recompute off$"):
         fitted(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
@@ -265,6 +265,17 @@ def test_micro_batches_are_proposed_where_a_budget_is_too_small(tiny):
     said = rf"--batch 4 takes about {smaller / 2**30:.1f} GiB or --accumulate 2 takes about {split / 2**30:.1f} GiB$"
     with pytest.raises(UsageError, match=said):
         fitted(recipe.replace(memory_budget=1.02 * split / 2**30), 3, FP32, (64, 64), None)
+
+
+def test_what_several_processes_cannot_share_is_neither_forecast_nor_proposed(tiny):
+    recipe = tiny("supervised", **BIG | {"batch": 20, "accumulate": 4})
+    said = "^--batch: 20 images cannot be shared by 4 micro-batches of 2 processes each; use 16 or 24$"
+    with pytest.raises(UsageError, match=said):
+        fitted(recipe, 3, FP32, (64, 64), None, processes=2)
+    parts = recipe.replace(batch=16, accumulate=2, emulate_processes=4, recompute="on")
+    budget = 0.95 * forecast(share_of(parts, 2), 3, FP32).memory / 2**30
+    with pytest.raises(UsageError, match=r"; --batch 8 takes about \d\.\d GiB$"):  # and not --accumulate 4
+        fitted(parts.replace(memory_budget=budget), 3, FP32, (64, 64), None, processes=2)
 
 
 @pytest.mark.parametrize("training", [True, False])

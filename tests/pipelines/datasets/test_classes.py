@@ -129,11 +129,21 @@ def test_names_may_hold_numbers_and_words_of_headers(tmp_path, names):
     [
         ("class 1", "class 2", "class 3"), ("object", "background"), ("train", "car"), ("my car", "road"),
         ("3", "1", "2"), ("type", "other type"), ("class_a", "class_b"), ("0_ground", "1_car"), ("list", "name"),
+        ("class_1", "background"), ("class 1", "other", "unknown"), ("label1", "rest"), ("class\u00e9", "autre"),
+        ("\u9053\u8def (id)", "\u6b69\u9053"), ("id", "photo", "signature"),
     ],
 )  # fmt: skip
 def test_names_of_classes_that_are_like_headers_stay_names(tmp_path, names):
     (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in names))
     assert read_classes(tmp_path / "classes.txt").names == names
+
+
+@pytest.mark.parametrize(
+    "text", ["id:0,0,0::\nphoto:1,1,1::\n", "id #000000\nphoto #ff0000\n", "name,r,g,b\nid,0,0,0\nphoto,1,1,1\n"]
+)
+def test_a_line_with_a_colour_or_below_a_header_is_a_class(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    assert read_classes(tmp_path / "classes.txt").names == ("id", "photo")
 
 
 def test_names_are_composed_so_that_those_that_look_alike_are_alike(tmp_path):
@@ -165,6 +175,12 @@ def test_names_in_labelmaps_may_hold_colons(tmp_path):
     (tmp_path / "labelmap.txt").write_text("ground:0,0,0::\ntraffic light: red:1,2,3::\n")
     names, colours, *_ = read_classes(tmp_path / "labelmap.txt")
     assert (names, colours[1]) == (("ground", "traffic light: red"), (1, 2, 3))
+
+
+HEADERS = (
+    "ID Name", "class label", "trainId name", "Object class", "class list", "My classes:", "Classes (2)", "Label,Count",
+    "semantic_class", "Klassen", "list of classes", "Object classes (2)",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -223,23 +239,8 @@ def test_names_in_labelmaps_may_hold_colons(tmp_path):
         ("1 stage 1\n2 stage 2\n3 stage 3\n", "line 1: every line begins with a number, which are not 0 to 2"),
         ("3\nground\ncar\ntree\n", "line 1: '3' looks like a header"),
         ("Legende:\nground\ncar\n", "line 1: 'Legende:' looks like a header"),
-        *(
-            (f"{header}\nground\ncar\n", "line 1: .* looks like a header")
-            for header in (
-                "ID Name",
-                "class label",
-                "trainId name",
-                "Object class",
-                "class list",
-                "My classes:",
-                "Classes (2)",
-                "Label,Count",
-                "semantic_class",
-                "Klassen",
-                "list of classes",
-                "ids",
-            )
-        ),
+        *((f"{header}\nground\ncar\n", "line 1: .* looks like a header") for header in HEADERS),
+        ("class\nclass name\nground\n", "line 1: 'class' looks like a header"),
         ("0x01 car\n0x00 ground\n", "line 1: seems to give a label value"),
         ("1.0 car\n0.0 ground\n", "line 1: seems to give a label value"),
         ("1_car\n0_ground\n", "line 1: seems to give a label value"),

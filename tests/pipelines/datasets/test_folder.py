@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 
@@ -176,9 +177,47 @@ def test_lists_win_over_folders_and_what_they_leave_of_these_is_left_alone(folde
     found = find_dataset("folder", root)
     assert [sample.id for sample in found.val] == ["a000", "test/a006", "val/a007"]
     assert "val/a005" not in [sample.id for sample in (*found.train, *found.extra)]
-    assert "1 images of folders for testing or validation are left alone" in found.notes
+    assert "1 images of folders for testing or validation (val) are left alone" in found.notes
     (root / "train.txt").write_text("a001\nval/a005\n")
     assert [sample.id for sample in find_dataset("folder", root).train] == ["a001", "val/a005"]
+
+
+def test_where_all_masks_lie_in_a_folder_for_validation_its_name_tells_nothing(folder_root):
+    """As where somebody takes the validation images of a large data set for a small one."""
+    root = folder_root(masked=8, bare=0, val=0)
+    for kind in ("images", "masks"):
+        (root / kind).rename(root / "moved")
+        (root / kind).mkdir()
+        (root / "moved").rename(root / kind / "val2017")
+    (root / "val.txt").write_text("val2017/a000\nval2017/a001\n")
+    found = find_dataset("folder", root)
+    assert (len(found.train), len(found.val)) == (6, 2)
+
+
+@pytest.mark.parametrize("home", ["test/val", "val/test"])
+def test_folders_within_those_of_a_part_are_of_that_part(folder_root, home):
+    root = folder_root(masked=8, bare=0, val=0)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (root / kind / home).mkdir(parents=True)
+        for number in (0, 1):
+            (root / kind / f"a00{number}.{suffix}").rename(root / kind / home / f"a00{number}.{suffix}")
+    found = find_dataset("folder", root)
+    assert not [note for note in found.notes if "are taken for training" in note]
+    assert not [sample.id for sample in found.train if "/" in sample.id]
+
+
+def test_a_closed_folder_beside_the_data_closes_nothing(folder_root, monkeypatch):
+    root, closed, look = folder_root(masked=8, bare=0, val=0), ("lost+found", "lists", "unlabeled"), os.scandir
+    for name in closed:
+        (root / name).mkdir()
+
+    def scandir(path):
+        if os.path.basename(os.fspath(path)) in closed:  # whoever runs the tests may read everything
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert find_dataset("folder", root).train
 
 
 def test_images_for_training_and_testing_are_told(folder_root):
@@ -301,7 +340,7 @@ def test_a_validation_folder_without_masks_is_left_alone(folder_root):
         (root / f"images/{id}.jpg").rename(root / f"images/val/{id}.jpg")
     masks, known, notes = used(find_dataset("folder", root))
     assert (sorted(masks), known) == (IDS[:6], IDS[:6])
-    assert "2 images of folders for testing or validation are left alone" in notes
+    assert "2 images of folders for testing or validation (val) are left alone" in notes
 
 
 def test_a_validation_list_of_all_that_has_masks_is_refused(folder_root):
