@@ -36,7 +36,7 @@ def method_of(config: MethodConfig) -> type[Method]:
         return method
     if not found:
         again = any(method.config_class.__name__ == kind.__name__ for method in METHODS.values())
-        cure = "they are of a script that was read again since: load the recipe anew" if again else "add the method to METHODS"
+        cure = "load the recipe anew, whose script was read again since" if again else "add the method to METHODS"
         raise UsageError(f"no method has the settings {kind.__name__}: {cure}")
     names = " and ".join(method.name for method in found)
     raise UsageError(f"{names} share the settings {kind.__name__}, which tell them apart: derive a class for each")
