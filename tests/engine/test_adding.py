@@ -12,10 +12,29 @@ from pathlib import Path
 
 import pytest
 
+from semiseg.engine import methods
 from semiseg.engine.catalogue import load_recipe
 from semiseg.pipelines.errors import UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding.md"
+
+MINE = """
+from dataclasses import dataclass, replace
+from semiseg.engine import load_recipe, methods
+from semiseg.engine.methods.supervised import Supervised, SupervisedConfig
+
+@dataclass(kw_only=True, slots=True)
+class MineConfig(SupervisedConfig):
+    pass
+
+class Mine(Supervised):
+    name, config_class = "mine", MineConfig
+
+methods.METHODS["mine"] = Mine
+
+def recipe():
+    return replace(load_recipe("supervised_folder"), method=MineConfig(), steps={steps})
+"""
 
 RUN = """
 import json, sys
@@ -129,6 +148,22 @@ def test_a_script_that_has_changed_is_read_again(tmp_path):
         script.write_text(text.format(steps=steps))
         os.utime(script, ns=(steps, steps))
         assert load_recipe(str(script)).steps == steps
+
+
+def test_a_recipe_of_a_script_as_it_was_before_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "METHODS", {**methods.METHODS})
+    script = tmp_path / "mine.py"
+    found = []
+    for steps in (3, 4):
+        script.write_text(MINE.format(steps=steps))
+        os.utime(script, ns=(steps, steps))
+        found.append(load_recipe(str(script)))
+    before, after = found
+    assert after.method_class.name == "mine"
+    with pytest.raises(
+        UsageError, match="settings MineConfig: load the recipe anew, whose script was read again since"
+    ):
+        before.check()
 
 
 def test_modules_of_one_name_beside_two_scripts_are_not_exchanged(tmp_path):
