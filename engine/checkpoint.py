@@ -169,8 +169,7 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
             header.network, header.backbone, len(header.classes), head_width=header.head_width, projector=projector
         )
     except UsageError as error:
-        added = "; of an addition: import what adds it (docs/adding.md)" if "unknown" in str(error) else ""
-        raise UsageError(f"{path}: {error}{added}") from None
+        raise UsageError(f"{path}: {error}") from None
     except (RuntimeError, OverflowError, TypeError) as error:  # of a size that no memory holds, or no number of torch
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"{path}: its header asks for a network that cannot be built ({reason})") from None

@@ -128,7 +128,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
         dataset = with_validation_of_run(dataset, run.split, on_event)
     elif recipe.init is not None:
         uses = uses_of(checkpoint_file(recipe.init))
-        tell("--init", untold_uses(checkpoint_file(recipe.init), dataset), on_event)
+        tell("--init", unknown_uses(checkpoint_file(recipe.init), dataset), on_event)
         dataset = held_out_unseen(dataset, uses, on_event)
     if recipe.runtime.out and not recipe.runtime.resume:
         refuse(out_faults(Path(recipe.runtime.out), dataset))
@@ -152,7 +152,7 @@ def taught_before(manifest: Manifest, uses: Mapping[str, str]) -> Iterator[str]:
         yield f"warning: {len(taught)} of {len(val)} images, {taught[0]} for one, were labelled in the training"
 
 
-def untold_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
+def unknown_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
     """A warning where validation images are chosen here and nobody knows which ones taught a checkpoint."""
     if dataset.held_out and not uses_of(checkpoint):
         yield (

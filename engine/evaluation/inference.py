@@ -15,7 +15,7 @@ from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
-from ..data import judged_faults, prepare_manifest, taught_before, untold_uses
+from ..data import judged_faults, prepare_manifest, taught_before, unknown_uses
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
 from ..events import Listener, progress_of, silent, tell
 from ..held_out import with_pictures_of_run, with_validation_of_run
@@ -86,7 +86,7 @@ def evaluate(
 def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere: bool) -> Manifest:
     """The prepared data set with the validation images of the checkpoint's run, where it has one; elsewhere: it may be
     other data. Raises UsageError where no pixel of the masks has a class."""
-    tell("data", untold_uses(checkpoint, dataset), on_event)
+    tell("data", unknown_uses(checkpoint, dataset), on_event)
     home = home_of(checkpoint)
     run = Run(home) if (home / "split.json").exists() else None
     if run and not elsewhere:

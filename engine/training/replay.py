@@ -30,7 +30,7 @@ from ..serial import plain, typed
 from .build import is_small, open_loader, open_method
 from .resume import require_same_data
 from .state import load_method, load_save
-from .step import Step
+from .step import Step, mean_losses
 from .verdict import prove_fast_paths
 
 
@@ -201,19 +201,21 @@ def repeat(
     arrived: list[str] = []
     try:
         with FirstNonFinite(method) as watch, _gradients_of(method, arrived.append):
-            found = [_passed(method, one, progress, precision, watch) for one in batch.micro_batches]
+            found = [_forward_and_backward(method, one, progress, precision, watch) for one in batch.micro_batches]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         return Repeat(name, {}, None, (), "not enough memory")
-    losses = {name: torch.stack([losses[name] for losses in found]).mean(0) for name in found[0]}
+    losses = mean_losses(found)
     values = {name: float(loss) for name, loss in losses.items()}
     lost = not_finite({name: grad for name in arrived if (grad := method.get_parameter(name).grad) is not None})
     whole = not lost and not not_finite(losses)
     return Repeat(name, values, None if whole else watch.first or "none that was seen", tuple(lost))
 
 
-def _passed(method: Method, batch: Batch, progress: float, precision: Precision, watch: FirstNonFinite) -> dict:
+def _forward_and_backward(
+    method: Method, batch: Batch, progress: float, precision: Precision, watch: FirstNonFinite
+) -> dict:
     """The losses of a forward and a backward pass, which adds to the gradients."""
     watch.backward = False
     with precision.autocast():

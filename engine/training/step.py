@@ -119,9 +119,7 @@ class Step:
                 loss = losses["loss"] if len(batches) == 1 else losses["loss"] / len(batches)
                 self.scaler.scale(loss).backward()
             found.append({name: loss.detach() for name, loss in losses.items()})
-        if len(found) == 1:
-            return found[0]
-        return {name: torch.stack([losses[name] for losses in found]).mean(0) for name in found[0]}
+        return mean_losses(found)
 
     def _graph(self) -> Graph | None:
         """Raises UsageError where one is asked for that cannot be."""
@@ -175,6 +173,13 @@ class Step:
         brings those of the machine that saved them."""
         for group, options in zip(self.optimizer.param_groups, self.options, strict=True):
             group.update(options)
+
+
+def mean_losses(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The means of scalars () over several micro-batches, by their names; of one, its own."""
+    if len(found) == 1:
+        return found[0]
+    return {name: torch.stack([losses[name] for losses in found]).mean(0) for name in found[0]}
 
 
 def _optimizer(recipe: Recipe, groups: list[dict], precision: Precision) -> torch.optim.Optimizer:

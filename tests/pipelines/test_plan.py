@@ -176,62 +176,41 @@ def test_a_plan_depends_on_the_step_alone(kind, arrays, make_planner) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_processes_share_one_plan(kind, arrays, make_planner) -> None:
-    sizes = [(40 + n, 90 - n) for n in range(11)]
-    options = dict(sizes=sizes, kind=kind, crop=48, batch=4, unlabeled_batch=6)
-    whole = make_planner(**options)(5)
-    ranks = [make_planner(**options, rank=rank, world=2)(5) for rank in range(2)]
-    for expected, *parts in zip(arrays(whole), *map(arrays, ranks), strict=True):
-        assert np.array_equal(expected, np.concatenate(parts))
-
-
-@pytest.mark.parametrize("rule", ["other", "reversed", "same"])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_partners_are_the_same_windows_however_many_processes_there_are(rule, parts, strong_planner) -> None:
-    """Where means are over the whole batch, partners lie in any process's stream; else in the own one."""
-
-    def windows(plan):
-        stream = plan.unlabeled[0]
-        return np.column_stack([stream.record, stream.step, stream.origin, plan.valid])
-
-    options = dict(partner=rule, batch=4, unlabeled_batch=8, parts=parts)
-    whole = strong_planner(**options)(5)
-    ranks = [strong_planner(**options, rank=rank, world=2)(5) for rank in range(2)]
-    everyones = np.concatenate([windows(plan) for plan in ranks])
-    mixed = [(everyones if parts == 1 else windows(plan))[plan.partner] for plan in ranks]
-    assert np.array_equal(np.concatenate(mixed), windows(whole)[whole.partner])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_micro_batches_are_parts_of_one_plan(kind, arrays, make_planner) -> None:
-    """However many processes share each; only whom an image is mixed with depends on them."""
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_micro_batches_and_processes_share_one_plan(kind, accumulate, arrays, make_planner) -> None:
+    """Only whom an image is mixed with depends on the micro-batches."""
     sizes = [(40 + n, 90 - n) for n in range(11)]
     options = dict(sizes=sizes, kind=kind, crop=48, batch=8, unlabeled_batch=12)
-    whole = make_planner(**options)(5)
-    places = [(micro, rank) for micro in range(2) for rank in range(2)]
-    shares = [make_planner(**options, accumulate=2, micro=micro, rank=rank, world=2)(5) for micro, rank in places]
-    whole, *shares = (replace(plan, partner=None) for plan in (whole, *shares))
+    places = [{"micro": micro, "rank": rank, "world": 2} for micro in range(accumulate) for rank in range(2)]
+    whole, *shares = (
+        make_planner(**options)(5),
+        *(make_planner(**options, accumulate=accumulate, **p)(5) for p in places),
+    )
+    if accumulate > 1:
+        whole, *shares = (replace(plan, partner=None) for plan in (whole, *shares))
     for expected, *parts in zip(arrays(whole), *map(arrays, shares), strict=True):
         assert np.array_equal(expected, np.concatenate(parts))
 
 
 @pytest.mark.parametrize("rule", ["other", "reversed", "same"])
-@pytest.mark.parametrize("parts", [1, 4])
-def test_partners_come_from_the_micro_batch_however_many_processes_there_are(rule, parts, strong_planner) -> None:
+@pytest.mark.parametrize(("parts", "accumulate"), [(1, 1), (2, 1), (1, 2), (4, 2)])
+def test_partners_are_the_same_windows_however_many_processes_there_are(
+    rule, parts, accumulate, strong_planner
+) -> None:
+    """Where means are over the whole batch or micro-batch, partners lie in any process's stream; else in the own."""
+
     def windows(plan):
         stream = plan.unlabeled[0]
         return np.column_stack([stream.record, stream.step, stream.origin, plan.valid])
 
-    options = dict(partner=rule, batch=8, unlabeled_batch=16, parts=parts, accumulate=2)
-    for micro in range(2):
+    options = dict(partner=rule, batch=8, unlabeled_batch=16, parts=parts, accumulate=accumulate)
+    for micro in range(accumulate):
         whole = strong_planner(**options, micro=micro)(5)
-        assert len(whole.partner) == 8
+        assert len(whole.partner) == 16 // accumulate
         ranks = [strong_planner(**options, micro=micro, rank=rank, world=2)(5) for rank in range(2)]
         everyones = np.concatenate([windows(plan) for plan in ranks])
         mixed = [(everyones if parts == 1 else windows(plan))[plan.partner] for plan in ranks]
-        # Of several parts, those of one process count their windows from its first.
-        expected = windows(whole)[whole.partner]
-        assert np.array_equal(np.concatenate(mixed), expected)
+        assert np.array_equal(np.concatenate(mixed), windows(whole)[whole.partner])
 
 
 def test_labelled_images_do_not_depend_on_the_unlabelled_ones(make_planner) -> None:

@@ -77,7 +77,7 @@ def encoder_of(name: str) -> Encoder:
     if name.startswith(timm_models.PREFIX):
         return timm_models.encoder(name.removeprefix(timm_models.PREFIX))
     near = get_close_matches(name, ENCODERS, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "; one of your own: import what adds it (docs/adding.md)"
     known = ", ".join([*ENCODERS, f"or {timm_models.PREFIX}NAME"])
     raise UsageError(f"unknown backbone {name!r}: choose one of {known}{hint}")
 

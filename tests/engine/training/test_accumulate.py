@@ -20,7 +20,7 @@ from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.lane import leaves, with_leaves
+from shares import doubled
 
 CPU = torch.device("cpu")
 
@@ -30,11 +30,6 @@ def method_of(recipe: Recipe, classes: int = 3) -> nn.Module:
     method = build_method(recipe, classes).double().train()
     torch.manual_seed(1)  # the same dropout
     return method
-
-
-def doubled(batch):
-    tensors = leaves(batch, torch.Tensor)
-    return with_leaves(batch, torch.Tensor, iter([one.double() if one.is_floating_point() else one for one in tensors]))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -89,6 +84,12 @@ def test_where_no_batch_is_normalised_it_changes_nothing(tiny, voc_root, name):
     whole, parts = trained(1), trained(2)
     for key, expected in whole.items():
         torch.testing.assert_close(parts[key], expected, rtol=1e-9, atol=1e-11, msg=lambda text, k=key: k + text)
+
+
+def test_the_bank_of_cac_holds_as_many_steps_however_they_are_cut(tiny):
+    whole, parts = (build_method(tiny("cac", batch=8, accumulate=n), 3).bank for n in (1, 4))
+    assert parts.labels.shape == (4 * len(whole.labels), whole.labels.shape[1] // 4)
+    assert parts.features.numel() == whole.features.numel()
 
 
 def test_a_run_that_accumulates_goes_on_bit_for_bit(tiny, voc_root):

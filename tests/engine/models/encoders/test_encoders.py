@@ -41,5 +41,5 @@ def test_unknown_names_are_refused_with_the_near_ones():
     for name, near in (("resnet5", "resnet50"), ("efficientnet_lite", "efficientnet_lite"), ("dinov2_smal", "small")):
         with pytest.raises(UsageError, match=f"choose one of resnet18, .*timm:NAME; did you mean .*{near}"):
             encoder_of(name)
-    with pytest.raises(UsageError, match=r"timm:NAME$"):
+    with pytest.raises(UsageError, match=r"timm:NAME; one of your own: import what adds it \(docs/adding\.md\)$"):
         encoder_of("xyz")
