@@ -16,6 +16,7 @@ from ..pipelines.datasets.manifest import Manifest, Record
 from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split
 from ..pipelines.datasets.survey import marked_by_ignore
+from ..pipelines.datasets.unlabeled import left_out
 from ..pipelines.errors import UsageError, refuse
 from .checkpoint import checkpoint_file
 from .events import Event, Listener, notes_to, progress_of, silent, tell
@@ -123,7 +124,7 @@ def pack_manifest(manifest: Manifest, on_event: Listener = silent) -> Pack:
 def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = None) -> Data:
     """The recipe's data set, prepared, and its split. run: the one that goes on, or is looked at again."""
     dataset, uses = locate(recipe), {}
-    tell("data", dataset.notes, on_event)
+    tell("data", (*dataset.notes, *left_out(dataset)), on_event)
     if recipe.init is not None and run is not None:
         dataset = with_validation_of_run(dataset, run.split, on_event)
     elif recipe.init is not None:
@@ -162,15 +163,16 @@ def unknown_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
 
 
 def taught_copies(data: Data) -> Iterator[str]:
-    """A warning where a labelled picture is, byte for byte, one for validation under another name."""
+    """Warnings where a labelled picture is, byte for byte, one for validation under another name, or an unlabelled one
+    is."""
     copies = data.manifest.survey.copies_of_validation(data.dataset)
-    taught = [id for id in data.split.labeled if id in copies]
-    if taught:
-        which = f"{taught[0]} is {copies[taught[0]]}"
-        yield (
-            f"warning: {len(taught)} labelled images are, byte for byte, validation images, {which}: scores count what "
-            "is taught; keep each in one of the two"
-        )
+    for kind, ids, so in (
+        ("labelled", data.split.labeled, "scores count what is taught; keep each in one of the two"),
+        ("unlabelled", data.split.unlabeled, "methods that learn from unlabelled images see them, without masks"),
+    ):
+        if taught := [id for id in ids if id in copies]:
+            which = f"{taught[0]} is {copies[taught[0]]}"
+            yield f"warning: {len(taught)} {kind} images are, byte for byte, validation images, {which}: {so}"
 
 
 def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:
@@ -186,7 +188,7 @@ def count_faults(data: Data) -> Iterator[str]:
     first class, beside pixels that are ignored."""
     yield from _uncounted(data.manifest, data.split.labeled, "--split", "labelled")
     chosen = set(data.split.labeled)
-    labeled = [sample for sample in (*data.dataset.train, *data.dataset.extra) if sample.id in chosen]
+    labeled = [sample for sample in data.dataset.trainable if sample.id in chosen]
     if marked := marked_by_ignore(labeled, data.manifest.survey):
         yield (
             f"--split: the labelled masks hold nothing but 0 and 255, {marked} for one, and 255 means ignore: write "

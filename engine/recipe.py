@@ -55,6 +55,8 @@ class Files(ReadingOptions):
     """List file of the validation set (default: the layout's)."""
     test_list: Told[Path | None] = None
     """List file of images to leave alone (default: the layout's)."""
+    unlabeled: Told[Path | None] = None
+    """Folder of further images, all of them unlabelled (default: none)."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -245,7 +245,8 @@ class Drawing:
         if views.windows and not unlabeled:
             raise UsageError(
                 "split: no unlabelled images, which this method needs; give fewer labels (--split draw:1/8@0), add "
-                "images without masks (to train.txt, too, where there is one) or train with the supervised recipe"
+                "images without masks (to train.txt, too, where there is one, or --files.unlabeled FOLDER) or train "
+                "with the supervised recipe"
             )
         if views.partners and unlabeled < 2 and sampling.cutmix_partner != "same":
             raise UsageError("split: CutMix mixes two unlabelled images, and there is one; add images")

@@ -12,6 +12,7 @@ import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
+from ...pipelines.datasets.layouts import UNLABELED
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, flag, refuse
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
@@ -101,11 +102,11 @@ def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere
 
 
 def _evaluation_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
-    """The data set of what is given; what is not is as in the training, where the layout is. Raises UsageError where
-    there is none."""
+    """The data set of what is given; what is not is as in the training, where the layout is, but for unlabelled images,
+    which nothing is judged on. Raises UsageError where there is none."""
     own: dict[str, Any] = {}
     if layout in (None, header.layout):
-        trained = {name: value for name, value in header.files.items() if name not in files}
+        trained = {name: value for name, value in header.files.items() if name not in (*files, UNLABELED)}
         own = without_none(moved(trained, header.data, data))
     try:
         root = data or header.data

@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set as found on disk. Sample ids are unique over train, val and extra."""
+    """A data set as found on disk. Sample ids are unique over all of them."""
 
     layout: str
     root: Path
@@ -72,6 +72,9 @@ class Dataset:
     """Sorted by id, all with masks."""
     extra: tuple[Sample, ...] = ()
     """Further images that lie beside the pool: the unlabelled ones where a labelled list uses up the whole pool."""
+    unlabeled: tuple[Sample, ...] = ()
+    """Images of a folder that holds no others: unlabelled in every split that does not say exactly which are. No draw
+    is from them."""
     stated: tuple[Colour | None, ...] = ()
     """The colours that the data set's own class list gives, None for a class that it gives none; a mask's palette must
     not say otherwise."""
@@ -94,8 +97,13 @@ class Dataset:
         return len(self.classes)
 
     @property
+    def trainable(self) -> tuple[Sample, ...]:
+        """All that a split may name."""
+        return (*self.train, *self.extra, *self.unlabeled)
+
+    @property
     def samples(self) -> tuple[Sample, ...]:
-        return (*self.train, *self.val, *self.extra)
+        return (*self.train, *self.val, *self.extra, *self.unlabeled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

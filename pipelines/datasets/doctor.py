@@ -17,6 +17,7 @@ from .inspection import Fault
 from .layouts import find_dataset
 from .splits import Split, resolve_split
 from .survey import Survey, marked_by_ignore, survey_files
+from .unlabeled import left_out
 
 TINY = 64
 """Images with a side of fewer pixels are reported."""
@@ -143,6 +144,7 @@ def diagnose(
             "with_masks": masked,
             "validation_images": len(dataset.val),
             "images_beside_the_pool": len(dataset.extra),
+            "unlabeled_images": len(dataset.unlabeled),
             "classes": dataset.num_classes,
         },
         classes=tuple(
@@ -202,7 +204,7 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
         cure = "label fewer of them or add images without masks"
         yield Finding("warning", f"split {split.name} leaves no unlabelled images", cure)
     chosen = set(split.labeled)
-    labeled = [sample for sample in (*dataset.train, *dataset.extra) if sample.id in chosen]
+    labeled = [sample for sample in dataset.trainable if sample.id in chosen]
     if (marked := marked_by_ignore(labeled, survey)) and not marked_by_ignore(dataset.train, survey):
         text = f"the labelled masks of {split.name} hold nothing but 0 and 255, {marked} for one"
         yield Finding("error", text, "255 means ignore: write the index of the class where it marks objects")
@@ -214,7 +216,7 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
 
 
 def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
-    for note in (*dataset.notes, *survey.notes):
+    for note in (*dataset.notes, *left_out(dataset), *survey.notes):
         yield Finding("warning", note)
     bare = [sample.id for sample in dataset.train if sample.mask is None]
     if len(bare) == len(dataset.train):
@@ -224,6 +226,8 @@ def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
         yield Finding("ok", f"{len(bare)} training images have no mask: they can only be unlabelled")
     else:
         yield Finding("ok", "every training image has a mask: a split says which are used as labelled")
+    if dataset.unlabeled:
+        yield Finding("ok", f"{len(dataset.unlabeled)} images of --files.unlabeled, all unlabelled")
     remaps = Counter(sample.remap for sample in (*dataset.train, *dataset.val) if sample.remap)
     for remap, count in remaps.items():
         yield Finding("ok", f"{count} masks hold {remap.values}, {remap.reason}: they are mapped")
@@ -254,9 +258,7 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
 
 
 def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
-    parts = {"train": dataset.train, "val": dataset.val, "extra": dataset.extra}
-    samples = [sample for part in parts.values() for sample in part]
-    images = {s.id: facts for s in samples if (facts := survey.image(s))}
+    images = {s.id: facts for s in dataset.samples if (facts := survey.image(s))}
     if images:
         heights, widths = ([getattr(facts, side) for facts in images.values()] for side in ("height", "width"))
         wide, high = (" to ".join(map(str, sorted({min(sides), max(sides)}))) for sides in (widths, heights))

@@ -7,7 +7,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UsageError, some_of
@@ -24,8 +23,6 @@ LISTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What lists are called, in lower case, by the part that they are of."""
-UNLABELED = re.compile(r"unlabell?ed|unsup|no[_-]?(label|mask)|extra")
-"""What folders of unlabelled images are called, in lower case."""
 LIST_FOLDERS = "", "ImageSets/Segmentation"
 """Where they lie below the root."""
 HELD_OUT = 10
@@ -74,7 +71,7 @@ def find(
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = [*samples.settled(), *_found(root, usual, given, class_list)]
     notes += _predicted(root) if masks is None and image_folder != root else ()
-    notes += [*_ignored_classes(class_list, listed_classes.names), *_beside(root, image_folder)]
+    notes += _ignored_classes(class_list, listed_classes.names)
     if not val_list:
         val, about = _of_folders_for_validation(samples, image_folder)
         notes += about
@@ -151,19 +148,6 @@ def _found(root: Path, usual: Mapping[str, Path], given: Mapping[str, Path | Non
         yield f"lists of the data set: {', '.join(map(str, strange))}"
     if class_list.name != FILES[0]:
         yield f"the classes are those of {class_list}"
-
-
-def _beside(root: Path, images: Path | None) -> Iterator[str]:
-    """A note about folders beside the one of the images whose names say that their pictures are unlabelled images."""
-    if images is None or images == root:
-        return
-    called = (entry for entry in entries_of(root) if UNLABELED.search(entry.name.lower()) and is_folder(entry))
-    folders = []
-    for folder in (root / entry.name for entry in called):
-        with suppress(UsageError):  # one that cannot be read
-            folders += [str(folder)] if folder != images and holds_pictures(folder) else []
-    if folders:
-        yield f"not used: the pictures in {some_of(folders, NAMED)}; unlabelled images lie among the others in {images}"
 
 
 def _predicted(root: Path) -> Iterator[str]:

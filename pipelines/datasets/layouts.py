@@ -13,6 +13,7 @@ from ..errors import UsageError, flag
 from . import cityscapes, folder, shapes, voc
 from .dataset import Dataset, Layout
 from .files import check_name
+from .unlabeled import with_unlabeled
 
 LAYOUTS: dict[str, Layout] = {
     "voc": voc.LAYOUT,
@@ -20,8 +21,10 @@ LAYOUTS: dict[str, Layout] = {
     "folder": folder.LAYOUT,
     "shapes": shapes.LAYOUT,
 }
-PLACES = ("images", "masks", "classes", "train_list", "val_list", "test_list")
+PLACES = ("images", "masks", "classes", "train_list", "val_list", "test_list", "unlabeled")
 """Options that name a file or a folder."""
+UNLABELED = "unlabeled"
+"""The option of every layout that needs a root."""
 READING = tuple(field.name for field in fields(Reading))
 """Options of every layout."""
 
@@ -31,7 +34,8 @@ def find_dataset(layout: str, root: Path | None, **options: str | Path | float |
 
     Of the options, `images` and `masks` name folders under the root (`masks` also picks another mask folder of VOC),
     `classes` is a class list, `train_list` the training pool, `val_list` the validation images and `test_list` those to
-    leave alone, each in any published list format. What is given relative is looked for below the root, and then below
+    leave alone, each in any published list format; `unlabeled` is a folder of further images, all of them unlabelled.
+    What is given relative is looked for below the root, and then below
     the working folder. `orientation` and `max_megapixels` are those of `Reading`. None is as good as left out.
     Raises UsageError where something is missing or the options do not belong to the layout.
     """
@@ -50,7 +54,7 @@ def check_layout(layout: str) -> None:
 def _find(layout: str, root: Path | None, given: dict[str, Any]) -> Dataset:
     known = LAYOUTS[layout]
     for name in given:
-        if name not in known.options:
+        if name not in known.options and not (name == UNLABELED and known.needs_root):
             raise UsageError(f"{flag('files.' + name)} has no meaning for the layout {layout}: leave it out")
     if not known.needs_root:
         return known.find(root and Path(root), **given)
@@ -61,7 +65,9 @@ def _find(layout: str, root: Path | None, given: dict[str, Any]) -> Dataset:
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: pass the root of the data set with --data ROOT")
     placed = given | absolute(layout, root, given)
-    found = known.find(root, **placed)
+    found = known.find(root, **{name: value for name, value in placed.items() if name != UNLABELED})
+    if UNLABELED in placed:
+        found = with_unlabeled(found, placed[UNLABELED])
     return replace(found, notes=(*found.notes, *_twofold(placed, given)))
 
 

@@ -104,19 +104,22 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
     - `LABELLED_FILE`: the rest of the pool is unlabelled; if nothing is left, the images beside the pool are.
     - `LABELLED_FILE,UNLABELLED_FILE`: exactly these.
 
+    Images of a folder of unlabelled ones are unlabelled in all but the last.
+
     Raises UsageError for anything else, for labelled images without a mask and for an image on two sides.
     """
     check_spec(spec, dataset.layout)
     pool = {sample.id: sample for sample in dataset.train}
     masked = [id for id, sample in pool.items() if sample.mask]
+    further = [sample.id for sample in dataset.unlabeled]
     if spec == "all":
         if not masked:
             raise UsageError(f"the split all: none of the {len(pool)} images of the pool has a mask; add masks")
-        return _split("all", masked, pool)
+        return _split("all", masked, (*pool, *further))
     if spec.startswith("draw:"):
         share, seed = _parse_draw(spec)
         labeled = _draw_masked(pool, share, seed) if dataset.pool_listed else draw(masked, share, seed)
-        return _split(spec, labeled, pool)
+        return _split(spec, labeled, (*pool, *further))
     names = _names(dataset)
     if spec in SPLITS:
         return _published_split(SPLITS[spec], dataset, names, lists)
@@ -127,7 +130,7 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
     if unlabeled_file is None:
         beside = [sample.id for sample in dataset.extra]
         rest = pool if pool.keys() - set(labeled) else beside
-        return _split(labeled_file, labeled, rest)
+        return _split(labeled_file, labeled, (*rest, *further))
     unlabeled = _read_unlabeled(unlabeled_file, dataset, names)
     if both := set(unlabeled).intersection(labeled):
         known = identify(labeled, unlabeled)
@@ -243,7 +246,7 @@ def check_lists(
     judged = set(read(val)) if val else set()
     if dataset:
         judged |= {sample.id for sample in dataset.val}
-        unmasked = {s.id for s in (*dataset.train, *dataset.extra) if s.mask is None}
+        unmasked = {s.id for s in dataset.trainable if s.mask is None}
         found("without mask", labeled, chosen.keys() & unmasked)
     for file, ids in lists:
         found("in val", file, ids.keys() & judged)
@@ -277,7 +280,9 @@ def _published_split(published: PublishedSplit, dataset: Dataset, names: Names, 
             f"{dataset.root} has {len(rest):,} for training: put its unlabelled list beside {labeled_file}, "
             + (f"or take {' or '.join(others)}" if others else "or complete the data set")
         )
-    return _split(published.name, labeled, rest, notes=("; ".join(notes),))
+    if further := [sample.id for sample in dataset.unlabeled]:
+        notes.append(f"beside them {len(further):,} unlabelled images that the published results did not have")
+    return _split(published.name, labeled, (*rest, *further), notes=("; ".join(notes),))
 
 
 def _split(name: str | Path, labeled: Iterable[str], rest: Iterable[str], notes: tuple[str, ...] = ()) -> Split:
@@ -308,7 +313,7 @@ def _read_labeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]
         else:
             cure = "keep it in one"
         raise UsageError(f"{min(both)} is labelled in {file} and in val{_more(both)}: {cure}")
-    samples = {sample.id: sample for sample in (*dataset.train, *dataset.extra)}
+    samples = {sample.id: sample for sample in dataset.trainable}
     if unmasked := {id for id in labeled if samples[id].mask is None}:
         cure = "add it"
         if any(entry.label for id, entry in entries if id in unmasked):
@@ -335,8 +340,7 @@ def _names_mask(entry: Entry, sample: Sample, names: Names, folder: Path) -> boo
 
 
 def _names(dataset: Dataset) -> Names:
-    samples = (*dataset.train, *dataset.extra, *dataset.val)
-    return Names.of(samples, dataset.root if dataset.lists_name_files else None)
+    return Names.of(dataset.samples, dataset.root if dataset.lists_name_files else None)
 
 
 def _read_unlabeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Survey:
         validation = {facts.hash: sample.id for sample in dataset.val if (facts := self.image(sample))}
         return {
             sample.id: validation[facts.hash]
-            for sample in (*dataset.train, *dataset.extra)
+            for sample in dataset.trainable
             if (facts := self.image(sample)) and facts.hash in validation
         }
 

@@ -31,6 +31,7 @@ ORDERS = {
         datasets/samples
         datasets/folder
         datasets/shapes
+        datasets/unlabeled
         datasets/layouts
         datasets/masks
         datasets/facts

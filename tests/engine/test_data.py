@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from semiseg.engine.api import train
+from semiseg.engine.api import evaluate, train
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import locate, prepare_data
+from semiseg.engine.recipe import Files
 from semiseg.engine.training.build import open_loader
 from semiseg.pipelines.datasets import inspection
 from semiseg.pipelines.datasets.pack import packed_bytes
@@ -43,7 +45,31 @@ def test_labelled_copies_of_validation_images_are_told_and_remembered_as_taught(
     (root / "some.txt").write_text("a000\na001")
     told.clear()
     prepare_data(recipe.replace(split=str(root / "some.txt")), lambda event: told.append(event.text))
-    assert not [text for text in told if "byte for byte" in text]
+    (said,) = [text for text in told if "byte for byte" in text]
+    assert said == (
+        "split: warning: 1 unlabelled images are, byte for byte, validation images, again is a006: methods that learn "
+        "from unlabelled images see them, without masks"
+    )
+
+
+def test_a_folder_of_unlabelled_images_is_trained_on_and_needed_by_no_evaluation(tiny, folder_root, tmp_path):
+    root, told = folder_root(bare=0), []  # a006 and a007 are for validation
+    for name in ("a000.jpg", "a007.jpg"):
+        (tmp_path / "pool").mkdir(exist_ok=True)
+        shutil.copy(root / "images" / name, tmp_path / "pool" / name)
+    recipe = tiny(
+        "fixmatch", layout="folder", data=root, split="all", files=Files(unlabeled=tmp_path / "pool"), steps=1
+    )
+    with pytest.raises(UsageError, match=r"no unlabelled images, .* --files\.unlabeled FOLDER"):
+        train(recipe.replace(files=Files()))
+    run = train(recipe, on_event=lambda event: told.append(event.text)).out
+    assert len(json.loads((run / "split.json").read_text())["unlabeled"]) == 2
+    (said,) = [text for text in told if "byte for byte" in text]
+    assert said.startswith("split: warning: 1 unlabelled images are, byte for byte, validation images")
+    shutil.rmtree(tmp_path / "pool")
+    assert evaluate(run, device="cpu")["images"] == 2
+    shutil.copytree(root, tmp_path / "moved")
+    assert evaluate(run, tmp_path / "moved", device="cpu")["images"] == 2
 
 
 @pytest.mark.parametrize(("crop", "scale", "said"), [(96, "own", [64]), (64, "own", []), (96, "long_side", [])])

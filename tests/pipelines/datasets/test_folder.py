@@ -207,7 +207,7 @@ def test_folders_within_those_of_a_part_are_of_that_part(folder_root, home):
 
 
 def test_a_closed_folder_beside_the_data_closes_nothing(folder_root, monkeypatch):
-    root, closed, look = folder_root(masked=8, bare=0, val=0), ("lost+found", "lists", "unlabeled"), os.scandir
+    root, closed, look = folder_root(masked=8, bare=0, val=0), ("lost+found", "lists"), os.scandir
     for name in closed:
         (root / name).mkdir()
 
@@ -231,17 +231,6 @@ def test_images_for_training_and_testing_are_told(folder_root):
     assert re.search(
         r"^warning: 2 images of .*test\.txt, a002 for one, are trained on, as a list for training", told[1]
     )
-
-
-@pytest.mark.parametrize(("name", "told"), [("unlabeled", True), ("Images_Unlabelled", True), ("drawings", False)])
-def test_a_folder_of_unlabelled_images_beside_the_others_is_told(folder_root, name, told):
-    root = folder_root(masked=8, bare=0, val=0)
-    (root / name).mkdir()
-    shutil.copy(root / "images/a000.jpg", root / name / "b000.jpg")
-    dataset = find_dataset("folder", root)
-    assert len(dataset.samples) == 8
-    note = f"not used: the pictures in {root / name}; unlabelled images lie among the others in {root / 'images'}"
-    assert (note in dataset.notes) is told
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ OPTIONS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_options_that_a_layout_has_no_use_for_are_refused(tmp_path, layout):
     assert set(LAYOUTS[layout].options) == OPTIONS[layout]
-    for option in OPTIONS["folder"] - OPTIONS[layout]:
+    every = set() if layout == "shapes" else {"unlabeled"}
+    for option in (OPTIONS["folder"] | {"unlabeled"}) - OPTIONS[layout] - every:
         flag = f"--files.{option.replace('_', '-')}"
         with pytest.raises(UsageError, match=f"{flag} has no meaning for the layout {layout}: leave it out"):
             find_dataset(layout, tmp_path, **{option: "x"})

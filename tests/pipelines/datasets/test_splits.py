@@ -227,6 +227,19 @@ def test_a_pool_of_another_size_is_refused_until_its_list_is_there(voc_root, pub
         resolve_split(f"{tmp_path / 'lists/labeled.txt'},{pair}", dataset)
 
 
+def test_further_unlabelled_images_stand_beside_those_of_a_published_split(voc_root, publish, tmp_path):
+    home = voc_root(train=8)
+    (home / "pool").mkdir()
+    shutil.copy(home / "JPEGImages/2007_000001.jpg", home / "pool/more.jpg")
+    dataset = find_dataset("voc", home, unlabeled="pool")
+    write(tmp_path / "lists/labeled.txt", ids := publish("test-1/4", dataset))
+    split = resolve_split("test-1/4", dataset, tmp_path / "lists")
+    rest = {sample.id for sample in dataset.train} - {*ids}
+    assert (split.name, split.names, split.labeled) == ("test-1/4", (), ids)
+    assert split.unlabeled == (*sorted(rest), "pool/more")
+    assert "beside them 1 unlabelled images that the published results did not have" in split.notes[0]
+
+
 def test_a_published_list_that_holds_validation_images_is_refused(voc_root, publish, tmp_path):
     home = voc_root(train=8)
     dataset = find_dataset("voc", home)
