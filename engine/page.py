@@ -7,7 +7,10 @@ import html
 import io
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
 
 from ..pipelines.datasets.dataset import Colour
 
@@ -68,6 +71,14 @@ def html_table(
 def embedded(data: bytes, kind: str = "png") -> str:
     """The bytes of a picture's file, PNG or JPEG, as an element of a page."""
     return f"<img alt='' src='data:image/{kind};base64,{base64.b64encode(data).decode()}'>"
+
+
+def embedded_picture(pixels: np.ndarray, form: Literal["JPEG", "PNG"]) -> str:
+    """(H, W, 3) uint8 RGB as an element of a page: photographs as JPEG, flat colours as PNG."""
+    buffer = io.BytesIO()
+    options = {"quality": 88} if form == "JPEG" else {"optimize": True}
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return embedded(buffer.getvalue(), form.lower())
 
 
 def legend(classes: Sequence[str], palette: Sequence[Colour]) -> str:

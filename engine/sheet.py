@@ -111,7 +111,7 @@ def _row(row: Row, classes: Sequence[str], palette: Sequence[Colour]) -> Image.I
         for left, share, words in entries:
             side = TEXT + 2
             swatch = coloured(np.full((side, side), share.value, np.uint8), palette)
-            drawn.paste(Image.fromarray(_striped(swatch, share.value == IGNORE)), (left, top))
+            drawn.paste(Image.fromarray(striped(swatch, share.value == IGNORE)), (left, top))
             pen.rectangle((left, top, left + side - 1, top + side - 1), outline=FAINT)
             pen.text((left + side + 8, top), words, INK, text)
     return drawn
@@ -135,7 +135,7 @@ def _panel(panel: Panel, size: tuple[int, int], filter: Image.Resampling, palett
         return picture or _missing(size)
     mask = np.asarray(Image.fromarray(panel.mask).resize(size, Image.Resampling.NEAREST))
     if picture is None:
-        return Image.fromarray(_striped(coloured(mask, palette), mask == IGNORE))
+        return Image.fromarray(striped(coloured(mask, palette), mask == IGNORE))
     return Image.fromarray(overlay(np.asarray(picture), mask, palette))
 
 
@@ -154,8 +154,8 @@ def _missing(size: tuple[int, int]) -> Image.Image:
     return none
 
 
-def _striped(pixels: np.ndarray, where: np.ndarray | bool) -> np.ndarray:
-    """(H, W, 3) with gray stripes in some places, (H, W)."""
+def striped(pixels: np.ndarray, where: np.ndarray | bool) -> np.ndarray:
+    """(H, W, 3) uint8 with gray stripes in some places, (H, W)."""
     down, right = np.indices(pixels.shape[:2])
     stripes = np.where(((down + right) // STRIPE % 2 == 0)[..., None], LIGHT, DARK)
     return np.where(np.atleast_2d(where)[..., None], stripes, pixels).astype(np.uint8)

@@ -34,7 +34,8 @@ def predict(
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),
 ) -> None:
-    """Segment a folder of images: index masks, coloured masks and overlays, and confidence.csv, the least sure first.
+    """Segment a folder of images: index masks, coloured masks and overlays, confidence.csv, the least sure first, and
+    review.html, a page of these.
 
     The least sure are worth labelling next, by a heuristic: a network can be sure and wrong. Exits with 3 where some
     files cannot be read or are too large for the memory; they are listed, and all others are done.
@@ -45,8 +46,8 @@ def predict(
         images: A folder of images, or one image.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).
-        out: Folder for masks/, colours/, overlays/ and confidence.csv (default: predictions/ beside the
-            checkpoint's run).
+        out: Folder for masks/, colours/, overlays/, confidence.csv and review.html (default: predictions/ beside
+            the checkpoint's run).
         protocol: How images are put before the network (default: the recipe's).
         files: How pictures are read (default: as in the training).
         judging: How the network looks at images.
@@ -74,11 +75,10 @@ def predict(
     console.say(f"{done.images} image{many}: {folder}/masks, {folder}/colours, {folder}/overlays")
     bare = [one.image for one in done.confidences if one.mask in ("", UNKNOWN)]
     if done.images > HANDFUL and bare:
-        console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; all in {done.table}")
+        console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; look at {done.page}, all are in {done.table}")
     for reason in done.failed.values():
         print(f"semiseg: {reason}", file=sys.stderr)
     if running.json:
-        failed = [str(path) for path in done.failed]
-        emit({"out": str(folder), "images": done.images, "failed": failed, "confidence": str(done.table)})
+        emit(done.to_dict())
     if done.failed:
         sys.exit(3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import shlex
 from collections import Counter
@@ -18,7 +17,7 @@ from ..checkpoint import Header, load_network
 from ..disk import whole
 from ..evaluation.scores import percent
 from ..hyperparameters import settings, shown
-from ..page import STYLE, embedded, html_table, legend
+from ..page import STYLE, embedded_picture, html_table, legend
 from ..report import read_samples
 from .entries import Comparison, split_of
 from .figures import bars, class_gains, colours_of, curves
@@ -132,15 +131,10 @@ def _samples(lines: Sequence[Line], header: Header | None, colours: dict[str, st
 
 def _panel(caption: str, picture: np.ndarray, colour: str = "transparent") -> str:
     """A picture no larger than a page has room for; masks keep their colours."""
-    reduced, buffer = Image.fromarray(picture), io.BytesIO()
-    photograph = caption == "image"
+    reduced, photograph = Image.fromarray(picture), caption == "image"
     reduced.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
-    if photograph:
-        reduced.save(buffer, "JPEG", quality=88)
-    else:
-        reduced.save(buffer, "PNG", optimize=True)
-    words = f"<b style='border-color:{colour}'>{html.escape(caption)}</b>"
-    return f"<figure>{embedded(buffer.getvalue(), 'jpeg' if photograph else 'png')}<figcaption>{words}</figure>"
+    shown = embedded_picture(np.asarray(reduced), "JPEG" if photograph else "PNG")
+    return f"<figure>{shown}<figcaption><b style='border-color:{colour}'>{html.escape(caption)}</b></figure>"
 
 
 def _settings(lines: Sequence[Line], classes: int) -> str:

@@ -49,6 +49,7 @@ class Confidence:
 
 
 COLUMNS = tuple(field.name for field in fields(Confidence))
+HEADER = ",".join(COLUMNS)
 
 
 def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]:
@@ -64,14 +65,14 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
     return ranked
 
 
-def clear_csv(path: Path) -> None:
-    """Takes away a table of before, which would stand beside other masks. Raises UsageError where something else than
-    such a table is in its place."""
-    header = ",".join(COLUMNS).encode()
+def clear(path: Path, beginning: str) -> None:
+    """Takes away a file of an earlier prediction, which would stand beside other masks. beginning: what such a file
+    begins with. Raises UsageError where something else is in its place."""
+    begins = beginning.encode()
     if not path.is_symlink() and not path.exists():
         return
     with suppress(OSError), opened(path) as file:
-        if file.read(len(header)) == header:
+        if file.read(len(begins)) == begins:
             path.unlink()
             return
     raise UsageError(f"--out: {path} is there and not of a prediction: choose another folder")

@@ -25,8 +25,10 @@ from ..disk import create_folder, whole
 from ..events import Event, Listener, silent, tell
 from ..pictures import coloured, overlay
 from ..run import home_of, uses_of
-from .confidence import FILE, UNKNOWN, Confidence, clear_csv, write_csv
+from .confidence import FILE, HEADER, UNKNOWN, Confidence, clear, write_csv
 from .inference import load_for_inference, protocols_of, segmented, without_none
+from .review import FILE as PAGE
+from .review import HEAD, Review
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -36,7 +38,7 @@ class Predictions(NamedTuple):
     """What `predict` has done."""
 
     out: Path
-    """The folder of masks/, colours/, overlays/ and confidence.csv."""
+    """The folder of masks/, colours/, overlays/, confidence.csv and review.html."""
     images: int
     """Those that were predicted."""
     failed: dict[Path, str]
@@ -48,6 +50,17 @@ class Predictions(NamedTuple):
     def table(self) -> Path:
         """confidence.csv."""
         return self.out / FILE
+
+    @property
+    def page(self) -> Path:
+        """review.html."""
+        return self.out / PAGE
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: where things are, and which files failed."""
+        places = {"out": self.out, "confidence": self.table, "review": self.page}
+        told = {name: str(place) for name, place in places.items()}
+        return told | {"images": self.images, "failed": [str(path) for path in self.failed]}
 
 
 @as_started()
@@ -66,9 +79,10 @@ def predict(
 ) -> Predictions:
     """Writes masks/ (indices), colours/, with the class list, and overlays/ for every image below `images`, or for that
     one image, into `out` (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a
-    `Confidence` a row, the least sure image first. Of several, a file that cannot be read does not stop the others.
-    Pictures are found as for training; masks among them, and what was predicted into `out` before, are passed over.
-    Masks of an earlier prediction that this one does not replace stay, and a note says so.
+    `Confidence` a row, the least sure image first; and review.html, which shows the first ones. Of several, a file that
+    cannot be read does not stop the others. Pictures are found as for training; masks among them, and what was
+    predicted into `out` before, are passed over. Masks of an earlier prediction that this one does not replace stay,
+    and a note says so.
 
     checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
     `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
@@ -93,7 +107,7 @@ def predict(
     _begin(out, header)
     tell("predictions", _of_earlier(out, names), on_event)
     failed: dict[Path, str] = {}
-    rows, uses = [], uses_of(file)
+    rows, uses, review = [], uses_of(file), Review(header.classes, header.palette)
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
             image = read(source, COLOUR, reading=reading)
@@ -104,16 +118,18 @@ def predict(
                 (out / kind / name).unlink(missing_ok=True)
         else:
             _write(out, name, image, mask, header.palette)
-            shown = source.relative_to(home).as_posix()
             use = uses.get(hash_of(source.read_bytes()), "") if uses else UNKNOWN
-            rows.append(Confidence.of(shown, mask, sure, header.classes, use))
+            rows.append(Confidence.of(source.relative_to(home).as_posix(), mask, sure, header.classes, use))
+            review.look_at(rows[-1], image, mask, sure)
         on_event(Event("progress", "predicting", done, len(sources)))
+    review.write(out / PAGE, f"{images}, seen by {file}")
     return Predictions(out, len(sources) - len(failed), failed, write_csv(out / FILE, rows))
 
 
 def _begin(out: Path, header: Header) -> None:
-    """The folders, without the table of an earlier prediction, and the class list."""
-    clear_csv(out / FILE)
+    """The folders, without table and page of an earlier prediction, and the class list."""
+    clear(out / FILE, HEADER)
+    clear(out / PAGE, HEAD)
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
     colours = zip(header.classes, header.palette, strict=True)

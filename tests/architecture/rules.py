@@ -56,7 +56,7 @@ ORDERS = {
         events | child | memory
         processes
         console | pictures | device | distributed | disk | curves | environment | flags
-        sheet
+        sheet | page
         models/fill
         models/state_dict
         models/encoders/encoder
@@ -81,7 +81,7 @@ ORDERS = {
         data
         evaluation/memory | evaluation/protocols
         evaluation/scores | evaluation/confidence
-        evaluation/inference
+        evaluation/inference | evaluation/review
         evaluation/prediction
         evaluation/formats
         evaluation/export
@@ -102,7 +102,6 @@ ORDERS = {
         training/interruption
         training/__init__
         hyperparameters
-        page
         report
         comparison/entries
         comparison/workers | comparison/results

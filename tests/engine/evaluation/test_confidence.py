@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from semiseg.engine.evaluation.confidence import UNSURE, Confidence, clear_csv, write_csv
+from semiseg.engine.evaluation.confidence import HEADER, UNSURE, Confidence, clear, write_csv
 from semiseg.pipelines.errors import UsageError
 from semiseg.recipes.own import THRESHOLD
 
@@ -64,14 +64,14 @@ def test_an_interruption_leaves_the_table_as_it_was(tmp_path, before):
 
 def test_only_such_a_table_is_written_over(tmp_path):
     path = tmp_path / "x.csv"
-    clear_csv(path)
+    clear(path, HEADER)
     write_csv(path, [])
-    clear_csv(path)
+    clear(path, HEADER)
     assert not path.exists()
     path.write_text("image,confidence\n")
     with pytest.raises(UsageError, match=r"--out: .*x\.csv is there and not of a prediction"):
-        clear_csv(path)
+        clear(path, HEADER)
     path.unlink()
     path.mkdir()
     with pytest.raises(UsageError, match="not of a prediction"):
-        clear_csv(path)
+        clear(path, HEADER)
