@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ..page import figure_of, svg
-from .results import Finished, Line, difference
+from .results import Finished, Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,18 +57,13 @@ def curves(lines: Sequence[Line], colours: dict[str, str]) -> str:
     return _drawn(panels)
 
 
-def bars(lines: Sequence[Line], baseline: str, colours: dict[str, str]) -> str:
+def bars(lines: Sequence[Line], colours: dict[str, str]) -> str:
     """Mean mIoU of each method by share, best and last, and below the gain over the baseline; a dot is a seed."""
     figure = figure_of(figsize=(WIDTH, 6.4), layout="constrained")
     (best, last), (best_gain, last_gain) = figure.subplots(2, 2, sharey="row")
-    before = {(run.entry.share, run.entry.seed): run for line in lines if line.method == baseline for run in line.runs}
     for axes, gains, name in ((best, best_gain, "best"), (last, last_gain, "last")):
         scores = [(line, [100 * _number(run.result[name]) for run in line.runs]) for line in lines]
-        differences = [
-            (line, [100 * difference(run.result, other.result, name) for run, other in _pairs(line.runs, before)])
-            for line in lines
-            if line.method != baseline
-        ]
+        differences = [(line, [100 * gain for gain in line.gains(name)]) for line in lines]
         _bars(axes, scores, colours)
         _bars(gains, differences, colours)
         axes.set_title(f"mIoU, {name} evaluation, %")
@@ -80,14 +75,13 @@ def bars(lines: Sequence[Line], baseline: str, colours: dict[str, str]) -> str:
 def class_gains(lines: Sequence[Line], baseline: Line, colours: dict[str, str]) -> str:
     """What each class gains over the baseline at one share by the last evaluation, a panel a method; a dot is a seed.
     Classes that are not there are left out."""
-    before = {(run.entry.share, run.entry.seed): run for run in baseline.runs}
     scored = [run.result["iou"] for run in baseline.runs]
     classes = [name for name in scored[0] if any(iou.get(name) is not None for iou in scored)]
     panels = _panels([line.method for line in lines], height=0.9 + 0.24 * len(classes), share_axes=True)
     for line in lines:
         axes, colour = panels[line.method], colours[line.method]
         for place, name in enumerate(classes):
-            pairs = [[one.result["iou"].get(name) for one in pair] for pair in _pairs(line.runs, before)]
+            pairs = [[one.result["iou"].get(name) for one in pair] for pair in line.pairs]
             gains = [100 * (iou - other) for iou, other in pairs if None not in (iou, other)]
             if gains:
                 axes.barh(place, fmean(gains), color=colour, alpha=0.45, height=0.72)
@@ -100,12 +94,6 @@ def class_gains(lines: Sequence[Line], baseline: Line, colours: dict[str, str]) 
     first.set_yticks(range(len(classes)), shown, parse_math=False)
     first.set_ylim(len(classes) - 0.4, -0.6)
     return _drawn(panels)
-
-
-def _pairs(runs: Sequence[Finished], before: dict[tuple[str, int], Finished]) -> list[tuple[Finished, Finished]]:
-    """Runs beside the baseline's of the same labelled images, where there is one."""
-    keys = [(run.entry.share, run.entry.seed) for run in runs]
-    return [(run, before[key]) for run, key in zip(runs, keys) if key in before]
 
 
 def _bars(axes: Axes, values: Sequence[tuple[Line, list[float]]], colours: dict[str, str]) -> None:

@@ -70,7 +70,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         "share and seed. The best evaluation is chosen by the validation images themselves, the last is not.</p>",
         f"<p class='legend methods'>{named}</p>",
         "<h2>Means and seeds</h2><p class='note'>A bar is the mean, a dot a seed.</p>",
-        bars(lines, comparison.baseline, colours),
+        bars(lines, colours),
         "<h2>Curves</h2><p class='note'>Thin: a seed; bold: their mean; the band: from the least to the largest. "
         "What is below all of the second half is out of sight.</p>",
         curves(lines, colours),

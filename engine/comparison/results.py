@@ -123,13 +123,35 @@ class Line:
     method: str
     share: str
     runs: tuple[Finished, ...]
-    best: Spread
-    last: Spread
-    best_gain: Spread | None
-    """Over the baseline of the same share and seed: of the differences. None of the baseline, and without one."""
-    last_gain: Spread | None
-    gain_seeds: int
-    """Seeds of which both runs are finished."""
+    pairs: tuple[tuple[Finished, Finished], ...]
+    """Each run beside the baseline's of its share and seed, where that is finished; empty for the baseline."""
+
+    @property
+    def best(self) -> Spread:
+        return self._spread("best")
+
+    @property
+    def last(self) -> Spread:
+        return self._spread("last")
+
+    @property
+    def best_gain(self) -> Spread | None:
+        """Of the gains over the baseline; None where there are no pairs."""
+        return Spread.of(self.gains("best"))
+
+    @property
+    def last_gain(self) -> Spread | None:
+        return Spread.of(self.gains("last"))
+
+    def _spread(self, name: str) -> Spread:
+        spread = Spread.of([run.result[name] for run in self.runs])
+        assert spread is not None  # a line has a run
+        return spread
+
+    def gains(self, name: str) -> list[float]:
+        """How much more each run scores than the baseline's beside it; NaN where one of them has no score."""
+        scores = [(run.result[name], baseline.result[name]) for run, baseline in self.pairs]
+        return [math.nan if None in pair else pair[0] - pair[1] for pair in scores]
 
     def mean(self, name: str) -> float:
         """The runs' mean of a number of their results."""
@@ -156,23 +178,13 @@ def lines_of(comparison: Comparison, finished: Sequence[Finished]) -> list[Line]
             runs = tuple(by_key[key] for seed in comparison.seeds if (key := (method, share, seed)) in by_key)
             if not runs:
                 continue
-            pairs = [
-                (run.result, by_key[key].result)
+            pairs = tuple(
+                (run, by_key[key])
                 for run in runs
                 if method != comparison.baseline and (key := (comparison.baseline, share, run.entry.seed)) in by_key
-            ]
-            spreads: dict[str, Any] = {}
-            for name in ("best", "last"):
-                spreads[name] = Spread.of([run.result[name] for run in runs])
-                spreads[f"{name}_gain"] = Spread.of([difference(*pair, name) for pair in pairs])
-            lines.append(Line(method=method, share=share, runs=runs, **spreads, gain_seeds=len(pairs)))
+            )
+            lines.append(Line(method=method, share=share, runs=runs, pairs=pairs))
     return lines
-
-
-def difference(result: dict[str, Any], baseline: dict[str, Any], name: str) -> float:
-    """How much more one result has than the other; NaN where one is no number."""
-    values = result[name], baseline[name]
-    return math.nan if None in values else values[0] - values[1]
 
 
 def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
@@ -185,7 +197,7 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         result = line.runs[0].result
         scores = []
         for score, gain in ((line.best, line.best_gain), (line.last, line.last_gain)):
-            fewer = f" (of {line.gain_seeds})" if line.gain_seeds < len(line.runs) else ""
+            fewer = f" (of {len(line.pairs)})" if len(line.pairs) < len(line.runs) else ""
             scores += [score.text(), gain.text(signed=True) + fewer if gain else ""]
         measured = [f"{line.mean(name):.{digits}f}" for name, digits in MEASURED.items()]
         seeds = f"{len(line.runs)} ({', '.join(str(run.entry.seed) for run in line.runs)})"
@@ -222,7 +234,7 @@ def plain_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
             **pair("best_gain", line.best_gain),
             **pair("last", line.last),
             **pair("last_gain", line.last_gain),
-            "gain_seeds": line.gain_seeds,
+            "gain_seeds": len(line.pairs),
             **{name: line.mean(name) for name in MEASURED},
             "hours": line.hours,
         }
