@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from .batch import HELD, Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
 from .datasets.manifest import Record, watch_of
-from .decode import COLOUR, LABEL, read
+from .decode import COLOUR, LABEL
 from .plan import DENOMINATOR, Plan, Stream
 
 ANTIALIASED = {"cubic": torch.ops.aten._upsample_bicubic2d_aa, "antialiased": torch.ops.aten._upsample_bilinear2d_aa}
@@ -67,13 +66,14 @@ class HostBackend:
 
     def image(self, record: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a record."""
-        return self._read(self.records[record].image, COLOUR, record)
+        one = self.records[record]
+        return self.watch.pixels(one.image, COLOUR, one.size)
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record."""
-        path = self.records[record].mask
-        assert path is not None  # plans want masks of labelled records alone
-        return self._read(path, LABEL, record)
+        one = self.records[record]
+        assert one.mask is not None  # plans want masks of labelled records alone
+        return self.watch.pixels(one.mask, LABEL, one.size)
 
     def _cut(self, plan: Plan, stream: Stream, row: int, outputs: list[np.ndarray], target: np.ndarray | None) -> None:
         """Image `row` of a stream into `outputs`, one (S, S, 3) window a view, and its mask into the target (S, S)."""
@@ -85,9 +85,6 @@ class HostBackend:
             view = stream.views[0]
             region = nearest(self.mask(record), origin, step, stream.extent[row])
             place(region, view.offset[row], view.inside[row], view.flip[row], IGNORE, target, view.pad[row])
-
-    def _read(self, path: Path, flags: int, record: int) -> np.ndarray:
-        return read(path, flags, self.records[record].size, data=self.watch.read(path))
 
 
 def _slot(plan: Plan, pinned: bool) -> Windows:

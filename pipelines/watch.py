@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .decode import unreadable
+import numpy as np
+
+from .decode import read, unreadable
 from .documents import opened
 from .errors import UsageError
 
@@ -51,6 +53,11 @@ class Watch:
         if path in self._hashes and not before == after == self._stamps[path]:
             self._compare(path, before, data)  # what was written since then has another stamp
         return data
+
+    def pixels(self, path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
+        """The decoded file: a picture (H, W, 3) uint8 RGB for `COLOUR`, a mask (H, W) uint8 of class indices for
+        `LABEL`. size: its height and width when it was prepared. Raises UsageError as `read` here and in decode do."""
+        return read(path, flags, size, data=self.read(path))
 
     def check(self, path: Path, stamp: Stamp) -> None:
         """Reads a file that has another stamp than when it was marked, and raises as that does. A converted one is what

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 from ...kernels import photometric
 from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import Record, watch_of
-from ...pipelines.decode import COLOUR, LABEL, read
+from ...pipelines.decode import COLOUR, LABEL
 from ..device import Precision
 from ..distributed import total
 from ..models import Network, evaluating
@@ -189,15 +188,13 @@ def batches(
 
     watch = watch_of(records)
 
-    def pixels(path: Path | None, flags: int, record: Record) -> np.ndarray:
-        assert path is not None, f"{record.id} has no mask to be judged by"
-        return read(path, flags, record.size, data=watch.read(path))
+    def mask(record: Record) -> np.ndarray:
+        assert record.mask is not None, f"{record.id} has no mask to be judged by"
+        return watch.pixels(record.mask, LABEL, record.size)
 
     def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
-        return (
-            np.stack([pixels(record.image, COLOUR, record) for record in group]),
-            np.stack([pixels(record.mask, LABEL, record) for record in group]),
-        )
+        images = np.stack([watch.pixels(record.image, COLOUR, record.size) for record in group])
+        return images, np.stack([mask(record) for record in group])
 
     def ready(task: Future) -> tuple[Tensor, Tensor]:
         images, targets = task.result()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cache import cache_root
-from ..decode import COLOUR, LABEL, read
+from ..decode import COLOUR, LABEL
 from ..errors import UsageError
 from ..watch import Mark, Watch
 from .dataset import Dataset, Sample
@@ -151,12 +151,9 @@ def seen(manifest: Manifest, id: str) -> tuple[np.ndarray, np.ndarray | None]:
     """What training, evaluation and prediction see of a sample: its picture (H, W, 3) RGB uint8, and its mask (H, W)
     of class indices uint8, None without one."""
     record = manifest.records[id]
-    size, watch = (record.height, record.width), watch_of([record])
-
-    def pixels(path: Path, flags: int) -> np.ndarray:
-        return read(path, flags, size, data=watch.read(path))
-
-    return pixels(record.image, COLOUR), pixels(record.mask, LABEL) if record.mask else None
+    watch = watch_of([record])
+    mask = watch.pixels(record.mask, LABEL, record.size) if record.mask else None
+    return watch.pixels(record.image, COLOUR, record.size), mask
 
 
 def _verified(survey: Survey, known: dict[Key, Facts], damaged: list[Copy]) -> str:

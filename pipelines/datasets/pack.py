@@ -26,7 +26,7 @@ import numpy as np
 
 from ..cache import cache_root, write_atomically
 from ..cores import cores
-from ..decode import COLOUR, LABEL, read, unreadable
+from ..decode import COLOUR, LABEL, unreadable
 from ..documents import read_sealed, sealed
 from ..errors import UsageError
 from ..watch import Stamp, Watch, stamp_of
@@ -324,7 +324,8 @@ def _write(
     """Decodes files to their places; those that the watch knows are the ones that were prepared."""
 
     def write(one: Wanted, offset: int) -> Entry:
-        pixels = read(one.path, COLOUR if len(one.shape) == 3 else LABEL, one.shape[:2], data=watch.read(one.path))
+        height, width, *channels = one.shape
+        pixels = watch.pixels(one.path, COLOUR if channels else LABEL, (height, width))
         data = np.ascontiguousarray(pixels).data.cast("B")
         done = 0
         while done < len(data):

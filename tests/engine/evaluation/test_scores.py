@@ -16,11 +16,11 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.commands.main import main
 from semiseg.engine.device import Precision
-from semiseg.engine.evaluation import scores as judging
 from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.scores import Scores, batches, evaluate, evaluate_each
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation
+from semiseg.pipelines import watch
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.decode import COLOUR, LABEL, read
 
@@ -110,7 +110,7 @@ def test_conventions_follow_the_protocol_unless_they_are_given(records, network)
 
 def test_several_protocols_take_one_pass_and_score_as_one_by_one(records, network, monkeypatch):
     seen = []
-    monkeypatch.setattr(judging, "read", lambda path, *more, **named: seen.append(path) or read(path, *more, **named))
+    monkeypatch.setattr(watch, "read", lambda path, *more, **named: seen.append(path) or read(path, *more, **named))
     evaluations = [Evaluation(protocol="cac-whole", batch=3), Evaluation(protocol="cps-slide", window=32, flip=True)]
     protocols = [evaluation.resolve(32) for evaluation in evaluations]
     together = evaluate_each(network, records, CLASSES, protocols, precision=FP32)
