@@ -32,7 +32,7 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.forecast import example
 from semiseg.engine.training.step import Step
-from semiseg.pipelines.lane import leaves, with_leaves
+from semiseg.pipelines.lane import mapped
 
 CLASSES = 21
 PRECISION = Precision("fp32", torch.device("cpu"))
@@ -105,7 +105,7 @@ def exchanges(recipe: Recipe, processes: int) -> list[Exchange]:
         batch = example(share(recipe, processes))
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             step = Step(recipe, method.to_empty(device="cpu"), PRECISION)
-            batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
+            batch = mapped(batch, Tensor, mode.from_tensor)
             with recorder:
                 step(batch, recipe.steps - 1)
         with recorder:

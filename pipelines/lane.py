@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -85,7 +85,8 @@ def send_together(value: Any, device: torch.device) -> Any:
     sent = send(buffer, device)
     dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
     tensors = [sent[place].view(dtype).view(array.shape) for place, dtype, array in zip(places, dtypes, arrays)]
-    return with_leaves(value, np.ndarray, iter(tensors))
+    in_order = iter(tensors)  # the order of `leaves`, in which `mapped` goes, too
+    return mapped(value, np.ndarray, lambda array: next(in_order))
 
 
 def _padded(array: np.ndarray) -> int:
@@ -104,15 +105,15 @@ def leaves(value: Any, kind: type) -> Iterator[Any]:
             yield from leaves(getattr(value, field.name), kind)
 
 
-def with_leaves(value: Any, kind: type, new: Iterator[Any]) -> Any:
-    """The same with others in the places of `leaves`."""
+def mapped(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """The same with `function(leaf)` in the place of each of `leaves`."""
     if isinstance(value, kind):
-        return next(new)
+        return function(value)
     if isinstance(value, tuple):
-        return tuple(with_leaves(part, kind, new) for part in value)
+        return tuple(mapped(part, kind, function) for part in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: with_leaves(getattr(value, name), kind, new) for name in fields})
+        return dataclasses.replace(value, **{name: mapped(getattr(value, name), kind, function) for name in fields})
     return value
 
 

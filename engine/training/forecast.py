@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ...pipelines.batch import Batch, Windows
 from ...pipelines.errors import UsageError
-from ...pipelines.lane import leaves, with_leaves
+from ...pipelines.lane import leaves, mapped
 from ...pipelines.loader import collate
 from ...pipelines.plan import Planner
 from ..device import Precision
@@ -132,7 +132,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         method.to_empty(device="cpu")
         step = Step(recipe, method, precision)
         state = costs.now
-        batch = with_leaves(batch, Tensor, map(mode.from_tensor, leaves(batch, Tensor)))
+        batch = mapped(batch, Tensor, mode.from_tensor)
         step(batch, recipe.steps - 1)
         flops = costs.flops * len(whole.micro_batches) // len(batch.micro_batches)
         training, costs.most = costs.most + waiting, costs.now
@@ -242,8 +242,4 @@ def example(recipe: Recipe) -> Batch:
     )
     encoder = recipe.encoder
     batch = collate(plan, windows, torch.device("cpu"), mean=encoder.mean, std=encoder.std)
-    more = (
-        with_leaves(batch, Tensor, iter([tensor.clone() for tensor in leaves(batch, Tensor)]))
-        for _ in range(1, recipe.accumulate)
-    )
-    return replace(batch, more=tuple(more))
+    return replace(batch, more=tuple(mapped(batch, Tensor, Tensor.clone) for _ in range(1, recipe.accumulate)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from ...pipelines.batch import Batch
-from ...pipelines.lane import leaves, with_leaves
+from ...pipelines.lane import leaves, mapped
 from ..device import Precision, random_state, set_random_state
 from ..processes import is_distributed
 from ..recipe import Recipe
@@ -86,7 +86,7 @@ class Graph:
             make(batch)
             spread = {name: _distance(tensors, after.tensors[name]) for name, tensors in self.state().items()}
             self._restore(before)
-            slots = with_leaves(batch, Tensor, iter([tensor.clone() for tensor in leaves(batch, Tensor)]))
+            slots = mapped(batch, Tensor, Tensor.clone)
             replay, losses = self.capture(lambda: make(slots))
             self._restore(before)  # nothing should have run; what has, must not pass for the replay's work
             replay()

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
-from ...pipelines.lane import leaves, with_leaves
+from ...pipelines.lane import mapped
 from ...pipelines.loader import Loader
 from ..data import Data, prepare_data
 from ..device import Precision, random_state, repeatable, resolve_device, resolve_precision, set_random_state
@@ -196,8 +196,7 @@ def repeat(
     """One forward and backward pass, every operation of it looked at."""
     method = before.again(dtype)
     precision.allow_tf32()
-    tensors = [one.to(dtype) if one.is_floating_point() else one for one in leaves(batch, Tensor)]
-    batch = with_leaves(batch, Tensor, iter(tensors))
+    batch = mapped(batch, Tensor, lambda one: one.to(dtype) if one.is_floating_point() else one)
     arrived: list[str] = []
     try:
         with FirstNonFinite(method) as watch, _gradients_of(method, arrived.append):

@@ -22,7 +22,7 @@ from semiseg.engine.processes import joined, rank, world_size
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.step import Step
-from semiseg.pipelines.lane import leaves, with_leaves
+from semiseg.pipelines.lane import mapped
 
 CPU = torch.device("cpu")
 
@@ -47,8 +47,7 @@ def trained(recipe: Recipe) -> dict[str, Tensor]:
 
 def doubled(batch):
     """The batch in float64."""
-    tensors = leaves(batch, Tensor)
-    return with_leaves(batch, Tensor, iter([one.double() if one.is_floating_point() else one for one in tensors]))
+    return mapped(batch, Tensor, lambda one: one.double() if one.is_floating_point() else one)
 
 
 if __name__ == "__main__":

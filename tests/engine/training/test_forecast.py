@@ -23,7 +23,7 @@ from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, for
 from semiseg.engine.training.step import Step
 from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.lane import leaves, with_leaves
+from semiseg.pipelines.lane import mapped
 
 FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
 
@@ -132,7 +132,7 @@ def test_the_look_at_pseudo_labels_is_counted_beside_the_graph(tiny, name):
         method.begin()
         before = costs.most = costs.now
         with torch.no_grad():
-            method.pseudo_labels(with_leaves(batch, torch.Tensor, map(mode.from_tensor, leaves(batch, torch.Tensor))))
+            method.pseudo_labels(mapped(batch, torch.Tensor, mode.from_tensor))
     looked = costs.most - before
     assert looked > 0
     assert told.evaluation >= told.memory + looked
