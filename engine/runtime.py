@@ -1,4 +1,4 @@
-"""Where and how a run is executed: the part of a recipe that changes no result."""
+"""Where and how a run is executed, not what it trains: the part of a recipe that may differ when a run goes on."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ YEAR = 365 * 24 * 60
 
 @dataclass(kw_only=True, slots=True)
 class Runtime:
-    """Where things are, how the run is executed and what it shows: nothing that changes a result beyond rounding, so a
-    run that goes on may say it anew."""
+    """Where things are, how the run is executed and what it shows. A run that goes on (`resume`) may change all of it.
+
+    Most fields change results by rounding at most. Three may change more: `grouped` draws other dropout masks,
+    `eval_every` decides at which steps the best network may be chosen, and `on_nan` whether a run that is not finite
+    goes on."""
 
     data: Path | None = None
     """Root of the data set. shapes is drawn into the cache by itself."""
