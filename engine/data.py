@@ -19,7 +19,7 @@ from ..pipelines.datasets.survey import marked_by_ignore
 from ..pipelines.datasets.unlabeled import left_out
 from ..pipelines.errors import UsageError, refuse
 from .checkpoint import checkpoint_file
-from .events import Event, Listener, notes_to, progress_of, silent, tell
+from .events import Event, Listener, note, notes_to, progress_of, silent, tell
 from .held_out import held_out_unseen, with_validation_of_run
 from .recipe import Recipe
 from .run import Run, uses_of
@@ -101,7 +101,7 @@ def prepare_manifest(
         nonlocal announced
         if not announced:
             where = f"{total} {'files' if verify else 'new or changed files'} of {dataset.root}, into {cache_root()}"
-            on_event(Event("note", f"preparing: {where}"))
+            note(f"preparing: {where}", on_event)
             announced = True
         on_event(Event("progress", "preparing", done, total))
 
@@ -140,8 +140,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
     tell("split", taught_copies(data), on_event)
     refuse(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
-    if note := sizes_seen(data, recipe):
-        on_event(Event("note", f"warning: --crop: {note}"))
+    tell("warning: --crop", sizes_seen(data, recipe), on_event)
     return data
 
 
@@ -184,8 +183,7 @@ def out_faults(out: Path, dataset: Dataset) -> Iterator[str]:
 
 
 def count_faults(data: Data) -> Iterator[str]:
-    """What is wrong with masks of which no pixel counts: nothing is taught, or nothing judged; or none but those of the
-    first class, beside pixels that are ignored."""
+    """Faults if no labelled (or no validation) pixel has a class, or if the labelled masks hold only 0 and 255."""
     yield from _uncounted(data.manifest, data.split.labeled, "--split", "labelled")
     chosen = set(data.split.labeled)
     labeled = [sample for sample in data.dataset.trainable if sample.id in chosen]
@@ -208,24 +206,23 @@ def _uncounted(manifest: Manifest, ids: Sequence[str], flag: str, kind: str) -> 
         yield f"{flag}: no pixel of {where} has a class, all are ignored (255); see `semiseg doctor`"
 
 
-def sizes_seen(data: Data, recipe: Recipe) -> str:
-    """What is to be said where most labelled images, seen at their own size, are smaller than the windows, or so large
-    that they are seen much smaller than they are."""
-    long_side = median(max(record.height, record.width) for record in data.labeled)
+def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
+    """A line where most labelled images, seen at their own size, are smaller than the windows, or so large that they
+    are seen much smaller than they are."""
     if recipe.labeled.scale != "own":
-        return ""
+        return
+    long_side = median(max(record.height, record.width) for record in data.labeled)
     most = round(recipe.labeled.longest * recipe.crop) if recipe.labeled.longest else math.inf
     if long_side >= SHRUNK * most:
-        return (
+        yield (
             f"most labelled images have a long side of {long_side:.0f} pixels and are seen with one of {most}, "
             f"{long_side / most:.0f} times smaller; larger are those of --crop {2 * recipe.crop}, or of larger "
             "--labeled.longest, --unlabeled.longest and --evaluation.longest"
         )
-    if long_side >= recipe.crop:
-        return ""
-    side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
-    fits = max(int(long_side) // side, 1) * side
-    return f"most labelled images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
+    elif long_side < recipe.crop:
+        side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
+        fits = max(int(long_side) // side, 1) * side
+        yield f"most labelled images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
 
 
 def unseen_classes(data: Data) -> Iterator[str]:

@@ -23,8 +23,8 @@ class DiskFull(UsageError):
 
 @contextmanager
 def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A draft to write into, which becomes the file at the end: it is there whole, or as it was before. durable: when
-    this is over, a loss of power does not undo it.
+    """Atomic write: yields a temporary path, to be written inside, that replaces `path` on success. After an error
+    `path` is as it was before. durable: once this is over, a loss of power does not undo it.
 
     Raises UsageError where it cannot be written.
     """
@@ -43,6 +43,12 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """A text file, in UTF-8, written as `whole` does. Raises UsageError where it cannot be."""
+    with whole(path, durable=durable) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def sync(path: Path) -> None:

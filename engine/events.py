@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 
@@ -31,13 +32,14 @@ def silent(event: Event) -> None:
     """The listener that shows nothing."""
 
 
+def note(text: str, on_event: Listener) -> None:
+    """Tells the listener a note."""
+    on_event(Event("note", text))
+
+
 def notes_to(listener: Listener) -> Callable[[str], None]:
     """`say(text)`, told to the listener as a note."""
-
-    def say(text: str) -> None:
-        listener(Event("note", text))
-
-    return say
+    return partial(note, on_event=listener)
 
 
 def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
@@ -51,5 +53,5 @@ def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
 
 def tell(what: str, notes: Iterable[str], on_event: Listener) -> None:
     """Says each note, and what it is about."""
-    for note in notes:
-        on_event(Event("note", f"{what}: {note}"))
+    for text in notes:
+        note(f"{what}: {text}", on_event)

@@ -17,10 +17,10 @@ from ..pipelines.datasets.manifest import Manifest, seen
 from ..pipelines.errors import UsageError
 from .checkpoint import Header, load_network
 from .device import Precision
-from .disk import whole, writing
+from .disk import write_text, writing
 from .evaluation.inference import segmented
 from .evaluation.scores import percent
-from .events import Event, Listener, silent
+from .events import Listener, note, silent
 from .hyperparameters import shown, summary
 from .page import STYLE, embedded, figure_of, html_table, legend, svg
 from .pictures import coloured
@@ -55,7 +55,7 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
             image, truth = seen(manifest, sample.id)
             predicted, _ = segmented(sample.image, checkpoint, image, protocol, precision)
         except UsageError as error:
-            on_event(Event("note", f"report: without the picture of {error}"))
+            note(f"report: without the picture of {error}", on_event)
             continue
         assert truth is not None  # validation images have masks
         row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
@@ -89,9 +89,7 @@ def write_report(folder: Path) -> Path:
     recipe = run.recipe
     header = load_network(folder).header
     path = folder / "report.html"
-    page = _page(run, recipe, header, run.log)
-    with whole(path) as draft:
-        draft.write_text(page, encoding="utf-8")
+    write_text(path, _page(run, recipe, header, run.log))
     return path
 
 

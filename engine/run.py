@@ -15,7 +15,7 @@ from PIL import Image
 from ..pipelines.documents import opened, read_object
 from ..pipelines.errors import UsageError, refuse
 from .curves import Curves
-from .disk import create_folder, locked, sync, whole, writing
+from .disk import create_folder, locked, sync, whole, write_text, writing
 from .environment import environment
 from .recipe import Recipe
 from .serial import typed
@@ -199,8 +199,7 @@ class Run:
         return UsageError(f"{self.folder / name}: missing or damaged ({why}); restore it, or start a new run")
 
     def write_json(self, name: str, value: Any) -> None:
-        with whole(self.folder / name, durable=True) as draft:
-            draft.write_text(json.dumps(value, indent=1))
+        write_text(self.folder / name, json.dumps(value, indent=1), durable=True)
 
     def close(self) -> None:
         if self._lock is not None:

@@ -16,7 +16,7 @@ from ..comparison.page import write_page
 from ..comparison.results import Finished, finished_of, lines_of, markdown, plain_lines, table, write_csv
 from ..comparison.workers import RunFailed, places, train_all
 from ..device import resolve_device
-from ..disk import whole
+from ..disk import write_text
 from ..evaluation.scores import percent
 from ..flags import Told
 from ..recipe import Recipe
@@ -132,8 +132,7 @@ def show(comparison: Comparison, options: Options) -> None:
     lines = lines_of(comparison, finished)
     write_csv(comparison.out / "results.csv", finished)
     columns, rows = table(lines)
-    with whole(comparison.out / "table.md") as draft:
-        draft.write_text(markdown(columns, rows), encoding="utf-8")
+    write_text(comparison.out / "table.md", markdown(columns, rows))
     console.table("mean ± standard deviation over the seeds", columns, rows)
     if others := _others(comparison):
         console.say(f"{len(others)} more finished runs in {comparison.out} are not asked for here, {others[0]} for one")

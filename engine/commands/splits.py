@@ -14,7 +14,7 @@ from ...pipelines.datasets.registry import identify as identify_ids
 from ...pipelines.datasets.splits import check_lists, resolve_split
 from ...pipelines.errors import UsageError, some_of
 from .. import console
-from ..disk import create_folder, whole
+from ..disk import create_folder, write_text
 from .options import Flat, Positional, Source, called, emit, summaries
 
 SHOWN = 5  # ids of a fault that are printed; --json has all
@@ -57,8 +57,7 @@ def draw(
     create_folder(out)
     written = {path: ids for path, ids in zip(paths, (split.labeled, split.unlabeled), strict=True) if ids}
     for path, ids in written.items():
-        with whole(path) as draft:
-            draft.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        write_text(path, "".join(f"{name}\n" for name in ids))
     console.say(
         f"{split.name} [{split.checksum}]: {', '.join(f'{len(ids)} in {path}' for path, ids in written.items())}"
     )

@@ -17,7 +17,7 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import checkpoint_file
 from ..data import Data, prepare_data, taught_before, taught_copies
 from ..disk import create_folder, locked
-from ..events import Event, Listener, silent, tell
+from ..events import Listener, note, silent, tell
 from ..places import portable, with_absolute_paths
 from ..recipe import Recipe
 from ..run import Run, uses_of
@@ -164,7 +164,7 @@ def prepare_comparison(comparison: Comparison, on_event: Listener = silent) -> t
             built.add(entry.method)
     for share in dict.fromkeys(entry.share for entry in idle):
         methods = dict.fromkeys(entry.method for entry in idle if entry.share == share)
-        on_event(Event("note", f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}"))
+        note(f"labels {share}: nothing is unlabelled; left out: {', '.join(methods)}", on_event)
     if not possible:
         raise UsageError("--shares: nothing is unlabelled; pass a smaller share")
     _require_different_labels(possible, of_split)
@@ -173,7 +173,7 @@ def prepare_comparison(comparison: Comparison, on_event: Listener = silent) -> t
             tell("--init", taught_before(data.manifest, uses_of(checkpoint_file(init))), on_event)
     comparison = replace(comparison, entries=tuple(possible))
     if len({entry.recipe.protocol() for entry in possible}) > 1:
-        on_event(Event("note", f"warning: the methods are not judged alike: {comparison.judged}"))
+        note(f"warning: the methods are not judged alike: {comparison.judged}", on_event)
     return comparison, data
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...pipelines.errors import UsageError
 from ..checkpoint import Header, load_network
-from ..disk import whole
+from ..disk import write_text
 from ..evaluation.scores import percent
 from ..hyperparameters import settings, shown
 from ..page import STYLE, embedded_picture, html_table, legend
@@ -40,8 +40,7 @@ figcaption b { border-bottom: 3px solid } .note { color: #666 }
 def write_page(comparison: Comparison, finished: Sequence[Finished]) -> Path:
     """Writes comparison.html into the comparison's folder from its finished runs; returns its path."""
     path = comparison.out / "comparison.html"
-    with whole(path) as draft:
-        draft.write_text(_page(comparison, finished), encoding="utf-8")
+    write_text(path, _page(comparison, finished))
     return path
 
 

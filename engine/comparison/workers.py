@@ -16,7 +16,7 @@ from ...pipelines.cores import cores
 from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
 from ..child import PYTHON
-from ..events import Event, Listener, notes_to, silent
+from ..events import Event, Listener, note, notes_to, silent
 from ..run import log_line
 from ..training.signals import ENDING, Stopped, ending
 from .entries import Entry
@@ -116,7 +116,7 @@ def train_all(
                         _require_success(worker)
                     except RunFailed as error:
                         failed.append(str(error))
-                        on_event(Event("note", failed[-1]))
+                        note(failed[-1], on_event)
                     except (UsageError, Stopped) as error:
                         end = error
                     else:
@@ -126,8 +126,7 @@ def train_all(
                     if not suspect or not (free or working):
                         free.append(worker.place)
                     else:
-                        said = f"{IN_A_ROW} runs in a row broke down on {worker.place}: it is left out"
-                        on_event(Event("note", said))
+                        note(f"{IN_A_ROW} runs in a row broke down on {worker.place}: it is left out", on_event)
                 if signals:
                     end = Stopped(signals[0], "stopped, all saved; the same command goes on")
                 if end:

@@ -19,7 +19,7 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import Checkpoint, checkpoint_file, load_network, require_finite
 from ..device import Precision, as_started
 from ..disk import create_folder, whole
-from ..events import Event, Listener, silent
+from ..events import Listener, note, silent
 from ..memory import out_of_memory
 from ..models import Network, encoder_of, evaluating
 from ..protocol import LARGEST, Protocol
@@ -132,7 +132,7 @@ def export(
                 )
     seen = len(np.unique(expected))
     if seen == 1 < len(header.classes):
-        on_event(Event("note", "the check met one class alone: compare a few photographs with the masks of predict"))
+        note("the check met one class alone: compare a few photographs with the masks of predict", on_event)
     return Export(out, size, header.classes, str(chosen), differing, seen)
 
 

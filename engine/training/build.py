@@ -16,7 +16,7 @@ from ...pipelines.plan import Planner
 from ..checkpoint import initialise
 from ..data import Data
 from ..distributed import broadcast_state, synchronised
-from ..events import Event, Listener, notes_to, progress_of, silent
+from ..events import Listener, note, notes_to, progress_of, silent
 from ..methods import Method, MethodContext
 from ..models import Network, build_network, load_backbone
 from ..models.grouping import batch_norms
@@ -119,13 +119,13 @@ def open_method(
         else:
             sources.add(load_backbone(network, recipe.weights))
     for source in sources - {None}:
-        on_event(Event("note", f"weights: {source}"))
+        note(f"weights: {source}", on_event)
     if method.class_weight is not None:
         shares = {name: pct / 100 for name, pct in data.class_pct().items()}
         method.weigh_classes(torch.tensor([*shares.values()]))
         weights = zip(shares.items(), method.class_weight.tolist())
         told = ", ".join(f"{name} {weight:.2g}" for (name, share), weight in weights if share)
-        on_event(Event("note", f"weights of labelled pixels: {told}"))
+        note(f"weights of labelled pixels: {told}", on_event)
     method.to(device)
     broadcast_state(method)
     if recipe.runtime.channels_last:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...pipelines.errors import UsageError, refuse, require, some_of
 from ..device import resolve_device
-from ..events import Event, Listener, silent
+from ..events import Event, Listener, note, silent
 from ..processes import launched
 from ..recipe import Recipe
 from .outcome import differences, outcome
@@ -89,7 +89,7 @@ def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> Re
         for number, cut in enumerate(cuts):
             with suppress(Cut):
                 _train(interrupted.replace(resume=number > 0), on_event, cut)
-            on_event(Event("note", f"interrupted after step {cut}"))
+            note(f"interrupted after step {cut}", on_event)
         _train(interrupted.replace(resume=True), on_event)
         one, other = map(outcome, folders)
     return ResumeCheck(steps, tuple(cuts), len(one.keys() | other.keys()), tuple(differences(one, other)))

@@ -15,7 +15,7 @@ from ..checkpoint import header_of, load_network, save_network
 from ..data import Data
 from ..device import Precision
 from ..evaluation.scores import TILES, Scores, evaluate, finite, own_share, percent, room_to_judge
-from ..events import Event, Listener, progress_of
+from ..events import Listener, note, progress_of
 from ..methods import Method
 from ..processes import heartbeat, is_main
 from ..recipe import Recipe
@@ -46,8 +46,7 @@ class Judge:
             self.best = math.nan if header.miou is None else header.miou
             self.best_step = header.step
         except UsageError as error:
-            told = f"warning: {error}; the best network from now on takes its place"
-            self.on_event(Event("note", told))
+            note(f"warning: {error}; the best network from now on takes its place", self.on_event)
 
     def scores(self) -> dict[str, Scores]:
         """Scores of all networks that the method has for it."""

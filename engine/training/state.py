@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...pipelines.documents import opened, read_object
 from ...pipelines.errors import UsageError
-from ..disk import sync, whole, writing
+from ..disk import sync, write_text, writing
 from ..methods import Method
 from ..serial import typed
 
@@ -90,8 +90,7 @@ def write_save(folder: Path, step: int, state: Any, networks: Mapping[str, Write
                 sync(waiting[name])
                 save.files[name] = Contents.of(waiting[name])
         save.files.update({name: contents for name, contents in kept.items() if name not in save.files})
-        with whole(folder / save.record, durable=True) as draft:
-            draft.write_text(json.dumps(asdict(save), indent=1))
+        write_text(folder / save.record, json.dumps(asdict(save), indent=1), durable=True)
     except BaseException:
         for path in waiting.values():
             path.unlink(missing_ok=True)
