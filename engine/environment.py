@@ -13,7 +13,7 @@ import torch
 from torch.utils import collect_env
 
 from ..pipelines.cores import cores
-from ..pipelines.memory import whole_memory
+from ..pipelines.memory import GIB, whole_memory
 
 PACKAGES = (
     "semiseg", "torch", "torchvision", "triton", "numpy", "pillow", "opencv-python-headless",
@@ -44,7 +44,7 @@ def environment() -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
-        "memory_gib": memory and round(memory / 2**30, 1),
+        "memory_gib": memory and round(memory / GIB, 1),
         **_gpu(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
@@ -61,7 +61,7 @@ def _gpu() -> dict[str, Any]:
     return {
         "gpu": device.name,
         "gpus": torch.cuda.device_count(),
-        "gpu_memory_gib": round(device.total_memory / 2**30, 1),
+        "gpu_memory_gib": round(device.total_memory / GIB, 1),
         "compute_capability": f"{device.major}.{device.minor}",
         "driver": collect_env.get_nvidia_driver_version(collect_env.run),
     }

@@ -14,9 +14,10 @@ from .batch import Backend
 from .cores import cores
 from .dali import DaliBackend, installed
 from .datasets.manifest import Record
-from .datasets.pack import gib, is_packed, open_pack, packed_bytes
+from .datasets.pack import is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
+from .memory import gib
 from .resident import DeviceResidentBackend, ResidentBackend
 
 SMALL = 256 << 20

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import UsageError
-from .memory import free_memory
+from .memory import GIB, free_memory
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 LABEL = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -96,7 +96,7 @@ class Reading:
             raise Refusal("large", text, "cut it into tiles, or raise --files.max-megapixels above that")
         free, needed = free_memory() if megapixels > LARGE else None, 4e6 * megapixels
         if free is not None and needed > free:
-            needs = f"needs more than {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
+            needs = f"needs more than {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} are free"
             text = f"is {width}x{height} and {needs}"
             raise Refusal("large", text, "cut it into tiles")
 

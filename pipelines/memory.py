@@ -1,16 +1,19 @@
-"""How much memory there is, and how much of it may still be used."""
+"""How much memory there is, how much of it may still be used, and bytes in words."""
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
 
 SYSTEM = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
+GIB = 2**30
+"""Bytes."""
+
+
+def gib(count: float) -> str:
+    """Bytes in words, in GiB, or in MiB where that is less than a tenth of one."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 
 def free_memory(system: Path = SYSTEM, group: Path = GROUP) -> int | None:
@@ -50,8 +53,6 @@ def _of_the_group(folder: Path) -> int | None:
 
 
 def _of_the_process(status: Path = Path("/proc/self/statm")) -> int | None:
-    if resource is None:
-        return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None

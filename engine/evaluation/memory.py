@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from ...pipelines.memory import GIB
 from ..device import LOW, Precision
 from ..memory import free_memory_of, within_memory
 from ..protocol import Protocol
@@ -13,7 +14,6 @@ from ..protocol import Protocol
 ACTIVATIONS = {256: 200, 1: 100}
 """Bytes that the smallest network with a head of so many channels, or more, needs for each pixel that it sees at once,
 in float32."""
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from ...pipelines.batch import Batch, Windows
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, mapped
 from ...pipelines.loader import collate
+from ...pipelines.memory import GIB
 from ...pipelines.plan import Planner
 from ..device import Precision
 from ..evaluation.protocols import full_logits
@@ -27,8 +28,6 @@ from ..recipe import Recipe
 from .build import build_method
 from .graph import is_tried
 from .step import Step
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)

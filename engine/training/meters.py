@@ -13,6 +13,7 @@ import torch
 
 from ...pipelines.batch import Batch
 from ...pipelines.datasets.dataset import IGNORE
+from ...pipelines.memory import GIB
 from ..distributed import average, gathered
 from ..memory import forget_peak, peak_bytes
 from ..processes import rank, world_size
@@ -211,7 +212,7 @@ class Meters:
 
     def memory_gib(self) -> float:
         """Peak memory of the run: of the GPU, or of this process where there is none."""
-        return self._peak() / 2**30
+        return self._peak() / GIB
 
     def _peak(self) -> int:
         return max(self._earlier_peak, peak_bytes(self.device))

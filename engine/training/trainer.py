@@ -14,6 +14,7 @@ import torch
 
 from ...pipelines.backends import bytes_on
 from ...pipelines.errors import UsageError
+from ...pipelines.memory import GIB
 from ..data import prepare_data
 from ..device import LOW, make_current, random_state, repeatable, resolve_device, resolve_precision, set_random_state
 from ..disk import DiskFull, create_new
@@ -39,7 +40,7 @@ from ..recipe import Recipe
 from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
-from .forecast import GIB, fitted, forecast, share_of, trains
+from .forecast import fitted, forecast, share_of, trains
 from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling

@@ -29,6 +29,7 @@ from ..cores import cores
 from ..decode import COLOUR, LABEL, unreadable
 from ..documents import read_sealed, sealed
 from ..errors import UsageError
+from ..memory import gib
 from ..watch import Stamp, Watch, stamp_of
 from .manifest import Record, watch_of
 
@@ -367,8 +368,3 @@ def _written(home: Path) -> Iterator[None]:
             f"cannot write the pack {home} ({error.strerror or error}): free space there, set SEMISEG_CACHE elsewhere, "
             "or take --backend host"
         ) from None
-
-
-def gib(count: float) -> str:
-    """Bytes in words."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"

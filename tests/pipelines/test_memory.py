@@ -2,7 +2,6 @@ import resource
 
 import pytest
 
-from semiseg.pipelines import memory
 from semiseg.pipelines.memory import free_memory, whole_memory
 
 
@@ -45,7 +44,7 @@ def test_the_limit_of_the_process_counts_too(machine, monkeypatch, tmp_path):
 
 
 def test_nothing_known_is_no_limit(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "resource", None)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert free_memory(tmp_path / "none", tmp_path) is None
     assert whole_memory(tmp_path / "none", tmp_path) is None
 
