@@ -27,7 +27,7 @@ from semiseg.engine.commands.train import parse
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import make_current, resolve_device, resolve_precision
 from semiseg.engine.environment import environment
-from semiseg.engine.evaluation.scores import evaluate
+from semiseg.engine.evaluation.validation import evaluate_each
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import open_loader, open_method
 from semiseg.engine.training.graph import WARM_UP
@@ -150,7 +150,7 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
 
     def evaluate_all() -> None:
         for network in method.predictors().values():
-            evaluate(network, some, classes, protocol, precision=precision)
+            evaluate_each(network, some, classes, [protocol], precision=precision)
 
     evaluated = timed(evaluate_all, where, SECONDS, least=1)
     seconds["evaluated_image"] = evaluated / len(some)

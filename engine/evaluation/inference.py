@@ -27,7 +27,8 @@ from ..run import Run, home_of, uses_of
 from ..serial import require_types
 from .memory import Sight, room_for
 from .protocols import confidence, full_logits
-from .scores import Scores, evaluate_each, finite, normalised
+from .scores import Scores, finite
+from .validation import evaluate_each, normalised
 
 
 @as_started()

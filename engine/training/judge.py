@@ -14,7 +14,8 @@ from ...pipelines.errors import UsageError
 from ..checkpoint import header_of, load_network, save_network
 from ..data import Data
 from ..device import Precision
-from ..evaluation.scores import TILES, Scores, evaluate, finite, own_share, percent, room_to_judge
+from ..evaluation.scores import Scores, finite, percent
+from ..evaluation.validation import TILES, evaluate_each, own_share, room_to_judge
 from ..events import Listener, note, progress_of
 from ..methods import Method
 from ..processes import heartbeat, is_main
@@ -51,16 +52,16 @@ class Judge:
     def scores(self) -> dict[str, Scores]:
         """Scores of all networks that the method has for it."""
         return {
-            name: evaluate(
+            name: evaluate_each(
                 network,
                 self.data.val,
                 self.data.dataset.classes,
-                self.protocol,
+                [self.protocol],
                 precision=self.precision,
                 prefix="--evaluation.",
                 otherwise=self.otherwise,
                 on_progress=self._going_on,
-            )
+            )[0]
             for name, network in self.method.predictors().items()
         }
 

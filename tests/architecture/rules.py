@@ -81,6 +81,7 @@ ORDERS = {
         data
         evaluation/memory | evaluation/protocols
         evaluation/scores | evaluation/confidence
+        evaluation/validation
         evaluation/inference | evaluation/review
         evaluation/prediction
         evaluation/formats

@@ -64,7 +64,7 @@ def test_evaluations_are_those_of_the_run(monkeypatch, voc_root):
 def test_an_evaluation_is_that_of_all_networks_that_a_run_evaluates(monkeypatch, voc_root, method, networks):
     evaluated = []
     monkeypatch.setattr(quick, "SECONDS", 0.0)
-    monkeypatch.setattr(quick, "evaluate", lambda network, *rest, **options: evaluated.append(network))
+    monkeypatch.setattr(quick, "evaluate_each", lambda network, *rest, **options: evaluated.append(network))
     small = "--backbone resnet18 --head-width 16 --weights none --crop 32 --batch 2 --threads 1 --split draw:1/2@0"
     quick.main(f"{method}_voc {small} --backend host", voc_root(), "cpu", json=True)
     assert len({id(network) for network in evaluated}) == networks

@@ -24,7 +24,7 @@ from semiseg.engine.checkpoint import (
 )
 from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.evaluation.prediction import predict
-from semiseg.engine.evaluation.scores import normalised
+from semiseg.engine.evaluation.validation import normalised
 from semiseg.engine.models import ENCODERS, build_network
 from semiseg.engine.recipe import Recipe
 from semiseg.pipelines.errors import UsageError

@@ -12,7 +12,7 @@ from PIL import Image
 
 from semiseg.engine import api
 from semiseg.engine.commands import train
-from semiseg.engine.evaluation import memory, scores
+from semiseg.engine.evaluation import memory
 from semiseg.engine.training import judge
 from semiseg.engine.training.result import Result
 from semiseg.pipelines import loader
@@ -144,8 +144,8 @@ def test_validation_masks_that_change_in_mid_run_are_named(semiseg, folder_root,
             Image.fromarray(np.full((40, 48), 9, np.uint8)).save(path)
         return evaluate_each(*arguments, **options)
 
-    evaluate_each = scores.evaluate_each
-    monkeypatch.setattr(scores, "evaluate_each", change)
+    evaluate_each = judge.evaluate_each
+    monkeypatch.setattr(judge, "evaluate_each", change)
     code, _, err = semiseg(*train(root, "--out", tmp_path / "run", recipe="supervised_folder", split="all"))
     assert code == 2
     assert "changed since it was prepared" in err.splitlines()[-1]
@@ -154,14 +154,14 @@ def test_validation_masks_that_change_in_mid_run_are_named(semiseg, folder_root,
 @pytest.fixture
 def interrupted(monkeypatch):
     """SIGUSR1, SIGTERM and SIGINT come, one at each of the first three evaluations."""
-    waiting, evaluate = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], judge.evaluate
+    waiting, evaluate = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], judge.evaluate_each
 
     def disturbed(*arguments, **options):
         if waiting:
             signal.raise_signal(waiting.pop())
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(judge, "evaluate", disturbed)
+    monkeypatch.setattr(judge, "evaluate_each", disturbed)
 
 
 @pytest.mark.usefixtures("interrupted")
@@ -203,8 +203,8 @@ def test_a_job_whose_terminal_is_closed_is_not_started_again(semiseg, voc_root, 
         signal.raise_signal(signal.SIGHUP)
         return evaluate(*arguments, **options)
 
-    evaluate = judge.evaluate
-    monkeypatch.setattr(judge, "evaluate", disturbed)
+    evaluate = judge.evaluate_each
+    monkeypatch.setattr(judge, "evaluate_each", disturbed)
     code, *_ = semiseg(*train(voc_root(), "--steps", "2", "--eval-every", "1", "--requeue", "--out", tmp_path / "run"))
     assert (code, job.exists()) == (75, False)
 

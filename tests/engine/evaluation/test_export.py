@@ -22,7 +22,7 @@ from semiseg.engine.evaluation import formats
 from semiseg.engine.evaluation.export import Program, probes, traced
 from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.protocols import full_logits
-from semiseg.engine.evaluation.scores import normalised
+from semiseg.engine.evaluation.validation import normalised
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation
 from semiseg.pipelines.errors import UsageError

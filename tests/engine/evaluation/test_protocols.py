@@ -22,7 +22,7 @@ from semiseg.engine.data import prepare_manifest
 from semiseg.engine.device import Precision
 from semiseg.engine.evaluation.inference import segment
 from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling
-from semiseg.engine.evaluation.scores import batches, evaluate, evaluate_each, normalised, own_share
+from semiseg.engine.evaluation.validation import batches, evaluate_each, normalised, own_share
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation, Protocol
 from semiseg.pipelines.datasets.layouts import find_dataset
@@ -292,7 +292,7 @@ def test_on_identical_logits_counts_are_equal(records, network, flip):
 def test_several_scales(records, name, scales, flip):
     network = Convolution(torch.float64)
     protocol = protocol_of(name, scales=scales, flip=flip)
-    score = evaluate(network, records, CLASSES, protocol, precision=FP32)
+    (score,) = evaluate_each(network, records, CLASSES, [protocol], precision=FP32)
     expected = by_hand(network.reference, records, protocol)
     # The engine resizes images in float32, which may turn one close decision: it leaves one class and enters another.
     assert np.abs(score.confusion - expected).sum() <= 2
@@ -304,7 +304,7 @@ def test_in_single_precision_one_pixel_in_100_000_may_differ(tmp_path, name):
     protocol = protocol_of(name, window=150)
     # Windows that are both certain and disagree are a tie in single precision: probabilities are far from 0 and 1.
     network = Convolution(torch.float32, size=0.05 if protocol.convention.probabilities else 1.0)
-    score = evaluate(network, records, CLASSES, protocol, precision=FP32)
+    (score,) = evaluate_each(network, records, CLASSES, [protocol], precision=FP32)
     expected = by_hand(network.reference, records, protocol)
     # An image that is resized in single precision, too, may turn another.
     assert np.abs(score.confusion - expected).sum() <= (4 if protocol.convention.sides == "resized" else 2)
@@ -394,7 +394,7 @@ class Counting(Convolution):
 def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
     records = make_records(tmp_path, [(64, 64)] * 3 + [(40, 40)] * 6)
     network = Counting()
-    evaluate(network, records, CLASSES, protocol_of("cps-slide", batch=4), precision=FP32)
+    evaluate_each(network, records, CLASSES, [protocol_of("cps-slide", batch=4)], precision=FP32)
     assert sorted(network.sizes) == [2, 4, 4, 4, 4]  # six small images; three times two by two windows
 
 
@@ -402,7 +402,7 @@ def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
 def test_two_processes_count_each_image_once(tmp_path, count):
     """With one image the second process has nothing to do and still gets the scores."""
     records = make_records(tmp_path, SIZES[:count])
-    alone = evaluate(Convolution(torch.float64), records, CLASSES, protocol_of(), precision=FP32)
+    (alone,) = evaluate_each(Convolution(torch.float64), records, CLASSES, [protocol_of()], precision=FP32)
     script = f"""
 import importlib.util, json, sys, torch
 from pathlib import Path
@@ -413,8 +413,8 @@ spec.loader.exec_module(here)
 dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=int(sys.argv[1]), world_size=2)
 records = here.make_records(Path({str(tmp_path)!r}) / sys.argv[1], here.SIZES[:{count}])
 own = [record.id for record in here.own_share(records)]
-scores = here.evaluate(
-    here.Convolution(torch.float64), records, here.CLASSES, here.protocol_of(), precision=here.FP32
+(scores,) = here.evaluate_each(
+    here.Convolution(torch.float64), records, here.CLASSES, [here.protocol_of()], precision=here.FP32
 )
 print(json.dumps([own, scores.confusion.tolist()]))
 dist.destroy_process_group()

@@ -28,13 +28,13 @@ from semiseg.pipelines.errors import UsageError
 def test_a_run_selects_its_best_by_the_protocol(tiny, voc_root, monkeypatch, protocol, best):
     hits = iter([70_040, 70_049, 70_030])
 
-    def evaluate(network, records, classes, protocol, **options):
+    def evaluate_each(network, records, classes, protocols, **options):
         counts = np.zeros((len(classes), len(classes)), np.int64)
         hit = next(hits)
         counts[:2, 1] = 100_000 - hit, hit  # the IoU of class 1 is hit / 100,000
-        return Scores(counts, classes, background=False)
+        return [Scores(counts, classes, background=False)]
 
-    monkeypatch.setattr(judge, "evaluate", evaluate)
+    monkeypatch.setattr(judge, "evaluate_each", evaluate_each)
     recipe = tiny("supervised", data=voc_root(), eval_every=1, evaluation=Evaluation(protocol=protocol))
     assert Trainer(recipe).train().best_step == best
 
@@ -117,13 +117,13 @@ def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):
 def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch):
     scores = iter([math.nan, 0.3, math.nan, 0.2])
 
-    def evaluate(network, records, classes, protocol, **options):
+    def evaluate_each(network, records, classes, protocols, **options):
         score, counts = next(scores), np.zeros((len(classes), len(classes)), np.int64)
         if score == score:
             counts[1, :2] = 10 * (1 - score), 10 * score
-        return Scores(counts, classes, background=False)
+        return [Scores(counts, classes, background=False)]
 
-    monkeypatch.setattr(judge, "evaluate", evaluate)
+    monkeypatch.setattr(judge, "evaluate_each", evaluate_each)
     recipe = tiny("supervised", data=voc_root(), steps=4, eval_every=1, on_nan="ignore")
     result = Trainer(recipe).train()
     assert (result.best, result.best_step, result.last) == (0.3, 2, 0.2)
@@ -136,7 +136,7 @@ def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch
 
 def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
     monkeypatch.setattr(
-        judge, "evaluate", lambda network, records, classes, *_, **__: Scores(np.zeros((21, 21), int), classes)
+        judge, "evaluate_each", lambda network, records, classes, *_, **__: [Scores(np.zeros((21, 21), int), classes)]
     )
     result = Trainer(tiny("supervised", data=voc_root(), on_nan="ignore")).train()
     assert (result.to_dict()["best"], result.best_step) == (None, -1)

@@ -1,0 +1,157 @@
+"""Evaluation on a validation set, by one protocol or several from one pass, each image counted exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import photometric
+from ...pipelines.cores import cores
+from ...pipelines.datasets.manifest import Record, watch_of
+from ...pipelines.decode import COLOUR, LABEL
+from ..device import Precision
+from ..distributed import total
+from ..models import Network, evaluating
+from ..processes import is_distributed, rank, world_size
+from ..protocol import Protocol
+from .memory import Sight, room_for
+from .protocols import confusion
+from .scores import Scores
+
+TILES = "cut it and its mask into tiles"
+"""What is left to do where memory does not do."""
+
+
+def evaluate_each(
+    network: Network,
+    records: Sequence[Record],
+    classes: tuple[str, ...],
+    protocols: Sequence[Protocol],
+    *,
+    precision: Precision,
+    prefix: str = "--",
+    otherwise: str = TILES,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Scores]:
+    """Scores by each protocol from one pass over the images, with the network, which lies on the precision's device, in
+    evaluation mode; its mode is restored.
+
+    Counts are in pixels of the original images. Where a process group exists, every process must call this with the
+    same records: each evaluates its share, and all get the scores of the whole set. Raises UsageError where memory does
+    not do, as `room_for` does.
+    """
+    records = own_share(records)
+    counts = torch.zeros(len(protocols), len(classes), len(classes), dtype=torch.int64, device=precision.device)
+    done = 0
+    largest = max(protocol.batch for protocol in protocols)
+    form: dict[str, Any] = {"classes": len(classes), "head_width": network.head_width, "precision": precision}
+    with room_to_judge(records, protocols, **form, prefix=prefix, otherwise=otherwise):
+        for images, targets in batches(network, records, largest, precision.device):
+            with evaluating(network), precision.autocast():
+                for count, protocol in zip(counts, protocols, strict=True):
+                    count += confusion(network, images, targets, len(classes), protocol)
+            done += len(images)
+            if on_progress:
+                on_progress(done, len(records))
+    return [
+        Scores(count, classes, absent=protocol.absent_class, background=protocol.background)
+        for count, protocol in zip(total(counts).cpu().numpy(), protocols, strict=True)
+    ]
+
+
+@contextmanager
+def room_to_judge(
+    records: Sequence[Record],
+    protocols: Sequence[Protocol],
+    *,
+    classes: int,
+    head_width: int,
+    precision: Precision,
+    prefix: str = "--",
+    otherwise: str = TILES,
+) -> Iterator[None]:
+    """`room_for` the image and the protocol that need the most. records: those of this process."""
+    one_of = {record.size: record for record in records}
+    needs = [
+        (
+            Sight(
+                height=size[0],
+                width=size[1],
+                together=together,
+                classes=classes,
+                head_width=head_width,
+                precision=precision,
+                counted=True,
+            ),
+            protocol,
+        )
+        for size, together in Counter(record.size for record in records).items()
+        for protocol in protocols
+    ]
+    if not needs:
+        yield
+        return
+    sight, protocol = max(needs, key=lambda one: one[0].least(one[1]))
+    source = one_of[sight.height, sight.width].image
+    what = f"{source}: is {sight.width}x{sight.height}, for which"
+    with room_for(sight, protocol, what, otherwise, prefix):
+        yield
+
+
+def own_share(records: Sequence[Record]) -> Sequence[Record]:
+    """The records that this process evaluates: all without a process group, else every one belongs to exactly one."""
+    if not is_distributed():
+        return records
+    by_size = sorted(records, key=attrgetter("size"))  # so that the shares cost the same
+    return by_size[rank() :: world_size()]
+
+
+def normalised(network: Network, images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float on the device, as the network takes them."""
+    identity = torch.eye(3, 4, device=device).expand(len(images), 3, 4).contiguous()
+    unblurred = torch.zeros(len(images), dtype=torch.bool, device=device)
+    tensor = torch.from_numpy(images).to(device)
+    return photometric(tensor, identity, unblurred, network.mean, network.std, dtype=torch.float32)
+
+
+def batches(
+    network: Network, records: Sequence[Record], size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 3, H, W) as the network takes them, and targets (B, H, W) uint8; images of equal size come together,
+    at most `size`."""
+    groups: list[list[Record]] = []
+    for record in sorted(records, key=attrgetter("size")):
+        last = groups[-1] if groups else []
+        if not last or len(last) == size or last[0].size != record.size:
+            groups.append(last := [])
+        last.append(record)
+
+    watch = watch_of(records)
+
+    def mask(record: Record) -> np.ndarray:
+        assert record.mask is not None, f"{record.id} has no mask to be judged by"
+        return watch.pixels(record.mask, LABEL, record.size)
+
+    def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
+        images = np.stack([watch.pixels(record.image, COLOUR, record.size) for record in group])
+        return images, np.stack([mask(record) for record in group])
+
+    def ready(task: Future) -> tuple[Tensor, Tensor]:
+        images, targets = task.result()
+        return normalised(network, images, device), torch.from_numpy(targets).to(device)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        waiting: list[Future] = []
+        for group in groups:
+            waiting.append(pool.submit(load, group))
+            if len(waiting) > 4:
+                yield ready(waiting.pop(0))
+        yield from map(ready, waiting)
