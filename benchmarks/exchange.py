@@ -24,7 +24,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import kills
+import small_run
 from semiseg.engine.device import Precision
 from semiseg.engine.distributed import AllReduce, average_gradients, gathered, total
 from semiseg.engine.processes import all_reduce_max, is_main, joined, world_size
@@ -155,7 +155,7 @@ def taken(recipe: Recipe, processes: int, rounds: int) -> Taken:
     """What so many processes on CPUs exchange in `rounds` late steps of the recipe, and then in all-reduces. Raises
     RuntimeError where one fails."""
     with tempfile.TemporaryDirectory() as folder:
-        started = kills.start(take_steps, recipe, rounds, Path(folder), count=processes)
+        started = small_run.start(take_steps, recipe, rounds, Path(folder), count=processes)
         started.join()
         if started.exitcode:
             raise RuntimeError(f"one of {processes} processes ended with {started.exitcode}")

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 
 import command
-import kills
 import measurement
 import rowfile
+import small_run
 from semiseg.engine.events import Event
 from semiseg.engine.recipe import Recipe
 
@@ -65,8 +65,8 @@ def main(method: str = "cac", backend: str = "host", steps: int = 5000, results:
     """
     rowfile.appendable(results)
     with tempfile.TemporaryDirectory() as folder:
-        kills.draw(Path(folder) / "data")
-        recipe = kills.small(method, Path(folder) / "data", Path(folder) / "run", backend=backend)
+        small_run.draw(Path(folder) / "data")
+        recipe = small_run.small(method, Path(folder) / "data", Path(folder) / "run", backend=backend)
         every = max(steps // 100, 1)
         found = growth(
             watched(recipe.replace(steps=steps, log_every=every, eval_every=5 * every, save_every=f"{every}"))
@@ -89,7 +89,7 @@ def watched(recipe: Recipe) -> list[Moment]:
         if event.kind == "log":
             moments.append(moment(event.done))
 
-    kills.train_thin(recipe, look)
+    small_run.train_thin(recipe, look)
     return moments
 
 

@@ -23,10 +23,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import kills
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import header_of, load_network, save_network
-from semiseg.engine.models import ENCODERS, Encoder, build_network, from_published
+from semiseg.engine.models import ENCODERS, build_network, from_published
 from semiseg.engine.models.published import FORMS
 from semiseg.engine.models.state_dict import read_state_dict
 from semiseg.engine.recipe import Recipe
@@ -40,10 +39,10 @@ from semiseg.pipelines.datasets.pack import open_pack
 from semiseg.pipelines.datasets.splits import absolute_spec
 from semiseg.pipelines.documents import read_sealed, sealed
 from semiseg.pipelines.errors import UsageError
+from small_run import THIN
 
 Test = Callable[[], None]
 IDS = ("a000", "a001", "city/a_000_leftImg8bit", "b c", "é")
-THIN = Encoder(build=kills.Thin, channels=(8, 16), strides=(4, 16), multiple=1, weights=dict)
 
 refused = suppress(UsageError)
 

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 import pytest
 
 import growth
-import kills
+import small_run
 from growth import Growth, Moment
 
 
 def test_a_run_keeps_its_memory_descriptors_and_threads(folder_root, tmp_path):
     """With 15 saves and 5 evaluations among 300 steps; three windows of 3 KiB that stayed with each would be seen."""
-    recipe = kills.small("cac", folder_root(), tmp_path / "run")
+    recipe = small_run.small("cac", folder_root(), tmp_path / "run")
     moments = growth.watched(recipe.replace(steps=300, log_every=5, eval_every=60, save_every="20"))
     assert [one.step for one in moments] == list(range(5, 301, 5))
     found = growth.growth(moments)
