@@ -59,13 +59,4 @@ def export(
         f"{made.seen} of {len(made.classes)} classes met"
     )
     if json:
-        emit(
-            {
-                "out": str(made.path),
-                "size": made.size,
-                "classes": made.classes,
-                "protocol": made.protocol,
-                "differing": made.differing,
-                "seen": made.seen,
-            }
-        )
+        emit(made.to_dict())

@@ -55,6 +55,11 @@ class Export(NamedTuple):
     seen: int
     """Classes that occurred among them."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, with the path as "out"."""
+        values = self._asdict()
+        return {"out": str(values.pop("path"))} | values
+
 
 class Program(nn.Module):
     """What `segment` does with a network by a protocol, in functions of torch alone."""
