@@ -46,8 +46,12 @@ class Mixing(Method):
 
     def mixed_view(self, u: WeakStrong, view: int) -> Tensor:
         """(B, 3, S, S): a strong view of the windows that are trained on, in its boxes the same of their partners."""
-        strong, boxes = u.strong[view], u.boxes[view]
-        return cutmix(u.trained_on(strong), self.partners(strong, u), boxes)
+        return cutmix(*self.with_partners(u.strong[view], u), u.boxes[view])
+
+    def with_partners(self, windows: Tensor, u: WeakStrong) -> tuple[Tensor, Tensor]:
+        """All windows (N, …), or what is known of them -> those that are trained on, (B, …), and the partner of each,
+        (B, …), without gradient."""
+        return u.trained_on(windows), self.partners(windows, u)
 
     def partners(self, windows: Tensor, u: WeakStrong) -> Tensor:
         """Each window's partner, (B, …), among the windows, or among what is known of them, (N, …); no gradient."""
@@ -82,7 +86,7 @@ class Consistency(Mixing, TeacherMethod):
             shown = shown_in_mixed(valid, partners_valid, boxes, size)
             return self.of_confident(logits, label, confidence, shown)
 
-        valid = u.trained_on(u.valid), self.partners(u.valid, u)
+        valid = self.with_partners(u.valid, u)
         terms = [
             self.mean_of_processes(part, of_view, own, partners, boxes, *valid)
             for of_view, boxes in zip(logits, u.boxes)
@@ -128,7 +132,7 @@ class Consistency(Mixing, TeacherMethod):
         if evaluated is None:
             return weak, self.partners(weak, u)
         if self.teacher or self.labels == "evaluation":
-            return u.trained_on(evaluated), self.partners(evaluated, u)
+            return self.with_partners(evaluated, u)
         alone = len(u.weak) > len(weak)
         return weak, self.partners(torch.cat([weak, evaluated]) if alone else evaluated, u)
 

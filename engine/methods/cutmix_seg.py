@@ -62,11 +62,9 @@ class CutMixSeg(Mixing, TeacherMethod):
         consistency = self.mean_of_processes(
             self.squared_error,
             mixed,
-            u.trained_on(wanted),
-            self.partners(wanted, u),
+            *self.with_partners(wanted, u),
             u.boxes[0],
-            u.trained_on(u.valid),
-            self.partners(u.valid, u),
+            *self.with_partners(u.valid, u),
         )
         return self.summed({"supervised": supervised, "consistency": consistency})
 

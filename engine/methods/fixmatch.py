@@ -45,8 +45,7 @@ class FixMatch(Consistency):
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         x, target, u = batch.labeled.image, batch.labeled.target, batch.unlabeled
         if self.teacher:
-            weak = self.teacher(u.weak)
-            own, partners = u.trained_on(weak), self.partners(weak, u)
+            own, partners = self.with_partners(self.teacher(u.weak), u)
             logits, strong = self.student(torch.cat([x, *self.mixed_views(u)])).split([len(x), len(u.partner)])
         else:
             evaluated = self.evaluated(u)

@@ -57,8 +57,7 @@ class UniMatchV2(Consistency):
 
     def losses(self, batch: Batch[WeakStrong], progress: float) -> dict[str, Tensor]:
         u = batch.unlabeled
-        weak = self.teacher(u.weak)
-        own, partners = u.trained_on(weak), self.partners(weak, u)
+        own, partners = self.with_partners(self.teacher(u.weak), u)
         strong = torch.cat(self.mixed_views(u))
         maps, maps_of_strong = self.student.encode_of_each(batch.labeled.image, strong)
         features = self.student.decode_of_each(maps, self.complementary(maps_of_strong))
