@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...pipelines.errors import UsageError
+from .encoders import ENCODERS
 from .network import Network, build_network
 from .state_dict import is_counter, require_fit, unwrapped
 
@@ -114,7 +115,8 @@ FORMS = {
         },
     ),
 }
-DINOV2 = {384: "dinov2_small", 768: "dinov2_base", 1024: "dinov2_large"}
+DINOV2 = {encoder.channels[0]: name for name, encoder in ENCODERS.items() if name.startswith("dinov2_")}
+"""By the width of their tokens."""
 
 
 def from_published(state_dict: Mapping[str, Any], num_classes: int | None = None, *, branch: int = 1) -> Network:
@@ -181,5 +183,5 @@ def _backbone(given: Mapping[str, Any]) -> str:
     """The encoder of a published network, by what its files hold; of one that nobody published, the nearest."""
     token = given.get("backbone.cls_token")
     if torch.is_tensor(token) and token.ndim:
-        return DINOV2.get(token.shape[-1], DINOV2[384])
+        return DINOV2.get(token.shape[-1], "dinov2_small")
     return "resnet101" if any(".layer3.6." in name for name in given) else "resnet50"

@@ -12,7 +12,7 @@ from .pretrained import hub_weights, packaged_weights, torchvision_weights
 from .resnet import BasicBlock, Bottleneck, ResNet
 
 HALF = (0.5, 0.5, 0.5)
-DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{0}14/dinov2_vit{0}14_pretrain.pth"
+DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{0}14/dinov2_vit{0}14_pretrain.pth"
 
 ENCODERS: dict[str, Encoder] = (
     {
@@ -55,7 +55,7 @@ ENCODERS: dict[str, Encoder] = (
             channels=(width,) * 4,
             strides=(14,) * 4,
             multiple=14,
-            weights=partial(hub_weights, DINOV2.format(letter)),
+            weights=partial(hub_weights, DINOV2_URL.format(letter)),
             adapt=of_width(width),
         )
         for name, letter, width, depth, taken in (
