@@ -15,14 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
-from torch.utils.checkpoint import checkpoint
 
 from comparison import Operator
+from published_way.cac import CHUNK, direction
 from semiseg import kernels
 from semiseg.kernels import reference
 
 CHANNELS, TEMPERATURE, THRESHOLD, EPS = 128, 0.1, 0.75, 1e-8
-CHUNK = 8000
 EXACT_SCORES = 2**25
 """Scores that the definition holds at a time, in float64."""
 
@@ -62,30 +61,11 @@ def inputs(rows, negatives, classes, active, dtype, device) -> dict[str, Tensor]
     }
 
 
-def plain(feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels):
-    def direction(anchor, target, label, own_conf, other_conf):
-        positive = (anchor * target.detach()).sum(1, keepdim=True) / TEMPERATURE
-        maximum, total = None, 0
-        for chunk, chunk_labels in zip(negatives.split(CHUNK), negative_labels.split(CHUNK)):
-            more, maximum = checkpoint(
-                foreign_sum, anchor, label, positive, maximum, chunk, chunk_labels, use_reentrant=False
-            )
-            total = total + more
-        own = torch.exp(positive - maximum)[:, 0]
-        losses = -torch.log(own / (own + total + EPS) + EPS)
-        active = ((other_conf > THRESHOLD) & (own_conf < other_conf)).float()
-        return (losses * active).sum() / (active.sum() + 1e-12)
-
-    return direction(feat1, feat2, label1, conf1, conf2), direction(feat2, feat1, label2, conf2, conf1)
-
-
-def foreign_sum(anchor, label, positive, maximum, chunk, chunk_labels):
-    """The sum over one chunk. What the scores of the first one reach at most is subtracted from then on."""
-    scores = anchor @ chunk.T / TEMPERATURE
-    if maximum is None:
-        maximum = torch.maximum(positive, scores.amax(1, keepdim=True)).detach()
-    foreign = (label[:, None] != chunk_labels).float()
-    return (torch.exp(scores - maximum) * foreign).sum(1), maximum
+def plain(feat1, feat2, label1, label2, conf1, conf2, *negatives):
+    return (
+        direction(feat1, feat2, label1, conf1, conf2, *negatives, TEMPERATURE, THRESHOLD),
+        direction(feat2, feat1, label2, conf2, conf1, *negatives, TEMPERATURE, THRESHOLD),
+    )
 
 
 def flex(feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels):

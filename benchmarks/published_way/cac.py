@@ -45,8 +45,10 @@ class Cac(PublishedWay):
             for v in range(2)
         ]
         (feature1, label1, sure1), (feature2, label2, sure2) = aligned
-        contrastive = self.direction(feature1, feature2, label1, sure1, sure2)
-        contrastive = contrastive + self.direction(feature2, feature1, label2, sure2, sure1)
+        negatives = tuple(torch.cat(parts) for parts in zip(*self.bank))
+        numbers = config.temperature, config.threshold
+        contrastive = direction(feature1, feature2, label1, sure1, sure2, *negatives, *numbers)
+        contrastive = contrastive + direction(feature2, feature1, label2, sure2, sure1, *negatives, *numbers)
         return {
             "loss": supervised + config.weight * contrastive,
             "supervised": supervised,
@@ -70,23 +72,35 @@ class Cac(PublishedWay):
         feature, label, confidence = (one[..., top:bottom, left:right] for one in maps)
         return feature.flatten(1).T, label.flatten(), confidence.flatten()
 
-    def direction(self, anchor: Tensor, target: Tensor, label: Tensor, own: Tensor, other: Tensor) -> Tensor:
-        config = self.config
-        negatives, negative_labels = (torch.cat(parts) for parts in zip(*self.bank))
-        positive = (anchor * target.detach()).sum(1, keepdim=True) / config.temperature
-        maximum, total = None, 0.0
-        for chunk, chunk_labels in zip(negatives.split(CHUNK), negative_labels.split(CHUNK)):
-            arguments = (anchor, label, positive, maximum, chunk, chunk_labels, config.temperature)
-            more, maximum = checkpoint(foreign_sum, *arguments, use_reentrant=False)
-            total = total + more
-        own_score = torch.exp(positive - maximum)[:, 0]
-        losses = -torch.log(own_score / (own_score + total + 1e-8) + 1e-8)
-        active = ((other > config.threshold) & (own < other)).float()
-        return (losses * active).sum() / (active.sum() + 1e-12)
-
 
 def rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def direction(
+    anchor: Tensor,
+    target: Tensor,
+    label: Tensor,
+    own: Tensor,
+    other: Tensor,
+    negatives: Tensor,
+    negative_labels: Tensor,
+    temperature: float,
+    threshold: float,
+) -> Tensor:
+    """The loss of one direction, a mean over the active anchors: unit features (N, D) of anchors and of their targets,
+    labels (N,) of the anchors, their confidences (N,) and those of the targets, and negatives (M, D) with labels (M,).
+    """
+    positive = (anchor * target.detach()).sum(1, keepdim=True) / temperature
+    maximum, total = None, 0.0
+    for chunk, chunk_labels in zip(negatives.split(CHUNK), negative_labels.split(CHUNK)):
+        arguments = (anchor, label, positive, maximum, chunk, chunk_labels, temperature)
+        more, maximum = checkpoint(foreign_sum, *arguments, use_reentrant=False)
+        total = total + more
+    own_score = torch.exp(positive - maximum)[:, 0]
+    losses = -torch.log(own_score / (own_score + total + 1e-8) + 1e-8)
+    active = ((other > threshold) & (own < other)).float()
+    return (losses * active).sum() / (active.sum() + 1e-12)
 
 
 def foreign_sum(anchor, label, positive, maximum, chunk, chunk_labels, temperature: float) -> tuple[Tensor, Tensor]:
