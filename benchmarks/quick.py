@@ -8,7 +8,6 @@ verdict names what takes longest.
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import torch
 import command
 import measurement
 from semiseg.engine.catalogue import find_recipe
-from semiseg.engine.commands.train import parse
+from semiseg.engine.commands.train import parse, recipe_words
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import make_current, resolve_device, resolve_precision
 from semiseg.engine.environment import environment
@@ -32,7 +31,6 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import open_loader, open_method
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.engine.training.step import Step
-from semiseg.pipelines.errors import UsageError
 
 SECONDS, BATCHES, IMAGES = 15.0, 4, 8
 
@@ -107,10 +105,7 @@ def launched(call: Callable[[], Any], device: torch.device) -> float:
 
 def recipe_of(words: str, *flags: str) -> Recipe:
     """The one that is named by the first of some words, with flags. Raises UsageError."""
-    try:
-        name, *own = shlex.split(words)
-    except ValueError:
-        raise UsageError(f"--recipe: {words!r} is no name of a recipe with flags behind it") from None
+    name, own = recipe_words(words, "--recipe")
     said = [*flags, *own]
     return parse(find_recipe(name), said, "flags of the recipe stand behind its name, in quotes with it")[0].recipe
 

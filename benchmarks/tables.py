@@ -287,6 +287,14 @@ def fuzz() -> str:
     return markdown(["kind of input", "tried", "made an input", "neither taken nor refused"], lines)
 
 
+COMPARISONS = dict.fromkeys(
+    (
+        "shapes", "shapes_separate", "demo", "demo_bf16", "camvid", "camvid_32nd", "camvid_fp32", "camvid_weighted",
+        "camvid_weighted_settled", "camvid_settled", "camvid_320", "camvid_gpu",
+    ),
+    (),
+) | dict.fromkeys(("animals", "animals_settled"), ANIMALS)  # fmt: skip
+"""Results of `semiseg compare` by their names, and the classes that a mean is of; none: all."""
 TABLES: dict[str, Callable[[], str]] = {
     "step": step,
     "gpu": partial(step, "NVIDIA"),
@@ -296,20 +304,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernels_cpu": partial(kernels, on_cpu),
     "depthwise": partial(kernels, of_depthwise),
     "unmeasured": unmeasured,
-    "shapes": partial(comparison, "shapes"),
-    "shapes_separate": partial(comparison, "shapes_separate"),
-    "demo": partial(comparison, "demo"),
-    "demo_bf16": partial(comparison, "demo_bf16"),
-    "camvid": partial(comparison, "camvid"),
-    "camvid_32nd": partial(comparison, "camvid_32nd"),
-    "camvid_fp32": partial(comparison, "camvid_fp32"),
-    "camvid_weighted": partial(comparison, "camvid_weighted"),
-    "camvid_weighted_settled": partial(comparison, "camvid_weighted_settled"),
-    "camvid_settled": partial(comparison, "camvid_settled"),
-    "camvid_320": partial(comparison, "camvid_320"),
-    "camvid_gpu": partial(comparison, "camvid_gpu"),
-    "animals": partial(comparison, "animals", ANIMALS),
-    "animals_settled": partial(comparison, "animals_settled", ANIMALS),
+    **{name: partial(comparison, name, classes) for name, classes in COMPARISONS.items()},
     "photographs": photographs,
     "tuning": tuning,
     "kills": kills,

@@ -20,8 +20,8 @@ from ..disk import write_text
 from ..evaluation.scores import percent
 from ..flags import Told
 from ..recipe import Recipe
-from .options import PLAIN, emit, parsed
-from .train import parse
+from .options import FLAG_STYLE, emit, parsed
+from .train import parse, recipe_words
 
 OURS = {
     "--split": "pass --shares",
@@ -65,7 +65,7 @@ def compare(arguments: list[str]) -> None:
     end where a run broke down, and Stopped after a signal."""
     methods = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
     rest = arguments[len(methods) :]
-    usage = {"prog": "semiseg compare RECIPE [RECIPE …]", "config": PLAIN}
+    usage = {"prog": "semiseg compare RECIPE [RECIPE …]", "config": FLAG_STYLE}
     options, flags = parsed(Options, rest, "semiseg compare", return_unknown_args=True, **usage)
     comparison = planned(methods, options, flags)
     with console.listening() as listener:
@@ -169,10 +169,7 @@ def show_plan(comparison: Comparison, options: Options) -> None:
 
 def _read(method: str, flags: Sequence[str], share: str) -> tuple[Recipe, list[str]]:
     """A method's recipe at a share, of its first seed, and the words that train it. Raises UsageError."""
-    try:
-        name, *own = shlex.split(method)
-    except ValueError:
-        raise UsageError(f"compare: {method!r} is no name of a recipe with flags behind it") from None
+    name, own = recipe_words(method, "compare")
     words = [*flags, *own]
     for word in words:
         flag = word.partition("=")[0].replace("_", "-")

@@ -30,7 +30,7 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 """Options whose flags stand beside a command's own."""
 
 
-PLAIN = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+FLAG_STYLE = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 """How flags look of commands whose defaults are the same in every call: a switch alone, no None."""
 NEAR = 2
 """Flags that may have been meant instead of one that is none."""
@@ -125,7 +125,7 @@ def called(command: Callable[..., T], arguments: list[str], program: str) -> T:
     later.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
     later.__annotations__ = inspect.get_annotations(command, eval_str=True)
     later.__doc__ = flowing(command.__doc__ or "")
-    return parsed(later, arguments, program, config=PLAIN)()
+    return parsed(later, arguments, program, config=FLAG_STYLE)()
 
 
 def parsed(form: Callable, arguments: list[str], program: str, *hints: str, **options: Any) -> Any:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from ...pipelines.datasets.layouts import LAYOUTS
+from ...pipelines.errors import UsageError
 from .. import api, console
 from ..catalogue import adapted
 from ..data import locate
@@ -128,6 +129,16 @@ def dry_run(recipe: Recipe, default: Recipe, *, json: bool) -> None:
     if default.published:
         published = hyperparameters(default.as_published().replace(network=recipe.network), classes)
     emit({"effective": hyperparameters(recipe, classes), "published": published})
+
+
+def recipe_words(words: str, where: str) -> tuple[str, list[str]]:
+    """A recipe's name and the flags behind it, of a text such as "cac_voc --lr 0.02". Raises UsageError, which begins
+    with `where`."""
+    try:
+        name, *flags = shlex.split(words)
+    except ValueError:
+        raise UsageError(f"{where}: {words!r} is no name of a recipe with flags behind it") from None
+    return name, flags
 
 
 def parse(build: Callable[..., Recipe], arguments: list[str], *hints: str) -> tuple[Command, Recipe]:
