@@ -76,7 +76,7 @@ def main(name: str, /, runs: int = 100_000, seed: int = 0, results: Path | None 
             counts["read"] += fuzz_one_input(data) is not None
         except Exception:
             counts["found"] = 1
-            tell(test)
+            show(test)
         if counts["found"] or counts["tried"] == runs:
             row = {"date": measurement.now(), **measurement.machine(torch.device("cpu"))}
             row |= {"input": name, "seed": seed, **counts, "seconds": round(time.monotonic() - began)}
@@ -91,7 +91,7 @@ def main(name: str, /, runs: int = 100_000, seed: int = 0, results: Path | None 
     atheris.Fuzz()
 
 
-def tell(test: Test) -> None:
+def show(test: Test) -> None:
     """The smallest input that is as bad as the one that was found."""
     try:
         test()

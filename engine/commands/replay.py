@@ -36,12 +36,12 @@ def replay(
     if json:
         emit(found.to_dict())
     else:
-        tell(run, found)
+        show(run, found)
     if found.what:
         sys.exit(1)
 
 
-def tell(run: Path, found: Replay) -> None:
+def show(run: Path, found: Replay) -> None:
     """In lines and a table."""
     if found.what is None:
         console.say(f"{run}: everything is finite from the save at step {found.save} to step {found.last}")

@@ -147,9 +147,9 @@ def segment(
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices, and (H, W) the probability of each, as `confidence` has it."""
     with evaluating(network), precision.autocast():
         images = normalised(network, image[None], precision.device)
-        said = full_logits(network, images, protocol)
-        mask = said[0].argmax(0).to(torch.uint8).cpu()
-        return mask.numpy(), confidence(said, images, protocol)[0].cpu().numpy()
+        logits = full_logits(network, images, protocol)
+        mask = logits[0].argmax(0).to(torch.uint8).cpu()
+        return mask.numpy(), confidence(logits, images, protocol)[0].cpu().numpy()
 
 
 def load_for_inference(

@@ -71,20 +71,20 @@ def full_logits(network: Network | Ones, images: Tensor, protocol: Protocol) -> 
     return total
 
 
-def confidence(said: Tensor, images: Tensor, protocol: Protocol) -> Tensor:
-    """What `full_logits` said of images, (B, C, H, W), which this uses up -> (B, H, W): the largest probability of
-    each pixel, in [0, 1], and 0 where the network says what is no number.
+def confidence(logits: Tensor, images: Tensor, protocol: Protocol) -> Tensor:
+    """`full_logits` of images, (B, C, H, W), which this overwrites -> (B, H, W): the largest probability of each pixel,
+    in [0, 1], and 0 where the network says what is no number.
 
     Of logits it is that of their mean over all that came together, which no number of scales, mirror images or windows
     makes surer; of probabilities, of theirs. (Where these are mirrored, their softmax is of the sum of two logits, as
     it is for the labels.)
     """
     if not protocol.convention.probabilities:
-        said -= said.amax(1, keepdim=True)
-        said /= full_logits(Ones(), images[:, :1], protocol)
-        said.exp_()
-    sure = said.amax(1)
-    sure /= said.sum(1)
+        logits -= logits.amax(1, keepdim=True)
+        logits /= full_logits(Ones(), images[:, :1], protocol)
+        logits.exp_()
+    sure = logits.amax(1)
+    sure /= logits.sum(1)
     return sure.nan_to_num_(0)
 
 
@@ -107,10 +107,10 @@ def windowed_logits(network: Network | Ones, images: Tensor, tiles: Tiling, prot
         for start in range(0, len(places), protocol.batch):
             some = places[start : start + protocol.batch]
             crops = torch.stack([padded[image, :, rows, columns] for image, rows, columns in some])
-            said = combined(upsampled(coarse_logits(network, crops, protocol.flip), size), protocol)
+            logits = combined(upsampled(coarse_logits(network, crops, protocol.flip), size), protocol)
             if total is None:
-                total = said.new_zeros(len(images), said.shape[1], *padded.shape[-2:])
-            for (image, rows, columns), part in zip(some, said, strict=True):
+                total = logits.new_zeros(len(images), logits.shape[1], *padded.shape[-2:])
+            for (image, rows, columns), part in zip(some, logits, strict=True):
                 total[image, :, rows, columns] += part
     if not protocol.convention.summed:
         count = total.new_zeros(padded.shape[-2:])

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ...pipelines.errors import UsageError
 from .network import Network
 
-PLAIN = (Tensor, bool, int, float, str, type(None))
+ARGUMENT_TYPES = (Tensor, bool, int, float, str, type(None))
 """What a block may be given."""
 
 
@@ -48,7 +48,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 def _call(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # A list of maps, as HRNet's blocks take, may be changed by the first pass, and the second would begin with that.
     given = (*args, *kwargs.values())
-    if not all(isinstance(value, PLAIN) for value in given) or not torch.is_grad_enabled():
+    if not all(isinstance(value, ARGUMENT_TYPES) for value in given) or not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     tensors = [value for value in given if isinstance(value, Tensor)]
     before = [tensor.grad_fn for tensor in tensors]  # of a tensor that is changed it is another

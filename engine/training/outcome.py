@@ -17,7 +17,7 @@ MEASURED = (
     "gpu_pct", "gpu_watt", "gpu_mhz",
 )  # fmt: skip
 """What of a log line no two runs have in common."""
-PASSING = ("seconds", "totals", "evaluations", "peak", "param_groups")
+ANEW = ("seconds", "totals", "evaluations", "peak", "param_groups")
 """What of a save's state a run that goes on finds anew: its times, its memory, and options that are the recipe's and
 the step's."""
 RESULT = ("best", "best_step", "last", "iou", "steps")
@@ -52,7 +52,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
         return {name: value}
     found: dict[str, Any] = {}
     for key, inner in value.items():
-        if key not in PASSING:
+        if key not in ANEW:
             found |= _flat(inner, f"{name}/{key}" if name else str(key))
     return found
 

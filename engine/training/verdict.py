@@ -34,7 +34,7 @@ from .check import Subject
 from .nvml import driver
 
 PROJECT = Path(__file__).parents[2]
-PASSING = (*OUT_OF_MEMORY, "out of memory", "busy or unavailable", "(SIGKILL)")
+TRANSIENT = (*OUT_OF_MEMORY, "out of memory", "busy or unavailable", "(SIGKILL)")
 """In problems of a machine that others use, which say nothing about what was checked."""
 
 Say = Callable[[str], None]
@@ -106,7 +106,7 @@ def verdict(part: Part, say: Say, *, anew: bool = False) -> list[Result]:
         return known
     say(f"checking {part.name} on {facts['device']}; the verdict is kept")
     results = examine(part)
-    if any(passing in (result.problem or "") for passing in PASSING for result in results):
+    if any(word in (result.problem or "") for word in TRANSIENT for result in results):
         say("the verdict is not kept, as the device was full or busy; the next run checks again")
         return results
     document = sealed({"facts": facts, "results": [asdict(result) for result in results]})
