@@ -9,7 +9,7 @@ maps, as that of a normalisation has. Sizes are named by the stage of the networ
 import pytest
 import torch
 
-from comparison import Operator
+from operator_benchmark import Operator
 from semiseg import kernels
 from semiseg.kernels import reference
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from comparison import Operator
+from operator_benchmark import Operator
 from published_way.cac import CHUNK, direction
 from semiseg import kernels
 from semiseg.kernels import reference

@@ -9,7 +9,7 @@ the maximum alone, as CPS does, which has no use for confidences.
 import pytest
 import torch.nn.functional as F
 
-from comparison import Operator
+from operator_benchmark import Operator
 from semiseg import kernels
 from semiseg.kernels import reference
 from upsampling import SIZES, TINY, random_boxes, random_logits

@@ -8,7 +8,7 @@
 import pytest
 import torch
 
-from comparison import Operator
+from operator_benchmark import Operator
 from semiseg import kernels
 from semiseg.kernels import reference
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from comparison import Operator
+from operator_benchmark import Operator
 from semiseg import kernels
 from semiseg.kernels import reference
 from upsampling import SIZES, TINY, random_logits

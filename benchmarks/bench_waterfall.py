@@ -29,7 +29,7 @@ import command
 import measurement
 import rowfile
 import tables
-from comparison import aligned, short
+from operator_benchmark import aligned, short
 from published_way import METHODS
 from semiseg.engine.child import PYTHON
 from semiseg.engine.data import prepare_data

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import rowfile
-from comparison import Comparison, cases, compiles
+from operator_benchmark import Comparison, cases, compiles
 from semiseg.pipelines.errors import UsageError
 
 collect_ignore = ["bench_loader.py", "bench_save.py", "bench_step.py", "bench_waterfall.py"]

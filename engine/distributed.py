@@ -18,6 +18,8 @@ from ..pipelines.errors import UsageError
 from .processes import is_distributed, rank, world_size
 
 
+# Ours, as torch.distributed.nn.functional.all_reduce is deprecated and raises under torch.compile, and what torch names
+# in its place is private.
 class AllReduce(torch.autograd.Function):
     """The sum of a tensor over all processes, and of its gradient."""
 

@@ -60,9 +60,10 @@ def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], 
 
 
 def held_out_unseen(dataset: Dataset, uses: Mapping[str, str], on_event: Listener = silent) -> Dataset:
-    """The data set, of whose validation images, where no list says which they are, none had labels in an earlier
-    training, which used pictures as `uses_of` says: masks that came since move the choice, to images that its network
-    was taught by. Those that it held out come in their place. Says so; all stays where nothing else is left."""
+    """The data set without validation images that had labels in an earlier training, which used pictures as `uses_of`
+    says. This matters where no list names the validation images: masks that came since then move the choice, to images
+    that taught the network. Those that the earlier training held out come in their place, and a note says so. All stays
+    as it is where a list names them, nothing is known, or no other image is left."""
     if not uses or not dataset.held_out:
         return dataset
     masked = {sample.id: sample for sample in (*dataset.val, *dataset.train) if sample.mask}

@@ -1,4 +1,4 @@
-"""The numbers that a network is born with."""
+"""Initialisation that does nothing on the meta device."""
 
 from __future__ import annotations
 

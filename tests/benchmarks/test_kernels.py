@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import comparison
 import measurement
+import operator_benchmark
 from bench_directional_contrast import CHUNK, CONTRAST
 from bench_upsample import UPSAMPLE
 from bench_upsample_cross_entropy import CROSS_ENTROPY
@@ -65,7 +65,7 @@ def rows(counted) -> list[dict[str, str]]:
 def test_every_operator_is_counted_without_a_clock(rows) -> None:
     assert {row["operator"] for row in rows} == OPERATORS
     for row in rows:
-        assert tuple(row) == comparison.COUNTED
+        assert tuple(row) == operator_benchmark.COUNTED
         assert int(row["launches"]) > 0
         assert int(row["allocated_bytes"]) >= int(row["largest_bytes"]) > 0
         assert int(row["allocated_bytes"]) <= int(row["allocations"]) * int(row["largest_bytes"])
@@ -85,11 +85,11 @@ def test_a_gradient_costs_more_than_none(rows) -> None:
         assert int(row["allocated_bytes"]) > int(without["allocated_bytes"])
 
 
-def largest(operator: comparison.Operator, size: dict, provider: str) -> int:
+def largest(operator: operator_benchmark.Operator, size: dict, provider: str) -> int:
     """Bytes of the largest allocation of a step with a gradient."""
     torch.manual_seed(0)
     inputs = operator.inputs(**size, dtype=torch.float32, device=CPU)
-    call = partial(comparison.evaluate, operator.providers[provider], inputs, operator.gradients)
+    call = partial(operator_benchmark.evaluate, operator.providers[provider], inputs, operator.gradients)
     return measurement.counts(call, CPU).largest_bytes
 
 
@@ -125,8 +125,8 @@ def test_counts_are_those_of_the_call_alone() -> None:
 
 @pytest.mark.parametrize("operator", [CONTRAST, CROSS_ENTROPY, UPSAMPLE], ids=lambda operator: operator.name)
 def test_a_gpu_measures_published_sizes_in_one_precision_by_default(operator) -> None:
-    some = comparison.cases(operator, "default", torch.device("cuda"))
-    everything = comparison.cases(operator, "all", torch.device("cuda"))
+    some = operator_benchmark.cases(operator, "default", torch.device("cuda"))
+    everything = operator_benchmark.cases(operator, "all", torch.device("cuda"))
     assert {case.dtype for case in some} == {"bf16"}
     assert {case.provider for case in everything} == {*operator.providers, "compiled"}
     assert "flex_attention" not in {case.provider for case in some}
@@ -141,7 +141,7 @@ def test_a_gpu_measures_published_sizes_in_one_precision_by_default(operator) ->
     [("default", "cuda", False), ("all", "cuda", True), ("all", "cpu", False), ("tiny", "cuda", False)],
 )
 def test_torch_compile_is_left_out_but_where_a_gpu_measures_everything(sizes, device, expected) -> None:
-    assert comparison.compiles(sizes, torch.device(device)) == expected
+    assert operator_benchmark.compiles(sizes, torch.device(device)) == expected
 
 
 def test_on_a_gpu_the_host_is_timed_beside_the_device_which_sleeps_meanwhile(monkeypatch) -> None:
@@ -176,7 +176,7 @@ def test_on_a_gpu_the_host_is_timed_beside_the_device_which_sleeps_meanwhile(mon
 
 def test_times_have_every_column(timed) -> None:
     for row in timed[1]:
-        assert tuple(row) == comparison.TIMED
+        assert tuple(row) == operator_benchmark.TIMED
         assert float(row["ms_p20"]) <= float(row["ms"]) <= float(row["ms_p80"])
         assert float(row["roof"]) > 0
         assert float(row["rate"]) > 0
@@ -271,9 +271,9 @@ def test_errors_are_relative_and_labels_are_counted() -> None:
 def test_a_file_of_other_columns_is_left_alone(tmp_path) -> None:
     results = tmp_path / "kernels.csv"
     results.write_text("kernel,ms\n")
-    run = comparison.Comparison(CPU, results, rounds=1, compiles=False)
+    run = operator_benchmark.Comparison(CPU, results, rounds=1, compiles=False)
     with pytest.raises(ValueError, match="other columns"):
-        run.add(dict.fromkeys(comparison.TIMED, 0))
+        run.add(dict.fromkeys(operator_benchmark.TIMED, 0))
     assert results.read_text() == "kernel,ms\n"
 
 
