@@ -19,6 +19,7 @@ from semiseg.engine.models import Network
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.step import Step
+from semiseg.pipelines.dali import installed
 
 PILLOW = "pillow"
 STEPS = 100_000
@@ -48,9 +49,10 @@ def waterfall(device: torch.device, low: str, compiled: bool) -> dict[str, Way]:
     """The ways by what each adds to the one before, the first as published, the last ours. low: the precision that the
     device is fast at; compiled: whether the last one compiles the networks."""
     gpu = device.type == "cuda"
+    dali = gpu and installed()
     steps: list[tuple[str, bool, dict[str, Any]]] = [
-        ("loader in threads", not gpu, {"backend": "host"}),
-        ("loader on the GPU", gpu, {"backend": "dali"}),
+        ("loader in threads", not dali, {"backend": "host"}),
+        ("loader on the GPU", dali, {"backend": "dali"}),
         ("decoded images", True, {"backend": "resident"}),
         ("fused losses", True, {"losses": "fused"}),
         ("lean decoder", True, {"decoder": "lean"}),

@@ -20,6 +20,9 @@ from .batch import HELD, Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong
 from .lane import constant, lane_to, send, send_together
 from .plan import Plan, View
 
+AHEAD = 2
+"""Batches that wait to be taken, beside the one that is being made."""
+
 
 class Loader:
     """Iterates, once, over the batches of steps start .. stop - 1; a thread prepares `ahead` of them beforehand.
@@ -41,7 +44,7 @@ class Loader:
         std: Sequence[float],
         dtype: torch.dtype = torch.float32,
         channels_last: bool = True,
-        ahead: int = 2,
+        ahead: int = AHEAD,
     ):
         self.planners, self.backend, self.device, self.start, self.stop = planners, backend, device, start, stop
         self.collate = partial(collate, device=device, mean=mean, std=std, dtype=dtype, channels_last=channels_last)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels import upsample_confusion
+from ...kernels import upsample, upsample_confusion
 from ...pipelines.datasets.dataset import IGNORE
 from ..models import Network
 from ..protocol import Convention, Protocol
@@ -66,7 +66,7 @@ def full_logits(network: Network | Ones, images: Tensor, protocol: Protocol) -> 
             logits = windowed_logits(network, scaled, tiles, protocol)
             if scaled.shape[-2:] != size:
                 aligned = protocol.convention.sides == "resized"
-                logits = F.interpolate(logits, size, mode="bilinear", align_corners=aligned)
+                logits = upsample(logits, size, align_corners=aligned)
         total = logits if total is None else total + logits
     return total
 
@@ -209,7 +209,7 @@ def rescaled(images: Tensor, scale: float, protocol: Protocol) -> Tensor:
     if protocol.convention.sides != "resized":
         return images
     size = [max(int(side / multiple + 0.5), 1) * multiple for side in sides]
-    return images if size == [*sides] else F.interpolate(images, size, mode="bilinear", align_corners=True)
+    return images if size == [*sides] else upsample(images, size)
 
 
 def coarse_logits(network: Network | Ones, images: Tensor, flip: bool) -> Tensor:
@@ -228,7 +228,7 @@ def combined(logits: Tensor, protocol: Protocol) -> Tensor:
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """logits (B, C, h, w) -> (B, C, H, W), corners on corners."""
-    return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+    return upsample(logits, size)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

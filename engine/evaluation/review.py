@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ...pipelines.datasets.dataset import Colour
-from ..disk import whole
+from ..disk import write_text
 from ..page import STYLE, embedded_picture, legend
 from ..pictures import coloured, overlay
 from ..sheet import striped
@@ -67,8 +67,7 @@ class Review:
 
     def write(self, path: Path, what: str) -> None:
         """what: the images and the network, in words. The file is there whole, or as it was before."""
-        with whole(path) as draft:
-            draft.write_text("\n".join(self._page(what)), encoding="utf-8")
+        write_text(path, "\n".join(self._page(what)))
 
     def _page(self, what: str) -> Iterable[str]:
         yield f"{HEAD}{html.escape(what)}</title>"

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from ...pipelines.batch import Batch, Windows
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import leaves, mapped
-from ...pipelines.loader import collate
+from ...pipelines.loader import AHEAD, collate
 from ...pipelines.memory import GIB
 from ...pipelines.plan import Planner
 from ..device import Precision
@@ -38,7 +38,8 @@ class Forecast:
     flops: int
     """Operations of products and convolutions, forward and backward; a multiplication and an addition are two."""
     memory: int
-    """Bytes at the peak: weights, gradients, momenta, what the backward pass needs, the batch."""
+    """Bytes at the peak: weights, gradients, momenta, what the backward pass needs, the batch and those that the loader
+    has ready."""
     state: int
     """Bytes of these that stay between steps."""
     evaluation: int
@@ -123,7 +124,8 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     precision = Precision(precision.name, torch.device("cpu"))
     whole, largest = example(recipe), largest or (recipe.crop, recipe.crop)
     batch = replace(whole, more=whole.more[:1])  # of several micro-batches two show what all take
-    waiting = sum(tensor.nbytes for tensor in leaves(whole.more[1:], Tensor))
+    held = AHEAD + 2 + captured  # ready, being made, trained on, and what a graph reads
+    waiting = held * _bytes(whole) - _bytes(batch)
     # Some backbones read values as they are made, which fake tensors do not have.
     with torch.device("meta"):
         method = build_method(recipe, classes).train()
@@ -141,8 +143,12 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         # As the look at them does, behind each evaluation. It is for people, and may depend on values.
         with suppress(DataDependentOutputException, DynamicOutputShapeException), torch.no_grad(), precision.autocast():
             method.pseudo_labels(batch)
-    kept = training - state if captured else 0
+    kept = training - state if captured else waiting
     return Forecast(flops, training, state, costs.most + kept)
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(tensor.nbytes for tensor in leaves(batch, Tensor))
 
 
 def fitted(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -124,10 +123,15 @@ class Step:
     def _graph(self) -> Graph | None:
         """Raises UsageError where one is asked for that cannot be."""
         if is_tried(self.recipe, self.precision):
-            device = self.precision.device
+            device, optimizer = self.precision.device, self.optimizer
             # Weakly, as a circle would hold on to the GPU's memory until Python looks for circles.
             changed = weakref.WeakMethod(self.changed)
-            return Graph(lambda: changed()(), device, partial(cuda_capture, device=device))  # type: ignore[misc]
+
+            def capture(call: Callable[[], dict[str, Tensor]]) -> tuple[Callable[[], None], dict[str, Tensor]]:
+                optimizer.zero_grad(set_to_none=True)  # a graph has gradients of its own, beside any that are there
+                return cuda_capture(call, device)
+
+            return Graph(lambda: changed()(), device, capture)  # type: ignore[misc]
         if self.recipe.runtime.graph == "on":
             raise UsageError(f"--graph on: {why_not(self.recipe, self.precision)}; leave it out")
         return None

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import ways as ways_module
 from published_way import published
 from semiseg.engine.data import prepare_data
 from semiseg.engine.models import build_network
@@ -64,12 +65,14 @@ def test_the_published_way_has_the_depthwise_convolutions_of_torch():
     assert sum(type(module) is SameConv2d and module.groups > 1 for module in network.modules()) == 16
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA])
-def test_each_row_adds_one_technique_and_the_last_is_ours(device):
+@pytest.mark.parametrize(("device", "dali"), [(CPU, True), (CUDA, True), (CUDA, False)])
+def test_each_row_adds_one_technique_and_the_last_is_ours(monkeypatch, device, dali):
+    monkeypatch.setattr(ways_module, "installed", lambda: dali)
     ways = list(waterfall(device, "bf16", compiled=True).values())
     for before, after in itertools.pairwise(ways):
         changed = [name for name in Way.__dataclass_fields__ if getattr(before, name) != getattr(after, name)]
         assert len(changed) == 1
+    assert ways[1].backend == ("dali" if device == CUDA and dali else "host")
     precision = "tf32" if device == CUDA else "fp32"
     assert ways[0] == Way(PILLOW, precision=precision)
     ours = Way("resident", "fused", "lean", channels_last=True, precision="bf16", graph=device == CUDA, compile=True)

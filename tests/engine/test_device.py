@@ -150,6 +150,9 @@ def test_an_operation_whose_order_is_open_is_named_where_the_same_bits_are_wante
     with pytest.raises(UsageError, match=said), repeatable(True):
         add()
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    with repeatable(True):
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     said = "--deterministic: this process multiplied matrices before; start it with CUBLAS_WORKSPACE_CONFIG=:4096:8"
     with pytest.raises(UsageError, match=said), repeatable(True):
         raise RuntimeError("enabled with `torch.use_deterministic_algorithms(True)`, but it uses CuBLAS and ...")

@@ -23,7 +23,8 @@ from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, for
 from semiseg.engine.training.step import Step
 from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
-from semiseg.pipelines.lane import mapped
+from semiseg.pipelines.lane import leaves, mapped
+from semiseg.pipelines.loader import AHEAD
 
 FP32, BF16 = (Precision(name, torch.device("cpu")) for name in ("fp32", "bf16"))
 
@@ -112,7 +113,11 @@ def test_a_graph_keeps_what_its_steps_take_while_images_are_evaluated(tiny):
     recipe = tiny("supervised")
     without, captured = (forecast(recipe.replace(graph=value), 3, on_gpu) for value in ("off", "auto"))
     assert without == forecast(recipe, 3, FP32)
-    assert captured == replace(without, evaluation=without.evaluation + without.memory - without.state)
+    batch = sum(tensor.nbytes for tensor in leaves(example(recipe), torch.Tensor))
+    memory = without.memory + batch  # which the graph reads
+    kept = memory - without.state
+    evaluation = without.evaluation + kept - (AHEAD + 1) * batch  # of which it keeps as many as wait
+    assert captured == replace(without, memory=memory, evaluation=evaluation)
     budget = (without.memory + captured.evaluation) / 2 / 2**30
     assert fitted(recipe.replace(memory_budget=budget, graph="off"), 3, on_gpu, (64, 64), None)
     with pytest.raises(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import weakref
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.torch_version import TorchVersion
-from torch.utils import _pytree as pytree
 
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
@@ -20,6 +20,7 @@ from semiseg.engine.training.build import build_method
 from semiseg.engine.training.graph import WARM_UP, Graph, Refused, cuda_capture, why_not
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.lane import mapped
 
 STEPS = 20
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -244,6 +245,24 @@ def test_a_step_that_is_done_with_holds_no_memory(tiny, random_batch, monkeypatc
         gc.enable()
 
 
+def test_a_graph_is_captured_without_gradients_beside_its_own(tiny, random_batch, monkeypatch):
+    held = []
+
+    def capture(call, device):
+        held.extend(parameter.grad for parameter in method.parameters())
+        return faithful_step(call)
+
+    monkeypatch.setattr(step_module, "is_tried", lambda recipe, precision: True)
+    monkeypatch.setattr(step_module, "cuda_capture", capture)
+    method = build_method(tiny("supervised"), 3).train()
+    step = Step(tiny("supervised"), method, Precision("fp32", torch.device("cpu")))
+    for number in range(WARM_UP + 2):
+        step(random_batch("none", number), number)
+    assert step.graph.captured
+    assert held
+    assert all(gradient is None for gradient in held)
+
+
 def graph_of(step: Step, capture) -> Graph:
     return Graph(step.changed, torch.device("cpu"), capture)
 
@@ -325,13 +344,15 @@ def test_half_precision_numbers_as_rates_and_several_processes_are_not_captured(
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("name", METHODS)
-def test_captured_is_eager_over_many_steps(tiny, random_batch, name) -> None:
+def test_captured_is_eager_over_many_steps(tiny, random_batch, name, micro_batches) -> None:
     """float32; CAC enters its second phase on the way. Differences are sums in another order, carried on."""
     device = torch.device("cuda")
 
     def trained(graph: str) -> tuple[list[float], list[torch.Tensor], Step]:
         recipe = tiny(name, backbone="resnet18", steps=40, device="cuda", graph=graph, optimizer="sgd", lr=1e-3)
+        recipe = recipe.replace(batch=2 * micro_batches, accumulate=micro_batches, clip=1.0 if micro_batches > 1 else 0)
         torch.manual_seed(0)
         torch.cuda.manual_seed(0)
         method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()
@@ -340,8 +361,9 @@ def test_captured_is_eager_over_many_steps(tiny, random_batch, name) -> None:
         step = Step(recipe, method, Precision("fp32", device))
         losses = []
         for number in range(STEPS):
-            batch = random_batch(method.views.unlabeled, number)
-            batch = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch)
+            seeds = range(number, number + STEPS * micro_batches, STEPS)
+            first, *more = [random_batch(method.views.unlabeled, seed) for seed in seeds]
+            batch = mapped(replace(first, more=tuple(more)), torch.Tensor, lambda tensor: tensor.to(device))
             losses.append(float(step(batch, number)["loss"]))
         return losses, [parameter.detach() for parameter in method.parameters()], step
 
@@ -367,7 +389,7 @@ def test_a_step_that_waits_for_the_device_is_not_captured_and_goes_on(tiny, rand
     step = Step(recipe, method, Precision("bf16", device), says.append)
     for number in range(STEPS):
         batch = random_batch(method.views.unlabeled, number)
-        batch = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch)
+        batch = mapped(batch, torch.Tensor, lambda tensor: tensor.to(device))
         assert torch.isfinite(step(batch, number)["loss"])
     assert len(says) == 1
     assert says[0].startswith("graph: not used")

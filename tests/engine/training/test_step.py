@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from semiseg.engine.training.step import Step
 from semiseg.kernels import __all__ as OPERATORS
 from semiseg.kernels.check import refusing
 from semiseg.pipelines.errors import UsageError
+from semiseg.pipelines.lane import mapped
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
@@ -99,8 +101,6 @@ def test_no_step_needs_an_operation_whose_order_is_open(tiny, random_batch, name
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", METHODS)
 def test_two_runs_on_a_gpu_are_the_same_bits_where_that_is_asked_for(tiny, random_batch, name):
-    from torch.utils import _pytree as pytree
-
     device, recipe = torch.device("cuda"), tiny(name, steps=30, device="cuda", backbone="resnet18")
 
     def trained() -> list[torch.Tensor]:
@@ -109,7 +109,8 @@ def test_two_runs_on_a_gpu_are_the_same_bits_where_that_is_asked_for(tiny, rando
         step = Step(recipe, method, Precision("bf16", device))
         for number in range(8):
             batch = random_batch(method.views.unlabeled, number)
-            step(pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch), number)
+            step(mapped(batch, torch.Tensor, lambda tensor: tensor.to(device)), number)
+        assert step.graph.captured
         return [parameter.detach() for parameter in method.parameters()]
 
     with repeatable(True):
@@ -256,15 +257,15 @@ def test_apex_names_the_cure(tiny):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", [{}, {"batch": 4, "accumulate": 2, "clip": 1.0}])
 @pytest.mark.parametrize("name", METHODS)
-def test_no_host_sync_on_a_gpu(tiny, random_batch, name):
-    from torch.utils import _pytree as pytree
-
-    recipe = tiny(name, device="cuda", backbone="resnet18")
+def test_no_host_sync_on_a_gpu(tiny, random_batch, name, changes):
+    recipe = tiny(name, device="cuda", backbone="resnet18").replace(**changes)
     device = torch.device("cuda")
     method = build_method(recipe, 3).to(device, memory_format=torch.channels_last).train()
     step = Step(recipe, method, Precision("bf16", device))
-    batch = pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), random_batch(method.views.unlabeled))
+    batch = mapped(random_batch(method.views.unlabeled), torch.Tensor, lambda tensor: tensor.to(device))
+    batch = replace(batch, more=(batch,) * (recipe.accumulate - 1))
     step(batch, 1)
     torch.cuda.set_sync_debug_mode("error")
     try:
