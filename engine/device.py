@@ -126,12 +126,13 @@ def repeatable(wanted: bool) -> Iterator[None]:
     until the end of the context. Raises UsageError for an operation that torch cannot do so, and on a GPU that has
     multiplied matrices in this process before, unless CUBLAS_WORKSPACE_CONFIG=:4096:8 was set by then."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # whose attribute mypy does not see
+    filling = memory.fill_uninitialized_memory
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
         torch.use_deterministic_algorithms(True)
         # Of memory that is written before it is read, which takes a launch for each tensor.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        memory.fill_uninitialized_memory = False
     try:
         yield
     except RuntimeError as error:
@@ -146,7 +147,7 @@ def repeatable(wanted: bool) -> Iterator[None]:
         raise UsageError(f"--deterministic: {cure}") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        memory.fill_uninitialized_memory = filling
 
 
 def resolve_device(name: str, own: int | None = None) -> torch.device:
