@@ -21,7 +21,7 @@ YEAR = 365 * 24 * 60
 
 @dataclass(kw_only=True, slots=True)
 class Runtime:
-    """Where things are, how the run is executed and what it shows. A run that goes on (`resume`) may change all of it.
+    """Where things are, how the run is executed and what it shows. A run that goes on (`resume`) may set it anew.
 
     Most fields change results by rounding at most. Three may change more: `grouped` draws other dropout masks,
     `eval_every` decides at which steps the best network may be chosen, and `on_nan` whether a run that is not finite

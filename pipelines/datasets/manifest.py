@@ -152,8 +152,8 @@ def seen(manifest: Manifest, id: str) -> tuple[np.ndarray, np.ndarray | None]:
     of class indices uint8, None without one."""
     record = manifest.records[id]
     watch = watch_of([record])
-    mask = watch.pixels(record.mask, LABEL, record.size) if record.mask else None
-    return watch.pixels(record.image, COLOUR, record.size), mask
+    picture = watch.pixels(record.image, COLOUR, record.size)
+    return picture, watch.pixels(record.mask, LABEL, record.size) if record.mask else None
 
 
 def _verified(survey: Survey, known: dict[Key, Facts], damaged: list[Copy]) -> str:
