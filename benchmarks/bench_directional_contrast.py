@@ -61,11 +61,9 @@ def inputs(rows, negatives, classes, active, dtype, device) -> dict[str, Tensor]
     }
 
 
-def plain(feat1, feat2, label1, label2, conf1, conf2, *negatives):
-    return (
-        direction(feat1, feat2, label1, conf1, conf2, *negatives, TEMPERATURE, THRESHOLD),
-        direction(feat2, feat1, label2, conf2, conf1, *negatives, TEMPERATURE, THRESHOLD),
-    )
+def plain(feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels):
+    bank = negatives, negative_labels, TEMPERATURE, THRESHOLD
+    return direction(feat1, feat2, label1, conf1, conf2, *bank), direction(feat2, feat1, label2, conf2, conf1, *bank)
 
 
 def flex(feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels):
