@@ -208,7 +208,7 @@ def _uncounted(manifest: Manifest, ids: Sequence[str], flag: str, kind: str) -> 
 
 def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
     """A line where most labelled images, seen at their own size, are smaller than the windows, or so large that they
-    are seen much smaller than they are."""
+    are seen much smaller than they are; and one where others are seen much smaller than these."""
     if recipe.labeled.scale != "own":
         return
     long_side = median(max(record.height, record.width) for record in data.labeled)
@@ -216,13 +216,22 @@ def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
     if long_side >= SHRUNK * most:
         yield (
             f"most labelled images have a long side of {long_side:.0f} pixels and are seen with one of {most}, "
-            f"{long_side / most:.0f} times smaller; larger are those of --crop {2 * recipe.crop}, or of larger "
-            "--labeled.longest, --unlabeled.longest and --evaluation.longest"
+            f"{long_side / most:.0f} times smaller; cut images and masks into tiles, or pass --crop {2 * recipe.crop}, "
+            "or larger --labeled.longest, --unlabeled.longest and --evaluation.longest"
         )
     elif long_side < recipe.crop:
         side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
         fits = max(int(long_side) // side, 1) * side
         yield f"most labelled images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
+    usual = max(long_side / most, 1)
+    trained = data.trained_on if recipe.views.windows else data.labeled
+    shrunk = {record.id: max(record.size) / most for record in (*trained, *data.val)}
+    if odd := [id for id, times in shrunk.items() if times >= SHRUNK * usual]:
+        worst = max(odd, key=lambda id: shrunk[id])
+        yield (
+            f"{len(odd)} of {len(shrunk)} images are seen much smaller than they are, {worst} {shrunk[worst]:.0f} "
+            f"times, where it is {usual:.0f} of most labelled ones: what they show looks otherwise; cut them into tiles"
+        )
 
 
 def unseen_classes(data: Data) -> Iterator[str]:

@@ -20,7 +20,7 @@ from .device import Precision
 from .disk import write_text, writing
 from .evaluation.inference import segmented
 from .evaluation.scores import percent
-from .events import Listener, note, silent
+from .events import Event, Listener, note, silent
 from .hyperparameters import shown, summary
 from .page import STYLE, embedded, figure_of, html_table, legend, svg
 from .pictures import coloured
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SAMPLES, GAP = 6, 6
 """How many there are, and the pixels between the panels of one."""
+LONGEST = 800
+"""Pixels, the long side of a panel: larger ones are shrunk."""
 PSEUDO_LABELS = {
     "pseudo/kept_pct": "count",
     "pseudo/right_pct": "right, of those that count",
@@ -49,7 +51,9 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
     folder = run.folder / "samples"
     folder.mkdir(exist_ok=True)
     val, protocol, precision = manifest.dataset.val, checkpoint.header.evaluation, Precision("fp32", device)
-    for number in np.unique(np.linspace(0, len(val) - 1, SAMPLES).round().astype(int)):
+    numbers = np.unique(np.linspace(0, len(val) - 1, SAMPLES).round().astype(int))
+    for done, number in enumerate(numbers):
+        on_event(Event("progress", "samples", done, len(numbers)))
         sample = val[number]
         try:
             image, truth = seen(manifest, sample.id)
@@ -58,13 +62,22 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
             note(f"report: without the picture of {error}", on_event)
             continue
         assert truth is not None  # validation images have masks
-        row = [image, *(coloured(mask, checkpoint.header.palette) for mask in (truth, predicted))]
-        gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
+        masks = (_shrunk(mask, Image.Resampling.NEAREST) for mask in (truth, predicted))
+        row = [_shrunk(image, Image.Resampling.BOX), *(coloured(mask, checkpoint.header.palette) for mask in masks)]
+        gap = np.full((row[0].shape[0], GAP, 3), 255, np.uint8)
         picture = np.hstack([row[0], gap, row[1], gap, row[2]])
         path = folder / f"{sample.id}.png"  # ids of images in nested folders have slashes
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
             Image.fromarray(picture).save(path, "PNG")
+    on_event(Event("progress", "samples", len(numbers), len(numbers)))
+
+
+def _shrunk(pixels: np.ndarray, filter: Image.Resampling) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8, no side longer than LONGEST."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST, LONGEST), filter)
+    return np.asarray(image)
 
 
 def read_samples(run: Run) -> dict[str, list[np.ndarray]]:

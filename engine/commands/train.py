@@ -123,7 +123,7 @@ def dry_run(recipe: Recipe, default: Recipe, *, json: bool) -> None:
             with within_memory(
                 lambda: "--dry-run: the networks alone need more memory than there is; pass smaller ones"
             ):
-                console.say(str(forecast(recipe, known, precision)))
+                console.say(f"{forecast(recipe, known, precision)}, of images as large as the windows")
         return
     published = None
     if default.published:

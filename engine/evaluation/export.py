@@ -192,7 +192,12 @@ def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> Abstra
     """`room_for` images of this size."""
     (height, width), side = size, protocol.window
     sight = Sight(
-        height=height, width=width, classes=network.num_classes, head_width=network.head_width, precision=PRECISION
+        height=height,
+        width=width,
+        classes=network.num_classes,
+        head_width=network.head_width,
+        precision=PRECISION,
+        traced=True,
     )
     smaller = f"--size {side} {side}" if side**2 < height * width else "a smaller --size"
     return room_for(sight, protocol, f"--size: for {height} {width}", f"use {smaller}, and cut images into tiles")

@@ -26,7 +26,7 @@ from ..protocol import Protocol
 from ..run import Run, home_of, uses_of
 from ..serial import require_types
 from .memory import Sight, room_for
-from .protocols import confidence, full_logits
+from .protocols import classified
 from .scores import Scores, finite
 from .validation import evaluate_each, normalised
 
@@ -146,10 +146,8 @@ def segment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices, and (H, W) the probability of each, as `confidence` has it."""
     with evaluating(network), precision.autocast():
-        images = normalised(network, image[None], precision.device)
-        logits = full_logits(network, images, protocol)
-        mask = logits[0].argmax(0).to(torch.uint8).cpu()
-        return mask.numpy(), confidence(logits, images, protocol)[0].cpu().numpy()
+        mask, sure = classified(network, normalised(network, image[None], precision.device), protocol)
+        return mask[0].cpu().numpy(), sure[0].cpu().numpy()
 
 
 def load_for_inference(

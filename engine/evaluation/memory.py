@@ -16,6 +16,22 @@ ACTIVATIONS = {256: 200, 1: 100}
 in float32."""
 
 
+PIXELS = 2**24
+"""Of images that are evaluated together, at most, but of one that has more."""
+GROUPS = 4
+"""Groups of them that are decoded beside, at most, and of no more pixels together than so many full ones."""
+
+
+def together(batch: int, pixels: int) -> int:
+    """How many images of so many pixels each are evaluated together, where `batch` are asked for."""
+    return max(min(batch, PIXELS // pixels), 1)
+
+
+def ahead(pixels: int) -> int:
+    """How many further groups of so many pixels are decoded meanwhile."""
+    return min(GROUPS, GROUPS * PIXELS // pixels)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """Images of one size before a network."""
@@ -26,19 +42,25 @@ class Sight:
     head_width: int
     """The network's."""
     precision: Precision
-    together: int = 1
-    """Images that share a batch where it has room for them."""
+    images: int = 1
+    """How many there are, of which `together` are looked at together."""
     counted: bool = False
-    """Whether labels are only counted, as `confusion` does, which spares full-size logits where it can."""
+    """Whether labels are only counted, as `confusion` does."""
+    traced: bool = False
+    """Whether full-size logits are made in any case, as exported programs do."""
 
     def least(self, protocol: Protocol) -> int:
-        """Bytes that a protocol needs at the least: the images, full-size logits, their argmax in uint8 and two maps in
-        float32 (or it in int64, before), and what the network makes of all that it sees at once."""
+        """Bytes that a protocol needs at the least: the images and those that are decoded beside, the argmax in uint8
+        and two maps in float32 (or it in int64, before) unless it is counted, full-size logits where they are made, and
+        what the network makes of all that it sees at once."""
         pixels, scales = self.height * self.width, protocol.scales_of(self.height, self.width)
         convention, window = protocol.convention, protocol.window
         each = next(size for width, size in ACTIVATIONS.items() if self.head_width >= width)
         each //= 2 if self.precision.name in LOW else 1
-        spared = self.counted and len(scales) == 1
+        spared = not self.traced and len(scales) == 1
+        if convention.sides == "resized":
+            fits = self.height % protocol.multiple == 0 and self.width % protocol.multiple == 0
+            spared = spared and fits and scales == (1.0,)
         seen = 0
         for scale in scales:
             height, width = round(self.height * scale), round(self.width * scale)
@@ -53,9 +75,12 @@ class Sight:
                 height, width, shown = max(height, window), max(width, window), window**2
             summed = 0 if spared else 4 * self.classes * height * width
             seen = max(seen, 12 * height * width + max(summed, shown * min(whole, protocol.batch) * each))
-        logits = 0 if spared else pixels * (4 * self.classes + 9)
-        together = 1 if convention.windows else min(self.together, protocol.batch)
-        return together * (12 * pixels + max(logits, seen))
+        logits = (0 if spared else 4 * self.classes * pixels) + (0 if spared and self.counted else 9 * pixels)
+        group = min(self.images, together(protocol.batch, pixels))
+        decoded = self.counted and self.precision.device.type == "cpu"
+        beside = 4 * pixels * min(self.images - group, group * ahead(group * pixels)) if decoded else 0
+        at_once = 1 if convention.windows else group
+        return 12 * pixels * group + at_once * max(logits, seen) + beside
 
     def cures(self, protocol: Protocol, free: int | None, prefix: str = "--") -> list[str]:
         """The flags, whose names begin with `prefix`, of which each alone may make it fit."""
@@ -67,7 +92,7 @@ class Sight:
             (max(protocol.scales) > 1, replace(protocol, scales=(1.0,)), f"smaller {prefix}scales"),
             (windows, replace(protocol, window=1), f"a smaller {prefix}window"),
             (not windows, replace(protocol, name="slide"), f"{prefix}protocol slide {prefix}window {protocol.window}"),
-            (self.together > 1, replace(protocol, batch=1), f"{prefix}batch 1"),
+            (self.images > 1, replace(protocol, batch=1), f"{prefix}batch 1"),
         )
         return [said for open, other, said in options if open and (free is None or self.least(other) <= free)]
 

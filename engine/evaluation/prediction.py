@@ -146,7 +146,8 @@ def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, palette: 
         path = out / kind / name
         create_folder(path.parent)
         with whole(path) as draft:
-            Image.fromarray(picture).save(draft, "PNG")
+            # Level 1 takes a third of the time of the usual 6, and a tenth more bytes.
+            Image.fromarray(picture).save(draft, "PNG", compress_level=1)
 
 
 def _names(images: Sequence[Path]) -> list[Path]:

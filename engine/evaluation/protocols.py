@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels import upsample, upsample_confusion
+from ...kernels import pseudo_label, upsample, upsample_confusion
 from ...pipelines.datasets.dataset import IGNORE
 from ..models import Network
 from ..protocol import Convention, Protocol
@@ -69,6 +69,28 @@ def full_logits(network: Network | Ones, images: Tensor, protocol: Protocol) -> 
                 logits = upsample(logits, size, align_corners=aligned)
         total = logits if total is None else total + logits
     return total
+
+
+def classified(network: Network, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Normalised images (B, 3, H, W) -> the class of each pixel (B, H, W) uint8, and its `confidence` (B, H, W).
+
+    Where one window shows the whole image and one scale is asked for, the full-size logits are never made.
+    """
+    size = images.shape[-2:]
+    scales = protocol.scales_of(*size)
+    scaled = rescaled(images, scales[0], protocol)
+    tiles = tiling(protocol, *scaled.shape[-2:])
+    if len(scales) == 1 and tiles.direct(scaled, size):
+        logits = coarse_logits(network, tiles.pad(scaled, network), protocol.flip)
+        if protocol.flip and not protocol.convention.probabilities:
+            logits /= 2  # of the mean, as in `confidence`
+        if logits.isfinite().all():
+            left, right, top, bottom = tiles.padding
+            padded = pseudo_label(logits, (size[0] + top + bottom, size[1] + left + right))
+            label, sure = (one[..., top : top + size[0], left : left + size[1]] for one in padded)
+            return label, sure
+    logits = full_logits(network, images, protocol)
+    return logits.argmax(1).to(torch.uint8), confidence(logits, images, protocol)
 
 
 def confidence(logits: Tensor, images: Tensor, protocol: Protocol) -> Tensor:

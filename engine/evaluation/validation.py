@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from ..distributed import total
 from ..models import Network, evaluating
 from ..processes import is_distributed, rank, world_size
 from ..protocol import Protocol
-from .memory import Sight, room_for
+from .memory import Sight, ahead, room_for, together
 from .protocols import confusion
 from .scores import Scores
 
@@ -85,7 +86,7 @@ def room_to_judge(
             Sight(
                 height=size[0],
                 width=size[1],
-                together=together,
+                images=images,
                 classes=classes,
                 head_width=head_width,
                 precision=precision,
@@ -93,7 +94,7 @@ def room_to_judge(
             ),
             protocol,
         )
-        for size, together in Counter(record.size for record in records).items()
+        for size, images in Counter(record.size for record in records).items()
         for protocol in protocols
     ]
     if not needs:
@@ -126,11 +127,11 @@ def batches(
     network: Network, records: Sequence[Record], size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (B, 3, H, W) as the network takes them, and targets (B, H, W) uint8; images of equal size come together,
-    at most `size`."""
+    at most `size`, and no more than `together` allows."""
     groups: list[list[Record]] = []
     for record in sorted(records, key=attrgetter("size")):
         last = groups[-1] if groups else []
-        if not last or len(last) == size or last[0].size != record.size:
+        if not last or len(last) == together(size, math.prod(record.size)) or last[0].size != record.size:
             groups.append(last := [])
         last.append(record)
 
@@ -152,6 +153,6 @@ def batches(
         waiting: list[Future] = []
         for group in groups:
             waiting.append(pool.submit(load, group))
-            if len(waiting) > 4:
+            while len(waiting) > ahead(len(group) * math.prod(group[0].size)):
                 yield ready(waiting.pop(0))
         yield from map(ready, waiting)

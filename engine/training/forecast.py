@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ from ...pipelines.loader import AHEAD, collate
 from ...pipelines.memory import GIB
 from ...pipelines.plan import Planner
 from ..device import Precision
-from ..evaluation.protocols import full_logits
+from ..evaluation.memory import GROUPS, Sight, together
+from ..evaluation.protocols import confusion
 from ..models import evaluating
 from ..recipe import Recipe
 from .build import build_method
@@ -32,7 +34,7 @@ from .step import Step
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The cost of one optimizer step, and of the evaluation of one image. What libraries keep for themselves (a GPU's
+    """The cost of one optimizer step, and of an evaluation. What libraries keep for themselves (a GPU's
     context, workspaces of convolutions, on a CPU the process itself) comes on top of the memory."""
 
     flops: int
@@ -115,9 +117,10 @@ class Costs(TorchDispatchMode):
 
 
 def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int] | None = None) -> Forecast:
-    """The cost of a step late in the schedule, when all terms count, and of an evaluation of images up to `largest`
-    (height, width; default: the windows' size). Nothing is computed and no image is allocated."""
-    captured = is_tried(recipe, precision)
+    """The cost of a step late in the schedule, when all terms count, and of an evaluation of as many images of the
+    `largest` size (height, width; default: the windows') as are evaluated together. Nothing is computed and no image is
+    allocated."""
+    captured, on_device = is_tried(recipe, precision), precision
     recipe = recipe.replace(graph="off")
     if recipe.optimizer == "apex_fused_sgd":  # which needs a GPU, and holds what torch's does
         recipe = recipe.replace(optimizer="sgd")
@@ -138,13 +141,33 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         flops = costs.flops * len(whole.micro_batches) // len(batch.micro_batches)
         training, costs.most = costs.most + waiting, costs.now
         network = method.predictor()
+        protocol, seen, group = recipe.protocol(), largest, together(recipe.protocol().batch, math.prod(largest))
+        if protocol.convention.windows:  # of one image at a time; a few show what all take
+            (height, width), group = largest, 1
+            seen = min(height, 3 * protocol.window), min(width, 3 * protocol.window)
         with evaluating(network), precision.autocast():
-            full_logits(network, torch.empty(1, 3, *largest), recipe.protocol())
+            confusion(network, torch.empty(group, 3, *seen), torch.empty(group, *seen).byte(), classes, protocol)
         # As the look at them does, behind each evaluation. It is for people, and may depend on values.
         with suppress(DataDependentOutputException, DynamicOutputShapeException), torch.no_grad(), precision.autocast():
             method.pseudo_labels(batch)
     kept = training - state if captured else waiting
-    return Forecast(flops, training, state, costs.most + kept)
+    whole_set = _sight(recipe, classes, on_device, largest, protocol.batch * (GROUPS + 1)).least(protocol)
+    of_these = _sight(recipe, classes, on_device, seen, group).least(protocol)
+    return Forecast(flops, training, state, costs.most + kept + whole_set - of_these)
+
+
+def _sight(recipe: Recipe, classes: int, precision: Precision, size: tuple[int, int], images: int) -> Sight:
+    """So many validation images of a size."""
+    (height, width), head_width = size, recipe.head_width
+    return Sight(
+        height=height,
+        width=width,
+        classes=classes,
+        head_width=head_width,
+        precision=precision,
+        images=images,
+        counted=True,
+    )
 
 
 def _bytes(batch: Batch) -> int:
@@ -183,17 +206,36 @@ def fitted(
         images = f", decoded images {kept / GIB:.1f} GiB" if kept else ""
         cure = "pass --backend host, which keeps no images in the GPU's memory"
         if not kept or max(told.memory, told.evaluation) > room + kept:
-            cure = _cure(recipe, classes, precision, told, room + kept, processes)
+            cure = _cure(recipe, classes, precision, largest, told, room + kept, processes)
             cure += ", with --backend host" if kept else ""
         raise UsageError(f"--memory-budget {budget:g}: {told}{images}; {cure}")
     return recipe, told
 
 
-def _cure(recipe: Recipe, classes: int, precision: Precision, told: Forecast, room: int, processes: int) -> str:
+def _cure(
+    recipe: Recipe,
+    classes: int,
+    precision: Precision,
+    largest: tuple[int, int],
+    told: Forecast,
+    room: int,
+    processes: int,
+) -> str:
     """What to change for a run to fit."""
     if told.memory <= room:
-        uncaptured = "--graph off, " if is_tried(recipe, precision) else ""
-        return f"pass {uncaptured}--evaluation.protocol slide, or fewer images at once by --evaluation.batch"
+        now = recipe.protocol()
+        sight = _sight(recipe, classes, precision, largest, now.batch * (GROUPS + 1))
+        rest = told.evaluation - sight.least(now)
+        ways = {
+            "--evaluation.batch 1": rest + sight.least(replace(now, batch=1)),
+            "--evaluation.protocol slide": rest + sight.least(replace(now, name="slide")),
+        }
+        if is_tried(recipe, precision):
+            ways["--graph off"] = forecast(
+                share_of(recipe.replace(graph="off"), processes), classes, precision, largest
+            ).evaluation
+        fitting = [way for way, memory in ways.items() if memory <= room]
+        return f"pass {' or '.join(fitting)}" if fitting else "cut large validation images and their masks into tiles"
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
     by = 2

@@ -86,8 +86,22 @@ def test_images_that_are_seen_much_smaller_than_they_are_are_told(folder_root, l
     recipe = load_recipe("supervised_folder").replace(data=folder_root(height=60, width=140), crop=64, split="all")
     notes = []
     prepare_data(recipe.replace(labeled=Augmentation(scale="own", longest=longest)), notes.append)
-    told = "a long side of 140 pixels and are seen with one of 64, 2 times smaller; larger are those of --crop 128"
+    told = "a long side of 140 pixels and are seen with one of 64, 2 times smaller; cut images and masks into tiles, or"
     assert any(told in note.text for note in notes) is said
+
+
+@pytest.mark.parametrize(("method", "told"), [("fixmatch", True), ("supervised", False)])
+def test_images_that_are_seen_much_smaller_than_the_labelled_ones_are_told(folder_root, method, told):
+    root, notes = folder_root(height=60, width=140), []
+    Image.new("RGB", (640, 64)).save(root / "images/a011.png")
+    (root / "images/a011.jpg").unlink()
+    recipe = load_recipe(f"{method}_folder").replace(data=root, crop=64, split="all")
+    prepare_data(recipe.replace(labeled=Augmentation(scale="own", longest=1.0)), notes.append)
+    said = [note.text for note in notes if "what they show looks otherwise" in note.text]
+    assert len(said) == told
+    if told:
+        told = "1 of 12 images are seen much smaller than they are, a011 10 times, where it is 2 of most labelled ones"
+        assert said[0].startswith(f"warning: --crop: {told}")
 
 
 def test_labelled_masks_of_nothing_and_ignored_pixels_are_refused(folder_root):

@@ -9,8 +9,8 @@ import torch
 
 from semiseg.engine.device import Precision
 from semiseg.engine.evaluation import memory
-from semiseg.engine.evaluation.memory import Sight, room_for
-from semiseg.engine.evaluation.protocols import confidence, confusion, full_logits
+from semiseg.engine.evaluation.memory import Sight, ahead, room_for, together
+from semiseg.engine.evaluation.protocols import classified, confidence, confusion, full_logits
 from semiseg.engine.models import build_network, evaluating
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.forecast import Costs
@@ -37,8 +37,8 @@ def sight_of(**more) -> Sight:
 )
 def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_width, name):
     """What fits is not refused."""
-    sight = sight_of(head_width=head_width)
-    counted = replace(sight, together=3, counted=True)
+    traced = sight_of(head_width=head_width, traced=True)
+    counted = sight_of(head_width=head_width, images=2, counted=True)
     with torch.device("meta"), Costs() as costs, torch.inference_mode():
         network = build_network(decoder, backbone, CLASSES, head_width=head_width)
         with evaluating(network):
@@ -50,16 +50,41 @@ def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_widt
                 labels = logits.argmax(1).to(torch.uint8)
                 confidence(logits, images, protocol)
                 del images, logits, labels
-                assert sight.least(protocol) <= costs.most - kept
+                assert traced.least(protocol) <= costs.most - kept
                 costs.most = kept
-                images = torch.empty(3, 3, HEIGHT, WIDTH)
-                confusion(network, images, torch.empty(3, HEIGHT, WIDTH, dtype=torch.uint8), CLASSES, protocol)
+                images = torch.empty(2, 3, HEIGHT, WIDTH)
+                confusion(network, images, torch.empty(2, HEIGHT, WIDTH, dtype=torch.uint8), CLASSES, protocol)
                 del images
                 assert counted.least(protocol) <= costs.most - kept
 
 
+@pytest.mark.parametrize("name", ["whole", "slide", "dino-whole"])
+def test_the_least_of_a_prediction_is_never_more_than_what_is_taken(name):
+    """Values are looked at, which tensors without any do not have."""
+    network, sight = build_network("cac", "resnet18", CLASSES, head_width=16), sight_of(head_width=16)
+    with Costs() as costs, torch.inference_mode(), evaluating(network):
+        for said in ({}, {"window": 224}, {"scale": 0.5}, {"scales": (0.5, 1.0)}):
+            protocol = Evaluation(protocol=name, **{"window": 84} | said).resolve(84, 14)
+            costs.most = kept = costs.now
+            classified(network, torch.zeros(1, 3, HEIGHT, WIDTH), protocol)
+            assert sight.least(protocol) <= costs.most - kept
+
+
+def test_large_images_are_looked_at_one_by_one_and_few_are_decoded_beside():
+    """Of 12 megapixels, as phones make them, and of 48; small ones share a batch as asked for."""
+    assert [together(8, pixels) for pixels in (480 * 360, 2048 * 1024, 4032 * 3024, 8000 * 6000)] == [8, 8, 1, 1]
+    assert [ahead(pixels) for pixels in (8 * 480 * 360, 2**24, 8000 * 6000, 20000 * 15000)] == [4, 4, 1, 0]
+    protocol = Evaluation(longest=3.0).resolve(160)
+    phone, many = (sight_of(height=3024, width=4032, counted=True, images=images).least(protocol) for images in (1, 24))
+    assert many - phone == 4 * 3024 * 4032 * 4
+    on_gpu = sight_of(
+        height=3024, width=4032, counted=True, images=24, precision=Precision("fp32", torch.device("cuda"))
+    )
+    assert on_gpu.least(protocol) == phone
+
+
 @pytest.mark.parametrize(
-    ("change", "together", "free", "cures"),
+    ("change", "images", "free", "cures"),
     [
         ({}, 1, 100e6, ["--protocol slide --window 32"]),
         ({}, 1, None, ["--protocol slide --window 32"]),
@@ -71,8 +96,8 @@ def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_widt
         ({"scales": (1.0, 9.0), "scale": 9.0}, 1, 250e6, []),
     ],
 )
-def test_a_cure_is_one_that_helps_by_itself(change, together, free, cures):
-    sight = sight_of(height=1000, width=1000, classes=2, together=together)
+def test_a_cure_is_one_that_helps_by_itself(change, images, free, cures):
+    sight = sight_of(height=1000, width=1000, classes=2, images=images)
     protocol = replace(Evaluation().resolve(32), **change)
     assert free is None or sight.least(protocol) > free
     assert sight.cures(protocol, free) == cures

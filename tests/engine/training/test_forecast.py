@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from semiseg.engine.device import Precision
+from semiseg.engine.evaluation.memory import GROUPS
 from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS
 from semiseg.engine.protocol import Evaluation
@@ -112,18 +113,18 @@ def test_a_graph_keeps_what_its_steps_take_while_images_are_evaluated(tiny):
     on_gpu = Precision("fp32", torch.device("cuda"))
     recipe = tiny("supervised")
     without, captured = (forecast(recipe.replace(graph=value), 3, on_gpu) for value in ("off", "auto"))
-    assert without == forecast(recipe, 3, FP32)
+    decoded = 4 * recipe.protocol().batch * recipe.crop**2 * GROUPS  # beside those that are evaluated, on the host
+    assert replace(without, evaluation=without.evaluation + decoded) == forecast(recipe, 3, FP32)
     batch = sum(tensor.nbytes for tensor in leaves(example(recipe), torch.Tensor))
     memory = without.memory + batch  # which the graph reads
     kept = memory - without.state
     evaluation = without.evaluation + kept - (AHEAD + 1) * batch  # of which it keeps as many as wait
     assert captured == replace(without, memory=memory, evaluation=evaluation)
-    budget = (without.memory + captured.evaluation) / 2 / 2**30
-    assert fitted(recipe.replace(memory_budget=budget, graph="off"), 3, on_gpu, (64, 64), None)
-    with pytest.raises(
-        UsageError, match=r"--memory-budget .*; pass --graph off, --evaluation.protocol slide, or fewer"
-    ):
-        fitted(recipe.replace(memory_budget=budget), 3, on_gpu, (64, 64), None)
+    size = recipe.crop, recipe.crop
+    budget = (max(without.memory, without.evaluation) + captured.evaluation) / 2 / 2**30
+    assert fitted(recipe.replace(memory_budget=budget, graph="off"), 3, on_gpu, size, None)
+    with pytest.raises(UsageError, match=r"--memory-budget .*; pass .*--graph off$"):
+        fitted(recipe.replace(memory_budget=budget), 3, on_gpu, size, None)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
@@ -223,7 +224,7 @@ def test_what_does_not_fit_where_no_budget_is_said_is_told_and_goes_on(tiny):
 
 
 def test_decoded_images_count_against_a_budget(tiny):
-    recipe = tiny("supervised")
+    recipe = tiny("supervised", evaluation=Evaluation(batch=1))
     memory = forecast(recipe, 3, FP32, (64, 64)).memory
     budget, kept = 1.5 * memory / 2**30, memory
     assert fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
@@ -247,8 +248,13 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
         fitted(recipe.replace(memory_budget=0.01), 3, FP32, (64, 64), None)
     large = tiny("supervised", evaluation=Evaluation(), memory_budget=0.5)
-    with pytest.raises(UsageError, match=r"pass --evaluation\.protocol slide"):
+    with pytest.raises(UsageError, match=r"; pass --evaluation\.protocol slide$"):
         fitted(large, 3, FP32, (4096, 4096), None)
+    with pytest.raises(UsageError, match=r"; cut large validation images and their masks into tiles$"):
+        fitted(large.replace(evaluation=Evaluation(protocol="slide")), 3, FP32, (16384, 16384), None)
+    together = forecast(large.replace(memory_budget=None), 3, FP32, (256, 256)).evaluation
+    with pytest.raises(UsageError, match=r"; pass --evaluation\.batch 1 or --evaluation\.protocol slide$"):
+        fitted(large.replace(memory_budget=0.7 * together / 2**30), 3, FP32, (256, 256), None)
 
 
 @pytest.mark.parametrize("method", ["supervised", "unimatch"])
