@@ -223,19 +223,7 @@ def _cure(
 ) -> str:
     """What to change for a run to fit."""
     if told.memory <= room:
-        now = recipe.protocol()
-        sight = _sight(recipe, classes, precision, largest, now.batch * (GROUPS + 1))
-        rest = told.evaluation - sight.least(now)
-        ways = {
-            "--evaluation.batch 1": rest + sight.least(replace(now, batch=1)),
-            "--evaluation.protocol slide": rest + sight.least(replace(now, name="slide")),
-        }
-        if is_tried(recipe, precision):
-            ways["--graph off"] = forecast(
-                share_of(recipe.replace(graph="off"), processes), classes, precision, largest
-            ).evaluation
-        fitting = [way for way, memory in ways.items() if memory <= room]
-        return f"pass {' or '.join(fitting)}" if fitting else "cut large validation images and their masks into tiles"
+        return _cure_of_evaluation(recipe, classes, precision, largest, told, room, processes)
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
     by = 2
@@ -254,6 +242,30 @@ def _cure(
             return " or ".join(f"{way} takes about {memory / GIB:.1f} GiB" for way, memory in takes.items())
         by *= 2
     return "lower --crop, or pass a smaller --backbone"
+
+
+def _cure_of_evaluation(
+    recipe: Recipe,
+    classes: int,
+    precision: Precision,
+    largest: tuple[int, int],
+    told: Forecast,
+    room: int,
+    processes: int,
+) -> str:
+    """What to change for a run to fit whose steps do."""
+    now = recipe.protocol()
+    sight = _sight(recipe, classes, precision, largest, now.batch * (GROUPS + 1))
+    rest = told.evaluation - sight.least(now)
+    ways = {
+        "--evaluation.batch 1": rest + sight.least(replace(now, batch=1)),
+        "--evaluation.protocol slide": rest + sight.least(replace(now, name="slide")),
+    }
+    if is_tried(recipe, precision):
+        uncaptured = share_of(recipe.replace(graph="off"), processes)
+        ways["--graph off"] = forecast(uncaptured, classes, precision, largest).evaluation
+    fitting = [way for way, memory in ways.items() if memory <= room]
+    return f"pass {' or '.join(fitting)}" if fitting else "cut large validation images and their masks into tiles"
 
 
 def share_of(recipe: Recipe, processes: int) -> Recipe:
