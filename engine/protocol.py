@@ -183,7 +183,7 @@ class Evaluation:
     background: bool = True
     """Whether class 0 counts in the mean."""
     batch: int = 8
-    """Images (whole) or windows (slide) evaluated together."""
+    """Images (whole) or windows (slide) evaluated together, at most: of images, what 16 megapixels hold."""
 
     def resolve(self, crop: int, multiple: int = 1) -> Protocol:
         """The protocol for a network that was trained on windows of `crop` pixels, and takes images whose sides are
