@@ -151,3 +151,18 @@ def test_data_is_prepared_by_as_many_threads_as_are_asked_for(voc_root, monkeypa
     monkeypatch.setattr(inspection, "cores", lambda: 5)
     prepare_data(load_recipe("supervised_voc").replace(data=voc_root(), split="all", threads=threads))
     assert set(started) == set(pools)
+
+
+def test_the_shares_of_classes_are_those_of_the_labelled_masks_alone(voc_root):
+    """By which labelled pixels are weighed: the masks of unlabelled images may be there, and are not looked at."""
+    root = voc_root(train=4)
+    for number, value in ((1, 1), (2, 2), (3, 3), (4, 3)):
+        path = root / f"SegmentationClass/2007_{number:06d}.png"
+        mask = np.full((40, 56), value, np.uint8)
+        mask[: 10 * number] = 0
+        Image.fromarray(mask).save(path)
+    labelled = root / "labelled.txt"
+    labelled.write_text("2007_000001\n2007_000002\n")
+    data = prepare_data(load_recipe("fixmatch_voc").replace(data=root, split=str(labelled)))
+    shares = {name: pct for name, pct in data.class_pct().items() if pct}
+    assert shares == pytest.approx({"background": 37.5, "aeroplane": 37.5, "bicycle": 25.0})

@@ -18,6 +18,7 @@ from semiseg.engine.catalogue import find_recipe, load_recipe
 from semiseg.engine.commands import train as command
 from semiseg.engine.commands.main import main
 from semiseg.engine.methods import METHODS
+from semiseg.engine.methods.programs import PROGRAMS
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.trainer import Trainer
@@ -384,3 +385,49 @@ def _has(recipe: Recipe, path: str) -> bool:
     except AttributeError:
         return False
     return True
+
+
+PROCESSES = {
+    **{name: {"voc": 2, "cityscapes": 4} for name in ("supervised", "cac")},
+    **{name: {"voc": 4, "cityscapes": 8} for name in ("cps", "cutmix_cps", "mean_teacher")},
+    "cutmix_seg": {"voc": 1, "cityscapes": 1},
+    **{name: {"voc": 4, "cityscapes": 4} for name in ("fixmatch", "unimatch", "unimatch_v2")},
+}
+
+
+def test_parts_of_a_batch_are_as_many_as_the_published_runs_had_processes():
+    for method, of_layouts in PROCESSES.items():
+        for layout, processes in of_layouts.items():
+            recipe = load_recipe(f"{method}_{layout}").as_published()
+            assert recipe.emulate_processes == processes, recipe.name
+            assert recipe.sampling.shared_draws == (processes if method in ("supervised", "cac") else 1), recipe.name
+
+
+def test_published_files_are_seen_in_windows_as_their_recipes_train_on():
+    for program in PROGRAMS.values():
+        for layout, crop in program.crops.items():
+            assert load_recipe(f"{program.name}_{layout}").crop == crop, program.name
+
+
+PROTOCOLS = {
+    **{name: ("cac-whole", "cac-whole") for name in ("supervised", "cac")},
+    **{name: ("cps-slide", "cps-slide") for name in ("cps", "cutmix_cps", "mean_teacher")},
+    "cutmix_seg": ("unimatch-whole", "unimatch-whole"),
+    **{name: ("unimatch-whole", "unimatch-slide") for name in ("fixmatch", "unimatch")},
+    "unimatch_v2": ("dino-whole", "unimatch2-slide"),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_published_runs_are_judged_as_by_their_programs(method):
+    layouts = ("voc", "cityscapes")
+    published = (load_recipe(f"{method}_{layout}").as_published() for layout in layouts)
+    assert tuple(recipe.evaluation.protocol for recipe in published) == PROTOCOLS[method]
+
+
+def test_published_epochs_are_filled_as_by_their_programs():
+    orders = {name: load_recipe(f"{name}_voc").as_published().sampling.labeled_order for name in METHODS}
+    of_programs = dict.fromkeys(("supervised", "cac", "cutmix_seg"), "passes")
+    of_programs |= dict.fromkeys(("cps", "cutmix_cps", "mean_teacher"), "redrawn")
+    of_programs |= {"fixmatch": "cut", "unimatch": "cut", "unimatch_v2": "repeated"}
+    assert orders == of_programs

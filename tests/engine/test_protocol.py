@@ -32,3 +32,10 @@ def test_the_multiple_is_the_published_one_where_the_network_takes_it(multiple, 
     protocol = Evaluation().resolve(64, multiple)
     assert protocol.multiple == kept
     assert tiling(protocol, 33, 47).size == (-(-33 // kept) * kept, -(-47 // kept) * kept)
+
+
+@pytest.mark.parametrize("name", ["whole", "cac-whole"])
+def test_of_equal_scores_the_earliest_is_the_best(name):
+    protocol = Evaluation(protocol=name).resolve(64)
+    assert not protocol.prefers(0.5, 0.5)
+    assert protocol.prefers(0.5, math.nan)

@@ -265,3 +265,9 @@ def test_what_a_save_is_due_after():
     cadences = [recipe.replace(save_every=said).runtime.cadence() for said in ("5m", ".5m", "500", "5m")]
     assert cadences == [(300, math.inf), (30, math.inf), (math.inf, 500), (300, math.inf)]
     assert recipe.runtime.cadence() == cadences[0]
+
+
+def test_images_that_are_smaller_than_the_longest_are_not_enlarged():
+    own = load_recipe("cac_folder").evaluation
+    assert own.resolve(320).scales_of(480, 640) == (1.0,)
+    assert Evaluation(native_crop=640, longest=3.0).resolve(320).scales_of(480, 640) == (0.5,)

@@ -227,3 +227,15 @@ def test_strong_colours_spread_like_torchvision_s_on_pillow_images(photos) -> No
     difference = np.abs(np.quantile(ours, levels, axis=0) - np.quantile(theirs, levels, axis=0))
     assert difference.max() < 6
     assert difference.mean() < 3
+
+
+@pytest.mark.parametrize("order", ["fixed", "random"])
+def test_each_strength_belongs_to_its_change(order):
+    draws = Samples(seed=0, batch=64, rank=0, world=1, shared=1).draws(0, 0, colours.PER_COLOURING)
+    strength = 1 + 0.3 * (2 * draws.numbers[:, 1:5] - 1)
+    one = {"jitter": 1.0, "jitter_order": order, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    brightness = colouring(draws, Augmentation(**one | {"brightness": 0.3})).matrix[:, :, :3]
+    np.testing.assert_allclose(brightness, strength[:, 0, None, None] * np.eye(3), atol=1e-5)
+    draws = Samples(seed=0, batch=64, rank=0, world=1, shared=1).draws(0, 0, colours.PER_COLOURING)
+    contrast = colouring(draws, Augmentation(**one | {"contrast": 0.3})).matrix[:, :, :3]
+    np.testing.assert_allclose(contrast, strength[:, 1, None, None] * np.eye(3), atol=1e-5)

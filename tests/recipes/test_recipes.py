@@ -296,3 +296,97 @@ def test_own_images_and_the_demo_train_with_the_same_settings(name):
         assert (own.weight, demo.weight) == (5.0, 30.0)
         demo = replace(demo, weight=own.weight)
     assert own == demo
+
+
+COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "jitter_order": "fixed"}
+PAIRS = {"range": (0.8, 2.0), "jitter": 0.8, "gray": 0.2, "blur": 0.5, "sigma": (1.1, 1.1), "blur_radius": 2}
+CAC = {"filter": "cubic", "fill": "mean", "padding": "corner", "flip": 0.5}
+CPS = {"filter": "linear", "fill": "mean", "flip": 0.5, "factors": (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)}
+TENTHS = CPS | {"factors": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5), "padding": "centre"}
+HALF = CPS | {"factors": (0.5,)}
+OWN = {"filter": "antialiased", "fill": "black", "flip": 0.5, "range": (0.5, 2.0)}
+WEAK = {"jitter": 0.0, "gray": 0.0, "blur": 0.0}
+PLAIN_STRONG = COLOURS | {"jitter": 0.8, "jitter_order": "random", "gray": 0.2, "blur": 0.0}
+STRONG = {"jitter": 0.8, "jitter_order": "random", "brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.25}
+STRONG |= {"gray": 0.2, "blur": 0.5, "sigma": (0.1, 2.0), "blur_radius": 6, "blur_last": True}
+FOLDER = CAC | {"scale": "own", "range": (0.5, 1.5), "longest": 3.0}
+SHAPES = CAC | {"scale": "long_side", "base": 1.5, "range": (0.75, 1.5)}
+OF_SHAPES = SHAPES | STRONG | {"hue": 15 / 360, "gray": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "labeled", "unlabeled"),
+    [
+        ("supervised_voc", CAC | WEAK | {"range": (0.5, 2.0)}, {}),
+        ("supervised_cityscapes", CAC | COLOURS | {"range": (0.5, 2.0), "jitter": 1.0, "gray": 0.0, "blur": 0.0}, {}),
+        ("cac_voc", CAC | WEAK | {"range": (0.5, 2.0)}, CAC | COLOURS | PAIRS),
+        ("cac_cityscapes", CAC | COLOURS | {"range": (0.5, 2.0), "jitter": 1.0}, CAC | COLOURS | PAIRS),
+        *((f"{method}_{data}", CPS | WEAK, CPS | WEAK) for method in ("cps", "cutmix_cps") for data in DATASETS[:2]),
+        *((f"mean_teacher_{data}", CPS | WEAK, CPS | PLAIN_STRONG) for data in DATASETS[:2]),
+        ("cutmix_seg_voc", TENTHS | WEAK, TENTHS | PLAIN_STRONG),
+        ("cutmix_seg_cityscapes", HALF | WEAK, HALF | PLAIN_STRONG),
+        *(
+            (f"{method}_{data}", OWN | WEAK, OWN | STRONG)
+            for method in ("fixmatch", "unimatch", "unimatch_v2")
+            for data in DATASETS[:2]
+        ),
+        *((f"{method}_folder", FOLDER | WEAK, FOLDER | WEAK) for method in ("cps", "cutmix_cps")),
+        *((f"{method}_folder", FOLDER | WEAK, FOLDER | PLAIN_STRONG) for method in ("mean_teacher", "cutmix_seg")),
+        *((f"{method}_folder", FOLDER | WEAK, FOLDER | STRONG) for method in ("fixmatch", "unimatch", "unimatch_v2")),
+        ("cac_folder", FOLDER | WEAK, FOLDER | COLOURS | PAIRS | {"range": (0.8, 1.5)}),
+        *((f"{method}_shapes", SHAPES | WEAK, SHAPES | WEAK) for method in ("cps", "cutmix_cps")),
+        *(
+            (f"{method}_shapes", SHAPES | WEAK, OF_SHAPES)
+            for method in ("cac", "mean_teacher", "cutmix_seg", "fixmatch", "unimatch", "unimatch_v2")
+        ),
+    ],
+)
+def test_windows_are_cut_and_coloured_by_the_numbers_that_are_documented(name, labeled, unlabeled):
+    recipe = load_recipe(name)
+    for augmentation, numbers in ((recipe.labeled, labeled), (recipe.unlabeled, unlabeled)):
+        assert {field: getattr(augmentation, field) for field in numbers} == numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cps", {"weight": 1.5}),
+        ("cutmix_cps", {"weight": 1.0}),
+        ("mean_teacher", {"weight": 20.0, "ema": 0.98, "ema_rule": "ramp", "ema_buffers": "averaged"}),
+        ("cutmix_seg", {"weight": 5.0, "ema": 0.98, "ema_rule": "ramp"}),
+        (
+            "fixmatch",
+            {"labels": "teacher", "ema": 0.98, "threshold": 0.8, "supervised_weight": 1.0, "strong_weight": 1.0},
+        ),
+        (
+            "unimatch",
+            {"labels": "teacher", "ema": 0.98, "threshold": 0.8, "supervised_weight": 1.0, "strong_weight": 0.5}
+            | {"perturbed_weight": 0.5},
+        ),
+        ("unimatch_v2", {"ema": 0.98, "threshold": 0.8, "supervised_weight": 1.0, "strong_weight": 1.0}),
+    ],
+)
+def test_settings_on_own_images_are_those_of_the_docs(name, settings):
+    """docs/methods.md, on own images; a teacher there follows by the ramp."""
+    recipe = load_recipe(f"{name}_folder")
+    assert {field: getattr(recipe.method, field) for field in settings} == settings
+    assert recipe.method.ramp == 0.5
+    assert getattr(recipe.method, "ema_rule", "ramp") == "ramp"
+    if name != "unimatch_v2":
+        assert (recipe.optimizer, recipe.lr, recipe.backbone_lr, recipe.weight_decay) == ("adamw", 3e-3, 0.3, 0.01)
+    shapes = load_recipe(f"{name}_shapes")
+    assert (shapes.optimizer, shapes.lr, shapes.backbone_lr, shapes.weight_decay) == ("sgd", 0.05, 0.2, 1e-4)
+
+
+def test_networks_are_judged_by_the_protocols_of_the_docs():
+    protocols = {name: load_recipe(name).evaluation.protocol for name in recipes()}
+    sliding = {f"{method}_{data}" for method in ("cps", "cutmix_cps", "mean_teacher") for data in ("voc", "cityscapes")}
+    sliding |= {"fixmatch_cityscapes", "unimatch_cityscapes"}
+    published = {"unimatch_v2_voc": "dino-whole", "unimatch_v2_cityscapes": "unimatch2-slide"}
+    assert protocols == {name: "slide" if name in sliding else published.get(name, "whole") for name in recipes()}
+
+
+@pytest.mark.parametrize("method", ["cps", "cutmix_cps", "mean_teacher"])
+def test_ohem_of_cps_s_data_keeps_as_many_pixels(method):
+    recipe = load_recipe(f"{method}_cityscapes")
+    assert round(recipe.method.ohem * recipe.crop**2) == 50_000

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from semiseg.engine.data import prepare_manifest
@@ -497,3 +498,16 @@ def test_sides_of_patches_are_kept_whatever_the_size_of_the_image(settings):
     counts = confusion(network, images, torch.zeros(2, 33, 47, dtype=torch.uint8), 3, protocol)
     expected = torch.bincount(logits.argmax(1).flatten(), minlength=3)
     assert (counts[0] - expected).abs().max() <= 2
+
+
+def test_logits_of_half_precision_are_upsampled_in_single_precision():
+    class Half:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+
+        def __call__(self, images):
+            return F.avg_pool2d(images, 8).bfloat16()
+
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    said = full_logits(Half(), images, protocol_of("whole"))
+    low = F.avg_pool2d(images, 8).bfloat16().float()
+    torch.testing.assert_close(said, F.interpolate(low, (32, 32), mode="bilinear", align_corners=True))

@@ -406,3 +406,8 @@ def test_ohem_of_the_cityscapes_recipes_keeps_the_hard_pixels(tiny):
     expected = reference.upsample_ohem_cross_entropy(logits, target, threshold=0.7, min_kept=512)
     torch.testing.assert_close(method.supervised(logits, target), expected)
     assert method.supervised(logits, target) >= reference.upsample_cross_entropy(logits, target)
+
+
+def test_pairs_that_keep_all_their_features_are_rounded_down(tiny):
+    method = made(tiny, "unimatch_v2")
+    assert [int(method.keeping(pairs, torch.device("cpu")).sum()) for pairs in (1, 2, 3, 5)] == [0, 1, 1, 2]

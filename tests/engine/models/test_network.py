@@ -279,3 +279,8 @@ def test_joined_batches_are_normalised_as_one():
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(joined.state_dict()[name], value)
     assert (separate.logits_of_each(one, other)[0] - wanted[0]).norm() > 0.1 * wanted[0].norm()
+
+
+def test_which_decoders_start_kaiming_normal():
+    """As their programs: UniMatch's and its successor's leave torch's own."""
+    assert {name for name, decoder in DECODERS.items() if decoder.kaiming} == {"cac", "cps"}

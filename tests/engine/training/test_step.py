@@ -398,3 +398,28 @@ def test_statistics_that_follow_nothing_are_refused(tiny, momentum):
 def test_settings_of_adamw_that_make_no_sense_are_refused(tiny, changes):
     with pytest.raises(UsageError, match=f"--{next(iter(changes))}"):
         tiny("supervised", optimizer="adamw", **changes).check()
+
+
+def test_steps_of_adamw_are_those_of_its_betas_and_eps(tiny, random_batch):
+    recipe = tiny("supervised", optimizer="adamw", lr=0.01, backbone_lr=1.0, steps=10, schedule="constant")
+    recipe = recipe.replace(betas=(0.5, 0.6), eps=0.1, weight_decay=0.0)
+    torch.manual_seed(0)
+    method = build_method(recipe, 3).train()
+    step, bias = Step(recipe, method, FP32), method.network.classifier.bias
+    mean = square = torch.zeros_like(bias)
+    for number in range(3):
+        before = bias.detach().clone()
+        step(random_batch("none", number), number)
+        mean = 0.5 * mean + 0.5 * bias.grad
+        square = 0.6 * square + 0.4 * bias.grad**2
+        rise = mean / (1 - 0.5 ** (number + 1)) / ((square / (1 - 0.6 ** (number + 1))).sqrt() + 0.1)
+        torch.testing.assert_close(bias.detach(), before - 0.01 * rise)
+
+
+def test_the_scale_of_gradients_goes_on_where_it_was(tiny, random_batch):
+    recipe = tiny("supervised", steps=10)
+    first, other = (Step(recipe, build_method(recipe, 3).train(), Precision("fp16", CPU)) for _ in range(2))
+    first(random_batch("none"), 0)
+    first.scaler.update(64.0)
+    other.load_state_dict(first.state_dict())
+    assert other.scaler.get_scale() == 64.0

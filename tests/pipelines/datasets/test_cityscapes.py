@@ -143,3 +143,11 @@ def test_training_images_without_masks_stay_in_the_pool(cityscapes_root):
     shutil.rmtree(root / "gtFine/train/bremen")
     split = resolve_split("all", find_dataset("cityscapes", root))
     assert (len(split.labeled), len(split.unlabeled)) == (2, 2)
+
+
+def test_every_raw_id_has_its_name():
+    """labels.py of cityscapesScripts."""
+    names = "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky person rider car "
+    names += "truck bus train motorcycle bicycle"
+    ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    assert [CLASSES[TRAIN_ID[raw]] for raw in ids] == [name.replace("_", " ") for name in names.split()]

@@ -120,3 +120,10 @@ def test_images_for_testing_are_left_alone_also_where_they_have_masks(voc_root, 
     assert not any("left alone" in note for note in find_dataset("voc", home).notes)  # named by both, trained on
     (tmp_path / "mine.txt").write_text(f"{whole[2]}\n")
     assert ids(find_dataset("voc", home, test_list=tmp_path / "mine.txt").train) == [whole[0], whole[1], *whole[3:]]
+
+
+def test_classes_have_the_names_of_the_devkit():
+    """The order of its VOClabelcolormap and of the masks: alphabetical behind the background."""
+    assert CLASSES[0] == "background"
+    assert len(CLASSES) == 21
+    assert list(CLASSES[1:]) == sorted(CLASSES[1:])

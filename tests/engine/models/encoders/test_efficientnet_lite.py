@@ -147,3 +147,11 @@ def test_imagenet_weights_come_with_a_package(number):
     assert load_backbone(network, "imagenet") == package
     norms = [m for m in network.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(m.running_var.ne(1).any() and m.eps == 1e-3 for m in norms)
+
+
+def test_running_statistics_follow_as_fast_as_torch_s():
+    """Short runs are evaluated by them: the published momentum, 0.01, would leave them at those of ImageNet."""
+    norms = [
+        module for module in ENCODERS["efficientnet_lite0"].build().modules() if isinstance(module, nn.BatchNorm2d)
+    ]
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.1, 1e-3)}
