@@ -34,11 +34,11 @@ def predict(
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),
 ) -> None:
-    """Segment a folder of images: index masks, coloured masks and overlays, confidence.csv, the least sure first, and
-    review.html, a page of these.
+    """Segment a folder of images: masks, coloured masks, overlays, and which images it is least sure of.
 
-    The least sure are worth labelling next, by a heuristic: a network can be sure and wrong. Exits with 3 where some
-    files cannot be read or are too large for the memory; they are listed, and all others are done.
+    These are listed in confidence.csv, and the first ones shown in review.html. They are worth labelling next, by a
+    heuristic: a network can be sure and wrong. Exits with 3 where some files cannot be read or are too large for the
+    memory; they are listed, and all others are done.
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch

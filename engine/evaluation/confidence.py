@@ -65,14 +65,17 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
     return ranked
 
 
-def clear(path: Path, beginning: str) -> None:
-    """Takes away a file of an earlier prediction, which would stand beside other masks. beginning: what such a file
-    begins with. Raises UsageError where something else is in its place."""
-    begins = beginning.encode()
-    if not path.is_symlink() and not path.exists():
-        return
+def clear(*files: tuple[Path, str]) -> None:
+    """Takes away files of an earlier prediction, which would stand beside other masks: paths, and what such a file
+    begins with. Raises UsageError, and leaves all as they are, where something else is in the place of one."""
+    for path, beginning in files:
+        if (path.is_symlink() or path.exists()) and not _begins(path, beginning.encode()):
+            raise UsageError(f"--out: {path} is there and not of a prediction: choose another folder")
+    for path, _ in files:
+        path.unlink(missing_ok=True)
+
+
+def _begins(path: Path, beginning: bytes) -> bool:
     with suppress(OSError), opened(path) as file:
-        if file.read(len(begins)) == begins:
-            path.unlink()
-            return
-    raise UsageError(f"--out: {path} is there and not of a prediction: choose another folder")
+        return file.read(len(beginning)) == beginning
+    return False

@@ -75,7 +75,7 @@ class Sight:
                 height, width, shown = max(height, window), max(width, window), window**2
             summed = 0 if spared else 4 * self.classes * height * width
             seen = max(seen, 12 * height * width + max(summed, shown * min(whole, protocol.batch) * each))
-        logits = (0 if spared else 4 * self.classes * pixels) + (0 if spared and self.counted else 9 * pixels)
+        logits = (0 if spared else 4 * self.classes * pixels) + pixels * (9 if not spared else 0 if self.counted else 5)
         group = min(self.images, together(protocol.batch, pixels))
         decoded = self.counted and self.precision.device.type == "cpu"
         beside = 4 * pixels * min(self.images - group, group * ahead(group * pixels)) if decoded else 0

@@ -23,9 +23,9 @@ from ...pipelines.loader import AHEAD, collate
 from ...pipelines.memory import GIB
 from ...pipelines.plan import Planner
 from ..device import Precision
-from ..evaluation.memory import GROUPS, Sight, together
+from ..evaluation.memory import ahead, together
 from ..evaluation.protocols import confusion
-from ..models import evaluating
+from ..models import Network, evaluating
 from ..recipe import Recipe
 from .build import build_method
 from .graph import is_tried
@@ -120,7 +120,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
     """The cost of a step late in the schedule, when all terms count, and of an evaluation of as many images of the
     `largest` size (height, width; default: the windows') as are evaluated together. Nothing is computed and no image is
     allocated."""
-    captured, on_device = is_tried(recipe, precision), precision
+    captured, on_gpu = is_tried(recipe, precision), precision.device.type == "cuda"
     recipe = recipe.replace(graph="off")
     if recipe.optimizer == "apex_fused_sgd":  # which needs a GPU, and holds what torch's does
         recipe = recipe.replace(optimizer="sgd")
@@ -141,33 +141,36 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         flops = costs.flops * len(whole.micro_batches) // len(batch.micro_batches)
         training, costs.most = costs.most + waiting, costs.now
         network = method.predictor()
-        protocol, seen, group = recipe.protocol(), largest, together(recipe.protocol().batch, math.prod(largest))
-        if protocol.convention.windows:  # of one image at a time; a few show what all take
-            (height, width), group = largest, 1
-            seen = min(height, 3 * protocol.window), min(width, 3 * protocol.window)
+        protocol, pixels = recipe.protocol(), math.prod(largest)
+        group = together(protocol.batch, pixels)
         with evaluating(network), precision.autocast():
-            confusion(network, torch.empty(group, 3, *seen), torch.empty(group, *seen).byte(), classes, protocol)
+            images, targets = torch.empty(group, 3, *largest), torch.empty(group, *largest, dtype=torch.uint8)
+            seen = slice(1 if protocol.convention.windows else group)  # windows are those of one image at a time
+            confusion(OnceForEachShape(network), images[seen], targets[seen], classes, protocol)  # type: ignore[arg-type]
+            del images, targets
         # As the look at them does, behind each evaluation. It is for people, and may depend on values.
         with suppress(DataDependentOutputException, DynamicOutputShapeException), torch.no_grad(), precision.autocast():
             method.pseudo_labels(batch)
     kept = training - state if captured else waiting
-    whole_set = _sight(recipe, classes, on_device, largest, protocol.batch * (GROUPS + 1)).least(protocol)
-    of_these = _sight(recipe, classes, on_device, seen, group).least(protocol)
-    return Forecast(flops, training, state, costs.most + kept + whole_set - of_these)
+    decoded = 0 if on_gpu else 4 * pixels * group * ahead(pixels * group)  # which lie in the host's memory
+    return Forecast(flops, training, state, costs.most + kept + decoded)
 
 
-def _sight(recipe: Recipe, classes: int, precision: Precision, size: tuple[int, int], images: int) -> Sight:
-    """So many validation images of a size."""
-    (height, width), head_width = size, recipe.head_width
-    return Sight(
-        height=height,
-        width=width,
-        classes=classes,
-        head_width=head_width,
-        precision=precision,
-        images=images,
-        counted=True,
-    )
+class OnceForEachShape:
+    """Stands for a network that is asked about many windows of tensors that hold nothing: it sees the first batch of
+    each shape, and what comes of others has the shape of what came of that."""
+
+    def __init__(self, network: Network):
+        self.network, self.mean, self.std = network, network.mean, network.std
+        self.known: dict[torch.Size, tuple[torch.Size, torch.dtype]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape not in self.known:
+            logits = self.network(images)
+            self.known[images.shape] = logits.shape, logits.dtype
+            return logits
+        shape, dtype = self.known[images.shape]
+        return images.new_empty(shape, dtype=dtype)
 
 
 def _bytes(batch: Batch) -> int:
@@ -223,7 +226,7 @@ def _cure(
 ) -> str:
     """What to change for a run to fit."""
     if told.memory <= room:
-        return _cure_of_evaluation(recipe, classes, precision, largest, told, room, processes)
+        return _cure_of_evaluation(recipe, classes, precision, largest, room, processes)
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
     by = 2
@@ -245,26 +248,22 @@ def _cure(
 
 
 def _cure_of_evaluation(
-    recipe: Recipe,
-    classes: int,
-    precision: Precision,
-    largest: tuple[int, int],
-    told: Forecast,
-    room: int,
-    processes: int,
+    recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int], room: int, processes: int
 ) -> str:
     """What to change for a run to fit whose steps do."""
-    now = recipe.protocol()
-    sight = _sight(recipe, classes, precision, largest, now.batch * (GROUPS + 1))
-    rest = told.evaluation - sight.least(now)
+    judged = recipe.evaluation
     ways = {
-        "--evaluation.batch 1": rest + sight.least(replace(now, batch=1)),
-        "--evaluation.protocol slide": rest + sight.least(replace(now, name="slide")),
+        "--evaluation.batch 1": recipe.replace(evaluation=replace(judged, batch=1)),
+        "--evaluation.protocol slide": recipe.replace(evaluation=replace(judged, protocol="slide")),
     }
     if is_tried(recipe, precision):
-        uncaptured = share_of(recipe.replace(graph="off"), processes)
-        ways["--graph off"] = forecast(uncaptured, classes, precision, largest).evaluation
-    fitting = [way for way, memory in ways.items() if memory <= room]
+        ways["--graph off"] = recipe.replace(graph="off")
+    takes = {
+        way: forecast(share_of(changed, processes), classes, precision, largest).evaluation
+        for way, changed in ways.items()
+        if changed != recipe
+    }
+    fitting = [way for way, memory in takes.items() if memory <= room]
     return f"pass {' or '.join(fitting)}" if fitting else "cut large validation images and their masks into tiles"
 
 

@@ -90,3 +90,4 @@ def test_a_prediction_writes_it_anew_and_over_nothing_else(checkpoint, tmp_path)
     with pytest.raises(UsageError, match=r"--out: .*review\.html is there and not of a prediction"):
         predict(checkpoint, tmp_path / "new", tmp_path / "out", device="cpu")
     assert done.page.read_text() == "mine"
+    assert done.table.exists()

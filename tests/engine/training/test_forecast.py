@@ -15,9 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from semiseg.engine.device import Precision
-from semiseg.engine.evaluation.memory import GROUPS
+from semiseg.engine.evaluation.memory import GROUPS, ahead, together
+from semiseg.engine.evaluation.protocols import confusion
 from semiseg.engine.methods import METHODS
-from semiseg.engine.models import ENCODERS
+from semiseg.engine.models import ENCODERS, evaluating
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
 from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, forecast, share_of
@@ -247,14 +248,47 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
         fitted(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
         fitted(recipe.replace(memory_budget=0.01), 3, FP32, (64, 64), None)
-    large = tiny("supervised", evaluation=Evaluation(), memory_budget=0.5)
-    with pytest.raises(UsageError, match=r"; pass --evaluation\.protocol slide$"):
-        fitted(large, 3, FP32, (4096, 4096), None)
-    with pytest.raises(UsageError, match=r"; cut large validation images and their masks into tiles$"):
-        fitted(large.replace(evaluation=Evaluation(protocol="slide")), 3, FP32, (16384, 16384), None)
-    together = forecast(large.replace(memory_budget=None), 3, FP32, (256, 256)).evaluation
-    with pytest.raises(UsageError, match=r"; pass --evaluation\.batch 1 or --evaluation\.protocol slide$"):
-        fitted(large.replace(memory_budget=0.7 * together / 2**30), 3, FP32, (256, 256), None)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "size", "budget", "cure"),
+    [
+        (Evaluation(window=512), (2048, 2048), 1.0, "pass --evaluation.batch 1 or --evaluation.protocol slide"),
+        (Evaluation(window=512), (2048, 2048), 0.8, "pass --evaluation.batch 1"),
+        (Evaluation(window=512), (4096, 4096), 1.5, "pass --evaluation.protocol slide"),
+        (Evaluation(window=512), (2048, 2048), 0.5, "cut large validation images and their masks into tiles"),
+    ],
+)
+def test_what_is_proposed_for_evaluations_beyond_a_budget_fits(tiny, evaluation, size, budget, cure):
+    recipe = tiny("supervised", backbone="resnet18", head_width=64, evaluation=evaluation, memory_budget=budget)
+    with pytest.raises(UsageError) as error:
+        fitted(recipe, 3, FP32, size, None)
+    assert str(error.value).endswith(f"; {cure}")
+    for change in {"batch": 1}, {"protocol": "slide"}:
+        changed = recipe.replace(evaluation=replace(evaluation, **change))
+        if f"--evaluation.{next(iter(change))}" in cure:
+            fitted(changed, 3, FP32, size, None)
+        else:
+            with pytest.raises(UsageError):
+                fitted(changed, 3, FP32, size, None)
+
+
+@pytest.mark.parametrize("batch", [2, 40])
+def test_windows_that_are_not_seen_are_counted_as_those_that_are(tiny, batch):
+    """Of which the network of a forecast sees one batch."""
+    recipe = tiny("supervised", evaluation=Evaluation(protocol="cps-slide", window=64, batch=batch))
+    told = forecast(recipe, 3, FP32, (320, 448)).evaluation
+    method = build_method(recipe, 3).train()
+    with Costs() as costs, torch.inference_mode():
+        network = method.predictor()
+        with evaluating(network):
+            target = torch.zeros(1, 320, 448, dtype=torch.uint8)
+            confusion(network, torch.zeros(1, 3, 320, 448), target, 3, recipe.protocol())
+    group, pixels = together(batch, 320 * 448), 320 * 448
+    waiting = (AHEAD + 2) * sum(tensor.nbytes for tensor in leaves(example(recipe), torch.Tensor))
+    others = 13 * pixels * (group - 1) + 4 * pixels * group * ahead(pixels * group)
+    state = forecast(recipe, 3, FP32).state
+    assert told == pytest.approx(costs.most + others + waiting + state, rel=0.02)
 
 
 @pytest.mark.parametrize("method", ["supervised", "unimatch"])
