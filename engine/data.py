@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,7 @@ from ..pipelines.datasets.splits import Split
 from ..pipelines.datasets.survey import marked_by_ignore
 from ..pipelines.datasets.unlabeled import left_out
 from ..pipelines.errors import UsageError, refuse
+from ..pipelines.views import Augmentation
 from .checkpoint import checkpoint_file
 from .events import Event, Listener, note, notes_to, progress_of, silent, tell
 from .held_out import held_out_unseen, with_validation_of_run
@@ -223,15 +224,26 @@ def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
         side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
         fits = max(int(long_side) // side, 1) * side
         yield f"most labelled images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
-    usual = max(long_side / most, 1)
-    trained = data.trained_on if recipe.views.windows else data.labeled
-    shrunk = {record.id: max(record.size) / most for record in (*trained, *data.val)}
+    shrunk = _times_smaller(data.labeled, recipe.labeled, recipe.crop)
+    usual = median(shrunk.values())
+    if recipe.views.windows:
+        shrunk |= _times_smaller(data.unlabeled, recipe.unlabeled, recipe.crop)
+    shrunk |= {record.id: 1 / max(recipe.protocol().scales_of(*record.size)) for record in data.val}
     if odd := [id for id, times in shrunk.items() if times >= SHRUNK * usual]:
         worst = max(odd, key=lambda id: shrunk[id])
         yield (
             f"{len(odd)} of {len(shrunk)} images are seen much smaller than they are, {worst} {shrunk[worst]:.0f} "
             f"times, where it is {usual:.0f} of most labelled ones: what they show looks otherwise; cut them into tiles"
         )
+
+
+def _times_smaller(records: Iterable[Record], augmentation: Augmentation, crop: int) -> dict[str, float]:
+    """How many times smaller than they are images are seen on average, by id; nothing where their size does not tell
+    it."""
+    if augmentation.scale != "own":
+        return {}
+    longest = augmentation.longest * crop if augmentation.longest else math.inf
+    return {record.id: max(max(record.size) / longest, 1) for record in records}
 
 
 def unseen_classes(data: Data) -> Iterator[str]:

@@ -75,6 +75,8 @@ class Dataset:
     unlabeled: tuple[Sample, ...] = ()
     """Images of a folder that holds no others: unlabelled in every split that does not say exactly which are. No draw
     is from them."""
+    test_list: Path | None = None
+    """The list of the images that are left alone."""
     stated: tuple[Colour | None, ...] = ()
     """The colours that the data set's own class list gives, None for a class that it gives none; a mask's palette must
     not say otherwise."""

@@ -102,6 +102,7 @@ def find(
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
         lists_name_files=True,
+        test_list=test_list,
         stated=listed_classes.stated,
         void=listed_classes.void,
         pool_listed=train_list is not None,

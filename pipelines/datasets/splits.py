@@ -131,7 +131,7 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
         beside = [sample.id for sample in dataset.extra]
         rest = pool if pool.keys() - set(labeled) else beside
         return _split(labeled_file, labeled, (*rest, *further))
-    unlabeled = _read_unlabeled(unlabeled_file, dataset, names)
+    unlabeled = _read_unlabeled(unlabeled_file, dataset, _names(dataset, dataset.unlabeled))
     if both := set(unlabeled).intersection(labeled):
         known = identify(labeled, unlabeled)
         cure = f"keep it in one{f', or use --split {known[0].name}, which keeps it labelled' if known else ''}"
@@ -209,10 +209,10 @@ def check_lists(
     Without one, ids are file names, as in the published lists. Raises UsageError for a file that cannot be read and for
     lists in which the same file name stands in several folders, which only a data set can tell apart.
     """
-    names = _names(dataset) if dataset else None
+    own = _names(dataset) if dataset else None
     faults: list[ListFault] = []
 
-    def read(path: Path) -> Counter[str]:
+    def read(path: Path, names: Names | None = own) -> Counter[str]:
         ids: Counter[str] = Counter()
         said: dict[str, str] = {}
         unknown, wrong = set(), set()
@@ -240,7 +240,7 @@ def check_lists(
     chosen = read(labeled)
     lists = [(labeled, chosen)]
     if unlabeled:
-        rest = read(unlabeled)
+        rest = read(unlabeled, _names(dataset, dataset.unlabeled) if dataset else None)
         found("labelled and unlabelled", unlabeled, chosen.keys() & rest.keys())
         lists.append((unlabeled, rest))
     judged = set(read(val)) if val else set()
@@ -339,8 +339,10 @@ def _names_mask(entry: Entry, sample: Sample, names: Names, folder: Path) -> boo
     return alike(file, sample.mask) if file else names.is_own_mask(entry, sample)
 
 
-def _names(dataset: Dataset) -> Names:
-    return Names.of(dataset.samples, dataset.root if dataset.lists_name_files else None)
+def _names(dataset: Dataset, further: Iterable[Sample] = ()) -> Names:
+    """Those that a list may use. further: images without labels, which a list of labelled ones does not mean."""
+    samples = (*dataset.train, *dataset.extra, *dataset.val, *further)
+    return Names.of(samples, dataset.root if dataset.lists_name_files else None)
 
 
 def _read_unlabeled(file: Path, dataset: Dataset, names: Names) -> tuple[str, ...]:

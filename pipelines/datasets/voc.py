@@ -68,7 +68,6 @@ def find(
         raise UsageError(f"no training images in {home}: none outside {val_file} has a mask in {mask_folder}")
     notes += [*left_alone(test.difference(pool, val), tested), *taught_too(test & pool, tested)]
     notes += _unused(pool.intersection(val_masks).difference(train_masks), mask_folder)
-    reserved = pool.union(val, test)
     class_list = classes or find_classes(home, root)
     own = _classes(class_list)
     notes += [f"the classes are those of {class_list}"] if class_list and not classes else []
@@ -79,7 +78,8 @@ def find(
         palette=own.palette,
         train=tuple(Sample(id, images[id], train_masks.get(id)) for id in sorted(pool)),
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
-        extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - reserved)),
+        extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - pool.union(val, test))),
+        test_list=tested if tested.is_file() else None,
         stated=own.stated,
         void=own.void,
         notes=tuple(notes),

@@ -14,6 +14,7 @@ from PIL import Image
 from semiseg.engine.api import evaluate, train
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.data import locate, prepare_data
+from semiseg.engine.protocol import Evaluation
 from semiseg.engine.recipe import Files
 from semiseg.engine.training.build import open_loader
 from semiseg.pipelines.datasets import inspection
@@ -90,18 +91,32 @@ def test_images_that_are_seen_much_smaller_than_they_are_are_told(folder_root, l
     assert any(told in note.text for note in notes) is said
 
 
-@pytest.mark.parametrize(("method", "told"), [("fixmatch", True), ("supervised", False)])
-def test_images_that_are_seen_much_smaller_than_the_labelled_ones_are_told(folder_root, method, told):
+@pytest.mark.parametrize(
+    ("method", "longest", "told"), [("fixmatch", 1.0, True), ("fixmatch", 20.0, False), ("supervised", 1.0, False)]
+)
+def test_images_that_are_seen_much_smaller_than_the_labelled_ones_are_told(folder_root, method, longest, told):
     root, notes = folder_root(height=60, width=140), []
     Image.new("RGB", (640, 64)).save(root / "images/a011.png")
     (root / "images/a011.jpg").unlink()
     recipe = load_recipe(f"{method}_folder").replace(data=root, crop=64, split="all")
+    recipe = recipe.replace(unlabeled=Augmentation(scale="own", longest=longest))
     prepare_data(recipe.replace(labeled=Augmentation(scale="own", longest=1.0)), notes.append)
     said = [note.text for note in notes if "what they show looks otherwise" in note.text]
     assert len(said) == told
     if told:
         told = "1 of 12 images are seen much smaller than they are, a011 10 times, where it is 2 of most labelled ones"
         assert said[0].startswith(f"warning: --crop: {told}")
+
+
+@pytest.mark.parametrize(("evaluation", "told"), [({"longest": 1.0}, True), ({"scale": 1.0}, False)])
+def test_validation_images_are_seen_as_they_are_judged(folder_root, evaluation, told):
+    root, notes = folder_root(height=60, width=70), []
+    Image.new("RGB", (640, 64)).save(root / "images/a007.png")  # for validation
+    Image.new("L", (640, 64)).save(root / "masks/a007.png")
+    (root / "images/a007.jpg").unlink()
+    recipe = load_recipe("supervised_folder").replace(data=root, crop=64, split="all")
+    prepare_data(recipe.replace(evaluation=Evaluation(**evaluation)), notes.append)
+    assert any("a007 10 times, where it is 1 of most labelled ones" in note.text for note in notes) is told
 
 
 def test_labelled_masks_of_nothing_and_ignored_pixels_are_refused(folder_root):

@@ -33,8 +33,9 @@ def test_train_evaluate_predict_report(semiseg, voc_root, tmp_path, train):
     code, text, _ = semiseg(
         "predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--json", "--device", "cpu"
     )
-    seen = {"out": str(tmp_path / "seen"), "confidence": str(tmp_path / "seen/confidence.csv")}
-    assert json.loads(text) == seen | {"images": 9, "failed": []}
+    files = {"out": "seen", "confidence": "seen/confidence.csv", "review": "seen/review.html"}
+    places = {name: str(tmp_path / file) for name, file in files.items()}
+    assert json.loads(text) == places | {"images": 9, "failed": []}
     assert len(list((tmp_path / "seen/overlays").iterdir())) == 9
 
     code, text, _ = semiseg("predict", out, root / "JPEGImages", "--out", tmp_path / "seen", "--device", "cpu")

@@ -338,7 +338,9 @@ def test_predict_takes_a_published_file(semiseg, cac_file, voc_root, tmp_path):
     code, text, err = semiseg("predict", cac_file, image, "--out", tmp_path / "seen", "--json")
     assert code == 0, err
     seen = tmp_path / "seen"
-    assert json.loads(text) == {"out": str(seen), "images": 1, "failed": [], "confidence": str(seen / "confidence.csv")}
+    places = {"out": seen, "confidence": seen / "confidence.csv", "review": seen / "review.html"}
+    told = {name: str(place) for name, place in places.items()}
+    assert json.loads(text) == told | {"images": 1, "failed": []}
     mask = np.asarray(Image.open(tmp_path / "seen/masks/2007_000001.png"))
     assert mask.shape == (40, 56)
     checkpoint = load_network(cac_file)

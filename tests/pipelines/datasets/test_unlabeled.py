@@ -53,9 +53,38 @@ def test_lists_may_name_them_and_none_may_label_them(folder_root, further, tmp_p
     split = resolve_split(f"{tmp_path / 'l.txt'},{tmp_path / 'u.txt'}", dataset)
     assert split.unlabeled == ("a001", "further/b000")
     (tmp_path / "l.txt").write_text("a000\nfurther/b000\n")
-    with pytest.raises(UsageError, match=r"further/b000 is labelled in .* but has no mask"):
+    with pytest.raises(UsageError, match=r"further/b000 is not among the images of"):
         resolve_split(str(tmp_path / "l.txt"), dataset)
-    assert [fault.kind for fault in check_lists(tmp_path / "l.txt", dataset=dataset)] == ["without mask"]
+    assert [fault.kind for fault in check_lists(tmp_path / "l.txt", dataset=dataset)] == ["unknown"]
+    (tmp_path / "l.txt").write_text("a000\n")
+    assert check_lists(tmp_path / "l.txt", tmp_path / "u.txt", dataset=dataset) == []
+
+
+def test_lists_of_labelled_images_mean_what_they_meant_without_the_folder(folder_root, further, tmp_path):
+    root = further(folder_root())
+    put(root / "further/day/a000.jpg", 1)
+    (tmp_path / "l.txt").write_text("/elsewhere/a000.jpg\nday/a001\n")
+    without, dataset = find_dataset("folder", root), find_dataset("folder", root, unlabeled="further")
+    before, split = (resolve_split(str(tmp_path / "l.txt"), one) for one in (without, dataset))
+    assert split.labeled == before.labeled == ("a000", "a001")
+
+
+def test_images_that_a_list_for_testing_names_are_left_alone(folder_root, voc_root, further):
+    for layout, root, lists in (("folder", folder_root(), ""), ("voc", voc_root(), "ImageSets/Segmentation")):
+        (further(root) / lists / "test.txt").write_text("further/night/b001.jpg\n")
+        dataset = find_dataset(layout, root, unlabeled="further")
+        assert ids(dataset.unlabeled) == FURTHER[:1]
+        assert any("1 images of" in note and "b001 for one, are left alone" in note for note in dataset.notes)
+
+
+def test_a_folder_is_the_same_by_whatever_links(folder_root, further, tmp_path):
+    root = further(folder_root())
+    (root / "further").rename(root / "unlabeled")
+    (tmp_path / "link").symlink_to(root)
+    for data, folder in ((tmp_path / "link", root / "unlabeled"), (root, tmp_path / "link/unlabeled")):
+        dataset = find_dataset("folder", data, unlabeled=folder)
+        assert ids(dataset.unlabeled) == ["unlabeled/b000", "unlabeled/night/b001"]
+        assert not list(left_out(dataset))
 
 
 def test_draws_of_voc_stay_what_they_are_and_the_published_count_is_of_its_own_images(voc_root, further):
@@ -69,7 +98,7 @@ def test_draws_of_voc_stay_what_they_are_and_the_published_count_is_of_its_own_i
 
 def test_a_folder_anywhere(folder_root, further, tmp_path, monkeypatch):
     root, pool = further(folder_root()), tmp_path / "pool"
-    id = pool.relative_to(pool.anchor).as_posix() + "/c000"
+    id = "pool/c000"
     assert ids(find_dataset("folder", root, unlabeled=pool).unlabeled) == [id]
     monkeypatch.chdir(tmp_path)
     assert ids(find_dataset("folder", root, unlabeled="pool").unlabeled) == [id]
