@@ -144,7 +144,7 @@ def diagnose(
             "with_masks": masked,
             "validation_images": len(dataset.val),
             "images_beside_the_pool": len(dataset.extra),
-            "unlabeled_images": len(dataset.unlabeled),
+            "further_unlabeled_images": len(dataset.unlabeled),
             "classes": dataset.num_classes,
         },
         classes=tuple(

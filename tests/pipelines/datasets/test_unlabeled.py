@@ -173,7 +173,7 @@ def test_the_doctor_counts_them_and_knows_copies_of_validation_images(folder_roo
     root = further(folder_root())
     (root / "further/b000.jpg").write_bytes((root / "images/a006.jpg").read_bytes())
     report = diagnose(find_dataset("folder", root, unlabeled="further"), split="all")
-    assert report.counts["unlabeled_images"] == 2
+    assert report.counts["further_unlabeled_images"] == 2
     told = "\n".join(report.lines())
     assert "2 images of --files.unlabeled, all unlabelled" in told
     assert "further/b000 is a006" in told
