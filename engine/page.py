@@ -28,6 +28,13 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 margin-right: .3em; vertical-align: -.15em; border: 1px solid #999 } svg { max-width: 100%; height: auto }
 details { margin-top: 1em } pre { white-space: pre-wrap; font-size: 12px }
 """
+BEGINNING = "<!doctype html><html lang='en'><meta charset='utf-8'><title>"
+"""Of every page, before its title."""
+
+
+def head(title: str, style: str = "") -> str:
+    """Title and styles of a page; style: what it has of its own."""
+    return f"{BEGINNING}{html.escape(title)}</title>\n<style>{STYLE}{style}</style>"
 
 
 def figure_of(**options: Any) -> Figure:

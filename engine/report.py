@@ -22,7 +22,7 @@ from .evaluation.inference import segmented
 from .evaluation.scores import percent
 from .events import Event, Listener, note, silent
 from .hyperparameters import shown, summary
-from .page import STYLE, embedded, figure_of, html_table, legend, svg
+from .page import embedded, figure_of, head, html_table, legend, svg
 from .pictures import coloured
 from .protocol import Protocol
 from .recipe import Recipe
@@ -132,8 +132,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         f"seed {recipe.seed}; evaluated {recipe.protocol()}"
     )
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(recipe.name)}</title>",
-        f"<style>{STYLE}</style><h1>{html.escape(recipe.name)}</h1>",
+        f"{head(recipe.name)}<h1>{html.escape(recipe.name)}</h1>",
         f"<p>{html.escape(about)}</p>",
         f"<div class='tiles'>{''.join(numbers)}</div>",
         "<h2>Curves</h2>",

@@ -17,7 +17,7 @@ from ..checkpoint import Header, load_network
 from ..disk import write_text
 from ..evaluation.scores import percent
 from ..hyperparameters import settings, shown
-from ..page import STYLE, embedded_picture, html_table, legend
+from ..page import embedded_picture, head, html_table, legend
 from ..report import read_samples
 from .entries import Comparison, split_of
 from .figures import bars, class_gains, colours_of, curves
@@ -62,8 +62,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         f"<span><i style='background:{colours[method]}'></i>{html.escape(method)}</span>" for method in colours
     )
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>",
-        f"<style>{STYLE}{OWN_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>",
+        f"{head(title, OWN_STYLE)}<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>",
         _lines(lines),
         "<p class='note'>Mean ± standard deviation over the seeds. Gains, in points, are over the baseline of the same "
         "share and seed. The best evaluation is chosen by the validation images themselves, the last is not.</p>",

@@ -14,8 +14,6 @@ from ..protocol import Protocol
 ACTIVATIONS = {256: 200, 1: 100}
 """Bytes that the smallest network with a head of so many channels, or more, needs for each pixel that it sees at once,
 in float32."""
-
-
 PIXELS = 2**24
 """Of images that are evaluated together, at most, but of one that has more."""
 GROUPS = 4

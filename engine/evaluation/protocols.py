@@ -13,8 +13,10 @@ training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from typing import Protocol as Interface
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +24,20 @@ from torch import Tensor
 
 from ...kernels import pseudo_label, upsample, upsample_confusion
 from ...pipelines.datasets.dataset import IGNORE
-from ..models import Network
 from ..protocol import Convention, Protocol
 
 
-def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: int, protocol: Protocol) -> Tensor:
+class Segmenter(Interface):
+    """A network, or what stands for one: normalised images (B, 3, H, W) -> logits (B, C, h, w)."""
+
+    @property
+    def mean(self) -> Sequence[float]: ...
+    @property
+    def std(self) -> Sequence[float]: ...
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+def confusion(network: Segmenter, images: Tensor, targets: Tensor, num_classes: int, protocol: Protocol) -> Tensor:
     """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth.
 
     images: (B, 3, H, W) normalised. targets: (B, H, W) uint8; 255 and values that are no class are not counted.
@@ -50,7 +61,7 @@ def confusion(network: Network, images: Tensor, targets: Tensor, num_classes: in
     return counts
 
 
-def full_logits(network: Network | Ones, images: Tensor, protocol: Protocol) -> Tensor:
+def full_logits(network: Segmenter, images: Tensor, protocol: Protocol) -> Tensor:
     """Logits, or probabilities, (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
     size = images.shape[-2:]
     total: Tensor | Any = None
@@ -71,7 +82,7 @@ def full_logits(network: Network | Ones, images: Tensor, protocol: Protocol) -> 
     return total
 
 
-def classified(network: Network, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+def classified(network: Segmenter, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     """Normalised images (B, 3, H, W) -> the class of each pixel (B, H, W) uint8, and its `confidence` (B, H, W).
 
     Where one window shows the whole image and one scale is asked for, the full-size logits are never made.
@@ -119,7 +130,7 @@ class Ones:
         return images.new_ones(len(images), 1, 1, 1)
 
 
-def windowed_logits(network: Network | Ones, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
+def windowed_logits(network: Segmenter, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
     """Logits, or probabilities, (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in
     batches."""
     padded = tiles.pad(images, network)
@@ -169,7 +180,7 @@ class Tiling:
         same = images.shape[-2:] == size
         return len(self.corners) == 1 and (same or not (self.convention.windows or self.convention.sides == "resized"))
 
-    def pad(self, images: Tensor, network: Network | Ones) -> Tensor:
+    def pad(self, images: Tensor, network: Segmenter) -> Tensor:
         """Whole images are reflected, others padded with the mean colour; `cps-slide` pads an image of several windows
         that is narrower than a window with black, because the published program pads it before it normalises."""
         if not any(self.padding):
@@ -234,7 +245,7 @@ def rescaled(images: Tensor, scale: float, protocol: Protocol) -> Tensor:
     return images if size == [*sides] else upsample(images, size)
 
 
-def coarse_logits(network: Network | Ones, images: Tensor, flip: bool) -> Tensor:
+def coarse_logits(network: Segmenter, images: Tensor, flip: bool) -> Tensor:
     """The network's logits (B, C, h, w), to which those of the mirrored images are added, mirrored back, on request.
 
     Upsampling with aligned corners is linear and symmetric: it may follow the sum.

@@ -14,13 +14,15 @@ from PIL import Image
 
 from ...pipelines.datasets.dataset import Colour
 from ..disk import write_text
-from ..page import STYLE, embedded_picture, legend
+from ..page import BEGINNING, embedded_picture, head, legend
 from ..pictures import coloured, overlay
 from ..sheet import striped
 from .confidence import UNKNOWN, UNSURE, Confidence
 
 FILE = "review.html"
-HEAD = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Review of "
+TITLE = "Review of "
+HEAD = f"{BEGINNING}{TITLE}"
+"""What such a page begins with."""
 SHOWN = 40
 """Images of a part of the page."""
 SIDE = 320
@@ -70,8 +72,7 @@ class Review:
         write_text(path, "\n".join(self._page(what)))
 
     def _page(self, what: str) -> Iterable[str]:
-        yield f"{HEAD}{html.escape(what)}</title>"
-        yield f"<style>{STYLE}{LAYOUT}</style><h1>What the network is least sure of</h1>"
+        yield f"{head(f'{TITLE}{what}', LAYOUT)}<h1>What the network is least sure of</h1>"
         yield (
             f"<p>{html.escape(what)}. Picture, prediction laid over it, and prediction with stripes where its label "
             f"is less probable than {UNSURE}. A network can be sure and wrong: look at other overlays, too. All "

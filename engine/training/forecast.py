@@ -34,8 +34,8 @@ from .step import Step
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The cost of one optimizer step, and of an evaluation. What libraries keep for themselves (a GPU's
-    context, workspaces of convolutions, on a CPU the process itself) comes on top of the memory."""
+    """The cost of one optimizer step, and of an evaluation. What libraries keep for themselves (a GPU's context,
+    workspaces of convolutions, on a CPU the process itself) comes on top of the memory."""
 
     flops: int
     """Operations of products and convolutions, forward and backward; a multiplication and an addition are two."""
@@ -146,7 +146,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         with evaluating(network), precision.autocast():
             images, targets = torch.empty(group, 3, *largest), torch.empty(group, *largest, dtype=torch.uint8)
             seen = slice(1 if protocol.convention.windows else group)  # windows are those of one image at a time
-            confusion(OnceForEachShape(network), images[seen], targets[seen], classes, protocol)  # type: ignore[arg-type]
+            confusion(OnceForEachShape(network), images[seen], targets[seen], classes, protocol)
             del images, targets
         # As the look at them does, behind each evaluation. It is for people, and may depend on values.
         with suppress(DataDependentOutputException, DynamicOutputShapeException), torch.no_grad(), precision.autocast():

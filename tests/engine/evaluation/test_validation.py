@@ -1,9 +1,11 @@
-"""Evaluation: scores against torchmetrics, several protocols at once, selection, the command."""
+"""Evaluation: scores against torchmetrics, several protocols and several processes at once, selection, the command."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -12,11 +14,12 @@ import torch
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
+import protocols_by_hand as by_hand
 from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.commands.main import main
 from semiseg.engine.device import Precision
 from semiseg.engine.evaluation.inference import segment
-from semiseg.engine.evaluation.validation import batches, evaluate_each
+from semiseg.engine.evaluation.validation import batches, evaluate_each, own_share
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation
 from semiseg.pipelines import watch
@@ -156,3 +159,59 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
 def test_scales_that_make_no_sense_are_refused(scales):
     (fault,) = Evaluation(scales=scales).faults()
     assert fault.startswith("--evaluation.scales: must be numbers above 0")
+
+
+class Counting(by_hand.Convolution):
+    """Notes how many windows come at once."""
+
+    def __init__(self):
+        super().__init__(torch.float32)
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        return super().forward(images)
+
+
+def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
+    records = by_hand.make_records(tmp_path, [(64, 64)] * 3 + [(40, 40)] * 6)
+    network = Counting()
+    evaluate_each(network, records, by_hand.CLASSES, [by_hand.protocol_of("cps-slide", batch=4)], precision=FP32)
+    assert sorted(network.sizes) == [2, 4, 4, 4, 4]  # six small images; three times two by two windows
+
+
+@pytest.mark.parametrize("count", [3, 1])
+def test_two_processes_count_each_image_once(tmp_path, count):
+    """With one image the second process has nothing to do and still gets the scores."""
+    records = by_hand.make_records(tmp_path, by_hand.SIZES[:count])
+    (alone,) = evaluate_each(
+        by_hand.Convolution(torch.float64), records, by_hand.CLASSES, [by_hand.protocol_of()], precision=FP32
+    )
+    script = f"""
+import json, sys
+from pathlib import Path
+import torch, torch.distributed as dist
+sys.path.insert(0, {os.path.dirname(by_hand.__file__)!r})
+import protocols_by_hand as here
+from semiseg.engine.evaluation.validation import evaluate_each, own_share
+dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=int(sys.argv[1]), world_size=2)
+records = here.make_records(Path({str(tmp_path)!r}) / sys.argv[1], here.SIZES[:{count}])
+own = [record.id for record in own_share(records)]
+(scores,) = evaluate_each(
+    here.Convolution(torch.float64), records, here.CLASSES, [here.protocol_of()], precision=here.FP32
+)
+print(json.dumps([own, scores.confusion.tolist()]))
+dist.destroy_process_group()
+"""
+    processes = []
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+        command = [sys.executable, "-c", script, rank]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    shares, counts = zip(*(json.loads(process.communicate(timeout=600)[0]) for process in processes), strict=True)
+    assert sorted(shares[0] + shares[1]) == [record.id for record in records]
+    assert counts[0] == counts[1] == alone.confusion.tolist()
+
+
+def test_without_a_process_group_every_image_is_ones_own(records):
+    assert own_share(records) == records
