@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from protocols_by_hand import (
     BY_HAND,
@@ -27,11 +28,13 @@ from protocols_by_hand import (
     sure_by_hand,
 )
 from semiseg.engine.data import prepare_manifest
+from semiseg.engine.device import repeatable
 from semiseg.engine.evaluation.inference import segment
-from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling
+from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling, upsampled
 from semiseg.engine.evaluation.validation import batches, evaluate_each, normalised
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation
+from semiseg.engine.training.forecast import Costs
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.decode import COLOUR, read
@@ -229,3 +232,14 @@ def test_logits_of_half_precision_are_upsampled_in_single_precision():
     said = full_logits(Half(), images, protocol_of("whole"))
     low = F.avg_pool2d(images, 8).bfloat16().float()
     torch.testing.assert_close(said, F.interpolate(low, (32, 32), mode="bilinear", align_corners=True))
+
+
+def test_upsampling_on_a_gpu_makes_nothing_but_its_result_where_the_same_bits_are_wanted(monkeypatch):
+    """torch takes its own apart then, and holds several such maps at once. Tensors that hold nothing need no GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with repeatable(True), FakeTensorMode(), Costs() as costs, torch.inference_mode():
+        logits = torch.empty(1, 4, 16, 16, device="cuda")
+        before = costs.now
+        full = upsampled(logits, (64, 64))
+        assert costs.most - before == full.nbytes
