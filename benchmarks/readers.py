@@ -149,8 +149,9 @@ def class_lists(folder: Path) -> Test:
     def test(data: bytes) -> None:
         path.write_bytes(data)
         with refused:
-            names, colours, stated, _ = read_classes(path)
-            assert len(names) == len(colours) == len(set(names)) == len(stated)
+            found = read_classes(path)
+            assert len(found.names) == len(found.palette) == len(found.stated)
+            assert len(found.classes) > 1
 
     return test
 

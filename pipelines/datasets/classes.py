@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UsageError
-from .dataset import IGNORE, IMAGE_SUFFIXES, Colour, colour_of
+from ..errors import UsageError, some_of
+from .dataset import IGNORE, IMAGE_SUFFIXES, NO_CLASS, ClassList, Colour, colour_of
 from .files import composed, read_lines, voc_colours
 
 _INT = r"[\"']?\d{1,9}[\"']?"
@@ -42,6 +43,8 @@ _PAINTS = frozenset({"red", "green", "blue"})
 """Those of them that may belong to a name: `red label`."""
 _CHANNELS = _PAINTS | {"r", "g", "b"}
 """Those of them that say which column holds which part of a colour."""
+SHOWN = 8
+"""Values that a note names."""
 STRANGE = {
     r"[{}\[\](),;:'\"]+$": "names no class: write one class name a line, value 0 first",  # of JSON
     r"//|[%;]": "seems to be a comment: begin comments with # and a blank",
@@ -51,8 +54,6 @@ STRANGE = {
     r"[\"']?\d+\.\d+[\"']?\s*[,;:=|\t]": "begins with a number that is no whole one: write '0: road'",
 }
 """Lines that are taken neither for a class nor for a comment, and what is said of them."""
-NO_CLASS = "__ignore__"
-"""What labelme calls that which is no class: its pixels are ignored, and no value is its."""
 FILES = (
     "classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv", "train/_classes.csv", "class_dict.csv",
     "class_mapping.csv", "label_colors.txt", "labels.txt",
@@ -72,18 +73,6 @@ TITLES = frozenset({"klasse", "klassen"})
 """Those of them that say it as HEADERS do."""
 
 
-class ClassList(NamedTuple):
-    """What a class list says, by label value."""
-
-    names: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    """One colour a class: the one that the list gives it, or else that of the VOC colour map."""
-    stated: tuple[Colour | None, ...]
-    """The colours that the list gives, None for a class that it gives none."""
-    void: tuple[Colour, ...] = ()
-    """The colours of what is no class."""
-
-
 def find_classes(*folders: Path) -> Path | None:
     """The class list in the first of some folders that has one; None where none has."""
     return next((file for folder in folders for name in FILES if (file := folder / name).is_file()), None)
@@ -95,19 +84,32 @@ def read_classes(path: Path) -> ClassList:
     One name a line, optionally followed by `#rrggbb` or red, green and blue; or value and name in each line (`0: road`,
     `0 road`, `road = 0`), in any order, under a header or not (Roboflow's `_classes.csv`); or CVAT's labelmap
     (`road:128,64,128::`); or the `names` of YOLO's `data.yaml`. Empty lines and comments (`# …`) do not count. What is
-    called `__ignore__` or has the value 255 is no class.
+    called `__ignore__` or has the value 255 is no class. Lines of one name, each with a value or a colour of its own,
+    are one class.
     Raises UsageError for anything else, naming the line: a header taken for a class would shift all names.
     """
     entries = _listed_classes(path)
-    void = tuple(colour for _, name, colour in entries if name == NO_CLASS and colour)
-    classes = [entry for entry in entries if entry[1] != NO_CLASS]
-    if not 2 <= len(classes) <= IGNORE:
-        raise UsageError(f"{path} names {len(classes)} classes: write one a line, 2 to {IGNORE}, background included")
-    stated = tuple(colour for _, _, colour in classes)
-    if both := next((name for _, name, colour in classes if colour in void), None):
+    void = tuple(entry.colour for entry in entries if entry.name == NO_CLASS and entry.colour)
+    listed = [entry for entry in entries if entry.name != NO_CLASS or entry.valued]
+    stated = tuple(entry.colour for entry in listed)
+    palette = tuple(colour or own for colour, own in zip(stated, voc_colours(len(listed))))
+    found = ClassList(tuple(entry.name for entry in listed), palette, stated, void)
+    count = len(found.classes) if len(listed) <= IGNORE else len(listed)
+    if not 2 <= count <= IGNORE:
+        raise UsageError(f"{path} names {count} classes: write one a line, 2 to {IGNORE}, background included")
+    if both := next((entry.name for entry in listed if entry.name != NO_CLASS and entry.colour in void), None):
         raise UsageError(f"{path}: {both} has the colour of what is no class: give it its own")
-    palette = tuple(colour or own for colour, own in zip(stated, voc_colours(len(classes))))
-    return ClassList(tuple(name for _, name, _ in classes), palette, stated, void)
+    return found
+
+
+def merged(path: Path, listed: ClassList) -> Iterator[str]:
+    """A note for each class of a list that stands for several values, or colours, and about values that are ignored."""
+    for name in dict.fromkeys(listed.names):
+        values = [value for value, of in enumerate(listed.names) if of == name]
+        if name == NO_CLASS:
+            yield f"{path} ignores pixels of value {some_of(values, SHOWN)}"
+        elif len(values) > 1:
+            yield f"{name} stands in {len(values)} lines of {path}: values {some_of(values, SHOWN)} are one class"
 
 
 class _Row(NamedTuple):
@@ -127,8 +129,19 @@ class _Row(NamedTuple):
         return len(self.before), len(self.after)
 
 
-def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
-    """(line, name, colour) by label value, and of what is no class as NO_CLASS."""
+class _Entry(NamedTuple):
+    """A class by its line."""
+
+    line: int
+    name: str
+    """NO_CLASS for what is none."""
+    colour: Colour | None
+    valued: bool = False
+    """Whether the line gives the label value."""
+
+
+def _listed_classes(path: Path) -> list[_Entry]:
+    """By label value; what is no class has none, unless its line gives one."""
     text = read_lines(path, "class list")
     if _is_json("\n".join(text)):
         raise UsageError(f"{path} is JSON, which is not read: write one class name a line, value 0 first")
@@ -144,27 +157,33 @@ def _listed_classes(path: Path) -> list[tuple[int, str, Colour | None]]:
     shape = _shape_of(rows)
     found = [*(_by_columns(path, rows, shape) if shape else _by_lines(path, rows)), *void]
     quoted = {row.line for row in rows if re.search(r"[\"']", row.text)}
-    for number, name, _ in found:
+    for number, name, *_ in found:
         if headed and number not in quoted and re.search(r"[,;|\t]", name.rstrip(",; ")):
             raise UsageError(
                 f"{path}, line {number}: {name!r} is in several columns: leave those of value, name and colour alone"
             )
-    entries = [(number, composed(_unquoted(name.rstrip(",; "))), colour) for number, name, colour in found]
-    seen: set[str] = set()
-    for number, name, colour in entries:
+    entries = [
+        _Entry(line, composed(_unquoted(name.rstrip(",; "))), colour, valued) for line, name, colour, valued in found
+    ]
+    shown: dict[str, list[Colour | None]] = {}
+    for number, name, colour, valued in entries:
         if colour and max(colour) > 255:
             raise UsageError(f"{path}, line {number}: {colour} is not a colour: write red, green, blue up to 255")
-        if name in seen and name != NO_CLASS:
-            raise UsageError(f"{path}, line {number}: the class {name!r} stands there twice: give each its own name")
+        others = shown.setdefault(name, [])
+        if others and name != NO_CLASS and not valued and (None in (colour, *others) or colour in others):
+            raise UsageError(
+                f"{path}, line {number}: the class {name!r} stands there twice: give each its own name or, if they are "
+                "to be one class, all lines values ('0: road') or these two colours of their own"
+            )
         if name.lower().endswith(IMAGE_SUFFIXES):
             raise UsageError(f"{path}, line {number}: {name!r} is a file, not a class: is this a class list?")
         if not name or re.search(r"[(\[]\s*\d+\s*[,\s]\s*\d+|[,;|]\s*[\d.]+$|#[0-9a-fA-F]{6}\b", name):
             raise UsageError(f"{path}, line {number}: {name!r} is no name of a class: write name, tab and #rrggbb")
-        seen.add(name)
+        others.append(colour)
     first = entries[0] if entries and shape not in _VALUES else None
     # A class has a colour, or stands below a header.
-    if first and first[0] == top and not first[2] and _alone_is_header([name for _, name, _ in entries]):
-        raise _headed(path, *first[:2])
+    if first and first.line == top and not first.colour and _alone_is_header([entry.name for entry in entries]):
+        raise _headed(path, first.line, first.name)
     return entries
 
 
@@ -203,7 +222,7 @@ def _below_header(path: Path, rows: list[_Row]) -> list[_Row]:
     return rows
 
 
-def _without_void(rows: list[_Row]) -> tuple[list[_Row], list[tuple[int, str, Colour | None]]]:
+def _without_void(rows: list[_Row]) -> tuple[list[_Row], list[_Entry]]:
     """The rows of classes and, by itself, the one that says what is ignored, `255,void,0,0,0`; all rows where those
     have the columns that it has."""
     places = [
@@ -218,7 +237,7 @@ def _without_void(rows: list[_Row]) -> tuple[list[_Row], list[tuple[int, str, Co
     if any(row.shape == void.shape for row in others):
         return rows, []
     colour = colour_of(void.after) if void.after else void.colour
-    return others, [(void.line, NO_CLASS, colour)]
+    return others, [_Entry(void.line, NO_CLASS, colour)]
 
 
 def _is_json(text: str) -> bool:
@@ -288,7 +307,7 @@ def _is_header(row: _Row) -> bool:
     return len(words) > 1 and _COLUMN_WORDS.issuperset(words) and named
 
 
-def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tuple[int, str, Colour | None]]:
+def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[_Entry]:
     if shape not in _VALUES | _COLOURS:
         raise UsageError(f"{path}, line {rows[-1].line}: more numbers than a value or a colour: write value and name")
     headed = rows[0].shape != shape and _is_header(rows[0])
@@ -304,20 +323,15 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
     for row in rows:
         numbers = (*row.before, *row.after)
         colour = colour_of(numbers[_COLOURS[shape] :]) if shape in _COLOURS else row.colour
-        entries.append((row.line, row.name, colour))
+        entries.append(_Entry(row.line, row.name, colour, shape in _VALUES))
     if shape not in _VALUES:
         return entries
     values = [(*row.before, *row.after)[_VALUES[shape]] for row in rows]
-    for row, value in zip(rows, values):
-        if row.name == NO_CLASS and value != IGNORE:
-            raise UsageError(
-                f"{path}, line {row.line}: {NO_CLASS} has the value {value}, but only 255 is ignored: write 255"
-            )
     void = []
     if values.count(IGNORE) == 1 and len(values) <= IGNORE:
         place = values.index(IGNORE)
-        (line, _, colour), _, _ = entries.pop(place), rows.pop(place), values.pop(place)
-        void = [(line, NO_CLASS, colour)]
+        own, _, _ = entries.pop(place), rows.pop(place), values.pop(place)
+        void = [_Entry(own.line, NO_CLASS, own.colour)]
     if sorted(values) != list(range(len(rows))):
         wrong = next((row for row, value in zip(rows, values) if value >= len(rows)), rows[0])
         belongs = "" if wrong.certain else ", or write '0, NAME' and so on where numbers are part of names"
@@ -328,7 +342,7 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[tu
     return [entry for _, entry in sorted(zip(values, entries))] + void
 
 
-def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | None]]:
+def _by_lines(path: Path, rows: list[_Row]) -> list[_Entry]:
     """The classes of lines that are names. Raises UsageError for a header, and where they seem to give values all the
     same, or what is no colour."""
     if rows and _is_header(rows[0]) and re.search(r"[,;|\t]", rows[0].text):
@@ -356,9 +370,10 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
     seem = 2 * len(given) > len(rows) and len({*given.values()}) == len(given) and max(given.values()) < len(rows)
     for place, row in enumerate(rows):
         if row.certain or (seem and given.get(row.name, place) != place):
-            raise UsageError(
-                f"{path}, line {row.line}: gives a number, as other lines do not: give label values in all or in none"
-            )
+            numbered = {row.shape for row in rows} in ({(1, 0)}, {(0, 1)})
+            fault = "gives a number, as other lines do not: give label values in all or in none"
+            cure = f"seems to give a label value: write values as '{place}: {row.name}' where lines are of one class"
+            raise UsageError(f"{path}, line {row.line}: {cure if numbered else fault}")
     if any(row.text.strip() == NO_CLASS and not row.colour for row in rows[1:-1]):
         raise UsageError(f"{path}: {NO_CLASS} stands between classes, whose values it may shift: write value and name")
     for row in rows:
@@ -366,4 +381,4 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[tuple[int, str, Colour | Non
         colour = short[1] if short else row.text.partition("\t")[2].strip()
         if colour:
             raise UsageError(f"{path}, line {row.line}: {colour!r} is not a colour: write it as #rrggbb after the name")
-    return [(row.line, row.text.strip(), row.colour) for row in rows]
+    return [_Entry(row.line, row.text.strip(), row.colour) for row in rows]

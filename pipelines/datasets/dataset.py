@@ -7,6 +7,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from ..decode import READING, Reading
 
@@ -15,6 +18,9 @@ IMAGE_SUFFIXES = (*USUAL_SUFFIXES, ".jfif", ".jpe", ".gif", ".ppm", ".pgm", ".pb
 """What pictures and masks are called; what a file is, its content says."""
 IGNORE = 255
 """The value of pixels that count nowhere, in masks and targets."""
+
+NO_CLASS = "__ignore__"
+"""What labelme calls that which is no class: its pixels are ignored."""
 
 Colour = tuple[int, int, int]
 
@@ -47,6 +53,36 @@ class Remap:
     """Whether the values of a mask in colour are the places of its colours, sorted; else they are its gray levels."""
 
 
+class ClassList(NamedTuple):
+    """What label values mean: entries by value, from 0."""
+
+    names: tuple[str, ...]
+    """Values of one name are one class, those of NO_CLASS none."""
+    palette: tuple[Colour, ...]
+    """One colour a value: the one that the list gives it, or else that of the VOC colour map."""
+    stated: tuple[Colour | None, ...] = ()
+    """The colours that the list gives, None for a value that it gives none; a mask's palette must not say otherwise."""
+    void: tuple[Colour, ...] = ()
+    """The colours of what is no class."""
+
+    @property
+    def classes(self) -> dict[str, Colour]:
+        """The colour of each class, that of its first value, in the order of these."""
+        first: dict[str, Colour] = {}
+        for name, colour in zip(self.names, self.palette, strict=True):
+            if name != NO_CLASS:
+                first.setdefault(name, colour)
+        return first
+
+    @property
+    def table(self) -> np.ndarray:
+        """(256,) uint8: the class index or IGNORE by label value; values beyond the list stay what they are."""
+        places = {name: place for place, name in enumerate(self.classes)}
+        table = np.arange(256, dtype=np.uint8)
+        table[: len(self.names)] = [places.get(name, IGNORE) for name in self.names]
+        return table
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image; `mask` is None where there is none on disk, `remap` where the mask holds class indices already."""
@@ -77,11 +113,8 @@ class Dataset:
     is from them."""
     test_list: Path | None = None
     """The list of the images that are left alone."""
-    stated: tuple[Colour | None, ...] = ()
-    """The colours that the data set's own class list gives, None for a class that it gives none; a mask's palette must
-    not say otherwise."""
-    void: tuple[Colour, ...] = ()
-    """The colours that the class list gives pixels that are ignored."""
+    listed: ClassList | None = None
+    """The data set's own class list; None where values are those of `classes`."""
     pool_listed: bool = True
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
     held_out: bool = False
@@ -97,6 +130,11 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def values(self) -> ClassList:
+        """What the values of masks mean, as they are on disk."""
+        return self.listed or ClassList(self.classes, self.palette)
 
     @property
     def trainable(self) -> tuple[Sample, ...]:

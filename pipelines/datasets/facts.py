@@ -15,10 +15,10 @@ from ..documents import read_sealed, sealed
 from ..watch import Mark, Stamp, hash_of
 
 VERSION = 8
-IMAGES, MASKS, RECOLOURED = "images", "masks", "recoloured"
+IMAGES, MASKS, RECOLOURED, MERGED = "images", "masks", "recoloured", "merged"
 """What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
 theirs is named by the `Remap`."""
-ROLES = IMAGES, MASKS, RECOLOURED
+ROLES = IMAGES, MASKS, RECOLOURED, MERGED
 Key = tuple[str, str]
 """What a file was decoded as, and its path: the same file may be a picture and a mask."""
 

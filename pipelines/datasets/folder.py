@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError, some_of
-from .classes import FILES, IGNORED, find_classes, read_classes
-from .dataset import Dataset, Layout, Sample
+from .classes import FILES, IGNORED, find_classes, merged, read_classes
+from .dataset import NO_CLASS, Dataset, Layout, Sample
 from .files import PREDICTED, entries_of, holds_pictures, is_folder, orphan_notes, part_of, where_pictures_lie
 from .lists import left_alone, read_ids_present, taught_too
 from .pairs import IMAGE_FOLDERS, MASK_FOLDERS
@@ -71,7 +71,7 @@ def find(
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = [*samples.settled(), *_found(root, usual, given, class_list)]
     notes += _predicted(root) if masks is None and image_folder != root else ()
-    notes += _ignored_classes(class_list, listed_classes.names)
+    notes += [*_ignored_classes(class_list, listed_classes.classes), *merged(class_list, listed_classes)]
     if not val_list:
         val, about = _of_folders_for_validation(samples, image_folder)
         notes += about
@@ -96,15 +96,14 @@ def find(
     return Dataset(
         layout="folder",
         root=root,
-        classes=listed_classes.names,
-        palette=listed_classes.palette,
+        classes=tuple(listed_classes.classes),
+        palette=tuple(listed_classes.classes.values()),
         train=tuple(pool[id] for id in sorted(pool)),
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
         lists_name_files=True,
         test_list=test_list,
-        stated=listed_classes.stated,
-        void=listed_classes.void,
+        listed=listed_classes,
         pool_listed=train_list is not None,
         held_out=held_out,
         notes=tuple(notes),
@@ -116,7 +115,8 @@ def _ignored_classes(class_list: Path, names: Iterable[str]) -> list[str]:
     found = [name for name in names if name.lower() in IGNORED]
     return [
         f"{name} of {class_list} is a class like any other, learnt and judged: what is to be ignored is 255 in masks "
-        f"of indices, and of masks in colour the line '255, {name}, #rrggbb'"
+        f"of indices, or called {NO_CLASS} in a list of values ('0: {NO_CLASS}'), and of masks in colour the line "
+        f"'255, {name}, #rrggbb'"
         for name in found
     ]
 

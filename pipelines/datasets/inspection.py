@@ -23,7 +23,7 @@ from ..documents import opened
 from ..errors import UsageError
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Remap, Sample
-from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
+from .facts import IMAGES, MASKS, Copy, Facts, Key
 from .masks import decode_mask, of_gray_levels
 
 LONGEST_NAME = 200
@@ -66,9 +66,9 @@ def tasks_of(sample: Sample) -> Iterator[Task]:
         yield Task(MASKS, sample.mask, inspect, sample.remap.name if sample.remap else None)
 
 
-def recolouring(id: str, mask: Path, remap: Remap) -> Task:
-    """The mask of a sample, read by colour."""
-    return Task(RECOLOURED, mask, partial(_inspect_mask, id=id, remap=remap), remap.name)
+def mapping(role: str, id: str, mask: Path, remap: Remap) -> Task:
+    """The mask of a sample, whose values are mapped."""
+    return Task(role, mask, partial(_inspect_mask, id=id, remap=remap), remap.name)
 
 
 def inspect_files(

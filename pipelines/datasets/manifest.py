@@ -84,7 +84,8 @@ class Manifest:
         for sample in sorted((s for s in self.dataset.samples if s.id in ids), key=lambda sample: sample.id):
             told = [sample.id, self.picture(sample), str(str(sample.image) in survey.stored)]
             if masks and sample.mask and (mask := survey.mask(sample)):
-                told += [mask.hash, json.dumps(mask.counts, sort_keys=True)]  # the counts are of what it is read as
+                # The counts are of what it is read as, which the mapping says of pixels, too.
+                told += [mask.hash, json.dumps(mask.counts, sort_keys=True), *filter(None, [mask.mapping])]
             digest.update("\n".join(told).encode() + b"\0")
         return digest.hexdigest()
 

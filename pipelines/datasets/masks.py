@@ -29,7 +29,7 @@ from ..decode import (
     with_sign,
 )
 from ..errors import some_of
-from .dataset import IGNORE, Colour, Dataset, Remap
+from .dataset import IGNORE, NO_CLASS, ClassList, Colour, Dataset, Remap
 
 LOSSLESS_TIFF = (
     "raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits",
@@ -131,13 +131,21 @@ def clash(masks: Iterable[Indexed]) -> tuple[Indexed, Indexed, str] | None:
     return None
 
 
-def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[Colour] = ()) -> Remap | list[Colour]:
-    """How the indices of a mask become those of the classes whose colours they show, 255 for those of `void`, or the
-    colours that are no class's, or those of two."""
-    ignored = [*void] if VOID in classes else [VOID, *void]
-    known = dict.fromkeys(ignored, IGNORE) | {
-        colour: value for value, colour in enumerate(classes) if classes.count(colour) == 1
-    }
+def meanings(values: ClassList, colours: Sequence[Colour | None]) -> dict[Colour, int]:
+    """The first label value of each colour, of those given by value, and 255 for what is no class; none for a colour
+    that two classes have."""
+    ignored = values.void if VOID in colours else (VOID, *values.void)
+    named: dict[Colour, set[str]] = {}
+    for colour, name in zip(colours, values.names, strict=True):
+        if colour:
+            named.setdefault(colour, set()).add(name)
+    single = (colour for colour, names in named.items() if len(names) == 1)
+    return dict.fromkeys(ignored, IGNORE) | {colour: colours.index(colour) for colour in single}
+
+
+def by_colour(mask: Indexed, known: Mapping[Colour, int]) -> Remap | list[Colour]:
+    """How the indices of a mask become the label values that are known of its colours, or the colours of which none
+    is."""
     if strange := sorted(set(mask.colours.values()) - known.keys()):
         return strange
     table = np.arange(256, dtype=np.uint8)
@@ -155,6 +163,20 @@ def by_colour(mask: Indexed, classes: tuple[Colour | None, ...], void: Sequence[
     )
 
 
+def merging(table: np.ndarray, before: Remap | None) -> Remap:
+    """How the values of a mask become classes by a (256,) table of label values, after `before` has made them these."""
+    whole = (table if before is None else table[np.frombuffer(before.table, np.uint8)]).tobytes()
+    return Remap(
+        name=f"merged-{hashlib.blake2b(whole, digest_size=6).hexdigest()}",
+        values="label values" if before is None else before.values,
+        reason="the class list merges values",
+        table=whole,
+        largest=IGNORE,
+        cure="",
+        of_colours=before is not None and before.of_colours,
+    )
+
+
 def of_no_class(strange: Sequence[Colour]) -> tuple[str, str]:
     """What to say of a mask in colours that are no class's, and the cure."""
     shown = some_of(strange, _SHOWN, _hex)
@@ -165,13 +187,16 @@ def of_no_class(strange: Sequence[Colour]) -> tuple[str, str]:
 
 def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed, str] | None:
     """The first mask that shows a class in the colour that the class list states for another one."""
+    values = dataset.values
     for mask in masks:
         for index, colour in mask.colours.items():
-            if colour in dataset.void:
+            own = values.names[index] if index < len(values.names) else None
+            if colour in values.void and own != NO_CLASS:
                 return mask, f"shows {index} in a colour that the class list of {dataset.root} gives no class"
-            if colour in dataset.stated and index < dataset.num_classes and dataset.stated[index] != colour:
-                named = dataset.classes[dataset.stated.index(colour)]
-                return mask, f"shows {index} in the colour of {named} in the class list of {dataset.root}"
+            if colour in values.stated and own and values.stated[index] != colour:
+                named = values.names[values.stated.index(colour)]
+                if named != own:
+                    return mask, f"shows {index} in the colour of {named} in the class list of {dataset.root}"
     return None
 
 
@@ -179,7 +204,7 @@ def inverted(masks: Iterable[Indexed], dataset: Dataset) -> Iterator[str]:
     """Black and white masks whose first colour is white."""
     white = [mask for mask in masks if mask.colours.get(0) == WHITE and mask.colours.get(1, BLACK) == BLACK]
     if white:
-        first, second = dataset.classes[:2]
+        first, second = dataset.values.names[:2]
         yield (
             f"{len(white)} black and white masks, {white[0].path} for one, have white as 0: white is taken for "
             f"{first}, black for {second}"

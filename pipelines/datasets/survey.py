@@ -13,12 +13,25 @@ import numpy as np
 from ..decode import UPRIGHT
 from ..errors import some_of
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample, colour_of
-from .facts import IMAGES, MASKS, RECOLOURED, Copy, Facts, Key
-from .inspection import Fault, Task, inspect_files, recolouring, tasks_of
-from .masks import BLACK, WHITE, Indexed, against_classes, by_colour, clash, inverted, of_no_class
+from .facts import IMAGES, MASKS, MERGED, RECOLOURED, Copy, Facts, Key
+from .inspection import Fault, Task, inspect_files, mapping, tasks_of
+from .masks import (
+    BLACK,
+    WHITE,
+    Indexed,
+    against_classes,
+    by_colour,
+    clash,
+    inverted,
+    meanings,
+    merging,
+    of_no_class,
+)
 
-GRAYS = tuple((level, level, level) for level in range(IGNORE))
-"""The colours of masks whose channels are all alike, by class index."""
+GRAYS = {(level, level, level): level for level in range(256)}
+"""The values of masks whose channels are all alike, by colour."""
+Reading = tuple[Sample, Path, Remap]
+"""How the mask of a sample is read that does not hold label values."""
 
 
 @dataclass(slots=True)
@@ -41,9 +54,9 @@ class Survey:
         return self.facts.get((IMAGES, str(sample.image)))
 
     def mask(self, sample: Sample) -> Facts | None:
-        """The facts of a sample's mask, read by colour where masks are."""
-        path = str(sample.mask)
-        return self.facts.get((RECOLOURED, path)) or self.facts.get((MASKS, path))
+        """The facts of a sample's mask, read by colour, and with values as classes, where masks are."""
+        roles = ((role, str(sample.mask)) for role in (MERGED, RECOLOURED, MASKS))
+        return next((self.facts[key] for key in roles if key in self.facts), None)
 
     def masks(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Path, Facts]]:
         """Those of the samples whose masks there are facts of, the path of each mask, and its facts."""
@@ -96,16 +109,28 @@ def survey_files(
     inspect(task for sample in dataset.samples for task in tasks_of(sample))
     # All three before any is read again: each looks at the masks as they are stored.
     by_colours = [*_palettes(survey, dataset), *_coloured(survey, dataset), *_gray_levels(survey, dataset)]
-    inspect(by_colours)
+    inspect(mapping(RECOLOURED, sample.id, path, remap) for sample, path, remap in by_colours)
     _turn(survey, dataset)
     survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
     survey.notes += _from_one(dataset, survey)
+    inspect(mapping(MERGED, sample.id, path, remap) for sample, path, remap in _merged(survey, dataset, by_colours))
     return survey
 
 
-def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
+def _merged(survey: Survey, dataset: Dataset, by_colours: Iterable[Reading]) -> Iterator[Reading]:
+    """All masks, where label values are not the classes: several of one name are one, or one is ignored."""
+    table = dataset.values.table
+    if (table == np.arange(256)).all():
+        return
+    coloured = {path: remap for _, path, remap in by_colours}
+    for sample, path, facts in survey.masks(dataset.samples):
+        if path in coloured or not facts.coloured:
+            yield sample, path, merging(table, coloured.get(path))
+
+
+def _palettes(survey: Survey, dataset: Dataset) -> list[Reading]:
     """Indexed masks that have to be read by colour, because their palettes contradict each other, or the colours that
     the class list states. A doubt where a colour is no class's."""
     found = _with_colours(survey, dataset, coloured=False)
@@ -122,7 +147,8 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
     else:
         survey.notes += inverted(masks.values(), dataset)
         return []
-    remaps = {path: by_colour(mask, dataset.palette, dataset.void) for path, mask in masks.items()}
+    known = meanings(dataset.values, dataset.values.palette)
+    remaps = {path: by_colour(mask, known) for path, mask in masks.items()}
     if strange := next((path for path, remap in remaps.items() if not isinstance(remap, Remap)), None):
         cure = "save all masks with one palette, or give each class its colour in classes.txt (tab, #rrggbb"
         survey.doubts.append(Fault("palette", mask.path, text, f"{cure}): {strange} shows one that no class has"))
@@ -130,10 +156,10 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Task]:
     survey.notes.append(
         f"{mask.path} {text}: palettes disagree, so all {len(masks)} indexed masks are read by their colours"
     )
-    return [recolouring(found[path][0].id, path, remap) for path, remap in remaps.items() if isinstance(remap, Remap)]
+    return [(found[path][0], path, remap) for path, remap in remaps.items() if isinstance(remap, Remap)]
 
 
-def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
+def _coloured(survey: Survey, dataset: Dataset) -> list[Reading]:
     """Masks in colour, which the colours of the class list say how to read; one channel of them where all are gray and
     the class list has none of their levels. A fault where a colour is no class's."""
     found = [
@@ -141,33 +167,36 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Task]:
         for path, (sample, facts) in _with_colours(survey, dataset, coloured=True).items()
     ]
     shown = {colour for _, mask in found for colour in mask.colours.values()}
-    stated = dataset.stated or dataset.palette  # the layout's own, where no class list is there
-    gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*stated, *dataset.void})
+    values = dataset.values
+    stated = values.stated or values.palette  # the layout's own, where no class list is there
+    gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*stated, *values.void})
     gray = gray and shown != {BLACK}  # which may be the background of others in colour
-    tasks = []
+    known = GRAYS if gray else meanings(values, stated)
+    readings: list[Reading] = []
     for sample, mask in found:
-        remap = by_colour(mask, GRAYS, [WHITE]) if gray else by_colour(mask, stated, dataset.void)
+        remap = by_colour(mask, known)
         if isinstance(remap, Remap):
-            tasks.append(recolouring(sample.id, mask.path, remap))
+            readings.append((sample, mask.path, remap))
         else:
             survey.faults.append(Fault("colours", mask.path, *of_no_class(remap)))
-    if tasks:
+    if readings:
         how = "one channel of each, as all are alike" if gray else "the colours of the class list"
-        survey.notes.append(f"{len(tasks)} masks are in colour, {tasks[0].path} for one: read by {how}")
-    return tasks
+        survey.notes.append(f"{len(readings)} masks are in colour, {readings[0][1]} for one: read by {how}")
+    return readings
 
 
-def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
+def _gray_levels(survey: Survey, dataset: Dataset) -> list[Reading]:
     """Masks of gray levels that the class list states as the colours of its classes (#000000, #ffffff), and that are
     not the indices of these. A doubt where they may be either, and are not the same."""
-    known = [colour for colour in (*dataset.stated, *dataset.void) if colour and len(set(colour)) == 1]
+    values = dataset.values
+    known = [colour for colour in (*values.stated, *values.void) if colour and len(set(colour)) == 1]
     colours = {colour[0]: colour for colour in known}
     masked = survey.masks(dataset.samples)
     masks = [(sample, path, facts) for sample, path, facts in masked if not sample.remap and not facts.palette]
     levels = {int(value) for _, _, facts in masks for value in facts.counts}
-    if not levels or not dataset.stated or not all(colour in known for colour in dataset.stated):
+    if not levels or not values.stated or not all(colour in known for colour in values.stated):
         return []
-    by_level, by_index = levels <= {*colours, IGNORE}, levels <= {*range(dataset.num_classes), IGNORE}
+    by_level, by_index = levels <= {*colours, IGNORE}, levels <= {*range(len(values.names)), IGNORE}
     path = masks[0][1]
     either = "and other gray masks hold what may be class indices, or the gray levels of classes in the class list"
     doubt = Fault("palette", path, either, "give the classes other colours there, or save all masks in these")
@@ -175,19 +204,20 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Task]:
         survey.doubts += [doubt] if by_index and IGNORE in levels & colours.keys() else []
         return []
     shown = Indexed(path, {level: colours[level] for level in levels & colours.keys()}, "")
-    remap = by_colour(shown, dataset.stated, dataset.void)
+    remap = by_colour(shown, meanings(values, values.stated))
     if not isinstance(remap, Remap):
         text = f"holds gray levels, {some_of([colour[0] for colour in remap], 3)} among them that two classes have"
         survey.faults.append(Fault("colours", path, text, "give each class a colour of its own in the class list"))
         return []
-    if all(remap.table[level] == level for level in levels):
+    table = values.table
+    if all(table[remap.table[level]] == table[level] for level in levels):
         return []
     marked = levels <= {0, IGNORE} and IGNORE in colours  # as indices they would show nothing
     if by_index and not marked:
         survey.doubts.append(doubt)
         return []
     survey.notes.append(f"{len(masks)} masks hold gray levels, {path} for one: read by the colours of the class list")
-    return [recolouring(sample.id, path, remap) for sample, path, _ in masks]
+    return [(sample, path, remap) for sample, path, _ in masks]
 
 
 def _with_colours(survey: Survey, dataset: Dataset, *, coloured: bool) -> dict[Path, tuple[Sample, Facts]]:
@@ -267,7 +297,8 @@ def _pages(survey: Survey) -> Iterator[str]:
 
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
     """Faults seen only beside another file: sizes, values outside the class list, objects marked by 255."""
-    classes = dataset.num_classes
+    names = dataset.values.names
+    classes = len(names)
     for sample, path, mask in survey.masks(dataset.samples):
         image, (_, own) = survey.image(sample), survey.used(path, mask)
         size = image and survey.used(sample.image, image)[1]
@@ -280,17 +311,18 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
         wrong = sorted(value for value in map(int, mask.counts) if classes <= value != IGNORE)
         if wrong:
             listed = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
-            text = f"has label values {listed} but the {classes} classes are 0 to {classes - 1} (255 ignored)"
+            known = f"the {classes} classes are" if len(set(names)) == classes else "those of the class list are"
+            text = f"has label values {listed} but {known} 0 to {classes - 1} (255 ignored)"
             begins = ", whose values begin at 0" if wrong == [classes] else ""
             yield Fault("values", path, text, f"correct the mask or the class list{begins}")
     for part, name in ((dataset.train, "training"), (dataset.val, "validation")):
         if marked := marked_by_ignore(part, survey):
-            objects = dataset.classes[1] if classes == 2 else "objects"
+            objects = names[1] if classes == 2 else "objects"
             text = f"and the other {name} masks mark {objects} by 255, which means ignore, and never by 1"
             text += "" if classes == 2 else " or more"
             cure = "write 1 instead of 255 into the masks"
             if classes == 2:
-                first, second = dataset.classes
+                first, second = names
                 cure += f", or the class list as '{first} #000000' and '{second} #ffffff'"
             yield Fault("binary", marked, text, cure)
 
@@ -308,9 +340,10 @@ def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
     """Masks whose values may begin at 1, so that each stands for the class before it."""
     masks = survey.masks((*dataset.train, *dataset.val))
     pixels = survey.counts(sample for sample, _, facts in masks if facts.mapping is None)
-    if pixels[: dataset.num_classes].any() and not pixels[0]:
+    names = dataset.values.names
+    if pixels[: len(names)].any() and not pixels[0]:
         yield (
-            f"no mask holds 0, the value of {dataset.classes[0]}: if values begin at 1 there, every class is taken for "
+            f"no mask holds 0, the value of {names[0]}: if values begin at 1 there, every class is taken for "
             "the next in the class list"
         )
 
@@ -331,7 +364,8 @@ def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:
             )
             continue
         counts = survey.counts(part)
-        absent = [of for value, of in enumerate(dataset.classes) if not counts[value]]
+        present = {name for name, pixels in zip(dataset.values.names, counts) if pixels}
+        absent = [name for name in dataset.classes if name not in present]
         # Validation masks are few, so a class may be missing there; 255 that training has not is another thing.
         if void and len(absent) == 1 and (part is dataset.train or not trained[IGNORE]):
             yield (

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
-from .classes import ClassList, find_classes, read_classes
-from .dataset import Dataset, Layout, Sample
+from .classes import find_classes, merged, read_classes
+from .dataset import ClassList, Dataset, Layout, Sample
 from .files import find_pictures, first_folder, orphan_notes, voc_colours
 from .lists import Names, left_alone, read_ids, read_ids_present, taught_too
 
@@ -71,17 +71,17 @@ def find(
     class_list = classes or find_classes(home, root)
     own = _classes(class_list)
     notes += [f"the classes are those of {class_list}"] if class_list and not classes else []
+    notes += merged(class_list, own) if class_list else ()
     return Dataset(
         layout="voc",
         root=home,
-        classes=own.names,
-        palette=own.palette,
+        classes=tuple(own.classes),
+        palette=tuple(own.classes.values()),
         train=tuple(Sample(id, images[id], train_masks.get(id)) for id in sorted(pool)),
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
         extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - pool.union(val, test))),
         test_list=tested if tested.is_file() else None,
-        stated=own.stated,
-        void=own.void,
+        listed=own,
         notes=tuple(notes),
     )
 
@@ -124,7 +124,7 @@ def _validation(
 def _classes(class_list: Path | None) -> ClassList:
     """Those of a list of the user's, or the published ones."""
     if class_list is None:
-        return ClassList(CLASSES, PALETTE, ())
+        return ClassList(CLASSES, PALETTE)
     own = read_classes(class_list)
     if [name.lower() for name in own.names] == list(CLASSES[1:]):
         raise UsageError(f"the class list {class_list} lacks background, which has the value 0: add it as first line")

@@ -118,6 +118,23 @@ def test_init_from_other_classes_than_the_checkpoints(refused, semiseg, folder_r
     assert semiseg(*command)[0] == 0
 
 
+def test_a_network_knows_the_classes_that_a_list_leaves(semiseg, folder_root, tmp_path, small):
+    """From training to predictions, whose own class list says what they hold."""
+    root, run = folder_root(), tmp_path / "run"
+    (root / "classes.txt").write_text("0: __ignore__\n1: car\n2: tree\n")
+    code, text, err = semiseg("train", "fixmatch_folder", "--data", root, "--split", "all", *small, "--out", run)
+    assert code == 0, err
+    assert "ignores pixels of value 0" in text
+    code, text, _ = semiseg("evaluate", run, "--json")
+    assert (code, list(json.loads(text)["iou"])) == (0, ["car", "tree"])
+    assert semiseg("predict", run, root / "images")[0] == 0
+    masks = [np.asarray(Image.open(path)) for path in (run / "predictions/masks").iterdir()]
+    assert len(masks) == 12
+    assert set(np.unique(masks)) <= {0, 1}
+    listed = (run / "predictions/colours/classes.txt").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in listed] == [["0", "car"], ["1", "tree"]]
+
+
 def test_a_file_that_changes_in_mid_run_ends_it_in_one_line(semiseg, folder_root, tmp_path, monkeypatch, train):
     root, steps = folder_root(), []
 

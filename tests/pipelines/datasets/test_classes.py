@@ -2,7 +2,7 @@
 
 import pytest
 
-from semiseg.pipelines.datasets.classes import read_classes
+from semiseg.pipelines.datasets.classes import merged, read_classes
 from semiseg.pipelines.datasets.files import voc_colours
 from semiseg.pipelines.errors import UsageError
 
@@ -19,7 +19,12 @@ def test_class_list(tmp_path):
     ("text", "what"),
     [
         ("sky\n", "names 1 classes"),
-        ("sky\nsky\n", "line 2: the class 'sky' stands there twice"),
+        ("sky\nsky\ncar\n", "line 2: the class 'sky' stands there twice: .* all lines values"),
+        ("sky\t#000001\nsky\ncar\n", "line 2: the class 'sky' stands there twice"),
+        ("sky\t#000001\ncar\nsky\t#000001\n", "line 3: the class 'sky' stands there twice"),
+        ("0: sky\n1: sky\n", "names 1 classes"),
+        ("0: sky\n1: __ignore__\n", "names 1 classes"),
+        ("0 sky\n1 car\n2 car\n", "line 2: seems to give a label value: write values as '1: car'"),
         ("sky\ncar\tred\n", "line 2: 'red' is not a colour"),
         ("# label:color_rgb:parts:actions\nsky:0,0,9::\nroad:300,0,0::\n", r"line 3: \(300, 0, 0\) is not a colour"),
         ("0 0 9 sky\n0 0 300 road\n", r"line 2: \(0, 0, 300\) is not a colour"),
@@ -93,6 +98,40 @@ def test_what_is_no_class_may_have_a_colour(tmp_path):
         assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
     path.write_text("road 128 64 128\n255 void 9 9 9\ncar 64 0 128\n")
     assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "table"),
+    [
+        ("0: ground\n1: car\n2: car\n3: tree\n", ("ground", "car", "tree"), (0, 1, 1, 2)),
+        ("3,ground\n2,car\n1,tree\n0,car\n", ("car", "tree", "ground"), (0, 1, 0, 2)),
+        ("0: __ignore__\n1: ground\n2: car\n3: __ignore__\n255: void\n", ("ground", "car"), (255, 0, 1, 255)),
+        ("ground\t#000000\ncar\t#000001\ncar\t#000002\n", ("ground", "car"), (0, 1, 1)),
+        ("car #000001\nground #000000\n__ignore__ #000009\ncar #000002\n", ("car", "ground"), (0, 1, 0)),
+        ("ground\ncar\ntree\n", ("ground", "car", "tree"), (0, 1, 2)),
+    ],
+)
+def test_lines_of_one_name_are_one_class(tmp_path, text, names, table):
+    """In the order of first values; a value beyond the list stays what it is, so that it is found."""
+    (tmp_path / "classes.txt").write_text(text)
+    found = read_classes(tmp_path / "classes.txt")
+    assert tuple(found.classes) == names
+    assert found.table.tolist() == [*table, *range(len(table), 256)]
+
+
+def test_what_a_list_merges_is_told(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("0: ground\n1: car\n2: __ignore__\n3: car\n")
+    one, ignored = merged(path, read_classes(path))
+    assert one == f"car stands in 2 lines of {path}: values 1, 3 are one class"
+    assert ignored == f"{path} ignores pixels of value 2"
+    path.write_text("0: ground\n1: car\n255: void\n")
+    assert not [*merged(path, read_classes(path))]
+
+
+def test_a_class_of_several_colours_is_shown_in_that_of_its_first_value(tmp_path):
+    (tmp_path / "classes.txt").write_text("ground\t#000000\ncar\t#000001\ncar\t#000002\ntree\t#000003\n")
+    assert read_classes(tmp_path / "classes.txt").classes == {"ground": (0, 0, 0), "car": (0, 0, 1), "tree": (0, 0, 3)}
 
 
 def test_a_first_class_without_a_colour_is_no_header(tmp_path):
@@ -196,7 +235,6 @@ HEADERS = (
         ("ground,rgb(0,0,0)\ncar,rgb(0,0,300)\n", "line 2: 'car,rgb\\(0,0,300\\)' is no name of a class"),
         ('{"ground": [0, 0, 0],\n "car": [1, 1, 1]}\n', "is JSON, which is not read"),
         ('["ground", "car"]', "is JSON, which is not read"),
-        ("0: __ignore__\n1: ground\n2: car\n", "line 1: __ignore__ has the value 0, but only 255 is ignored"),
         ("ground\n__ignore__\ncar\n", "__ignore__ stands between classes"),
         ("masks/p0.png\nmasks/p1.png\n", "line 1: 'masks/p0.png' is a file, not a class"),
         ("Classes:\nground\ncar\n", "line 1: 'Classes:' looks like a header"),

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from semiseg.engine.data import prepare_manifest
@@ -109,6 +111,97 @@ def test_masks_in_colour_are_read_by_the_colours_of_the_class_list(root):
     assert np.array_equal(seen(run(root), "a000")[1], np.array([0, 2, 1], np.uint8)[VALUES])
     (root / "labelmap.txt").write_text(labelmap.format("0,0,201", "200,0,0"))
     with pytest.raises(UsageError, match=r"a000.png is in colour and shows #0000c8, .* give each class its colour"):
+        run(root)
+
+
+VALUED = "0: ground\t{}\n1: car\t{}\n2: car\t{}\n"
+IGNORING = "0: __ignore__\t{}\n1: car\t{}\n2: tree\t{}\n"
+COLOURED = "ground\t{}\ncar\t{}\ncar\t{}\n"
+SHOWN = ("#000000", "#c80000", "#0000c8")
+
+
+def in_colour(path):
+    Image.fromarray(np.array(COLOURS, np.uint8)[VALUES]).save(path)
+
+
+def in_gray_levels(path):
+    Image.fromarray(np.array((0, 64, 128), np.uint8)[VALUES]).save(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: Image.fromarray(VALUES).save(path),
+        lambda path: indexed(path, VALUES, (0, 1, 2)),
+        lambda path: indexed(path, VALUES, ORDERS.get(path.stem, (0, 1, 2))),
+        in_colour,
+        in_gray_levels,
+    ],
+    ids=["indices", "palettes", "palettes that disagree", "colours", "gray levels"],
+)
+@pytest.mark.parametrize(
+    ("text", "table", "names"),
+    [
+        (VALUED, (0, 1, 1), ("ground", "car")),
+        (IGNORING, (255, 0, 1), ("car", "tree")),
+        (COLOURED, (0, 1, 1), ("ground", "car")),
+    ],
+    ids=["values", "ignored", "by colour"],
+)
+def test_values_of_one_name_are_one_class_however_masks_hold_them(root, make, text, table, names):
+    colours = ("#000000", "#404040", "#808080") if make is in_gray_levels else SHOWN
+    (root / "classes.txt").write_text(text.format(*colours))
+    masks_of(root, make)
+    manifest = run(root)
+    truth = np.array(table, np.uint8)[VALUES]
+    assert manifest.dataset.classes == names
+    assert not manifest.doubts
+    for id in ("a000", "a001", "a005"):
+        assert np.array_equal(seen(manifest, id)[1], truth), id
+    assert manifest.histogram == tuple(6 * np.bincount(truth[truth < 255], minlength=len(names)))
+    assert_kept(root, manifest)
+    assert len([note for note in manifest.dataset.notes if "one class" in note or "ignores pixels" in note]) == 1
+    # Other names are another mapping: what is in the cache does not stand for it.
+    (root / "classes.txt").write_text("0: ground\t{}\n1: car\t{}\n2: tree\t{}\n".format(*colours))
+    assert np.array_equal(seen(run(root), "a000")[1], VALUES)
+
+
+@given(
+    names=st.lists(st.sampled_from(["ground", "car", "tree", "__ignore__"]), min_size=3, max_size=9),
+    seed=st.integers(0, 99),
+)
+def test_any_names_of_values_are_looked_up(root, names, seed):
+    classes = [name for name in dict.fromkeys(names) if name != "__ignore__"]
+    (root / "classes.txt").write_text("".join(f"{value}: {name}\n" for value, name in enumerate(names)))
+    stored = np.random.default_rng(seed).integers(0, len(names), VALUES.shape).astype(np.uint8)
+    stored[0] = np.arange(48) % len(names)
+    masks_of(root, lambda path: Image.fromarray(stored).save(path))
+    if len(classes) < 2:
+        with pytest.raises(UsageError, match=f"names {len(classes)} classes"):
+            run(root)
+        return
+    truth = np.array([classes.index(name) if name in classes else 255 for name in names], np.uint8)[stored]
+    manifest = run(root)
+    assert np.array_equal(seen(manifest, "a003")[1], truth)
+    assert manifest.dataset.classes == tuple(classes)
+
+
+def test_values_that_are_merged_otherwise_are_other_data_though_each_class_has_as_many_pixels(root):
+    quarters = np.arange(40 * 48, dtype=np.uint8).reshape(40, 48) % 4
+    masks_of(root, lambda path: Image.fromarray(quarters).save(path))
+    held = []
+    for names in (("a", "a", "b", "b"), ("a", "b", "a", "b")):
+        (root / "classes.txt").write_text("".join(f"{value}: {name}\n" for value, name in enumerate(names)))
+        manifest = run(root)
+        assert manifest.histogram == (6 * 960, 6 * 960)
+        held.append(manifest.contents(["a000"], masks=True))
+    assert held[0] != held[1]
+
+
+def test_a_value_beyond_a_list_that_merges_is_refused(root):
+    (root / "classes.txt").write_text("0: ground\n1: ground\n2: tree\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES + 1).save(path))
+    with pytest.raises(UsageError, match=r"has label values 3 but those of the class list are 0 to 2 \(255 ignored\)"):
         run(root)
 
 
