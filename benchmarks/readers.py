@@ -201,7 +201,7 @@ def packs(folder: Path) -> Test:
     def test(data: bytes) -> None:
         index.write_bytes(data)
         packed = open_pack(records, manifest.folder, threads=1)
-        assert all(np.array_equal(packed.image(record.image), seen) for record, seen in zip(records, pixels))
+        assert all(np.array_equal(packed.image(record), seen) for record, seen in zip(records, pixels))
 
     return test
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -34,19 +35,23 @@ from .backends import BACKENDS, DECODING, PLAIN, available, open_backend
 from .batch import Windows
 from .datasets.dataset import IGNORE
 from .datasets.manifest import Record, sizes_of
+from .decode import UPRIGHT, turned_back
 from .errors import UsageError
 from .plan import Planner
 from .views import KINDS, Augmentation, Drawing, Filter, ViewSpec
+from .watch import Mark, hash_of, stamp_of
 
 SIZES = ((375, 500), (500, 333), (101, 83), (257, 301), (64, 200), (199, 127))
 """Sizes of the photographs: larger and smaller than a window, odd sides."""
+TURNED = {3: 6}
+"""Orientations of photographs, and their masks, that are not stored as they are seen, by their number."""
 FILTERS: tuple[Filter, ...] = get_args(Filter)
 STEPS = 4
 
 
 def photographs(folder: Path) -> list[Record]:
-    """Writes pictures: smooth noise, edges and grain, five JPEGs with chroma at half the resolution and a PNG; and
-    masks of nine regions and 255."""
+    """Writes pictures: smooth noise, edges and grain, five JPEGs with chroma at half the resolution, of which one is
+    turned, and a PNG; and masks of nine regions and 255."""
     records = []
     for number, (height, width) in enumerate(SIZES):
         rng = np.random.default_rng(number)
@@ -58,11 +63,14 @@ def photographs(folder: Path) -> list[Record]:
         mask = regions.astype(np.uint8)
         mask[mask == 5] = IGNORE
         last = number == len(SIZES) - 1
-        image = folder / f"{number}{'-image.png' if last else '.jpg'}"
+        image, target = folder / f"{number}{'-image.png' if last else '.jpg'}", folder / f"{number}.png"
         form: dict[str, Any] = {} if last else {"quality": 92, "subsampling": "4:2:0"}
-        Image.fromarray(photo).save(image, **form)
-        Image.fromarray(mask).save(folder / f"{number}.png")
-        records.append(Record(str(number), image, folder / f"{number}.png", height, width))
+        orientation = TURNED.get(number, UPRIGHT)
+        Image.fromarray(turned_back(photo, orientation)).save(image, **form)
+        Image.fromarray(turned_back(mask, orientation)).save(target)
+        files = (image, target) if number in TURNED else ()
+        marks = (Mark(stamp_of(os.stat(path)), hash_of(path.read_bytes()), orientation) for path in files)
+        records.append(Record(str(number), image, target, height, width, *marks))
     return records
 
 

@@ -22,7 +22,7 @@ from .batch import Windows
 from .cores import cores
 from .datasets.dataset import IGNORE
 from .datasets.manifest import Record, watch_of
-from .decode import COLOUR, LABEL, read
+from .decode import COLOUR, LABEL, UPRIGHT
 from .errors import UsageError
 from .plan import DENOMINATOR, Plan, Stream
 
@@ -95,10 +95,11 @@ class DaliBackend:
     def _blame(self, plans: Iterable[Plan]) -> None:
         """Decodes files one by one. Raises UsageError naming the first that has a fault."""
         for plan in plans:
-            for record in plan.labeled.record:
-                read(self.records[record].mask, LABEL, self.records[record].size)
-            for record in np.concatenate([stream.record for stream in plan.streams]):
-                read(self.records[record].image, COLOUR, self.records[record].size)
+            for record in (self.records[number] for number in plan.labeled.record):
+                if record.mask:
+                    self.watch.pixels(record.mask, LABEL, record.size)
+            for record in (self.records[number] for stream in plan.streams for number in stream.record):
+                self.watch.pixels(record.image, COLOUR, record.size)
 
     def _run(self, pipeline, steps: int) -> list[torch.Tensor]:
         """The next outputs, steps first."""
@@ -182,23 +183,40 @@ class DaliBackend:
         views = list(zip(*(stream.views for stream in streams), strict=True))
         records = [self.records[number] for stream in streams for number in stream.record]
         return [
-            list(readers.map(self._encoded, (record.image for record in records))),
+            list(readers.map(self._image, records)),
             joined((stream.origin for stream in streams), np.int32),
             joined((stream.source for stream in streams), np.int32),
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *([list(readers.map(self._encoded, (record.mask for record in records)))] if labeled else []),
+            *([list(readers.map(self._mask, records))] if labeled else []),
         ]
 
-    def _encoded(self, path: Path) -> np.ndarray:
-        """A file's bytes. They are read here and not by DALI, which would decode whatever the file holds by then: it
-        crashes on smaller images. Raises UsageError where the file is gone or another one."""
+    def _image(self, record: Record) -> np.ndarray:
+        return self._encoded(record.image, COLOUR, record.size)
+
+    def _mask(self, record: Record) -> np.ndarray:
+        assert record.mask is not None  # plans want masks of labelled records alone
+        return self._encoded(record.mask, LABEL, record.size)
+
+    def _encoded(self, path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
+        """A file's bytes, or those of another that shows it as it is turned, which DALI would not do for a part of it.
+        They are read here and not by DALI, which would decode whatever the file holds by then: it crashes on smaller
+        images. Raises UsageError where the file is gone or another one."""
+        if self.watch.orientation(path) != UPRIGHT:
+            return encoded(self.watch.pixels(path, flags, size))
         data = self.watch.read(path)
         if not data:
             raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
         return np.frombuffer(data, np.uint8)
+
+
+def encoded(pixels: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) or a mask (H, W) as a file that costs next to nothing: PPM or PGM."""
+    height, width = pixels.shape[:2]
+    header = f"P{6 if pixels.ndim == 3 else 5} {width} {height} 255\n".encode()
+    return np.concatenate([np.frombuffer(header, np.uint8), pixels.reshape(-1)])
 
 
 def steps_together(plan: Plan) -> int:

@@ -10,9 +10,9 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -34,14 +34,14 @@ LARGE = 64
 """Megapixels from which on a file's memory is worth a thought."""
 UPRIGHT = 1
 _ORIENTATION_TAG, _SUBFILE_TAG, _PHOTOMETRIC_TAG, _SAMPLE_FORMAT_TAG = 274, 254, 262, 339
-_TURNS = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, 3),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels),
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: partial(cv2.flip, flipCode=1),
+    3: partial(cv2.rotate, rotateCode=cv2.ROTATE_180),
+    4: partial(cv2.flip, flipCode=0),
+    5: cv2.transpose,
+    6: partial(cv2.rotate, rotateCode=cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
+    8: partial(cv2.rotate, rotateCode=cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 """Stored pixels to upright ones, by orientation."""
 _BACK = {6: 8, 8: 6}
@@ -249,12 +249,17 @@ def _tag(tiff: Image.Image, tag: int, unsaid: Any) -> Any:
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels as viewers show them."""
-    return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
+    return _TURNS[orientation](pixels) if orientation in _TURNS else pixels
 
 
 def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Upright pixels as the file has them."""
     return turned(pixels, _BACK.get(orientation, orientation))
+
+
+def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Height and width of one of the two, stored or upright, as those of the other."""
+    return size[::-1] if orientation > 4 else size
 
 
 def png_header(data: bytes) -> tuple[int, int]:

@@ -30,13 +30,11 @@ class ResidentBackend(HostBackend):
 
     def image(self, record: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a record, on disk until it is touched."""
-        return self.pack.image(self.records[record].image)
+        return self.pack.image(self.records[record])
 
     def mask(self, record: int) -> np.ndarray:
         """(H, W) uint8 of a record, on disk until it is touched."""
-        path = self.records[record].mask
-        assert path is not None  # plans want masks of labelled records alone
-        return self.pack.mask(path)
+        return self.pack.mask(self.records[record])
 
 
 class DeviceResidentBackend:
@@ -45,8 +43,8 @@ class DeviceResidentBackend:
 
     def __init__(self, pack: Pack, records: Sequence[Record], device: torch.device):
         self.widths = np.array([record.width for record in records], np.int64)
-        parts = [pack.image(record.image) for record in records]
-        parts += [pack.mask(record.mask) for record in records if record.mask]
+        parts = [pack.image(record) for record in records]
+        parts += [pack.mask(record) for record in records if record.mask]
         ends = np.cumsum([part.size for part in parts], dtype=np.int64)
         self.pixels = torch.empty(int(ends[-1]) if parts else 0, dtype=torch.uint8, device=device)
         starts = ends - [part.size for part in parts]

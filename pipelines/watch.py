@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .decode import read, unreadable
+from .decode import UPRIGHT, read, turned, turned_size, unreadable
 from .documents import opened
 from .errors import UsageError
 
@@ -21,21 +21,25 @@ its old time again."""
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a file was known by when it was prepared."""
+    """What is known of a file that was prepared."""
 
     stamp: Stamp | None
     """None for a converted file: its bytes are looked at when it is used first."""
     hash: str
     """As `hash_of` makes it."""
+    orientation: int = UPRIGHT
+    """The tag by which its pixels are turned."""
 
 
 class Watch:
-    """Knows files by their marks; files without a mark are not looked at. May be called from several threads."""
+    """Knows files by their marks; files without a mark are not looked at, and upright. May be called from several
+    threads."""
 
     def __init__(self, marks: Mapping[Path, Mark]):
         self._stamps = {path: mark.stamp for path, mark in marks.items()}
         self._hashes = {path: mark.hash for path, mark in marks.items()}
         self._converted = {path for path, mark in marks.items() if mark.stamp is None}
+        self._turned = {path: mark.orientation for path, mark in marks.items() if mark.orientation != UPRIGHT}
 
     def read(self, path: Path) -> bytes:
         """The file's bytes. Raises UsageError where it is gone or holds others than when it was marked. A new date or
@@ -55,9 +59,15 @@ class Watch:
         return data
 
     def pixels(self, path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
-        """The decoded file: a picture (H, W, 3) uint8 RGB for `COLOUR`, a mask (H, W) uint8 of class indices for
-        `LABEL`. size: its height and width when it was prepared. Raises UsageError as `read` here and in decode do."""
-        return read(path, flags, size, data=self.read(path))
+        """The decoded file as its mark says that it is turned: a picture (H, W, 3) uint8 RGB for `COLOUR`, a mask
+        (H, W) uint8 of class indices for `LABEL`. size: its height and width, so turned, when it was prepared. Raises
+        UsageError as `read` here and in decode do."""
+        orientation = self.orientation(path)
+        return turned(read(path, flags, turned_size(size, orientation), data=self.read(path)), orientation)
+
+    def orientation(self, path: Path) -> int:
+        """The tag by which the file's pixels are turned."""
+        return self._turned.get(path, UPRIGHT)
 
     def check(self, path: Path, stamp: Stamp) -> None:
         """Reads a file that has another stamp than when it was marked, and raises as that does. A converted one is what

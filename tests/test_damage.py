@@ -214,7 +214,7 @@ def pack(folder: Path, pattern: str) -> tuple[str, Use]:
 
     def use(said: list[str]) -> Any:
         packed = open_pack(records, prepared.folder, threads=1)
-        return [packed.image(record.image).tolist() for record in records]
+        return [packed.image(record).tolist() for record in records]
 
     use([])
     (path,) = (prepared.folder / "pack").glob(pattern)

@@ -10,11 +10,11 @@ from types import NoneType
 from typing import Any
 
 from ..cache import write_atomically
-from ..decode import UPRIGHT
+from ..decode import UPRIGHT, turned_size
 from ..documents import read_sealed, sealed
 from ..watch import Mark, Stamp, hash_of
 
-VERSION = 8
+VERSION = 9
 IMAGES, MASKS, RECOLOURED, MERGED = "images", "masks", "recoloured", "merged"
 """What a file was decoded as. Converted files lie in folders of these names, but for masks whose values were mapped:
 theirs is named by the `Remap`."""
@@ -37,10 +37,6 @@ class Copy:
     size: int
     """In bytes."""
     hash: str
-
-    @property
-    def mark(self) -> Mark:
-        return Mark(None, self.hash)
 
     def lies_in(self, folder: Path) -> bool:
         """Whether it is there to be read and, as far as its size tells, whole."""
@@ -65,9 +61,9 @@ class Facts:
     width: int = 0
     """Upright."""
     copy: Copy | None = None
-    """The converted file, where there is one."""
+    """The converted file, where there is one, upright."""
     stored: Copy | None = None
-    """The copy, as it is stored, of a turned file that is not plain."""
+    """Of a turned file, the converted one as it is stored."""
     orientation: int = UPRIGHT
     """The tag."""
     first: bool = False
@@ -83,9 +79,11 @@ class Facts:
     coloured: bool = False
     """Whether the mask is in colour: what classes it shows, only a class list with colours can say."""
 
-    @property
-    def mark(self) -> Mark:
-        return Mark(self.stamp, self.hash)
+    def mark(self, as_stored: bool) -> Mark:
+        """Of what is used of it."""
+        if copy := self.used(as_stored):
+            return Mark(None, copy.hash)
+        return Mark(self.stamp, self.hash, UPRIGHT if as_stored else self.orientation)
 
     @property
     def copies(self) -> tuple[Copy, ...]:
@@ -101,7 +99,7 @@ class Facts:
     def size(self, as_stored: bool) -> tuple[int, int]:
         """Height and width, upright or before the file is turned."""
         size = self.height, self.width
-        return size[::-1] if as_stored and self.orientation > 4 else size
+        return turned_size(size, self.orientation) if as_stored else size
 
     def used(self, as_stored: bool) -> Copy | None:
         """The converted file that is used, None for the file itself."""

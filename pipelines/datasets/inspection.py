@@ -157,8 +157,7 @@ def _read(path: Path) -> tuple[Facts, bytes]:
 
 
 def _inspect_image(facts: Facts, data: bytes, folder: Path | None, *, id: str, reading: Reading) -> Facts:
-    """Decode an image. What all decoders read alike stays: upright 8-bit RGB in JPEG or PNG. The rest becomes an RGB
-    PNG."""
+    """Decode an image. What all decoders read alike stays: 8-bit RGB in JPEG or PNG. The rest becomes an RGB PNG."""
     picture = decode_picture(data, reading)
     facts.height, facts.width = picture.pixels.shape[:2]
     facts.orientation, facts.first = picture.orientation, picture.first
@@ -201,12 +200,12 @@ def _inspect_mask(
 
 
 def _convert(facts: Facts, folder: Path | None, name: str, upright: np.ndarray, stored: np.ndarray | None) -> None:
-    """Copies of a file that is turned, or that decoders read differently, as it is upright and as it is stored; no
-    `stored` where the file itself will do for that."""
-    turned = facts.orientation != UPRIGHT
-    if turned or stored is not None:
-        facts.copy = _write_png(folder, _copy_of(name, f"{facts.hash}.png"), upright)
-    if turned and stored is not None:
+    """Copies of a file that decoders read differently, as it is upright and, if that is another, as it is stored; no
+    `stored` where the file itself will do."""
+    if stored is None:
+        return
+    facts.copy = _write_png(folder, _copy_of(name, f"{facts.hash}.png"), upright)
+    if facts.orientation != UPRIGHT:
         facts.stored = _write_png(folder, _copy_of(name, f"{facts.hash}-stored.png"), stored)
 
 

@@ -23,8 +23,8 @@ from .survey import Survey, survey_files
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A verified sample, ready to be decoded: `image` is an 8-bit RGB JPEG or PNG to be read as stored (an orientation
-    tag is not applied), `mask` an 8-bit gray PNG of class indices with 255 ignored, both of height x width."""
+    """A verified sample, ready to be decoded: `image` is an 8-bit RGB JPEG or PNG, `mask` an 8-bit gray PNG of class
+    indices with 255 ignored, both of height x width as their marks say that they are turned."""
 
     id: str
     image: Path
@@ -174,8 +174,8 @@ def _differs(before: Facts | None, now: Facts) -> bool:
 
 def _record(sample: Sample, survey: Survey, folder: Path) -> Record:
     def used(path: Path, facts: Facts) -> tuple[Path, Mark, tuple[int, int]]:
-        copy, size = survey.used(path, facts)
-        return folder / copy.name if copy else path, (copy or facts).mark, size
+        copy, mark, size = survey.used(path, facts)
+        return folder / copy.name if copy else path, mark, size
 
     image, image_mark, (height, width) = used(sample.image, survey.facts[IMAGES, str(sample.image)])
     mask, mask_mark = sample.mask, None

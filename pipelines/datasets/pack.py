@@ -26,14 +26,14 @@ import numpy as np
 
 from ..cache import cache_root, write_atomically
 from ..cores import cores
-from ..decode import COLOUR, LABEL, unreadable
+from ..decode import COLOUR, LABEL, UPRIGHT, unreadable
 from ..documents import read_sealed, sealed
 from ..errors import UsageError
 from ..memory import gib
-from ..watch import Stamp, Watch, stamp_of
+from ..watch import Mark, Stamp, Watch, stamp_of
 from .manifest import Record, watch_of
 
-VERSION = 2
+VERSION = 3
 INDEX, LOCK, PIXELS = "index.json", "lock", "pixels-"
 SPARE = 64 << 20
 """Bytes of the disk that packing leaves to others."""
@@ -46,12 +46,8 @@ class Wanted:
     path: Path
     shape: tuple[int, ...]
     """(H, W, 3) of a picture, (H, W) of a mask."""
+    key: str
     stamp: Stamp
-
-    @property
-    def key(self) -> str:
-        """The same file may be a picture and a mask."""
-        return f"{len(self.shape)} {self.path}"
 
     @property
     def bytes(self) -> int:
@@ -101,13 +97,14 @@ class Pack:
             np.memmap(folder / index.pixels, np.uint8, "c", shape=index.end) if index.end else np.empty(0, np.uint8)
         )
 
-    def image(self, path: Path) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a picture."""
-        return self._view(f"3 {path}")
+    def image(self, record: Record) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a record."""
+        return self._view(_key(3, record.image, record.image_mark))
 
-    def mask(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 of a mask."""
-        return self._view(f"2 {path}")
+    def mask(self, record: Record) -> np.ndarray:
+        """(H, W) uint8 of a record that has a mask."""
+        assert record.mask is not None, f"{record.id} has no mask"
+        return self._view(_key(2, record.mask, record.mask_mark))
 
     def _view(self, key: str) -> np.ndarray:
         entry = self._entries[key]
@@ -166,11 +163,18 @@ def _wanted(records: Iterable[Record]) -> list[Wanted]:
     files = {}
     for record in records:
         size = record.size
-        for path, shape in ((record.image, (*size, 3)), (record.mask, size)):
+        used = ((record.image, (*size, 3), record.image_mark), (record.mask, size, record.mask_mark))
+        for path, shape, mark in used:
             if path is not None:
-                one = Wanted(path, shape, _stamp(path))
-                files[one.key] = one
+                key = _key(len(shape), path, mark)
+                files[key] = Wanted(path, shape, key, _stamp(path))
     return list(files.values())
+
+
+def _key(dimensions: int, path: Path, mark: Mark | None) -> str:
+    """The same file may be a picture and a mask, turned or as it is stored."""
+    orientation = mark.orientation if mark else UPRIGHT
+    return f"{dimensions}/{orientation} {path}"
 
 
 def _stamp(path: Path) -> Stamp:

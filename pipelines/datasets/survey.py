@@ -12,6 +12,7 @@ import numpy as np
 
 from ..decode import UPRIGHT
 from ..errors import some_of
+from ..watch import Mark
 from .dataset import IGNORE, Colour, Dataset, Remap, Sample, colour_of
 from .facts import IMAGES, MASKS, MERGED, RECOLOURED, Copy, Facts, Key
 from .inspection import Fault, Task, inspect_files, mapping, tasks_of
@@ -74,10 +75,10 @@ class Survey:
             if (facts := self.image(sample)) and facts.hash in validation
         }
 
-    def used(self, path: Path, facts: Facts) -> tuple[Copy | None, tuple[int, int]]:
-        """What is used of a file: the converted one, None for itself, and its height and width."""
+    def used(self, path: Path, facts: Facts) -> tuple[Copy | None, Mark, tuple[int, int]]:
+        """What is used of a file: the converted one, None for itself, its mark, and height and width."""
         as_stored = str(path) in self.stored
-        return facts.used(as_stored), facts.size(as_stored)
+        return facts.used(as_stored), facts.mark(as_stored), facts.size(as_stored)
 
     def counts(self, samples: Iterable[Sample]) -> np.ndarray:
         """Pixels of each label value, (256,) int64, over the masks of the samples."""
@@ -300,8 +301,8 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
     names = dataset.values.names
     classes = len(names)
     for sample, path, mask in survey.masks(dataset.samples):
-        image, (_, own) = survey.image(sample), survey.used(path, mask)
-        size = image and survey.used(sample.image, image)[1]
+        image, (_, _, own) = survey.image(sample), survey.used(path, mask)
+        size = image and survey.used(sample.image, image)[-1]
         if size and size != own:
             text = f"is {own[1]}x{own[0]} but its image {sample.image} is {size[1]}x{size[0]}"
             cure = "make them the same size, resizing masks by nearest neighbour"

@@ -1,16 +1,20 @@
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from semiseg.pipelines import backends
 from semiseg.pipelines.backends import BACKENDS, available, open_backend, unproven
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.datasets.pack import packed_bytes
+from semiseg.pipelines.decode import turned_back
 from semiseg.pipelines.errors import UsageError
 from semiseg.pipelines.host import HostBackend
 from semiseg.pipelines.resident import ResidentBackend
+from semiseg.pipelines.watch import Mark, hash_of, stamp_of
 
 CPU = torch.device("cpu")
 
@@ -29,6 +33,30 @@ def test_every_backend_makes_the_same_targets_of_the_same_records(photos, record
         (plan, windows), (same_plan, expected) = next(ours), next(host)
         assert np.array_equal(plan.labeled.record, same_plan.labeled.record)
         assert torch.equal(windows.target, expected.target)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("name", BACKENDS)
+def test_turned_files_are_cut_as_upright_ones(tmp_path, own_cache, make_planner, run, name, orientation) -> None:
+    if name not in available():
+        pytest.skip("needs NVIDIA DALI")
+    rng, exif = np.random.default_rng(orientation), Image.Exif()
+    exif[0x0112] = orientation
+    image, mask = rng.integers(0, 256, (60, 90, 3), np.uint8), rng.integers(0, 9, (60, 90), np.uint8)
+    records = []
+    for folder, turn, more in (("upright", 1, {}), ("turned", orientation, {"exif": exif})):
+        (tmp_path / folder).mkdir()
+        paths = tmp_path / folder / "image.png", tmp_path / folder / "mask.png"
+        for path, pixels in zip(paths, (image, mask), strict=True):
+            Image.fromarray(turned_back(pixels, turn)).save(path, **more)
+        marks = (Mark(stamp_of(os.stat(path)), hash_of(path.read_bytes()), turn) for path in paths)
+        records.append(Record("image", *paths, 60, 90, *marks))
+    planner = make_planner([(60, 90)], crop=48)
+    upright, turned = (run(open_backend(name, [record], CPU, 1, folder=tmp_path), planner) for record in records)
+    for (_, expected), (_, windows), _ in zip(upright, turned, range(3), strict=False):
+        assert torch.equal(windows.target, expected.target)
+        assert torch.equal(windows.labeled, expected.labeled)
+        assert all(map(torch.equal, windows.unlabeled, expected.unlabeled))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_what_is_not_valid_is_padding(photos, run, tmp_path) -> None:
     """Padding is black, on the left of flipped windows; images are white."""
     spec = ViewSpec(unlabeled="weak_strong")
     small = Augmentation(scale="own", range=(0.2, 0.4), filter="antialiased", fill="black")
-    white = [replace(record, image=tmp_path / f"{record.id}.png") for record in photos.records]
+    white = [replace(record, image=tmp_path / f"{record.id}.png", image_mark=None) for record in photos.records]
     for record in white:
         Image.new("RGB", (record.width, record.height), "white").save(record.image)
     planner = photos.planner(views=spec, unlabeled=small, unlabeled_batch=6)

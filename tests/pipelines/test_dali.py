@@ -146,7 +146,7 @@ def test_a_file_that_is_gone_is_named(photos, run, tmp_path, content, says) -> N
     gone = tmp_path / "gone.jpg"
     if content is not None:
         gone.write_bytes(content)
-    records = [replace(record, image=gone) for record in photos.records]
+    records = [replace(record, image=gone, image_mark=None) for record in photos.records]
     with pytest.raises(UsageError, match=f"gone.jpg: {says}") as raised:
         next(run(photos.dali(records=records), photos.planner("none")))
     assert "\n" not in str(raised.value)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from semiseg.pipelines.decode import COLOUR, read
 from semiseg.pipelines.plan import Plan, Planner
 from semiseg.pipelines.views import Augmentation, Sampling
 
@@ -221,13 +220,14 @@ def test_windows_are_those_of_the_published_program(photos, run) -> None:
     """CPS at scale 1: every window is one that flipping, cutting and padding the decoded image gives."""
     natural = Augmentation(scale="factors", factors=(1.0,), filter="linear", crop_off_by_one=True, padding="centre")
     ours = photos.planner("plain", labeled=natural, unlabeled=natural, unlabeled_batch=12)
-    backend = run(photos.host(), ours)
+    host = photos.host()
+    backend = run(host, ours)
     ends = 0
     for _ in range(12):
         plan, windows = next(backend)
         stream = plan.unlabeled[0]
         for row, record in enumerate(stream.record):
-            image, flip = read(photos.records[record].image, COLOUR), bool(stream.views[0].flip[row])
+            image, flip = host.image(record), bool(stream.views[0].flip[row])
             (y, x), (h, w) = stream.origin[row], stream.extent[row]
             start = y, image.shape[1] - x - w if flip else x
             seen = windows.unlabeled[0][row].numpy()

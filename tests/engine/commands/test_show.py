@@ -32,7 +32,8 @@ def test_pictures_of_several_images_and_what_is_said_of_them(semiseg, folder_roo
     root = folder_root()
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(root / "images/a000.jpg").transpose(Image.Transpose.ROTATE_90).save(root / "images/a000.jpg", exif=exif)
+    stored = Image.open(root / "images/a000.jpg").convert("L").transpose(Image.Transpose.ROTATE_90)
+    stored.save(root / "images/a000.jpg", exif=exif)  # a gray one, of which a copy is read
     (tmp_path / "sheet.png").write_text("an older one")
     code, text, _ = semiseg("show", *ROW, root, "a000", "images/a008.jpg", "--out", "sheet.png", "--json")
     assert code == 0

@@ -61,8 +61,8 @@ def check(manifest: Manifest, packed: pack.Pack) -> None:
     """Everything in the pack is what training sees."""
     for record in manifest.records.values():
         image, mask = seen(manifest, record.id)
-        assert np.array_equal(packed.image(record.image), image)
-        assert mask is None or np.array_equal(packed.mask(record.mask), mask)
+        assert np.array_equal(packed.image(record), image)
+        assert mask is None or np.array_equal(packed.mask(record), mask)
 
 
 def test_it_holds_what_training_sees_and_is_made_once(manifest, records, decoded) -> None:
@@ -87,7 +87,7 @@ def test_it_holds_what_training_sees_and_is_made_once(manifest, records, decoded
 def test_changed_and_new_files_are_packed_beside_the_others(manifest, records, decoded) -> None:
     first, late = records[:-1], records[-1]
     before = open_pack(first, manifest.folder)
-    old = before.image(records[0].image).copy()
+    old = before.image(records[0]).copy()
     count = len(decoded)
     Image.fromarray(255 - old).save(records[0].image, quality=95)
     os.utime(records[0].image, ns=(1, 1))  # the time tells nothing
@@ -95,12 +95,12 @@ def test_changed_and_new_files_are_packed_beside_the_others(manifest, records, d
     packed = open_pack(manifest.records.values(), manifest.folder)
     assert sorted(decoded[count:]) == sorted([records[0].image, late.image, late.mask])
     check(manifest, packed)
-    assert np.array_equal(before.image(records[0].image), old)  # who reads an older pack goes on reading it
+    assert np.array_equal(before.image(records[0]), old)  # who reads an older pack goes on reading it
 
 
 def test_a_pack_of_old_files_is_made_anew_and_readers_keep_theirs(manifest, records) -> None:
     before = open_pack(records, manifest.folder)
-    old = {record.id: before.image(record.image).copy() for record in records}
+    old = {record.id: before.image(record).copy() for record in records}
     first = pixels_of(manifest)
     for number, record in enumerate(records):
         Image.fromarray(np.full((40, 48, 3), number, np.uint8)).save(record.image)
@@ -108,7 +108,7 @@ def test_a_pack_of_old_files_is_made_anew_and_readers_keep_theirs(manifest, reco
     check(manifest, open_pack(manifest.records.values(), manifest.folder))
     assert pixels_of(manifest).stat().st_size == packed_bytes(records)
     assert not first.exists()
-    assert all(np.array_equal(before.image(record.image), old[record.id]) for record in records)
+    assert all(np.array_equal(before.image(record), old[record.id]) for record in records)
 
 
 def test_a_file_that_another_process_writes_anew_meanwhile_is_packed_again(manifest, records, monkeypatch) -> None:
@@ -135,9 +135,25 @@ def test_what_newer_records_packed_is_not_given_for_older_ones(manifest, records
 def test_a_file_that_is_picture_and_mask_is_packed_as_both(tmp_path, own_cache) -> None:
     file = tmp_path / "gray.png"
     Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(file)
-    packed = open_pack([Record("gray", file, file, 2, 3)])
-    assert packed.mask(file).tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert packed.image(file).shape == (2, 3, 3)
+    record = Record("gray", file, file, 2, 3)
+    packed = open_pack([record])
+    assert packed.mask(record).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert packed.image(record).shape == (2, 3, 3)
+
+
+def test_a_turned_file_is_packed_as_it_is_seen_and_as_it_is_stored(folder_root) -> None:
+    """Each of which a run may want, by --files.orientation."""
+    root, exif = folder_root(), Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / "images/a009.jpg").save(root / "images/a009.jpg", exif=exif)
+    for orientation in ("upright", "ignore", "upright"):
+        manifest = prepare(find_dataset("folder", root, orientation=orientation))
+        record = manifest.records["a009"]
+        assert record.image == root / "images/a009.jpg"  # no copy of it
+        packed = open_pack(manifest.records.values(), manifest.folder)
+        picture, _ = seen(manifest, "a009")
+        assert picture.shape == ((48, 40, 3) if orientation == "upright" else (40, 48, 3))
+        assert np.array_equal(packed.image(record), picture)
 
 
 def truncate(path: Path) -> None:
@@ -274,7 +290,7 @@ def _pack_in_a_process(records: list[Record], folder: Path, together, answers) -
     said = []
     together.wait()
     packed = open_pack(records, folder, say=said.append)
-    answers.put((said, [packed.image(record.image).copy() for record in records]))
+    answers.put((said, [packed.image(record).copy() for record in records]))
 
 
 def test_processes_that_pack_at_once_make_one_pack(manifest, records) -> None:
