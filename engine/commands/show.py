@@ -48,7 +48,7 @@ def show(
     chosen = find_samples(dataset, ids)
     with console.listening() as listener:
         manifest = prepare(dataset, on_progress=progress_of("preparing", listener))
-    for note in (*manifest.notes, *manifest.doubts):
+    for note in (*dataset.notes, *manifest.notes, *manifest.doubts):
         console.say(f"data: {note}")
     rows, documents = [], []
     for sample in chosen:

@@ -134,8 +134,8 @@ def require_same_data(run: Run, recipe: Recipe, data: Data) -> None:
     for name, holds in data.contents().items():
         unused = name == "unlabeled" and not recipe.views.windows
         if held[name] != holds and not unused:
-            masks = "" if name == "unlabeled" else " or their masks"
+            masks, lists = ("", "") if name == "unlabeled" else (" or their masks", " and its class list")
             raise UsageError(
-                f"{run.folder}: files of the {WORDS[name]}{masks} hold other than when it began; restore the data, or "
-                "start a new run"
+                f"{run.folder}: files of the {WORDS[name]}{masks} hold other than when it began; restore the data"
+                f"{lists}, or start a new run"
             )

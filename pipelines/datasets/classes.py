@@ -43,8 +43,6 @@ _PAINTS = frozenset({"red", "green", "blue"})
 """Those of them that may belong to a name: `red label`."""
 _CHANNELS = _PAINTS | {"r", "g", "b"}
 """Those of them that say which column holds which part of a colour."""
-SHOWN = 8
-"""Values that a note names."""
 STRANGE = {
     r"[{}\[\](),;:'\"]+$": "names no class: write one class name a line, value 0 first",  # of JSON
     r"//|[%;]": "seems to be a comment: begin comments with # and a blank",
@@ -102,14 +100,14 @@ def read_classes(path: Path) -> ClassList:
     return found
 
 
-def merged(path: Path, listed: ClassList) -> Iterator[str]:
+def merging_notes(path: Path, listed: ClassList) -> Iterator[str]:
     """A note for each class of a list that stands for several values, or colours, and about values that are ignored."""
     for name in dict.fromkeys(listed.names):
         values = [value for value, of in enumerate(listed.names) if of == name]
         if name == NO_CLASS:
-            yield f"{path} ignores pixels of value {some_of(values, SHOWN)}"
+            yield f"{path} ignores pixels of value {some_of(values, 8)}"
         elif len(values) > 1:
-            yield f"{name} stands in {len(values)} lines of {path}: values {some_of(values, SHOWN)} are one class"
+            yield f"{name} stands in {len(values)} lines of {path}: values {some_of(values, 8)} are one class"
 
 
 class _Row(NamedTuple):
@@ -130,11 +128,10 @@ class _Row(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A class by its line."""
+    """A class, or what is none, which is called NO_CLASS."""
 
     line: int
     name: str
-    """NO_CLASS for what is none."""
     colour: Colour | None
     valued: bool = False
     """Whether the line gives the label value."""
@@ -162,9 +159,7 @@ def _listed_classes(path: Path) -> list[_Entry]:
             raise UsageError(
                 f"{path}, line {number}: {name!r} is in several columns: leave those of value, name and colour alone"
             )
-    entries = [
-        _Entry(line, composed(_unquoted(name.rstrip(",; "))), colour, valued) for line, name, colour, valued in found
-    ]
+    entries = [_Entry(line, _plain(name), colour, valued) for line, name, colour, valued in found]
     shown: dict[str, list[Colour | None]] = {}
     for number, name, colour, valued in entries:
         if colour and max(colour) > 255:
@@ -262,6 +257,12 @@ def _items(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     return lines
 
 
+def _plain(name: str) -> str:
+    """A name without what stands around it."""
+    name = composed(_unquoted(name.rstrip(",; ")))
+    return NO_CLASS if name.lower() == NO_CLASS else name
+
+
 def _unquoted(text: str) -> str:
     """Text without the quotes around it."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
@@ -289,7 +290,7 @@ def _shape_of(rows: list[_Row]) -> tuple[int, int] | None:
     """The numbers before and after the name in lines of columns; None where lines are names alone.
 
     Names may hold numbers (`2 wheeler`, `type 1`): where blanks alone set them apart, they are columns only if all
-    lines have them, around names that differ.
+    lines have them, around names that differ, or are those of colours around more than one name.
     """
     certain = Counter(row.shape for row in rows if row.certain)
     for shape, count in certain.most_common(1):
@@ -297,8 +298,9 @@ def _shape_of(rows: list[_Row]) -> tuple[int, int] | None:
             return shape
     body = rows[1:] if rows and _is_header(rows[0]) else rows
     shapes = {row.shape for row in body}
-    differ = len({row.name for row in body}) == len(body) > 1
-    return shapes.pop() if len(shapes) == 1 and differ and body[0].name else None
+    names = {row.name for row in body}
+    differ = len(names) == len(body) or shapes <= _COLOURS.keys()
+    return shapes.pop() if len(shapes) == 1 and len(names) > 1 and differ and body[0].name else None
 
 
 def _is_header(row: _Row) -> bool:
@@ -328,7 +330,7 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[_E
         return entries
     values = [(*row.before, *row.after)[_VALUES[shape]] for row in rows]
     void = []
-    if values.count(IGNORE) == 1 and len(values) <= IGNORE:
+    if values.count(IGNORE) == 1 and len(values) <= IGNORE + 1:
         place = values.index(IGNORE)
         own, _, _ = entries.pop(place), rows.pop(place), values.pop(place)
         void = [_Entry(own.line, NO_CLASS, own.colour)]
@@ -342,11 +344,26 @@ def _by_columns(path: Path, rows: list[_Row], shape: tuple[int, int]) -> list[_E
     return [entry for _, entry in sorted(zip(values, entries))] + void
 
 
+def _check_repeats(path: Path, rows: list[_Row]) -> None:
+    """Raises UsageError for lines that blanks alone set numbers apart in, where these may be label values of classes
+    that have several, or of none."""
+    valued = [row for row in rows if row.shape in _VALUES]
+    if row := next((row for row in valued if _plain(row.name) == NO_CLASS), None):
+        raise UsageError(f"{path}, line {row.line}: {NO_CLASS} has a number: write label values as '0: {NO_CLASS}'")
+    values = sorted((*row.before, *row.after)[_VALUES[row.shape]] for row in valued)
+    names = {row.name for row in valued}
+    if values == list(range(len(rows))) and 1 < len(names) < len(rows):
+        name, _ = Counter(row.name for row in valued).most_common(1)[0]
+        fault = f"several lines name {name!r}, with numbers that may be label values"
+        raise UsageError(f"{path}: {fault}: write these as '0: {name}'")
+
+
 def _by_lines(path: Path, rows: list[_Row]) -> list[_Entry]:
     """The classes of lines that are names. Raises UsageError for a header, and where they seem to give values all the
     same, or what is no colour."""
     if rows and _is_header(rows[0]) and re.search(r"[,;|\t]", rows[0].text):
         raise _headed(path, rows[0].line, rows[0].text)
+    _check_repeats(path, rows[_is_header(rows[0]) :] if rows else [])
     numbers = [re.findall(r"\b\d{1,9}\b", row.text) for row in rows]
     if all(len(found) == 1 for found in numbers):
         values = [int(value) for (value,) in numbers]
@@ -370,11 +387,10 @@ def _by_lines(path: Path, rows: list[_Row]) -> list[_Entry]:
     seem = 2 * len(given) > len(rows) and len({*given.values()}) == len(given) and max(given.values()) < len(rows)
     for place, row in enumerate(rows):
         if row.certain or (seem and given.get(row.name, place) != place):
-            numbered = {row.shape for row in rows} in ({(1, 0)}, {(0, 1)})
-            fault = "gives a number, as other lines do not: give label values in all or in none"
-            cure = f"seems to give a label value: write values as '{place}: {row.name}' where lines are of one class"
-            raise UsageError(f"{path}, line {row.line}: {cure if numbered else fault}")
-    if any(row.text.strip() == NO_CLASS and not row.colour for row in rows[1:-1]):
+            raise UsageError(
+                f"{path}, line {row.line}: gives a number, as other lines do not: give label values in all or in none"
+            )
+    if any(_plain(row.text) == NO_CLASS and not row.colour for row in rows[1:-1]):
         raise UsageError(f"{path}: {NO_CLASS} stands between classes, whose values it may shift: write value and name")
     for row in rows:
         short = re.search(r"[,;|\s](#[0-9a-fA-F]{1,8})$", row.text)

@@ -37,15 +37,15 @@ class Remap:
 
     name: str
     """Name of the cache's folder for converted masks."""
-    values: str
-    """What such a mask holds, in words."""
-    reason: str
-    """Why such masks are taken."""
     table: bytes
     """256 of them: class index or IGNORE by value."""
-    largest: int
+    values: str
+    """What such a mask holds, in words."""
+    reason: str = ""
+    """Why such masks are taken, where the layout takes them."""
+    largest: int = IGNORE
     """No mask holds a larger value, but IGNORE where it may."""
-    cure: str
+    cure: str = ""
     """What to do about one that does."""
     ignores: bool = True
     """Whether masks may hold IGNORE."""
@@ -59,7 +59,7 @@ class ClassList(NamedTuple):
     names: tuple[str, ...]
     """Values of one name are one class, those of NO_CLASS none."""
     palette: tuple[Colour, ...]
-    """One colour a value: the one that the list gives it, or else that of the VOC colour map."""
+    """One colour a value."""
     stated: tuple[Colour | None, ...] = ()
     """The colours that the list gives, None for a value that it gives none; a mask's palette must not say otherwise."""
     void: tuple[Colour, ...] = ()

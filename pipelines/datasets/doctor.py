@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
-from .dataset import IGNORE, Dataset, Sample
+from .dataset import IGNORE, NO_CLASS, Dataset, Sample
 from .facts import IMAGES, MASKS
 from .inspection import Fault
 from .layouts import find_dataset
@@ -161,22 +161,20 @@ def diagnose(
 
 
 class _Counts:
-    """Over the masks of some samples, and how many these are: by label value, (256,), pixels, and images that have
-    any; and the ids of those that hold nothing but class 0."""
+    """Over the masks of some samples, and how many these are: by class index, (256,), pixels, and images that have
+    any; and the ids of those that hold nothing but the label value 0."""
 
     def __init__(self, samples: tuple[Sample, ...], survey: Survey):
         self.pixels = survey.counts(samples)
         self.images = np.zeros(256, np.int64)
         self.masks = 0
-        self.empty: list[str] = []
-        for sample, _, facts in survey.masks(samples):
+        for _, _, facts in survey.masks(samples):
             if not facts.counts:  # it is in colour, and was refused
                 continue
             values = [int(value) for value in facts.counts]
             self.masks += 1
             self.images[values] += 1
-            if values == [0]:
-                self.empty.append(sample.id)
+        self.empty = [sample.id for sample, _, facts in survey.masks(samples, listed=True) if [*facts.counts] == ["0"]]
 
 
 def _faults(survey: Survey) -> Iterator[Finding]:
@@ -234,7 +232,7 @@ def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
 
 
 def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]:
-    classes = dataset.num_classes
+    classes, ignoring = dataset.num_classes, "255" if NO_CLASS not in dataset.values.names else f"255 and {NO_CLASS}"
     never = [name for value, name in enumerate(dataset.classes) if not train.pixels[value]]
     if never and train.masks:
         cure = "check the class list and the masks; their IoU means nothing"
@@ -246,15 +244,16 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
     labeled, ignored = int(train.pixels[:classes].sum()), int(train.pixels[IGNORE])
     for part, seen in (("training", train), ("validation", val)):
         if (masks := seen.masks) and not seen.pixels[:classes].sum():
-            text = f"no pixel of the {masks} {part} masks has a class, all are ignored (255)"
-            yield Finding("error", text, "check what 255 means in them")
+            text = f"no pixel of the {masks} {part} masks has a class, all are ignored ({ignoring})"
+            yield Finding("error", text, f"check what {ignoring} means in them")
     if 0 < len(train.empty) < train.masks:
-        text = f"{len(train.empty)} of {train.masks} training masks hold nothing but {dataset.classes[0]}"
+        text = f"{len(train.empty)} of {train.masks} training masks hold nothing but {dataset.values.names[0]}"
         cure = "delete those of images that nobody labelled: without a mask they are unlabelled"
         yield Finding("ok", text, cure, tuple(train.empty))
     if ignored > labeled > 0:
         share = ignored / max(1, labeled + ignored)
-        yield Finding("warning", f"{share:.0%} of the training pixels are ignored (255)", "check that this is meant")
+        text = f"{share:.0%} of the training pixels are ignored ({ignoring})"
+        yield Finding("warning", text, "check that this is meant")
 
 
 def _images(dataset: Dataset, survey: Survey) -> Iterator[Finding]:

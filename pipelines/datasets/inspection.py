@@ -66,7 +66,7 @@ def tasks_of(sample: Sample) -> Iterator[Task]:
         yield Task(MASKS, sample.mask, inspect, sample.remap.name if sample.remap else None)
 
 
-def mapping(role: str, id: str, mask: Path, remap: Remap) -> Task:
+def remapping(role: str, id: str, mask: Path, remap: Remap) -> Task:
     """The mask of a sample, whose values are mapped."""
     return Task(role, mask, partial(_inspect_mask, id=id, remap=remap), remap.name)
 

@@ -17,7 +17,7 @@ from ..decode import COLOUR, LABEL
 from ..errors import UsageError
 from ..watch import Mark, Watch
 from .dataset import Dataset, Sample
-from .facts import IMAGES, Copy, Facts, Key, load_facts, save_facts
+from .facts import IMAGES, MERGED, Copy, Facts, Key, load_facts, save_facts
 from .survey import Survey, survey_files
 
 
@@ -84,8 +84,9 @@ class Manifest:
         for sample in sorted((s for s in self.dataset.samples if s.id in ids), key=lambda sample: sample.id):
             told = [sample.id, self.picture(sample), str(str(sample.image) in survey.stored)]
             if masks and sample.mask and (mask := survey.mask(sample)):
-                # The counts are of what it is read as, which the mapping says of pixels, too.
-                told += [mask.hash, json.dumps(mask.counts, sort_keys=True), *filter(None, [mask.mapping])]
+                told += [mask.hash, json.dumps(mask.counts, sort_keys=True)]  # the counts are of what it is read as
+                merged = survey.facts.get((MERGED, str(sample.mask)))
+                told += [merged.mapping] if merged and merged.mapping else []
             digest.update("\n".join(told).encode() + b"\0")
         return digest.hexdigest()
 
@@ -159,13 +160,15 @@ def seen(manifest: Manifest, id: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _verified(survey: Survey, known: dict[Key, Facts], damaged: list[Copy]) -> str:
     """What reading everything again has shown."""
-    changed = [path for (role, path), facts in survey.facts.items() if _differs(known.get((role, path)), facts)]
+    differing = (path for (role, path), facts in survey.facts.items() if _differs(known.get((role, path)), facts))
+    changed = list(dict.fromkeys(differing))
     parts = (
         (changed, "{} of them hold{s} other bytes than when prepared last, {} for one"),
         ([copy.name for copy in damaged], "{} converted copies were damaged or missing and are made anew, {} for one"),
     )
     told = [text.format(len(names), names[0], s="s" if len(names) == 1 else "") for names, text in parts if names]
-    return f"{survey.fresh} files were read again: {'; '.join(told) or 'all are as they were'}"
+    count = len({path for _, path in survey.facts})
+    return f"{count} files were read again: {'; '.join(told) or 'all are as they were'}"
 
 
 def _differs(before: Facts | None, now: Facts) -> bool:

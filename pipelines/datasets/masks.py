@@ -152,29 +152,14 @@ def by_colour(mask: Indexed, known: Mapping[Colour, int]) -> Remap | list[Colour
     for index, colour in mask.colours.items():
         table[index] = known[colour]
     name = hashlib.blake2b(table.tobytes(), digest_size=6).hexdigest()
-    return Remap(
-        name=f"colours-{name}",
-        values="colours",
-        reason="each colour is a class's",
-        table=table.tobytes(),
-        largest=IGNORE,
-        cure="",
-        of_colours=True,
-    )
+    return Remap(f"colours-{name}", table.tobytes(), "colours", of_colours=True)
 
 
 def merging(table: np.ndarray, before: Remap | None) -> Remap:
     """How the values of a mask become classes by a (256,) table of label values, after `before` has made them these."""
     whole = (table if before is None else table[np.frombuffer(before.table, np.uint8)]).tobytes()
-    return Remap(
-        name=f"merged-{hashlib.blake2b(whole, digest_size=6).hexdigest()}",
-        values="label values" if before is None else before.values,
-        reason="the class list merges values",
-        table=whole,
-        largest=IGNORE,
-        cure="",
-        of_colours=before is not None and before.of_colours,
-    )
+    name = hashlib.blake2b(whole, digest_size=6).hexdigest()
+    return Remap(f"merged-{name}", whole, "label values", of_colours=before is not None and before.of_colours)
 
 
 def of_no_class(strange: Sequence[Colour]) -> tuple[str, str]:

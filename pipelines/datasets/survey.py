@@ -13,9 +13,9 @@ import numpy as np
 from ..decode import UPRIGHT
 from ..errors import some_of
 from ..watch import Mark
-from .dataset import IGNORE, Colour, Dataset, Remap, Sample, colour_of
+from .dataset import IGNORE, NO_CLASS, Colour, Dataset, Remap, Sample, colour_of
 from .facts import IMAGES, MASKS, MERGED, RECOLOURED, Copy, Facts, Key
-from .inspection import Fault, Task, inspect_files, mapping, tasks_of
+from .inspection import Fault, Task, inspect_files, remapping, tasks_of
 from .masks import (
     BLACK,
     WHITE,
@@ -31,8 +31,8 @@ from .masks import (
 
 GRAYS = {(level, level, level): level for level in range(256)}
 """The values of masks whose channels are all alike, by colour."""
-Reading = tuple[Sample, Path, Remap]
-"""How the mask of a sample is read that does not hold label values."""
+Mapped = tuple[Sample, Path, Remap]
+"""The mask of a sample, and what its values become."""
 
 
 @dataclass(slots=True)
@@ -54,15 +54,17 @@ class Survey:
         """The facts of a sample's picture."""
         return self.facts.get((IMAGES, str(sample.image)))
 
-    def mask(self, sample: Sample) -> Facts | None:
-        """The facts of a sample's mask, read by colour, and with values as classes, where masks are."""
-        roles = ((role, str(sample.mask)) for role in (MERGED, RECOLOURED, MASKS))
-        return next((self.facts[key] for key in roles if key in self.facts), None)
+    def mask(self, sample: Sample, *, listed: bool = False) -> Facts | None:
+        """The facts of a sample's mask as it is trained with; listed: as it is before label values of the class list
+        become classes."""
+        roles = (RECOLOURED, MASKS) if listed else (MERGED, RECOLOURED, MASKS)
+        keys = ((role, str(sample.mask)) for role in roles)
+        return next((self.facts[key] for key in keys if key in self.facts), None)
 
-    def masks(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Path, Facts]]:
-        """Those of the samples whose masks there are facts of, the path of each mask, and its facts."""
+    def masks(self, samples: Iterable[Sample], *, listed: bool = False) -> Iterator[tuple[Sample, Path, Facts]]:
+        """Those of the samples whose masks there are facts of, the path of each mask, and its facts as of `mask`."""
         for sample in samples:
-            if sample.mask and (facts := self.mask(sample)):
+            if sample.mask and (facts := self.mask(sample, listed=listed)):
                 yield sample, sample.mask, facts
 
     def copies_of_validation(self, dataset: Dataset) -> dict[str, str]:
@@ -80,10 +82,10 @@ class Survey:
         as_stored = str(path) in self.stored
         return facts.used(as_stored), facts.mark(as_stored), facts.size(as_stored)
 
-    def counts(self, samples: Iterable[Sample]) -> np.ndarray:
-        """Pixels of each label value, (256,) int64, over the masks of the samples."""
+    def counts(self, samples: Iterable[Sample], *, listed: bool = False) -> np.ndarray:
+        """Pixels of each class index (listed: label value) and IGNORE, (256,) int64, over the masks of the samples."""
         counts: Counter[str] = Counter()
-        for _, _, facts in self.masks(samples):
+        for _, _, facts in self.masks(samples, listed=listed):
             for value, pixels in facts.counts.items():
                 counts[value] += pixels
         return np.array([counts[str(value)] for value in range(256)], np.int64)
@@ -110,18 +112,18 @@ def survey_files(
     inspect(task for sample in dataset.samples for task in tasks_of(sample))
     # All three before any is read again: each looks at the masks as they are stored.
     by_colours = [*_palettes(survey, dataset), *_coloured(survey, dataset), *_gray_levels(survey, dataset)]
-    inspect(mapping(RECOLOURED, sample.id, path, remap) for sample, path, remap in by_colours)
+    inspect(remapping(RECOLOURED, sample.id, path, remap) for sample, path, remap in by_colours)
     _turn(survey, dataset)
     survey.notes += _pages(survey)
     survey.faults += _check_pairs(dataset, survey)
     survey.notes += _void_objects(dataset, survey)
     survey.notes += _from_one(dataset, survey)
-    inspect(mapping(MERGED, sample.id, path, remap) for sample, path, remap in _merged(survey, dataset, by_colours))
+    inspect(remapping(MERGED, sample.id, path, remap) for sample, path, remap in _merged(survey, dataset, by_colours))
     return survey
 
 
-def _merged(survey: Survey, dataset: Dataset, by_colours: Iterable[Reading]) -> Iterator[Reading]:
-    """All masks, where label values are not the classes: several of one name are one, or one is ignored."""
+def _merged(survey: Survey, dataset: Dataset, by_colours: Iterable[Mapped]) -> Iterator[Mapped]:
+    """All masks, where label values are not class indices: several of one name are one class, or one is ignored."""
     table = dataset.values.table
     if (table == np.arange(256)).all():
         return
@@ -131,7 +133,7 @@ def _merged(survey: Survey, dataset: Dataset, by_colours: Iterable[Reading]) -> 
             yield sample, path, merging(table, coloured.get(path))
 
 
-def _palettes(survey: Survey, dataset: Dataset) -> list[Reading]:
+def _palettes(survey: Survey, dataset: Dataset) -> list[Mapped]:
     """Indexed masks that have to be read by colour, because their palettes contradict each other, or the colours that
     the class list states. A doubt where a colour is no class's."""
     found = _with_colours(survey, dataset, coloured=False)
@@ -160,7 +162,7 @@ def _palettes(survey: Survey, dataset: Dataset) -> list[Reading]:
     return [(found[path][0], path, remap) for path, remap in remaps.items() if isinstance(remap, Remap)]
 
 
-def _coloured(survey: Survey, dataset: Dataset) -> list[Reading]:
+def _coloured(survey: Survey, dataset: Dataset) -> list[Mapped]:
     """Masks in colour, which the colours of the class list say how to read; one channel of them where all are gray and
     the class list has none of their levels. A fault where a colour is no class's."""
     found = [
@@ -173,20 +175,20 @@ def _coloured(survey: Survey, dataset: Dataset) -> list[Reading]:
     gray = all(len(set(colour)) == 1 for colour in shown) and shown.isdisjoint({*stated, *values.void})
     gray = gray and shown != {BLACK}  # which may be the background of others in colour
     known = GRAYS if gray else meanings(values, stated)
-    readings: list[Reading] = []
+    mapped: list[Mapped] = []
     for sample, mask in found:
         remap = by_colour(mask, known)
         if isinstance(remap, Remap):
-            readings.append((sample, mask.path, remap))
+            mapped.append((sample, mask.path, remap))
         else:
             survey.faults.append(Fault("colours", mask.path, *of_no_class(remap)))
-    if readings:
+    if mapped:
         how = "one channel of each, as all are alike" if gray else "the colours of the class list"
-        survey.notes.append(f"{len(readings)} masks are in colour, {readings[0][1]} for one: read by {how}")
-    return readings
+        survey.notes.append(f"{len(mapped)} masks are in colour, {mapped[0][1]} for one: read by {how}")
+    return mapped
 
 
-def _gray_levels(survey: Survey, dataset: Dataset) -> list[Reading]:
+def _gray_levels(survey: Survey, dataset: Dataset) -> list[Mapped]:
     """Masks of gray levels that the class list states as the colours of its classes (#000000, #ffffff), and that are
     not the indices of these. A doubt where they may be either, and are not the same."""
     values = dataset.values
@@ -312,7 +314,7 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
         wrong = sorted(value for value in map(int, mask.counts) if classes <= value != IGNORE)
         if wrong:
             listed = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
-            known = f"the {classes} classes are" if len(set(names)) == classes else "those of the class list are"
+            known = f"the {classes} classes are" if len(dataset.classes) == classes else "those of the class list are"
             text = f"has label values {listed} but {known} 0 to {classes - 1} (255 ignored)"
             begins = ", whose values begin at 0" if wrong == [classes] else ""
             yield Fault("values", path, text, f"correct the mask or the class list{begins}")
@@ -329,12 +331,12 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
 
 
 def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
-    """The first mask of these samples that holds 255, where their masks show the class 0, 255 and nothing else."""
+    """The first mask of these samples that holds 255, where their masks hold 0, 255 and no other label value."""
     samples = [sample for sample in samples if sample.mask]
-    pixels = survey.counts(samples)
+    pixels = survey.counts(samples, listed=True)
     if not (pixels[0] and pixels[IGNORE]) or pixels[1:IGNORE].any():
         return None
-    return next(path for _, path, facts in survey.masks(samples) if str(IGNORE) in facts.counts)
+    return next(path for _, path, facts in survey.masks(samples, listed=True) if str(IGNORE) in facts.counts)
 
 
 def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
@@ -342,7 +344,7 @@ def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
     masks = survey.masks((*dataset.train, *dataset.val))
     pixels = survey.counts(sample for sample, _, facts in masks if facts.mapping is None)
     names = dataset.values.names
-    if pixels[: len(names)].any() and not pixels[0]:
+    if names[0] != NO_CLASS and pixels[: len(names)].any() and not pixels[0]:
         yield (
             f"no mask holds 0, the value of {names[0]}: if values begin at 1 there, every class is taken for "
             "the next in the class list"
@@ -371,5 +373,5 @@ def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:
         if void and len(absent) == 1 and (part is dataset.train or not trained[IGNORE]):
             yield (
                 f"{absent[0]} occurs in no {name} mask while {len(void)} of {len(masked)} hold 255, {void[0]} for "
-                f"one: 255 means ignore, so write the index of {absent[0]} if it marks that"
+                f"one: 255 means ignore, so write {dataset.values.names.index(absent[0])} if it marks {absent[0]}"
             )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from semiseg.pipelines.datasets.classes import merged, read_classes
+from semiseg.pipelines.datasets.classes import merging_notes, read_classes
 from semiseg.pipelines.datasets.files import voc_colours
 from semiseg.pipelines.errors import UsageError
 
@@ -24,7 +24,24 @@ def test_class_list(tmp_path):
         ("sky\t#000001\ncar\nsky\t#000001\n", "line 3: the class 'sky' stands there twice"),
         ("0: sky\n1: sky\n", "names 1 classes"),
         ("0: sky\n1: __ignore__\n", "names 1 classes"),
-        ("0 sky\n1 car\n2 car\n", "line 2: seems to give a label value: write values as '1: car'"),
+        *(
+            (text, "several lines name 'car', with numbers that may be label values: write these as '0: car'")
+            for text in (
+                "0 sky\n1 car\n2 car\n",
+                "0 car\n1 car\n2 car\n3 sky\n4 sky\n5 sky\n",
+                "2. car\n1. sky\n0. car\n",
+                "id name\n0 car\n1 car\n2 sky\n",
+                "car 0\ncar 1\nsky 2\n",
+                "0 car #000001\n1 car #000002\n2 sky #000003\n",
+            )
+        ),
+        (
+            "0 __ignore__\n1 car\n2 car\n3 sky\n",
+            "line 1: __ignore__ has a number: write label values as '0: __ignore__'",
+        ),
+        ('sky\n"__ignore__"\ncar\n', "__ignore__ stands between classes"),
+        ("sky\n__ignore__,\ncar\n", "__ignore__ stands between classes"),
+        ("0, sky, #00ff00\n", "gives a number"),
         ("sky\ncar\tred\n", "line 2: 'red' is not a colour"),
         ("# label:color_rgb:parts:actions\nsky:0,0,9::\nroad:300,0,0::\n", r"line 3: \(300, 0, 0\) is not a colour"),
         ("0 0 9 sky\n0 0 300 road\n", r"line 2: \(0, 0, 300\) is not a colour"),
@@ -108,6 +125,13 @@ def test_what_is_no_class_may_have_a_colour(tmp_path):
         ("0: __ignore__\n1: ground\n2: car\n3: __ignore__\n255: void\n", ("ground", "car"), (255, 0, 1, 255)),
         ("ground\t#000000\ncar\t#000001\ncar\t#000002\n", ("ground", "car"), (0, 1, 1)),
         ("car #000001\nground #000000\n__ignore__ #000009\ncar #000002\n", ("car", "ground"), (0, 1, 0)),
+        ("0 0 0 ground\n0 0 1 car\n0 0 2 car\n", ("ground", "car"), (0, 1, 1)),
+        ("ground 0 0 0\ncar 0 0 1\ncar 0 0 2\n", ("ground", "car"), (0, 1, 1)),
+        ("0 0 0 0 ground\n1 0 0 1 car\n2 0 0 1 car\n", ("ground", "car"), (0, 1, 1)),
+        ("0: __IGNORE__\n1: ground\n2: car\n", ("ground", "car"), (255, 0, 1)),
+        ("0 one\n1 two\n2 three\n", ("one", "two", "three"), (0, 1, 2)),
+        ("2 wheeler\n4 wheeler\ncar\n", ("2 wheeler", "4 wheeler", "car"), (0, 1, 2)),
+        ("0 stars\n1 stars\n2 stars\n", ("0 stars", "1 stars", "2 stars"), (0, 1, 2)),
         ("ground\ncar\ntree\n", ("ground", "car", "tree"), (0, 1, 2)),
     ],
 )
@@ -119,14 +143,22 @@ def test_lines_of_one_name_are_one_class(tmp_path, text, names, table):
     assert found.table.tolist() == [*table, *range(len(table), 256)]
 
 
+@pytest.mark.parametrize("last", ["__ignore__", "void"])
+def test_all_values_of_a_byte_may_be_listed(tmp_path, last):
+    lines = [f"{value}: {'ground' if value < 9 else 'car'}\n" for value in range(255)]
+    (tmp_path / "classes.txt").write_text("".join([*lines, f"255: {last}\n"]))
+    found = read_classes(tmp_path / "classes.txt")
+    assert found.table.tolist() == [0] * 9 + [1] * 246 + [255]
+
+
 def test_what_a_list_merges_is_told(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("0: ground\n1: car\n2: __ignore__\n3: car\n")
-    one, ignored = merged(path, read_classes(path))
+    one, ignored = merging_notes(path, read_classes(path))
     assert one == f"car stands in 2 lines of {path}: values 1, 3 are one class"
     assert ignored == f"{path} ignores pixels of value 2"
     path.write_text("0: ground\n1: car\n255: void\n")
-    assert not [*merged(path, read_classes(path))]
+    assert not [*merging_notes(path, read_classes(path))]
 
 
 def test_a_class_of_several_colours_is_shown_in_that_of_its_first_value(tmp_path):

@@ -198,8 +198,38 @@ def test_values_that_are_merged_otherwise_are_other_data_though_each_class_has_a
     assert held[0] != held[1]
 
 
-def test_a_value_beyond_a_list_that_merges_is_refused(root):
-    (root / "classes.txt").write_text("0: ground\n1: ground\n2: tree\n")
+def test_what_255_means_is_asked_of_values_as_they_are_stored(root):
+    """An ignored value is no class that somebody wrote as 255, and no file holds that."""
+    (root / "classes.txt").write_text("0: __ignore__\n1: car\n2: tree\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES if path.stem > "a001" else VALUES % 2).save(path))
+    (root / "list.txt").write_text("a000\na001\n")
+    report = diagnose({"layout": "folder", "root": root}, split=str(root / "list.txt"))
+    assert report.ok
+    assert not [finding for finding in report.findings if "255 means" in finding.text + finding.cure]
+    assert not [finding for finding in report.findings if "begin at 1" in finding.text]
+    masks_of(root, lambda path: Image.fromarray(VALUES % 2 * np.uint8(255)).save(path))
+    with pytest.raises(UsageError, match="training masks mark objects by 255"):
+        run(root)
+
+
+def test_values_that_begin_at_1_are_none_where_0_is_ignored(root):
+    (root / "classes.txt").write_text("0: __ignore__\n1: car\n2: tree\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES % 2 + 1).save(path))
+    assert not [note for note in run(root).notes if "begin at 1" in note]
+
+
+def test_masks_that_hold_the_first_value_alone_are_named_by_it(root):
+    (root / "classes.txt").write_text("0: __ignore__\n1: car\n2: tree\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES * (path.stem != "a000")).save(path))
+    report = diagnose({"layout": "folder", "root": root})
+    (found,) = [finding for finding in report.findings if "hold nothing but" in finding.text]
+    assert found.text == "1 of 6 training masks hold nothing but __ignore__"
+    assert found.details == ("a000",)
+
+
+@pytest.mark.parametrize("text", ["0: ground\n1: ground\n2: tree\n", "0: __ignore__\n1: ground\n2: tree\n"])
+def test_a_value_beyond_a_list_that_merges_is_refused(root, text):
+    (root / "classes.txt").write_text(text)
     masks_of(root, lambda path: Image.fromarray(VALUES + 1).save(path))
     with pytest.raises(UsageError, match=r"has label values 3 but those of the class list are 0 to 2 \(255 ignored\)"):
         run(root)
