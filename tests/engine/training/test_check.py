@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+import few
 from semiseg.engine.device import Precision
-from semiseg.engine.models import Network
+from semiseg.engine.models import ENCODERS, Network
 from semiseg.engine.training import check
 from semiseg.engine.training.check import Subject
 
@@ -33,11 +35,13 @@ def in_another_order(network: Network) -> None:
     network.encode = lambda x: tuple(maps.flip(0) for maps in encode(x.flip(0)))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_steps_that_round_otherwise_are_right(small, compiled_by, precision):
+@pytest.mark.parametrize(("precision", "backbone"), [("fp32", "resnet18"), ("bf16", "resnet18"), ("fp16", "few")])
+def test_steps_that_round_otherwise_are_right(small, compiled_by, monkeypatch, precision, backbone):
+    """In fp16 by few weights: products of it take minutes on a processor."""
+    monkeypatch.setitem(ENCODERS, "few", few.ENCODER)
     compiled_by(in_another_order)
-    (result,) = check.check(small, Precision(precision, CPU), ["compiled"])
-    assert (result.operator, result.dtype) == ("compiled cps resnet18", precision)
+    (result,) = check.check(replace(small, backbone=backbone), Precision(precision, CPU), ["compiled"])
+    assert (result.operator, result.dtype) == (f"compiled cps {backbone}", precision)
     assert result.problem is None
     assert 0 < result.error <= result.allowed
     assert result.seconds > 0
