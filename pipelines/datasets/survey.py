@@ -128,7 +128,8 @@ def _merged(survey: Survey, dataset: Dataset, by_colours: Iterable[Mapped]) -> I
     if (table == np.arange(256)).all():
         return
     coloured = {path: remap for _, path, remap in by_colours}
-    for sample, path, facts in survey.masks(dataset.samples):
+    masks = {path: (sample, facts) for sample, path, facts in survey.masks(dataset.samples)}  # of several images once
+    for path, (sample, facts) in masks.items():
         if path in coloured or not facts.coloured:
             yield sample, path, merging(table, coloured.get(path))
 
