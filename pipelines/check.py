@@ -41,16 +41,16 @@ from .plan import Planner
 from .views import KINDS, Augmentation, Drawing, Filter, ViewSpec
 from .watch import Mark, hash_of, stamp_of
 
-SIZES = ((375, 500), (500, 333), (101, 83), (257, 301), (64, 200), (199, 127))
+SIZES = ((375, 500), (500, 333), (101, 83), (257, 301), (64, 200), (211, 150), (199, 127))
 """Sizes of the photographs: larger and smaller than a window, odd sides."""
-TURNED = {3: 6}
+TURNED = {5: 6}
 """Orientations of photographs, and their masks, that are not stored as they are seen, by their number."""
 FILTERS: tuple[Filter, ...] = get_args(Filter)
 STEPS = 4
 
 
 def photographs(folder: Path) -> list[Record]:
-    """Writes pictures: smooth noise, edges and grain, five JPEGs with chroma at half the resolution, of which one is
+    """Writes pictures: smooth noise, edges and grain, six JPEGs with chroma at half the resolution, of which one is
     turned, and a PNG; and masks of nine regions and 255."""
     records = []
     for number, (height, width) in enumerate(SIZES):

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class DaliBackend:
                 "or take --backend host"
             )
         self.records, self.device_id, self.threads, self.whole = records, device_id, threads, whole
+        self.decoders = BoundedSemaphore(threads or cores())  # of the readers, those that decode
         # DALI crashes on smaller files than were prepared, and cuts wrong windows from larger ones.
         self.watch = watch_of(records)
 
@@ -136,7 +138,7 @@ class DaliBackend:
         def source() -> list:
             return self._arguments([plan.streams[number] for plan in next(batches)], labeled, readers)
 
-        def decode(file, **more):
+        def decode(file, origin, **more):
             cut = {"start": origin, "shape": size, "axes": [0, 1]}
             if self.whole:
                 return fn.slice(fn.decoders.image(file, **options, **more), **cut)
@@ -157,66 +159,78 @@ class DaliBackend:
         )
         with pipeline:
             count = len(pattern.views)
-            file, origin, size, end, extent, *rest = fn.external_source(source, 5 + 2 * count + labeled)
-            views = list(zip(rest[:count], rest[count:], strict=False))
+            file, origin, size, end, extent, *rest = fn.external_source(source, 5 + 2 * count + 2 * labeled)
+            views = list(zip(rest[:count], rest[count : 2 * count], strict=True))
             # The region starts at the cut's corner and spans a whole number of output pixels, `step` / 1024 wide.
             region: dict[str, Any] = {"size": extent, "roi_start": [0, 0], "roi_end": end}
 
-            image = decode(file, jpeg_fancy_upsampling=True)
+            image = decode(file, origin, jpeg_fancy_upsampling=True)
             kinds = types.DALIInterpType
             kind = kinds.INTERP_CUBIC if pattern.filter == "cubic" else kinds.INTERP_LINEAR
             image = fn.resize(image, **region, interp_type=kind, antialias=pattern.filter != "linear")
             outputs = [window(image, offset, flip, pattern.fill) for offset, flip in views]
             if labeled:
-                target = decode(rest[-1], output_type=types.DALIImageType.GRAY)
+                target = decode(*rest[-2:], output_type=types.DALIImageType.GRAY)
                 target = fn.resize(target, **region, interp_type=kinds.INTERP_NN)
                 outputs.append(fn.squeeze(window(target, *views[0], IGNORE), axes=[2]))
             pipeline.set_outputs(*outputs)
         return pipeline
 
     def _arguments(self, streams: list[Stream], labeled: bool, readers: ThreadPoolExecutor) -> list:
-        """What one batch of DALI's is told: encoded files, cuts in source pixels, extents and ends, and each view."""
+        """What one batch of DALI's is told: encoded files, cuts in source pixels, extents and ends, each view, and of
+        the labelled stream the masks, with corners of their own."""
 
         def joined(parts, dtype):
             return np.ascontiguousarray(np.concatenate(list(parts)), dtype)
 
         views = list(zip(*(stream.views for stream in streams), strict=True))
         records = [self.records[number] for stream in streams for number in stream.record]
+        origins = joined((stream.origin for stream in streams), np.int32)
+        sources = joined((stream.source for stream in streams), np.int32)
+        sizes = [record.size for record in records]
+
+        def files(*chosen: tuple[Any, int]) -> tuple[list[np.ndarray], np.ndarray]:
+            """Encoded files, and where their cuts begin."""
+            paths, flags = zip(*chosen, strict=True)
+            turned = [self.watch.orientation(path) != UPRIGHT for path in paths]
+            encoded = list(readers.map(self._encoded, paths, flags, sizes, origins, sources))
+            return encoded, np.where(np.array(turned)[:, None], np.int32(0), origins)
+
+        images, image_origins = files(*((record.image, COLOUR) for record in records))
         return [
-            list(readers.map(self._image, records)),
-            joined((stream.origin for stream in streams), np.int32),
-            joined((stream.source for stream in streams), np.int32),
+            images,
+            image_origins,
+            sources,
             joined((stream.extent * stream.step[:, None] / DENOMINATOR for stream in streams), np.float32),
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *([list(readers.map(self._mask, records))] if labeled else []),
+            *(files(*((record.mask, LABEL) for record in records)) if labeled else ()),
         ]
 
-    def _image(self, record: Record) -> np.ndarray:
-        return self._encoded(record.image, COLOUR, record.size)
+    def _encoded(
+        self, path: Path, flags: int, size: tuple[int, int], origin: np.ndarray, source: np.ndarray
+    ) -> np.ndarray:
+        """A file's bytes; of one that is turned, which DALI would do for whole images alone, the cut as PPM or PGM.
 
-    def _mask(self, record: Record) -> np.ndarray:
-        assert record.mask is not None  # plans want masks of labelled records alone
-        return self._encoded(record.mask, LABEL, record.size)
-
-    def _encoded(self, path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
-        """A file's bytes, or those of another that shows it as it is turned, which DALI would not do for a part of it.
         They are read here and not by DALI, which would decode whatever the file holds by then: it crashes on smaller
-        images. Raises UsageError where the file is gone or another one."""
+        images. Raises UsageError where the file is gone or another one.
+        """
         if self.watch.orientation(path) != UPRIGHT:
-            return encoded(self.watch.pixels(path, flags, size))
+            (y, x), (height, width) = origin, source
+            with self.decoders:
+                return pnm(self.watch.pixels(path, flags, size)[y : y + height, x : x + width])
         data = self.watch.read(path)
         if not data:
             raise UsageError(f"{path}: is empty; run `semiseg doctor` and mend or remove it")
         return np.frombuffer(data, np.uint8)
 
 
-def encoded(pixels: np.ndarray) -> np.ndarray:
+def pnm(pixels: np.ndarray) -> np.ndarray:
     """A picture (H, W, 3) or a mask (H, W) as a file that costs next to nothing: PPM or PGM."""
     height, width = pixels.shape[:2]
     header = f"P{6 if pixels.ndim == 3 else 5} {width} {height} 255\n".encode()
-    return np.concatenate([np.frombuffer(header, np.uint8), pixels.reshape(-1)])
+    return np.concatenate([np.frombuffer(header, np.uint8), pixels.ravel()])
 
 
 def steps_together(plan: Plan) -> int:

@@ -1,7 +1,7 @@
 """Files to pixels: one decoder for training, evaluation and prediction.
 
-What was prepared is decoded as it is stored; any other picture is decoded as preparation would make it: upright, 8-bit
-RGB. Both decode the same file to the same pixels.
+What was prepared is decoded as it is stored, and turned by whoever knows its mark (`Watch.pixels`); any other picture
+is decoded as preparation would make it: upright, 8-bit RGB. Both come to the same pixels.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def _tag(tiff: Image.Image, tag: int, unsaid: Any) -> Any:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels as viewers show them."""
+    """Stored pixels, uint8, as viewers show them."""
     return _TURNS[orientation](pixels) if orientation in _TURNS else pixels
 
 
@@ -258,7 +258,7 @@ def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Height and width of one of the two, stored or upright, as those of the other."""
+    """Stored height and width as upright ones, or the other way round."""
     return size[::-1] if orientation > 4 else size
 
 

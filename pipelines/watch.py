@@ -1,4 +1,5 @@
-"""Whether files are still those that were prepared: a plan made for one file must not cut from another."""
+"""Files as they were prepared: whether they are still the same, as a plan made for one must not cut from another, and
+their pixels, turned as was decided then."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Mark:
 
 
 class Watch:
-    """Knows files by their marks; files without a mark are not looked at, and upright. May be called from several
+    """Knows files by their marks; a file without one may change, and is not turned. May be called from several
     threads."""
 
     def __init__(self, marks: Mapping[Path, Mark]):

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import ColorJitter, Compose, Normalize, RandomApply, RandomGrayscale, ToTensor
 
 from semiseg.pipelines.datasets.dataset import IGNORE
 from semiseg.pipelines.datasets.manifest import Record
+from semiseg.pipelines.decode import UPRIGHT
 from semiseg.pipelines.views import Augmentation, ViewSpec
+from semiseg.pipelines.watch import Mark
 
 from .boxes import half_box, no_box, tried_box
 
@@ -61,7 +64,8 @@ class Images(Dataset):
 
     def resized(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The padded image, and the size that it was resized to (width, height)."""
-        image = Image.open(self.records[index].image).convert("RGB")
+        record = self.records[index]
+        image = opened(record.image, record.image_mark).convert("RGB")
         size = self.size(image)
         return self.pad(image.resize(size, self.filter), self.fill), size
 
@@ -78,10 +82,18 @@ class Images(Dataset):
         return self.normalise(self.cut(image, self.corner(image), random.random() < self.augmentation.flip))
 
 
+def opened(path: Path, mark: Mark | None) -> Image.Image:
+    """A picture or a mask as it is seen."""
+    image = Image.open(path)
+    return ImageOps.exif_transpose(image) if mark and mark.orientation != UPRIGHT else image
+
+
 class LabeledImages(Images):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, size = self.resized(index)
-        label = self.pad(Image.open(self.records[index].mask).resize(size, Image.Resampling.NEAREST), IGNORE)
+        record = self.records[index]
+        label = opened(record.mask, record.mask_mark).resize(size, Image.Resampling.NEAREST)
+        label = self.pad(label, IGNORE)
         corner, flip = self.corner(image), random.random() < self.augmentation.flip
         label = torch.from_numpy(self.cut(label, corner, flip).astype(np.int64))
         return self.normalise(self.cut(image, corner, flip)), label

@@ -12,6 +12,7 @@ from ...pipelines.datasets.dataset import Dataset, Sample
 from ...pipelines.datasets.lists import Names
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError
+from ...pipelines.watch import Mark
 from .. import console
 from ..disk import whole
 from ..events import progress_of
@@ -81,15 +82,21 @@ def find_samples(dataset: Dataset, ids: tuple[str, ...]) -> list[Sample]:
 
 
 def described(sample: Sample, manifest: Manifest, held: list[Share]) -> dict[str, Any]:
-    """What `--json` says of a sample: `source` paths are the user's, `read` ones what training decodes."""
+    """What `--json` says of a sample: `source` paths are the user's, `read` ones what training decodes, and `turn` is
+    the orientation, as EXIF counts, by which it then turns the pixels, 1 for not at all."""
+
+    def file(source: Path | None, read: Path | None, mark: Mark) -> dict[str, Any]:
+        return {"source": str(source), "read": str(read), "turn": mark.orientation}
+
     record, facts = manifest.records[sample.id], manifest.survey.image(sample)
     assert facts is not None  # what has a record was looked at
+    assert record.image_mark is not None
     return {
         "id": sample.id,
         "height": record.height,
         "width": record.width,
         "orientation": facts.orientation,
-        "image": {"source": str(sample.image), "read": str(record.image)},
-        "mask": {"source": str(sample.mask), "read": str(record.mask)} if sample.mask else None,
+        "image": file(sample.image, record.image, record.image_mark),
+        "mask": file(sample.mask, record.mask, record.mask_mark) if record.mask_mark else None,
         "values": [asdict(share) for share in held],
     }

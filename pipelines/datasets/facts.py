@@ -80,7 +80,7 @@ class Facts:
     """Whether the mask is in colour: what classes it shows, only a class list with colours can say."""
 
     def mark(self, as_stored: bool) -> Mark:
-        """Of what is used of it."""
+        """What is to be known of the file that is read: a copy, or itself."""
         if copy := self.used(as_stored):
             return Mark(None, copy.hash)
         return Mark(self.stamp, self.hash, UPRIGHT if as_stored else self.orientation)

@@ -176,15 +176,16 @@ def _differs(before: Facts | None, now: Facts) -> bool:
 
 
 def _record(sample: Sample, survey: Survey, folder: Path) -> Record:
-    def used(path: Path, facts: Facts) -> tuple[Path, Mark, tuple[int, int]]:
-        copy, mark, size = survey.used(path, facts)
-        return folder / copy.name if copy else path, mark, size
+    def used(path: Path, facts: Facts) -> tuple[Path, Mark]:
+        copy, mark = survey.used(path, facts)
+        return folder / copy.name if copy else path, mark
 
-    image, image_mark, (height, width) = used(sample.image, survey.facts[IMAGES, str(sample.image)])
+    of_image = survey.facts[IMAGES, str(sample.image)]
+    image, image_mark = used(sample.image, of_image)
     mask, mask_mark = sample.mask, None
-    if sample.mask and (facts := survey.mask(sample)):
-        mask, mask_mark, _ = used(sample.mask, facts)
-    return Record(sample.id, image, mask, height, width, image_mark, mask_mark)
+    if sample.mask and (of_mask := survey.mask(sample)):
+        mask, mask_mark = used(sample.mask, of_mask)
+    return Record(sample.id, image, mask, *survey.size(sample.image, of_image), image_mark, mask_mark)
 
 
 def _folder(dataset: Dataset, cache: Path) -> Path:

@@ -1,7 +1,7 @@
 """The pack of a data set: its pictures and masks decoded once, as raw uint8 in one file of the cache that all processes
 map and share, and an index of it.
 
-A file is known by path, size and times of change, as in the manifest. New and changed ones are appended, under a lock;
+A file is known by path, how it is turned, size and times of change. New and changed ones are appended, under a lock;
 the index is replaced when all of them are on disk, so what a crash leaves behind it is not read. A pack that is not as
 the index left it is checked against its checksums before it is used.
 """

@@ -77,10 +77,14 @@ class Survey:
             if (facts := self.image(sample)) and facts.hash in validation
         }
 
-    def used(self, path: Path, facts: Facts) -> tuple[Copy | None, Mark, tuple[int, int]]:
-        """What is used of a file: the converted one, None for itself, its mark, and height and width."""
+    def used(self, path: Path, facts: Facts) -> tuple[Copy | None, Mark]:
+        """What is read of a file: the converted one, None for itself; and its mark."""
         as_stored = str(path) in self.stored
-        return facts.used(as_stored), facts.mark(as_stored), facts.size(as_stored)
+        return facts.used(as_stored), facts.mark(as_stored)
+
+    def size(self, path: Path, facts: Facts) -> tuple[int, int]:
+        """Height and width, as the file is used."""
+        return facts.size(str(path) in self.stored)
 
     def counts(self, samples: Iterable[Sample], *, listed: bool = False) -> np.ndarray:
         """Pixels of each class index (listed: label value) and IGNORE, (256,) int64, over the masks of the samples."""
@@ -304,8 +308,8 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
     names = dataset.values.names
     classes = len(names)
     for sample, path, mask in survey.masks(dataset.samples):
-        image, (_, _, own) = survey.image(sample), survey.used(path, mask)
-        size = image and survey.used(sample.image, image)[-1]
+        image, own = survey.image(sample), survey.size(path, mask)
+        size = image and survey.size(sample.image, image)
         if size and size != own:
             text = f"is {own[1]}x{own[0]} but its image {sample.image} is {size[1]}x{size[0]}"
             cure = "make them the same size, resizing masks by nearest neighbour"

@@ -125,12 +125,12 @@ def test_decoded_images_lie_in_the_memory_of_a_gpu_where_they_fit(
         assert backends.bytes_on(torch.device("cuda:1"), "dali", records) == 0
         assert backends.bytes_on(CPU, "resident", records) == 0
         assert opened == [torch.device("cuda:1")]
-        assert said[-1] == "backend resident: 1.8 MiB of decoded images in the GPU's memory"
+        assert said[-1] == "backend resident: 1.9 MiB of decoded images in the GPU's memory"
     else:
         assert isinstance(backend, ResidentBackend)
         assert backend.pinned
         assert backends.bytes_on(torch.device("cuda:1"), "resident", records) == 0
-        assert said[-1] == "backend resident: 1.8 MiB of decoded images stay in host memory"
+        assert said[-1] == "backend resident: 1.9 MiB of decoded images stay in host memory"
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
@@ -166,7 +166,7 @@ def test_auto_packs_a_small_set_and_takes_a_pack_that_is_there(auto, records, tm
     monkeypatch.setattr(backends, "SMALL", packed_bytes(records))
     backend, said = auto(tmp_path)
     assert isinstance(backend, ResidentBackend)
-    assert said == [f"packing 6 images: 1.8 MiB into {tmp_path / 'pack'}"]
+    assert said == [f"packing 7 images: 1.9 MiB into {tmp_path / 'pack'}"]
     monkeypatch.setattr(backends, "SMALL", 0)
     backend, said = auto(tmp_path)
     assert isinstance(backend, ResidentBackend)

@@ -48,7 +48,8 @@ def test_pictures_of_several_images_and_what_is_said_of_them(semiseg, folder_roo
     ]
     assert first["image"]["source"] == str(root / "images/a000.jpg")
     assert str(tmp_path / "cache") in first["image"]["read"]
-    assert first["mask"] == {"source": str(root / "masks/a000.png"), "read": str(root / "masks/a000.png")}
+    assert first["image"]["turn"] == 1  # the copy is upright
+    assert first["mask"] == {"source": str(root / "masks/a000.png"), "read": str(root / "masks/a000.png"), "turn": 1}
     assert (second["mask"], second["values"]) == (None, [])
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     # One row below the other, each 48 x 40 enlarged by five; the orange of cars in the first alone.
@@ -56,6 +57,18 @@ def test_pictures_of_several_images_and_what_is_said_of_them(semiseg, folder_roo
     assert orange.sum() >= 25 * counts[1]
     assert not orange[len(orange) // 2 + 40 :].any()
     assert sheet.shape[0] > 2 * 5 * 40
+
+
+def test_how_what_is_read_is_turned_is_told(semiseg, folder_root, tmp_path):
+    root, exif = folder_root(), Image.Exif()
+    exif[0x0112] = 3
+    Image.open(root / "images/a000.jpg").save(root / "images/a000.jpg", exif=exif)
+    for orientation, turn in (("upright", 3), ("ignore", 1)):
+        told = (*ROW, root, "a000", "--out", "sheet.png", "--json", "--files.orientation", orientation)
+        (found,) = json.loads(semiseg("show", *told)[1])["images"]
+        path = str(root / "images/a000.jpg")
+        assert found["image"] == {"source": path, "read": path, "turn": turn}
+        assert (found["orientation"], found["mask"]["turn"]) == (3, 1)
 
 
 def test_the_way_to_an_image_is_that_of_lists(semiseg, folder_root):
