@@ -40,7 +40,7 @@ def test_descriptors_and_threads_that_stay_are_found():
 
 
 def test_a_moment_counts_what_this_process_holds():
-    """Pages of its own, as an allocator may have some left; and many of each, as threads of other tests come and go, and
+    """Pages of its own, as an allocator may have some left; and many of each: threads of other tests come and go, and
     systems take idle pages away."""
     ready, done = threading.Barrier(21), threading.Event()
     threads = [threading.Thread(target=lambda: (ready.wait(), done.wait())) for _ in range(20)]
