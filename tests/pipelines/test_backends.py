@@ -35,21 +35,23 @@ def test_every_backend_makes_the_same_targets_of_the_same_records(photos, record
         assert torch.equal(windows.target, expected.target)
 
 
-@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("turns", [*((turn, turn) for turn in range(2, 9)), (6, 1), (1, 8)])
 @pytest.mark.parametrize("name", BACKENDS)
-def test_turned_files_are_cut_as_upright_ones(tmp_path, own_cache, make_planner, run, name, orientation) -> None:
+def test_turned_files_are_cut_as_upright_ones(tmp_path, own_cache, make_planner, run, name, turns) -> None:
+    """Where picture and mask are turned, or one of them."""
     if name not in available():
         pytest.skip("needs NVIDIA DALI")
-    rng, exif = np.random.default_rng(orientation), Image.Exif()
-    exif[0x0112] = orientation
+    rng = np.random.default_rng(turns)
     image, mask = rng.integers(0, 256, (60, 90, 3), np.uint8), rng.integers(0, 9, (60, 90), np.uint8)
     records = []
-    for folder, turn, more in (("upright", 1, {}), ("turned", orientation, {"exif": exif})):
+    for folder, stored in (("upright", (1, 1)), ("turned", turns)):
         (tmp_path / folder).mkdir()
         paths = tmp_path / folder / "image.png", tmp_path / folder / "mask.png"
-        for path, pixels in zip(paths, (image, mask), strict=True):
-            Image.fromarray(turned_back(pixels, turn)).save(path, **more)
-        marks = (Mark(stamp_of(os.stat(path)), hash_of(path.read_bytes()), turn) for path in paths)
+        for path, pixels, turn in zip(paths, (image, mask), stored, strict=True):
+            exif = Image.Exif()
+            exif[0x0112] = turn
+            Image.fromarray(turned_back(pixels, turn)).save(path, exif=exif)
+        marks = (Mark(stamp_of(os.stat(path)), hash_of(path.read_bytes()), turn) for path, turn in zip(paths, stored))
         records.append(Record("image", *paths, 60, 90, *marks))
     planner = make_planner([(60, 90)], crop=48)
     upright, turned = (run(open_backend(name, [record], CPU, 1, folder=tmp_path), planner) for record in records)
