@@ -189,14 +189,13 @@ class DaliBackend:
         sources = joined((stream.source for stream in streams), np.int32)
         sizes = [record.size for record in records]
 
-        def files(*chosen: tuple[Any, int]) -> tuple[list[np.ndarray], np.ndarray]:
+        def files(paths: list[Any], flags: int) -> tuple[list[np.ndarray], np.ndarray]:
             """Encoded files, and where their cuts begin."""
-            paths, flags = zip(*chosen, strict=True)
-            turned = [self.watch.orientation(path) != UPRIGHT for path in paths]
-            encoded = list(readers.map(self._encoded, paths, flags, sizes, origins, sources))
-            return encoded, np.where(np.array(turned)[:, None], np.int32(0), origins)
+            encoded = list(readers.map(self._encoded, paths, itertools.repeat(flags), sizes, origins, sources))
+            turned = np.array([self.watch.orientation(path) != UPRIGHT for path in paths])
+            return encoded, np.where(turned[:, None], np.int32(0), origins)
 
-        images, image_origins = files(*((record.image, COLOUR) for record in records))
+        images, image_origins = files([record.image for record in records], COLOUR)
         return [
             images,
             image_origins,
@@ -205,7 +204,7 @@ class DaliBackend:
             joined((stream.extent for stream in streams), np.float32),
             *(joined((view.offset - view.pad for view in steps), np.int32) for steps in views),
             *(joined((view.flip for view in steps), np.int32) for steps in views),
-            *(files(*((record.mask, LABEL) for record in records)) if labeled else ()),
+            *(files([record.mask for record in records], LABEL) if labeled else ()),
         ]
 
     def _encoded(
