@@ -141,6 +141,31 @@ def test_files_are_read_beside_each_other(photos, run, monkeypatch) -> None:
     assert all(torch.equal(x, y) for x, y in zip(expected, now, strict=True))
 
 
+def test_of_turned_files_the_cut_alone_is_handed_over(photos, run, make_planner, monkeypatch) -> None:
+    """Whole ones, decoded, would fill the memory: some thirty are on their way; and few are decoded at once."""
+    turned = next(record for record in photos.records if record.image_mark)
+    handed, decoding, most = [], [], []
+    backend = photos.dali(records=[turned], threads=2)
+    pixels, written = backend.watch.pixels, dali.pnm
+
+    def decode(*arguments):
+        decoding.append(None)
+        most.append(len(decoding))
+        try:
+            return pixels(*arguments)
+        finally:
+            decoding.pop()
+
+    monkeypatch.setattr(backend.watch, "pixels", decode)
+    monkeypatch.setattr(dali, "pnm", lambda cut: handed.append(cut.shape[:2]) or written(cut))
+    enlarged = Augmentation(scale="own", range=(2.0, 3.0))
+    planner = make_planner([turned.size], "none", crop=128, batch=4, labeled=enlarged)
+    plan, _ = next(run(backend, planner))
+    assert set(map(tuple, plan.labeled.source.tolist())) <= set(handed)
+    assert max(height * width for height, width in handed) < turned.height * turned.width / 2
+    assert max(most) <= 2
+
+
 @pytest.mark.parametrize(("content", "says"), [(None, "cannot be read"), (b"", "is empty")])
 def test_a_file_that_is_gone_is_named(photos, run, tmp_path, content, says) -> None:
     gone = tmp_path / "gone.jpg"

@@ -71,6 +71,14 @@ def test_how_what_is_read_is_turned_is_told(semiseg, folder_root, tmp_path):
         assert (found["orientation"], found["mask"]["turn"]) == (3, 1)
 
 
+def test_what_the_class_list_merges_is_told(semiseg, folder_root, tmp_path):
+    root = folder_root()
+    (root / "classes.txt").write_text("0: ground\n1: car\n2: car\n")
+    code, text, err = semiseg("show", *ROW, root, "a000", "--out", "sheet.png")
+    assert code == 0
+    assert f"car stands in 2 lines of {root / 'classes.txt'}: values 1, 2 are one class" in text + err
+
+
 def test_the_way_to_an_image_is_that_of_lists(semiseg, folder_root):
     """`images/x` means x of the images' folder, whatever masks and other folders are called."""
     root = folder_root()
