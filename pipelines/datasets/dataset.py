@@ -21,6 +21,8 @@ IGNORE = 255
 
 NO_CLASS = "__ignore__"
 """What labelme calls that which is no class: its pixels are ignored."""
+NO_VALUE = ""
+"""The name of a value that a class list passes over: no mask may hold it."""
 
 Colour = tuple[int, int, int]
 
@@ -57,20 +59,32 @@ class ClassList(NamedTuple):
     """What label values mean: entries by value, from 0."""
 
     names: tuple[str, ...]
-    """Values of one name are one class, those of NO_CLASS none."""
+    """Values of one name are one class, those of NO_CLASS none, and those of NO_VALUE are not there."""
     palette: tuple[Colour, ...]
     """One colour a value."""
     stated: tuple[Colour | None, ...] = ()
     """The colours that the list gives, None for a value that it gives none; a mask's palette must not say otherwise."""
     void: tuple[Colour, ...] = ()
     """The colours of what is no class."""
+    ignored: str = ""
+    """What the list calls 255."""
+
+    @property
+    def given(self) -> list[int]:
+        """The values that masks may hold, beside 255."""
+        return [value for value, name in enumerate(self.names) if name != NO_VALUE]
+
+    @property
+    def of_classes(self) -> list[int]:
+        """The first value of each class."""
+        return [self.names.index(name) for name in self.classes]
 
     @property
     def classes(self) -> dict[str, Colour]:
         """The colour of each class, that of its first value, in the order of these."""
         first: dict[str, Colour] = {}
         for name, colour in zip(self.names, self.palette, strict=True):
-            if name != NO_CLASS:
+            if name not in (NO_CLASS, NO_VALUE):
                 first.setdefault(name, colour)
         return first
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
-from .dataset import IGNORE, NO_CLASS, Dataset, Sample
+from .dataset import IGNORE, NO_CLASS, NO_VALUE, Dataset, Sample
 from .facts import IMAGES, MASKS
 from .inspection import Fault
 from .layouts import find_dataset
@@ -246,8 +246,8 @@ def _labels(dataset: Dataset, train: _Counts, val: _Counts) -> Iterator[Finding]
         if (masks := seen.masks) and not seen.pixels[:classes].sum():
             text = f"no pixel of the {masks} {part} masks has a class, all are ignored ({ignoring})"
             yield Finding("error", text, f"check what {ignoring} means in them")
-    if 0 < len(train.empty) < train.masks:
-        text = f"{len(train.empty)} of {train.masks} training masks hold nothing but {dataset.values.names[0]}"
+    if 0 < len(train.empty) < train.masks and (first := dataset.values.names[0]) != NO_VALUE:
+        text = f"{len(train.empty)} of {train.masks} training masks hold nothing but {first}"
         cure = "delete those of images that nobody labelled: without a mask they are unlabelled"
         yield Finding("ok", text, cure, tuple(train.empty))
     if ignored > labeled > 0:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError, some_of
-from .classes import FILES, IGNORED, find_classes, merging_notes, read_classes
+from .classes import FILES, IGNORED, find_classes, read_classes, value_notes
 from .dataset import NO_CLASS, Dataset, Layout, Sample
 from .files import PREDICTED, entries_of, holds_pictures, is_folder, orphan_notes, part_of, where_pictures_lie
 from .lists import left_alone, read_ids_present, taught_too
@@ -71,7 +71,7 @@ def find(
     listed = samples.from_list(train_list, "training") if train_list else None
     notes = [*samples.settled(), *_found(root, usual, given, class_list)]
     notes += _predicted(root) if masks is None and image_folder != root else ()
-    notes += [*_ignored_classes(class_list, listed_classes.classes), *merging_notes(class_list, listed_classes)]
+    notes += [*_ignored_classes(class_list, listed_classes.classes), *value_notes(class_list, listed_classes)]
     if not val_list:
         val, about = _of_folders_for_validation(samples, image_folder)
         notes += about

@@ -29,7 +29,7 @@ from ..decode import (
     with_sign,
 )
 from ..errors import some_of
-from .dataset import IGNORE, NO_CLASS, ClassList, Colour, Dataset, Remap
+from .dataset import IGNORE, NO_CLASS, NO_VALUE, ClassList, Colour, Dataset, Remap
 
 LOSSLESS_TIFF = (
     "raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits",
@@ -137,7 +137,7 @@ def meanings(values: ClassList, colours: Sequence[Colour | None]) -> dict[Colour
     ignored = values.void if VOID in colours else (VOID, *values.void)
     named: dict[Colour, set[str]] = {}
     for colour, name in zip(colours, values.names, strict=True):
-        if colour:
+        if colour and name != NO_VALUE:
             named.setdefault(colour, set()).add(name)
     single = (colour for colour, names in named.items() if len(names) == 1)
     return dict.fromkeys(ignored, IGNORE) | {colour: colours.index(colour) for colour in single}
@@ -188,8 +188,8 @@ def against_classes(masks: Iterable[Indexed], dataset: Dataset) -> tuple[Indexed
 def inverted(masks: Iterable[Indexed], dataset: Dataset) -> Iterator[str]:
     """Black and white masks whose first colour is white."""
     white = [mask for mask in masks if mask.colours.get(0) == WHITE and mask.colours.get(1, BLACK) == BLACK]
-    if white:
-        first, second = dataset.values.names[:2]
+    first, second = dataset.values.names[:2]
+    if white and NO_VALUE not in (first, second):
         yield (
             f"{len(white)} black and white masks, {white[0].path} for one, have white as 0: white is taken for "
             f"{first}, black for {second}"

@@ -13,7 +13,7 @@ import numpy as np
 from ..decode import UPRIGHT
 from ..errors import some_of
 from ..watch import Mark
-from .dataset import IGNORE, NO_CLASS, Colour, Dataset, Remap, Sample, colour_of
+from .dataset import IGNORE, NO_CLASS, NO_VALUE, ClassList, Colour, Dataset, Remap, Sample, colour_of
 from .facts import IMAGES, MASKS, MERGED, RECOLOURED, Copy, Facts, Key
 from .inspection import Fault, Task, inspect_files, remapping, tasks_of
 from .masks import (
@@ -202,9 +202,9 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Mapped]:
     masked = survey.masks(dataset.samples)
     masks = [(sample, path, facts) for sample, path, facts in masked if not sample.remap and not facts.palette]
     levels = {int(value) for _, _, facts in masks for value in facts.counts}
-    if not levels or not values.stated or not all(colour in known for colour in values.stated):
+    if not levels or not values.stated or not all(values.stated[value] in known for value in values.given):
         return []
-    by_level, by_index = levels <= {*colours, IGNORE}, levels <= {*range(len(values.names)), IGNORE}
+    by_level, by_index = levels <= {*colours, IGNORE}, levels <= {*values.given, IGNORE}
     path = masks[0][1]
     either = "and other gray masks hold what may be class indices, or the gray levels of classes in the class list"
     doubt = Fault("palette", path, either, "give the classes other colours there, or save all masks in these")
@@ -305,8 +305,8 @@ def _pages(survey: Survey) -> Iterator[str]:
 
 def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
     """Faults seen only beside another file: sizes, values outside the class list, objects marked by 255."""
-    names = dataset.values.names
-    classes = len(names)
+    values = dataset.values
+    given = {*values.given, IGNORE}
     for sample, path, mask in survey.masks(dataset.samples):
         image, own = survey.image(sample), survey.size(path, mask)
         size = image and survey.size(sample.image, image)
@@ -316,23 +316,29 @@ def _check_pairs(dataset: Dataset, survey: Survey) -> Iterator[Fault]:
             if size == own[::-1]:
                 cure = "one of them lies on its side, so turn that one; resizing would put labels in wrong places"
             yield Fault("size", path, text, cure)
-        wrong = sorted(value for value in map(int, mask.counts) if classes <= value != IGNORE)
-        if wrong:
-            listed = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
-            known = f"the {classes} classes are" if len(dataset.classes) == classes else "those of the class list are"
-            text = f"has label values {listed} but {known} 0 to {classes - 1} (255 ignored)"
-            begins = ", whose values begin at 0" if wrong == [classes] else ""
-            yield Fault("values", path, text, f"correct the mask or the class list{begins}")
+        if wrong := sorted(value for value in map(int, mask.counts) if value not in given):
+            yield Fault("values", path, *_not_given(wrong, values))
     for part, name in ((dataset.train, "training"), (dataset.val, "validation")):
         if marked := marked_by_ignore(part, survey):
-            objects = names[1] if classes == 2 else "objects"
-            text = f"and the other {name} masks mark {objects} by 255, which means ignore, and never by 1"
-            text += "" if classes == 2 else " or more"
-            cure = "write 1 instead of 255 into the masks"
-            if classes == 2:
-                first, second = names
+            binary, value = len(values.given) == 2, values.given[1]
+            objects, more = (values.names[value], "") if binary else ("objects", " or more")
+            text = f"and the other {name} masks mark {objects} by 255, which means ignore, and never by {value}{more}"
+            cure = f"write {value} instead of 255 into the masks"
+            if binary:
+                first, second = values.classes
                 cure += f", or the class list as '{first} #000000' and '{second} #ffffff'"
             yield Fault("binary", marked, text, cure)
+
+
+def _not_given(wrong: list[int], values: ClassList) -> tuple[str, str]:
+    """What to say of a mask with values that the class list does not give, and the cure."""
+    text, last = f"has label values {some_of(wrong, 8)} but", len(values.names) - 1
+    if NO_VALUE in values.names:
+        cure = f"correct the mask, or the class list: '{wrong[0]}: {NO_CLASS}' there has these pixels ignored"
+        return f"{text} the class list gives {some_of(values.given, 8)} (255 ignored)", cure
+    whose = "those of the class list are" if len(values.classes) <= last else f"the {last + 1} classes are"
+    begins = ", whose values begin at 0" if wrong == [last + 1] else ""
+    return f"{text} {whose} 0 to {last} (255 ignored)", f"correct the mask or the class list{begins}"
 
 
 def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
@@ -349,7 +355,7 @@ def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
     masks = survey.masks((*dataset.train, *dataset.val))
     pixels = survey.counts(sample for sample, _, facts in masks if facts.mapping is None)
     names = dataset.values.names
-    if names[0] != NO_CLASS and pixels[: len(names)].any() and not pixels[0]:
+    if names[0] not in (NO_CLASS, NO_VALUE) and pixels[: len(names)].any() and not pixels[0]:
         yield (
             f"no mask holds 0, the value of {names[0]}: if values begin at 1 there, every class is taken for "
             "the next in the class list"

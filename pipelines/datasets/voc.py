@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from ..errors import UsageError
-from .classes import find_classes, merging_notes, read_classes
+from .classes import find_classes, read_classes, value_notes
 from .dataset import ClassList, Dataset, Layout, Sample
 from .files import find_pictures, first_folder, orphan_notes, voc_colours
 from .lists import Names, left_alone, read_ids, read_ids_present, taught_too
@@ -71,7 +71,7 @@ def find(
     class_list = classes or find_classes(home, root)
     own = _classes(class_list)
     notes += [f"the classes are those of {class_list}"] if class_list and not classes else []
-    notes += merging_notes(class_list, own) if class_list else ()
+    notes += value_notes(class_list, own) if class_list else ()
     return Dataset(
         layout="voc",
         root=home,

@@ -23,6 +23,7 @@ ORDERS = {
         datasets/dataset
         datasets/files
         datasets/pairs
+        datasets/class_rows
         datasets/classes
         datasets/lists
         datasets/registry

@@ -2,7 +2,7 @@
 
 import pytest
 
-from semiseg.pipelines.datasets.classes import merging_notes, read_classes
+from semiseg.pipelines.datasets.classes import read_classes, value_notes
 from semiseg.pipelines.datasets.files import voc_colours
 from semiseg.pipelines.errors import UsageError
 
@@ -108,13 +108,19 @@ def test_class_lists_of_other_programs_are_read(tmp_path, text):
 
 def test_what_is_no_class_may_have_a_colour(tmp_path):
     path = tmp_path / "classes.txt"
+    of_classes, ignored = ((128, 64, 128), (64, 0, 128)), ((9, 9, 9),)
     path.write_text("255,void,9,9,9\n1,car,64,0,128\n0,road,128,64,128\n")
-    assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
-    for void in ("__ignore__\t#090909", "255,void,9,9,9", "255 void 9 9 9", "255, void, #090909"):
+    assert read_classes(path) == (("road", "car"), of_classes, of_classes, ignored, "void")
+    for void, name in {
+        "__ignore__\t#090909": "",
+        "255,void,9,9,9": "void",
+        "255 void 9 9 9": "void",
+        "255, void, #090909": "void",
+    }.items():
         path.write_text(f"road\t#804080\n{void}\ncar\t#400080\n")
-        assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
+        assert read_classes(path) == (("road", "car"), of_classes, of_classes, ignored, name)
     path.write_text("road 128 64 128\n255 void 9 9 9\ncar 64 0 128\n")
-    assert read_classes(path) == (("road", "car"), *2 * (((128, 64, 128), (64, 0, 128)),), ((9, 9, 9),))
+    assert read_classes(path) == (("road", "car"), of_classes, of_classes, ignored, "void")
 
 
 @pytest.mark.parametrize(
@@ -154,11 +160,36 @@ def test_all_values_of_a_byte_may_be_listed(tmp_path, last):
 def test_what_a_list_merges_is_told(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("0: ground\n1: car\n2: __ignore__\n3: car\n")
-    one, ignored = merging_notes(path, read_classes(path))
+    one, ignored = value_notes(path, read_classes(path))
     assert one == f"car stands in 2 lines of {path}: values 1, 3 are one class"
     assert ignored == f"{path} ignores pixels of value 2"
     path.write_text("0: ground\n1: car\n255: void\n")
-    assert not [*merging_notes(path, read_classes(path))]
+    assert not [*value_notes(path, read_classes(path))]
+    for text in ("0: ground\n1: car\n255: edge\n", "ground,0,0,0\ncar,9,9,9\n255,edge,1,1,1\n"):
+        path.write_text(text)
+        (told,) = value_notes(path, read_classes(path))
+        assert told == f"{path} calls 255 'edge': 255 means ignore, so that its pixels count nowhere"
+    path.write_text("10: ground\n30: car\n")
+    assert [*value_notes(path, read_classes(path))] == [
+        f"label values of {path}: 10, 30; masks that hold others are refused"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10: ground\n30: car\n12: tree\n",
+        "ground,10\ntree,12\ncar,30\n",
+        "Pixel Value, Class\n12, tree\n10, ground\n30, car",
+    ],
+)
+def test_label_values_may_leave_gaps(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    found = read_classes(tmp_path / "classes.txt")
+    assert found.given == [10, 12, 30]
+    assert [*found.classes] == ["ground", "tree", "car"]
+    assert found.of_classes == [10, 12, 30]
+    assert found.table[[10, 12, 30]].tolist() == [0, 1, 2]
 
 
 def test_a_class_of_several_colours_is_shown_in_that_of_its_first_value(tmp_path):
@@ -259,9 +290,10 @@ HEADERS = (
     [
         ("class\nground\ncar\n", "line 1: 'class' looks like a header"),
         ("Class_Name\nground\ncar\n", "line 1: 'Class_Name' looks like a header"),
-        ("1: ground\n2: car\n3: tree\n", "line 3: the label values of 3 classes are 0 to 2"),
-        ("0: ground\n0: car\n2: tree\n", "line 1: the label values of 3 classes are 0 to 2"),
-        ("0, ground\n1, car\n254, ignore\n", "line 3: the label values of 3 classes are 0 to 2"),
+        ("0: ground\n0: car\n2: tree\n", "line 1: the label value 0 stands in several lines"),
+        ("0: ground\n1: car\n256: tree\n", "line 3: the label value 256 is no value of a mask of 8 bits"),
+        ("0: ground\n255: car\n", "line 2: 255 means ignore and cannot be car: call it void, or .*'car #ffffff'"),
+        ("0: ground\n128: tree\n255: car\n", "line 3: 255 means ignore and cannot be car"),
         ("klasse,farbe\nground,#000000\ncar,#ff8000\n", "line 1: gives no colour, as the other lines do"),
         ("ground,0.0,0.0,0.0\ncar,0.5,0.5,0.5\n", "line 1: 'ground,0.0,0.0,0.0' is no name of a class"),
         ("ground,rgb(0,0,0)\ncar,rgb(0,0,300)\n", "line 2: 'car,rgb\\(0,0,300\\)' is no name of a class"),
@@ -273,7 +305,11 @@ HEADERS = (
         ("0,ground,0,0,0\n1,car,9,9,9\n255,void,0,0,0\n", "ground has the colour of what is no class"),
         ("0, ground\n1, car\ntree\n", "line 3: gives no label value"),
         ("ground\n0: car\n1: tree\n", "line 1: gives no label value"),
-        ("1 ground\n2 car\n3 tree\n", "line 3: the label values of 3 classes are 0 to 2.* or write '0, NAME'"),
+        (
+            "1 ground\n2 car\n3 tree\n",
+            "line 1: label values would not be 0, 1, 2 .*write '1: ground' .*'0: NAME' where",
+        ),
+        ("10 ground\n20 car\n30 tree\n", "line 1: label values would not be 0, 1, 2"),
         ("[1] car\n[0] ground\n", "line 1: seems to give a label value"),
         ("0,7,ground\n1,8,car\n", "line 2: more numbers than a value or a colour"),
         ("names: [ground, car]\n", "line 1: names all classes at once"),

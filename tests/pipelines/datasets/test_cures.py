@@ -388,9 +388,9 @@ EXAMPLES = {
     ),
     "classes-gap": Example(
         put("classes.txt", "0: ground\n1: car\n3: tree\n"),
-        "line 3: the label values of 3 classes are 0 to 2",
-        "correct the values",
-        put("classes.txt", "0: ground\n1: car\n2: tree\n"),
+        "has label values 2 but the class list gives 0, 1, 3 (255 ignored)",
+        "or the class list: '2: __ignore__' there has these pixels ignored",
+        put("classes.txt", "0: ground\n1: car\n2: __ignore__\n3: tree\n"),
         alone=True,
     ),
     "classes-missing": Example(
