@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..pipelines.datasets.dataset import Colour
+from ..pipelines.datasets.dataset import IGNORE, Colour
 from ..pipelines.datasets.files import composed, voc_colours
 from ..pipelines.datasets.layouts import LAYOUTS, check_layout
 from ..pipelines.datasets.registry import POOLS
@@ -48,6 +48,8 @@ class Header:
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
     """One RGB colour a class."""
+    values: tuple[int, ...] = ()
+    """The label value of each class in masks of the data set; without them, its index."""
     mean: tuple[float, float, float]
     """The mean of each channel by which its images are normalised, in [0, 1]."""
     std: tuple[float, float, float]
@@ -73,6 +75,8 @@ class Header:
         yield from require(len(self.palette) == count, "palette", f"must be {count} colours", len(self.palette))
         fits = all(0 <= part < 256 for colour in self.palette for part in colour)
         yield from require(fits, "palette", "must be numbers from 0 to 255", self.palette)
+        fits = len({*self.values}) == len(self.values) in (0, count) and all(0 <= one < IGNORE for one in self.values)
+        yield from require(fits, "values", f"must be {count} numbers from 0 to {IGNORE - 1}, each once", self.values)
         yield from require(min(self.std) > 0, "std", "must be more than 0", self.std)
         yield from self.evaluation.faults("evaluation.")
 
@@ -93,6 +97,7 @@ def header_of(
     classes: tuple[str, ...],
     palette: tuple[Colour, ...],
     *,
+    values: tuple[int, ...] = (),
     as_stored: bool = False,
     step: int = 0,
     miou: float | None = None,
@@ -104,6 +109,7 @@ def header_of(
         head_width=network.head_width,
         classes=classes,
         palette=palette,
+        values=values,
         mean=network.mean,
         std=network.std,
         evaluation=recipe.protocol(),

@@ -93,8 +93,9 @@ def export(
     **settings: Any,
 ) -> Export:
     """Writes a program that takes an image (1, H, W, 3) uint8 RGB and gives its class indices (1, H, W) uint8, those
-    that `predict` writes for an image of this size, in float32 on a CPU. The file holds the texts "classes" (names),
-    "palette" (RGB colours), "size" (H, W), all JSON, and "protocol".
+    of which `predict` writes the label values for an image of this size, in float32 on a CPU. The file holds the texts
+    "classes" (names), "palette" (RGB colours), "values" (label values, none where they are the indices), "size" (H, W),
+    all JSON, and "protocol".
 
     checkpoint, layout: as `load_network` takes them. out: default: beside the checkpoint's run, with the checkpoint's
     name. size: H and W in pixels (default: the side of the protocol's windows, which is the crop unless the recipe
@@ -120,7 +121,7 @@ def export(
         images = probes(size)
         expected = [segment(network, image, chosen, PRECISION)[0] for image in images]
         with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
-            said = {"classes": header.classes, "palette": header.palette, "size": size}
+            said = {"classes": header.classes, "palette": header.palette, "values": header.values, "size": size}
             texts = {name: json.dumps(value) for name, value in said.items()} | {"protocol": str(chosen)}
             data = form.pack(traced(network, chosen, size), texts)
         create_folder(out.parent)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...pipelines.datasets.dataset import IMAGE_SUFFIXES, Colour
+from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
 from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures
 from ...pipelines.datasets.pairs import masks_among
 from ...pipelines.decode import COLOUR, Reading, read
@@ -77,12 +77,12 @@ def predict(
     on_event: Listener = silent,
     **settings: Any,
 ) -> Predictions:
-    """Writes masks/ (indices), colours/, with the class list, and overlays/ for every image below `images`, or for that
-    one image, into `out` (default: predictions/ beside the checkpoint's run), and at last confidence.csv: a
-    `Confidence` a row, the least sure image first; and review.html, which shows the first ones. Of several, a file that
-    cannot be read does not stop the others. Pictures are found as for training; masks among them, and what was
-    predicted into `out` before, are passed over. Masks of an earlier prediction that this one does not replace stay,
-    and a note says so.
+    """Writes masks/ (label values, as in masks of the data set), colours/, with the class list, and overlays/ for every
+    image below `images`, or for that one image, into `out` (default: predictions/ beside the checkpoint's run), and at
+    last confidence.csv: a `Confidence` a row, the least sure image first; and review.html, which shows the first ones.
+    Of several, a file that cannot be read does not stop the others. Pictures are found as for training; masks among
+    them, and what was predicted into `out` before, are passed over. Masks of an earlier prediction that this one does
+    not replace stay, and a note says so.
 
     checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
     `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
@@ -117,7 +117,7 @@ def predict(
             for kind in PREDICTED:  # one of another picture that was called so
                 (out / kind / name).unlink(missing_ok=True)
         else:
-            _write(out, name, image, mask, header.palette)
+            _write(out, name, image, mask, header)
             use = uses.get(hash_of(source.read_bytes()), "") if uses else UNKNOWN
             rows.append(Confidence.of(source.relative_to(home).as_posix(), mask, sure, header.classes, use))
             review.look_at(rows[-1], image, mask, sure)
@@ -131,16 +131,25 @@ def _begin(out: Path, header: Header) -> None:
     clear((out / FILE, HEADER), (out / PAGE, HEAD))
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
-    colours = zip(header.classes, header.palette, strict=True)
+    listed = zip(_values(header), header.classes, header.palette, strict=True)
     with whole(out / "colours" / "classes.txt") as draft:
         # With their values: names that begin or end with numbers might be read as if those were.
-        lines = (f"{value}\t{name}\t#{bytes(colour).hex()}\n" for value, (name, colour) in enumerate(colours))
+        lines = (f"{value}\t{name}\t#{bytes(colour).hex()}\n" for value, name, colour in listed)
         draft.write_text("".join(lines), encoding="utf-8")
 
 
-def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, palette: Sequence[Colour]) -> None:
-    """The pictures of one image (H, W, 3) and its mask (H, W)."""
-    pictures = {"masks": mask, "colours": coloured(mask, palette), "overlays": overlay(image, mask, palette)}
+def _values(header: Header) -> tuple[int, ...]:
+    """The label value of each class."""
+    return header.values or tuple(range(len(header.classes)))
+
+
+def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, header: Header) -> None:
+    """The pictures of one image (H, W, 3) and its class indices (H, W)."""
+    pictures = {
+        "masks": np.array(_values(header), np.uint8)[mask],
+        "colours": coloured(mask, header.palette),
+        "overlays": overlay(image, mask, header.palette),
+    }
     for kind, picture in pictures.items():
         path = out / kind / name
         create_folder(path.parent)

@@ -92,6 +92,7 @@ class Judge:
                 network,
                 dataset.classes,
                 dataset.palette,
+                values=dataset.values.of_classes,
                 as_stored=self.data.manifest.survey.as_stored,
                 step=done,
                 miou=scores[name].miou,

@@ -75,9 +75,9 @@ class ClassList(NamedTuple):
         return [value for value, name in enumerate(self.names) if name != NO_VALUE]
 
     @property
-    def of_classes(self) -> list[int]:
+    def of_classes(self) -> tuple[int, ...]:
         """The first value of each class."""
-        return [self.names.index(name) for name in self.classes]
+        return tuple(self.names.index(name) for name in self.classes)
 
     @property
     def classes(self) -> dict[str, Colour]:

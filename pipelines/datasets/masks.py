@@ -135,12 +135,12 @@ def meanings(values: ClassList, colours: Sequence[Colour | None]) -> dict[Colour
     """The first label value of each colour, of those given by value, and 255 for what is no class; none for a colour
     that two classes have."""
     ignored = values.void if VOID in colours else (VOID, *values.void)
-    named: dict[Colour, set[str]] = {}
-    for colour, name in zip(colours, values.names, strict=True):
-        if colour and name != NO_VALUE:
-            named.setdefault(colour, set()).add(name)
-    single = (colour for colour, names in named.items() if len(names) == 1)
-    return dict.fromkeys(ignored, IGNORE) | {colour: colours.index(colour) for colour in single}
+    shown: dict[Colour, list[int]] = {}
+    for value in values.given:
+        if colour := colours[value]:
+            shown.setdefault(colour, []).append(value)
+    single = {colour: of[0] for colour, of in shown.items() if len({values.names[value] for value in of}) == 1}
+    return dict.fromkeys(ignored, IGNORE) | single
 
 
 def by_colour(mask: Indexed, known: Mapping[Colour, int]) -> Remap | list[Colour]:

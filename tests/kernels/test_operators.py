@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from interpreter import INTERPRETED
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
+from interpreter import INTERPRETED
 from semiseg import kernels
 from semiseg.kernels import _dispatch
 from semiseg.kernels._examples import BOXES, examples

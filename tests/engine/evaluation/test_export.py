@@ -40,7 +40,7 @@ sys.modules["semiseg"] = None
 import numpy, torch
 said = []
 for name in sys.argv[1:]:
-    said.append(dict.fromkeys(["classes", "palette", "size", "protocol"], ""))
+    said.append(dict.fromkeys(["classes", "palette", "values", "size", "protocol"], ""))
     program = torch.export.load(f"{name}.pt2", extra_files=said[-1]).module()
     numpy.save(f"{name}-labels.npy", program(torch.from_numpy(numpy.load(f"{name}.npy"))).numpy())
 assert not any(name.startswith("semiseg.") for name in sys.modules)
@@ -106,6 +106,7 @@ def test_torch_alone_gives_the_labels_of_segment(checkpoint, tmp_path):
         assert {name: json.loads(text) for name, text in texts.items()} == {
             "classes": [*CLASSES],
             "palette": [list(colour) for colour in PALETTE],
+            "values": [],
             "size": [*own.shape],
         }
 

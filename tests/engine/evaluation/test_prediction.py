@@ -14,6 +14,7 @@ from PIL import Image
 from semiseg.engine import predict, train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.evaluation.protocols import upsampled
+from semiseg.pipelines.datasets import find_dataset, prepare, seen
 from semiseg.pipelines.datasets.classes import read_classes
 from semiseg.pipelines.errors import UsageError
 
@@ -277,3 +278,25 @@ def test_the_classes_beside_their_colours_are_read_as_those_of_the_network(tiny,
     run = train(tiny("supervised", layout="folder", data=root, steps=1)).out
     done = predict(run, root / "images", tmp_path / "seen", device="cpu")
     assert read_classes(done.out / "colours/classes.txt").names == ("type 1", "water 0", "way 2")
+
+
+def test_masks_hold_the_label_values_of_the_data_set(tiny, folder_root, tmp_path):
+    """So that one of an image without a mask may lie among the others."""
+    root = folder_root(masked=6, bare=1)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.array([10, 20, 100, 200], np.uint8)[np.indices((40, 48)).sum(0) // 4 % 4]).save(path)
+    (root / "classes.txt").write_text("10: ground\n20: car\n200: tree\n100: car\n")
+    run = train(tiny("supervised", layout="folder", data=root, steps=1)).out
+    checkpoint = load_network(run)
+    assert checkpoint.header.values == (10, 20, 200)
+    assert checkpoint.header.classes == ("ground", "car", "tree")
+    done = predict(run, root / "images", tmp_path / "seen", device="cpu")
+    listed = read_classes(done.out / "colours/classes.txt")
+    assert listed.given == [10, 20, 200]
+    bare = next(path for path in (root / "images").iterdir() if not (root / "masks" / f"{path.stem}.png").exists())
+    mask, shown = (np.asarray(Image.open(done.out / kind / f"{bare.stem}.png")) for kind in ("masks", "colours"))
+    assert {*np.unique(mask)} <= {10, 20, 200}
+    assert np.array_equal(np.array(listed.palette)[mask], shown)
+    (done.out / "masks" / f"{bare.stem}.png").rename(root / "masks" / f"{bare.stem}.png")
+    manifest = prepare(find_dataset("folder", root))
+    assert np.array_equal(np.array(checkpoint.header.values)[seen(manifest, bare.stem)[1]], mask)

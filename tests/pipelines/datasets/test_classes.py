@@ -188,7 +188,7 @@ def test_label_values_may_leave_gaps(tmp_path, text):
     found = read_classes(tmp_path / "classes.txt")
     assert found.given == [10, 12, 30]
     assert [*found.classes] == ["ground", "tree", "car"]
-    assert found.of_classes == [10, 12, 30]
+    assert found.of_classes == (10, 12, 30)
     assert found.table[[10, 12, 30]].tolist() == [0, 1, 2]
 
 

@@ -68,21 +68,94 @@ def test_values_of_one_name_are_one_class_however_masks_hold_them(root, make, te
     assert np.array_equal(seen(run(root), "a000")[1], VALUES)
 
 
+STORED = np.array([3, 10, 200], np.uint8)
+"""Label values that leave gaps, also before the first."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: Image.fromarray(STORED[VALUES]).save(path),
+        lambda path: with_palette(path, STORED),
+        lambda path: with_palette(path, STORED if path.stem != "a000" else STORED[::-1]),
+        in_colour,
+        in_gray_levels,
+    ],
+    ids=["values", "palettes", "palettes that disagree", "colours", "gray levels"],
+)
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("3: ground\t{}\n10: car\t{}\n200: tree\t{}\n", (0, 1, 2)),
+        ("200: tree\t{2}\n3: ground\t{0}\n10: tree\t{1}\n", (0, 1, 1)),
+        ("3: __ignore__\t{}\n10: car\t{}\n200: tree\t{}\n255: void\n", (255, 0, 1)),
+    ],
+    ids=["gaps", "and merged", "and ignored"],
+)
+def test_values_may_leave_gaps_however_masks_hold_them(root, make, text, table):
+    colours = ("#000000", "#404040", "#808080") if make is in_gray_levels else SHOWN
+    (root / "classes.txt").write_text(text.format(*colours))
+    masks_of(root, make)
+    manifest = run(root)
+    truth = np.array(table, np.uint8)[VALUES]
+    assert not manifest.doubts
+    for id in ("a000", "a001", "a005"):
+        assert np.array_equal(seen(manifest, id)[1], truth), id
+    classes = len(manifest.dataset.classes)
+    assert manifest.histogram == tuple(6 * np.bincount(truth[truth < 255], minlength=classes))
+    assert_kept(root, manifest)
+
+
+def with_palette(path, stored):
+    """VALUES, by palette indices of these, which show the same colours."""
+    image = Image.fromarray(stored[VALUES], "P")
+    palette = np.zeros((256, 3), np.uint8)
+    palette[stored] = COLOURS
+    image.putpalette(palette.tobytes())
+    image.save(path)
+
+
+@pytest.mark.parametrize("value", [0, 4, 199, 201, 254])
+def test_a_value_that_a_list_passes_over_is_refused(root, value):
+    (root / "classes.txt").write_text("3: ground\n10: car\n200: tree\n")
+    stored = STORED[VALUES]
+    masks_of(root, lambda path: Image.fromarray(stored).save(path))
+    run(root)
+    stored[-1, -1] = value
+    Image.fromarray(stored).save(root / "masks/a003.png")
+    said = rf"a003\.png has label values {value} but the class list gives 3, 10, 200 \(255 ignored\)"
+    with pytest.raises(UsageError, match=rf"{said}: .*'{value}: __ignore__' there"):
+        run(root)
+    (root / "classes.txt").write_text(f"3: ground\n10: car\n200: tree\n{value}: __ignore__\n")
+    assert seen(run(root), "a003")[1][-1, -1] == 255
+
+
+def test_objects_by_255_beside_values_that_leave_gaps(root):
+    (root / "classes.txt").write_text("0: ground\n100: car\n")
+    masks_of(root, lambda path: Image.fromarray(VALUES % 2 * np.uint8(255)).save(path))
+    with pytest.raises(UsageError, match="mark car by 255, which means ignore, and never by 100: write 100 instead"):
+        run(root)
+
+
 @given(
-    names=st.lists(st.sampled_from(["ground", "car", "tree", "__ignore__"]), min_size=3, max_size=9),
+    names=st.dictionaries(
+        st.integers(0, 254), st.sampled_from(["ground", "car", "tree", "__ignore__"]), min_size=3, max_size=9
+    ),
     seed=st.integers(0, 99),
 )
 def test_any_names_of_values_are_looked_up(root, names, seed):
-    classes = [name for name in dict.fromkeys(names) if name != "__ignore__"]
-    (root / "classes.txt").write_text("".join(f"{value}: {name}\n" for value, name in enumerate(names)))
-    stored = np.random.default_rng(seed).integers(0, len(names), VALUES.shape).astype(np.uint8)
-    stored[0] = np.arange(48) % len(names)
+    by_value = [names[value] for value in sorted(names)]
+    classes = [name for name in dict.fromkeys(by_value) if name != "__ignore__"]
+    (root / "classes.txt").write_text("".join(f"{value}: {name}\n" for value, name in names.items()))
+    places = np.random.default_rng(seed).integers(0, len(names), VALUES.shape)
+    places[0] = np.arange(48) % len(names)
+    stored = np.array(sorted(names), np.uint8)[places]
     masks_of(root, lambda path: Image.fromarray(stored).save(path))
     if len(classes) < 2:
         with pytest.raises(UsageError, match=f"names {len(classes)} classes"):
             run(root)
         return
-    truth = np.array([classes.index(name) if name in classes else 255 for name in names], np.uint8)[stored]
+    truth = np.array([classes.index(name) if name in classes else 255 for name in by_value], np.uint8)[places]
     manifest = run(root)
     assert np.array_equal(seen(manifest, "a003")[1], truth)
     assert manifest.dataset.classes == tuple(classes)
