@@ -68,8 +68,8 @@ def read_classes(path: Path) -> ClassList:
 def value_notes(path: Path, listed: ClassList) -> Iterator[str]:
     """Notes about values that are not those of the classes in their order: several of a class, or of none, and gaps."""
     if NO_VALUE in listed.names:
-        yield f"label values of {path}: {some_of(listed.given, 8)}; masks that hold others are refused"
-    if listed.ignored and listed.ignored.lower() not in {*IGNORED, NO_CLASS}:
+        yield f"label values of {path}: {some_of(listed.given, 8)}; masks of indices that hold others are refused"
+    if listed.ignored and listed.ignored.lower() not in {*IGNORED, NO_CLASS} and (255, 255, 255) not in listed.stated:
         yield f"{path} calls 255 {listed.ignored!r}: 255 means ignore, so that its pixels count nowhere"
     for name in dict.fromkeys(listed.names):
         values = [value for value, of in enumerate(listed.names) if of == name]
@@ -220,7 +220,11 @@ def _check_values(path: Path, rows: list[Row], values: list[int]) -> None:
         if not (row.certain or usual):
             cure = f"write '{value}: {row.name}' and so on if they are, or '0: NAME' where numbers are part of names"
             raise UsageError(f"{path}, line {row.line}: label values would not be 0, 1, 2 and so on: {cure}")
-        if value == IGNORE and row.name.lower() not in {*IGNORED, NO_CLASS} and not (usual and len(of_classes) > 1):
+        if (
+            value == IGNORE
+            and _plain(row.name).lower() not in {*IGNORED, NO_CLASS}
+            and not (usual and len(of_classes) > 1)
+        ):
             cure = f"call it void, or give the classes gray levels as colours, not values ('{row.name} #ffffff')"
             raise UsageError(f"{path}, line {row.line}: 255 means ignore and cannot be {row.name}: {cure}")
 

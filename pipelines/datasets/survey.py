@@ -355,7 +355,7 @@ def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
     masks = survey.masks((*dataset.train, *dataset.val))
     pixels = survey.counts(sample for sample, _, facts in masks if facts.mapping is None)
     names = dataset.values.names
-    if names[0] not in (NO_CLASS, NO_VALUE) and pixels[: len(names)].any() and not pixels[0]:
+    if names[0] != NO_CLASS and NO_VALUE not in names and pixels[: len(names)].any() and not pixels[0]:
         yield (
             f"no mask holds 0, the value of {names[0]}: if values begin at 1 there, every class is taken for "
             "the next in the class list"

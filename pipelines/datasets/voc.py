@@ -126,7 +126,7 @@ def _classes(class_list: Path | None) -> ClassList:
     if class_list is None:
         return ClassList(CLASSES, PALETTE)
     own = read_classes(class_list)
-    if [name.lower() for name in own.names] == list(CLASSES[1:]):
+    if [name.lower() for name in own.classes] == list(CLASSES[1:]):
         raise UsageError(f"the class list {class_list} lacks background, which has the value 0: add it as first line")
     return own
 

@@ -171,7 +171,7 @@ def test_what_a_list_merges_is_told(tmp_path):
         assert told == f"{path} calls 255 'edge': 255 means ignore, so that its pixels count nowhere"
     path.write_text("10: ground\n30: car\n")
     assert [*value_notes(path, read_classes(path))] == [
-        f"label values of {path}: 10, 30; masks that hold others are refused"
+        f"label values of {path}: 10, 30; masks of indices that hold others are refused"
     ]
 
 
