@@ -94,8 +94,8 @@ def export(
 ) -> Export:
     """Writes a program that takes an image (1, H, W, 3) uint8 RGB and gives its class indices (1, H, W) uint8, those
     of which `predict` writes the label values for an image of this size, in float32 on a CPU. The file holds the texts
-    "classes" (names), "palette" (RGB colours), "values" (label values; empty: the indices), "size" (H, W),
-    all JSON, and "protocol".
+    "classes" (names), "palette" (RGB colours), "values" (label values; empty: the indices), "size" (H, W), all JSON,
+    and "protocol".
 
     checkpoint, layout: as `load_network` takes them. out: default: beside the checkpoint's run, with the checkpoint's
     name. size: H and W in pixels (default: the side of the protocol's windows, which is the crop unless the recipe

@@ -55,8 +55,12 @@ def read_classes(path: Path) -> ClassList:
     values = [listed.get(value, _Entry(0, NO_VALUE, None)) for value in range(max(listed, default=-1) + 1)]
     stated = tuple(entry.colour for entry in values)
     palette = tuple(colour or own for colour, own in zip(stated, voc_colours(len(values))))
-    ignored = next((entry.name for entry in nothing if entry.value == IGNORE), "")
-    found = ClassList(tuple(entry.name for entry in values), palette, stated, void, ignored)
+    of_255 = next((entry for entry in nothing if entry.value == IGNORE), None)
+    found = ClassList(tuple(entry.name for entry in values), palette, stated, void, of_255.name if of_255 else "")
+    doubtful = NO_VALUE in found.names or len(found.classes) < 2
+    if of_255 and doubtful and of_255.name.lower() not in {*IGNORED, NO_CLASS}:
+        cure = f"call it void, or give the classes gray levels as colours, not values ('{of_255.name} #ffffff')"
+        raise UsageError(f"{path}, line {of_255.line}: 255 means ignore and cannot be {of_255.name}: {cure}")
     count = len(found.classes) if len(listed) <= IGNORE else len(listed)
     if not 2 <= count <= IGNORE:
         raise UsageError(f"{path} names {count} classes: write one a line, 2 to {IGNORE}, background included")
@@ -69,8 +73,8 @@ def value_notes(path: Path, listed: ClassList) -> Iterator[str]:
     """Notes about values that are not those of the classes in their order: several of a class, or of none, and gaps."""
     if NO_VALUE in listed.names:
         yield f"label values of {path}: {some_of(listed.given, 8)}; masks of indices that hold others are refused"
-    if listed.ignored and listed.ignored.lower() not in {*IGNORED, NO_CLASS} and (255, 255, 255) not in listed.stated:
-        yield f"{path} calls 255 {listed.ignored!r}: 255 means ignore, so that its pixels count nowhere"
+    if listed.ignored.lower() not in {"", *IGNORED, NO_CLASS}:
+        yield f"{path} calls 255 {listed.ignored!r}: in masks of indices 255 means ignore, and counts nowhere"
     for name in dict.fromkeys(listed.names):
         values = [value for value, of in enumerate(listed.names) if of == name]
         if name == NO_VALUE:
@@ -99,8 +103,8 @@ def _listed_classes(path: Path) -> list[_Entry]:
     shape = shape_of(rows)
     found = [*(_by_columns(path, rows, shape) if shape else _by_lines(path, rows)), *void]
     quoted = {row.line for row in rows if re.search(r"[\"']", row.text)}
-    for number, name, *_ in found:
-        if headed and number not in quoted and re.search(r"[,;|\t]", name.rstrip(",; ")):
+    for number, name, _, value in found:
+        if headed and value != IGNORE and number not in quoted and re.search(r"[,;|\t]", name.rstrip(",; ")):
             raise UsageError(
                 f"{path}, line {number}: {name!r} is in several columns: leave those of value, name and colour alone"
             )
@@ -220,13 +224,6 @@ def _check_values(path: Path, rows: list[Row], values: list[int]) -> None:
         if not (row.certain or usual):
             cure = f"write '{value}: {row.name}' and so on if they are, or '0: NAME' where numbers are part of names"
             raise UsageError(f"{path}, line {row.line}: label values would not be 0, 1, 2 and so on: {cure}")
-        if (
-            value == IGNORE
-            and _plain(row.name).lower() not in {*IGNORED, NO_CLASS}
-            and not (usual and len(of_classes) > 1)
-        ):
-            cure = f"call it void, or give the classes gray levels as colours, not values ('{row.name} #ffffff')"
-            raise UsageError(f"{path}, line {row.line}: 255 means ignore and cannot be {row.name}: {cure}")
 
 
 def _check_repeats(path: Path, rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .classes import find_classes, read_classes, value_notes
-from .dataset import ClassList, Dataset, Layout, Sample
+from .dataset import NO_VALUE, ClassList, Dataset, Layout, Sample
 from .files import find_pictures, first_folder, orphan_notes, voc_colours
 from .lists import Names, left_alone, read_ids, read_ids_present, taught_too
 
@@ -126,7 +126,7 @@ def _classes(class_list: Path | None) -> ClassList:
     if class_list is None:
         return ClassList(CLASSES, PALETTE)
     own = read_classes(class_list)
-    if [name.lower() for name in own.classes] == list(CLASSES[1:]):
+    if [name.lower() for name in own.names if name != NO_VALUE] == list(CLASSES[1:]):
         raise UsageError(f"the class list {class_list} lacks background, which has the value 0: add it as first line")
     return own
 

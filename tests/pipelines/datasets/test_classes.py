@@ -168,7 +168,7 @@ def test_what_a_list_merges_is_told(tmp_path):
     for text in ("0: ground\n1: car\n255: edge\n", "ground,0,0,0\ncar,9,9,9\n255,edge,1,1,1\n"):
         path.write_text(text)
         (told,) = value_notes(path, read_classes(path))
-        assert told == f"{path} calls 255 'edge': 255 means ignore, so that its pixels count nowhere"
+        assert told == f"{path} calls 255 'edge': in masks of indices 255 means ignore, and counts nowhere"
     path.write_text("10: ground\n30: car\n")
     assert [*value_notes(path, read_classes(path))] == [
         f"label values of {path}: 10, 30; masks of indices that hold others are refused"
@@ -190,6 +190,16 @@ def test_label_values_may_leave_gaps(tmp_path, text):
     assert [*found.classes] == ["ground", "tree", "car"]
     assert found.of_classes == (10, 12, 30)
     assert found.table[[10, 12, 30]].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "text", ["0,ground,\n10,car,\n255,void,\n", "value,name\n0: ground\n10: car\n255: void, edge\n"]
+)
+def test_names_of_255_may_have_commas(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text.replace("10", "1"))
+    assert read_classes(tmp_path / "classes.txt").names == ("ground", "car")
+    (tmp_path / "classes.txt").write_text(text.replace(", edge", ""))
+    assert read_classes(tmp_path / "classes.txt").given == [0, 10]
 
 
 def test_a_class_of_several_colours_is_shown_in_that_of_its_first_value(tmp_path):
@@ -294,6 +304,7 @@ HEADERS = (
         ("0: ground\n1: car\n256: tree\n", "line 3: the label value 256 is no value of a mask of 8 bits"),
         ("0: ground\n255: car\n", "line 2: 255 means ignore and cannot be car: call it void, or .*'car #ffffff'"),
         ("0: ground\n128: tree\n255: car\n", "line 3: 255 means ignore and cannot be car"),
+        ("ground: 0\ntree: 128\n255: car\n", "line 3: 255 means ignore and cannot be car"),
         ("klasse,farbe\nground,#000000\ncar,#ff8000\n", "line 1: gives no colour, as the other lines do"),
         ("ground,0.0,0.0,0.0\ncar,0.5,0.5,0.5\n", "line 1: 'ground,0.0,0.0,0.0' is no name of a class"),
         ("ground,rgb(0,0,0)\ncar,rgb(0,0,300)\n", "line 2: 'car,rgb\\(0,0,300\\)' is no name of a class"),

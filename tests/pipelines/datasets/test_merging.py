@@ -130,6 +130,12 @@ def test_a_value_that_a_list_passes_over_is_refused(root, value):
     assert seen(run(root), "a003")[1][-1, -1] == 255
 
 
+def test_values_that_leave_gaps_are_none_that_begin_at_1(root):
+    (root / "classes.txt").write_text("0: ground\n10: car\n20: tree\n")
+    masks_of(root, lambda path: Image.fromarray((VALUES % 2 * 10 + 10).astype(np.uint8)).save(path))
+    assert not [note for note in run(root).notes if "begin at 1" in note]
+
+
 def test_objects_by_255_beside_values_that_leave_gaps(root):
     (root / "classes.txt").write_text("0: ground\n100: car\n")
     masks_of(root, lambda path: Image.fromarray(VALUES % 2 * np.uint8(255)).save(path))

@@ -104,6 +104,12 @@ def test_a_list_of_the_classes_of_voc_without_background_is_refused(voc_root):
     (home / "class_names.txt").write_text("\n".join(find_dataset("voc", home).classes[1:]))
     with pytest.raises(UsageError, match=r"class_names\.txt lacks background, which has the value 0"):
         find_dataset("voc", home)
+    (home / "class_names.txt").write_text("\n".join(f"{value}: {name}" for value, name in enumerate(CLASSES[1:], 1)))
+    with pytest.raises(UsageError, match=r"class_names\.txt lacks background, which has the value 0"):
+        find_dataset("voc", home)
+    with (home / "class_names.txt").open("a") as file:
+        file.write("\n0: __ignore__\n")
+    assert find_dataset("voc", home).classes == CLASSES[1:]
 
 
 def test_images_for_testing_are_left_alone_also_where_they_have_masks(voc_root, tmp_path):
