@@ -25,9 +25,10 @@ class Row:
     method: str
     """As its recipes are called."""
     dataset: str
-    """voc or cityscapes."""
+    """Its layout."""
     split: str
-    """As `--split` takes it. CAC's numbers are means over its lists 0, 1 and 2; the row names the first."""
+    """As `--split` takes it. CAC's numbers are means over its lists 0, 1 and 2; the row names the first. A draw
+    stands for a published list that has no name here."""
     backbone: str
     miou: float
     """% on val."""
@@ -59,6 +60,8 @@ _FEW = "voc-original-92 voc-original-183 voc-original-366 voc-cps-732"
 _ORIGINAL = "voc-original-92 voc-original-183 voc-original-366 voc-original-732 voc-original-1464"
 _VOC_CAC = "voc-cac-0-1/16 voc-cac-0-1/8 voc-cac-0-1/4"
 _CITY_CAC = "city-cac-0-1/8 city-cac-0-1/4"
+_ADE20K = "draw:1/64@0 draw:1/32@0 draw:1/16@0 draw:1/8@0 draw:1/4@0"
+_COCO = "draw:1/512@0 draw:1/256@0 draw:1/128@0 draw:1/64@0 draw:1/32@0"
 
 ROWS: tuple[Row, ...] = (
     *_rows("cps", "voc", _VOC_CPS, {"50": "68.21* 73.20* 74.24 75.91", "101": "72.18* 75.83 77.55 78.64"}),
@@ -101,6 +104,25 @@ ROWS: tuple[Row, ...] = (
         "cityscapes",
         _CITY_CPS,
         {"dinov2_small": "80.55* 81.86* 82.39* 82.61*", "dinov2_base": "83.60* 84.30* 84.51* 85.14*"},
+    ),
+    *_rows(
+        "unimatch_v2",
+        "ade20k",
+        _ADE20K,
+        {
+            "dinov2_small": "31.48* 38.10* 40.69* 44.41* 45.76*",
+            "dinov2_base": "38.70* 45.00* 46.67* 49.84* 52.02*",
+            "dinov2_large": "39.95* 44.96* 49.33* 52.14* 54.16*",
+        },
+    ),
+    *_rows(
+        "unimatch_v2",
+        "coco",
+        _COCO,
+        {
+            "dinov2_small": "39.33* 45.41* 53.17* 54.99* 57.01*",
+            "dinov2_base": "47.93* 55.84* 58.66* 60.42* 63.31*",
+        },
     ),
     *_rows("supervised", "cityscapes", f"{_CITY_CAC} all", {"50": "66.0 70.7 77.7"}),
 )

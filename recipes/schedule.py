@@ -16,7 +16,7 @@ CPS_EPOCHS = {
 }
 """From the documentation of TorchSemiSeg; `few`, for the few-label lists of VOC, from its author in issue 22."""
 UNIMATCH_EPOCHS = {"voc": 80, "cityscapes": 240}
-UNIMATCH_V2_EPOCHS = {"voc": 60, "cityscapes": 180}
+UNIMATCH_V2_EPOCHS = {"voc": 60, "cityscapes": 180, "ade20k": 60, "coco": 20}
 PROCESSES = PROGRAMS["unimatch"].processes["voc"]
 
 

@@ -119,6 +119,42 @@ def cityscapes_root(tmp_path: Path, own_cache: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def ade20k_root(tmp_path: Path, own_cache: Path) -> Callable[..., Path]:
+    """`ade20k_root(train=4, val=2, ...)` builds ADE20K and returns ADEChallengeData2016.
+
+    Masks hold 0, 1, 2, 13 and 150.
+    """
+
+    def build(train: int = 4, val: int = 2, height: int = 32, width: int = 48) -> Path:
+        home = tmp_path / "ade/ADEChallengeData2016"
+        places = [("training", f"ADE_train_{number:08d}") for number in range(1, train + 1)]
+        places += [("validation", f"ADE_val_{number:08d}") for number in range(1, val + 1)]
+        for seed, (part, id) in enumerate(places):
+            save_image(home / "images" / part / f"{id}.jpg", seed, height, width)
+            save_mask(home / "annotations" / part / f"{id}.png", labels(seed, height, width, (0, 1, 2, 13, 150)))
+        write_list(home / "objectInfo150.txt", ["Idx\tRatio\tTrain\tVal\tStuff\tName"])
+        return home
+
+    return build
+
+
+@pytest.fixture
+def coco_root(tmp_path: Path, own_cache: Path) -> Callable[..., Path]:
+    """`coco_root(train=3, val=2, ...)` builds COCO 2017 and returns its root. Masks hold 0, 1, 80 and 255. Ids are
+    000000000001, ..., those for validation follow."""
+
+    def build(train: int = 3, val: int = 2, height: int = 32, width: int = 48) -> Path:
+        home = tmp_path / "COCO"
+        for seed in range(train + val):
+            part, id = "train2017" if seed < train else "val2017", f"{seed + 1:012d}"
+            save_image(home / part / f"{id}.jpg", seed, height, width)
+            save_mask(home / "masks" / f"{id}.png", labels(seed, height, width, (0, 1, 80, 255)))
+        return home
+
+    return build
+
+
+@pytest.fixture
 def folder_root(tmp_path: Path, own_cache: Path) -> Callable[..., Path]:
     """`folder_root(masked=8, bare=4, val=2, ...)` builds a folder of images a000, a001, ... of three classes: the first
     `masked` have masks, the last `val` of these stand in val.txt (no file for 0)."""

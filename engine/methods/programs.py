@@ -70,7 +70,7 @@ PROGRAMS = {
             source="UniMatch-V2 f6afb4d",
             protocols={"voc": "dino-whole", "cityscapes": "unimatch2-slide"},
             processes={"voc": 4, "cityscapes": 4},
-            crops={"voc": 518, "cityscapes": 798},
+            crops={"voc": 518, "cityscapes": 798, "ade20k": 518, "coco": 518},
         ),
     )
 }

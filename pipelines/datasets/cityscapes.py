@@ -8,8 +8,8 @@ import numpy as np
 
 from ..errors import UsageError
 from .dataset import IGNORE, Dataset, Layout, Remap, Sample
-from .files import Pictures, find_pictures, first_folder, orphan_notes
-from .lists import Names, read_ids
+from .files import first_folder, orphan_notes
+from .parts import Part, check_validation, parted, pictures_of
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -48,44 +48,27 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
         raise UsageError(f"no Cityscapes data set in {root} (looked for leftImg8bit): pass the folder that holds it")
     if not (home / "gtFine").is_dir():
         raise UsageError(f"{home} has no gtFine: unpack gtFine_trainvaltest.zip there")
-    (train, notes), (val, more) = (_samples(home, part) for part in ("train", "val"))
-    both = {**train, **val}
-    names, where = Names(both), f"the images in {home / 'leftImg8bit'}"
-    if val_list:
-        val = {id: both[id] for id in read_ids(val_list, names, where)}
-    if train_list:
-        train = {id: both[id] for id in read_ids(train_list, names, where)}
-        if shared := train.keys() & val.keys():
-            raise UsageError(f"{min(shared)} is in {train_list} and in val: take it out of one of them")
-    train = {id: sample for id, sample in train.items() if id not in val}
-    for name, samples in (("train", train), ("val", val)):
-        if not samples:
-            raise UsageError(
-                f"{home / 'leftImg8bit' / name} holds no *{IMAGE_TAIL}.png: unpack leftImg8bit_trainvaltest.zip"
-            )
-    for sample in val.values():
-        if sample.mask is None:
-            raise UsageError(
-                f"the validation image {sample.image} has no {' or '.join(f'*{tail}.png' for tail in MASK_TAILS)} in "
-                f"{home / 'gtFine'}: unpack gtFine_trainvaltest.zip there"
-            )
+    train, val = (_part(home, name) for name in ("train", "val"))
+    cure = "unpack leftImg8bit_trainvaltest.zip"
+    pool, validation = parted(train, val, cure, pictures=f"*{IMAGE_TAIL}.png", train_list=train_list, val_list=val_list)
+    wanted = " or ".join(f"*{tail}.png" for tail in MASK_TAILS)
+    check_validation(validation, f"{wanted} in {home / 'gtFine'}", "unpack gtFine_trainvaltest.zip there")
     return Dataset(
         layout="cityscapes",
         root=home,
         classes=CLASSES,
         palette=PALETTE,
-        train=tuple(train[id] for id in sorted(train)),
-        val=tuple(val[id] for id in sorted(val)),
-        notes=(*notes, *more),
+        train=pool,
+        val=validation,
+        notes=(*train.notes, *val.notes),
     )
 
 
 LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
 
 
-def _samples(home: Path, part: str) -> tuple[dict[str, Sample], list[str]]:
-    """The samples of a part by id, and notes about files that are not used."""
-    found, masks_found = (_found(home / tree / part) for tree in ("leftImg8bit", "gtFine"))
+def _part(home: Path, name: str) -> Part:
+    found, masks_found = (pictures_of(home / tree / name) for tree in ("leftImg8bit", "gtFine"))
     masks = masks_found.by_stem()
     samples: dict[str, Sample] = {}
     used: set[str] = set()
@@ -99,8 +82,4 @@ def _samples(home: Path, part: str) -> tuple[dict[str, Sample], list[str]]:
         id = place.rpartition("/")[2]
         samples[id] = Sample(id, image, mask, remap)
     orphans = {stem for stem in masks if stem.endswith(tuple(MASK_TAILS))} - used
-    return samples, [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(orphans)]
-
-
-def _found(folder: Path) -> Pictures:
-    return find_pictures(folder) if folder.is_dir() else Pictures(folder)
+    return Part(found.folder, samples, [*found.notes(), *masks_found.notes("PNG"), *orphan_notes(orphans)])

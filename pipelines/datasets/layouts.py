@@ -10,7 +10,7 @@ from typing import Any
 
 from ..decode import Reading
 from ..errors import UsageError, flag
-from . import cityscapes, folder, shapes, voc
+from . import ade20k, cityscapes, coco, folder, shapes, voc
 from .dataset import Dataset, Layout
 from .files import check_name
 from .unlabeled import with_unlabeled
@@ -18,6 +18,8 @@ from .unlabeled import with_unlabeled
 LAYOUTS: dict[str, Layout] = {
     "voc": voc.LAYOUT,
     "cityscapes": cityscapes.LAYOUT,
+    "ade20k": ade20k.LAYOUT,
+    "coco": coco.LAYOUT,
     "folder": folder.LAYOUT,
     "shapes": shapes.LAYOUT,
 }

@@ -20,7 +20,7 @@ from ..errors import UsageError
 from .files import walked
 from .lists import plain_ids
 
-POOLS = {"voc": 10_582, "cityscapes": 2_975}
+POOLS = {"voc": 10_582, "cityscapes": 2_975, "ade20k": 20_210, "coco": 118_287}
 """Training images of the published results: for VOC with those of SBD."""
 OFFICIAL_VOC = 1_464
 """VOC's own training images, whose masks are clean; those of SBD are coarser."""

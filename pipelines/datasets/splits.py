@@ -170,12 +170,14 @@ def published_share(spec: str) -> str | None:
 
 def unlabeled_count(spec: str, pool: int) -> int | None:
     """How many unlabelled images a split leaves of the pool that the published results are for; None where neither a
-    published list nor a share or a count says it. Needs no data set, as `published_share`."""
+    published list nor a share, a count or a list of them says it. Needs no data set, as `published_share`."""
     if spec.startswith("draw:"):
         share, _ = _parse_draw(spec)
         return pool - (int(share * pool) if isinstance(share, Fraction) else share)
-    known = _published(spec)
-    return known.unlabeled if known else None
+    if known := _published(spec):
+        return known.unlabeled
+    labeled, unlabeled = _files(spec)
+    return len({*plain_ids(unlabeled)}.difference(plain_ids(labeled))) if labeled and unlabeled else None
 
 
 def _published(spec: str) -> PublishedSplit | None:

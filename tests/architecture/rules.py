@@ -28,7 +28,8 @@ ORDERS = {
         datasets/lists
         datasets/registry
         datasets/splits
-        datasets/voc | datasets/cityscapes
+        datasets/parts
+        datasets/voc | datasets/cityscapes | datasets/ade20k | datasets/coco
         datasets/samples
         datasets/folder
         datasets/shapes

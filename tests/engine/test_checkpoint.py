@@ -175,11 +175,11 @@ def test_a_network_of_a_layout_that_is_not_known_here_is_of_use_nevertheless(sav
     """Only to find its data again takes the layout."""
     path, *_ = saved
     metadata, state = contents(path)
-    rewrite(path, metadata | {"header": json.dumps(json.loads(metadata["header"]) | {"layout": "ade20k"})}, state)
+    rewrite(path, metadata | {"header": json.dumps(json.loads(metadata["header"]) | {"layout": "camvid"})}, state)
     (tmp_path / "images").mkdir()
     Image.new("RGB", (40, 32)).save(tmp_path / "images/a.png")
     assert predict(path, tmp_path / "images", out=tmp_path / "predicted", device="cpu").images == 1
-    with pytest.raises(UsageError, match="unknown layout 'ade20k'"):
+    with pytest.raises(UsageError, match="unknown layout 'camvid'"):
         evaluate(path, device="cpu")
 
 

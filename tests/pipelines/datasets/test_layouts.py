@@ -21,9 +21,11 @@ def test_files_by_stem_nests_skips_and_refuses_twins(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "root", "options", "what"),
     [
-        ("coco", ".", {}, "unknown layout 'coco': choose one of voc, cityscapes, folder, shapes"),
+        ("camvid", ".", {}, "unknown layout 'camvid': choose one of voc, cityscapes, ade20k, coco, folder, shapes"),
         ("voc", ".", {}, "no Pascal VOC data set in .*looked for JPEGImages, VOCdevkit/VOC2012/JPEGImages"),
         ("cityscapes", ".", {}, "looked for leftImg8bit"),
+        ("ade20k", ".", {}, r"no ADE20K in .*looked for images/training\): pass the folder ADEChallengeData2016"),
+        ("coco", ".", {}, r"no COCO in .*looked for train2017\): pass the folder that holds it"),
         ("folder", ".", {}, "has no images: put them in .*images"),
     ],
 )
@@ -34,7 +36,7 @@ def test_unusable_arguments(tmp_path, layout, root, options, what):
 
 OPTIONS = {
     "voc": {"masks", "classes", "train_list", "val_list", "test_list"},
-    "cityscapes": {"train_list", "val_list"},
+    **{layout: {"train_list", "val_list"} for layout in ("cityscapes", "ade20k", "coco")},
     "folder": {"images", "masks", "classes", "train_list", "val_list", "test_list"},
     "shapes": set(),
 }
