@@ -37,7 +37,7 @@ from semiseg.engine.environment import environment
 from semiseg.pipelines.backends import open_backend
 from semiseg.pipelines.datasets import find_dataset, prepare, shapes
 from semiseg.pipelines.datasets.manifest import Record, sizes_of
-from semiseg.pipelines.errors import refuse, require
+from semiseg.pipelines.errors import fault_unless, raise_faults
 from semiseg.pipelines.loader import Loader
 from semiseg.pipelines.plan import Planner
 from semiseg.pipelines.views import Augmentation, Drawing, ViewSpec
@@ -132,8 +132,8 @@ def main(
         seconds: how long each is measured in a round, after a warm-up.
         results: CSV file that rows are appended to.
     """
-    faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
-    refuse(faults + require(seconds > 0, "--seconds", "must be above 0", seconds))
+    faults = fault_unless(rounds >= 1, "--rounds", "must be at least 1", rounds)
+    raise_faults(faults + fault_unless(seconds > 0, "--seconds", "must be above 0", seconds))
     rowfile.appendable(results)
     prepared = prepare(find_dataset("voc", data or shapes.find().root)).records.values()
     records = [record for record in prepared if record.mask]

@@ -28,7 +28,7 @@ from semiseg.engine.training.build import build_method
 from semiseg.engine.training.saver import Saver
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.batch import Batch, Labeled
-from semiseg.pipelines.errors import refuse, require
+from semiseg.pipelines.errors import fault_unless, raise_faults
 
 CLASSES, EVERY_S = 21, 300
 
@@ -55,7 +55,7 @@ def main(
         results: CSV file that a row is appended to.
         load: what else kept the machine busy, in words, for the row.
     """
-    refuse(require(rounds >= 1, "--rounds", "must be at least 1", rounds))
+    raise_faults(fault_unless(rounds >= 1, "--rounds", "must be at least 1", rounds))
     rowfile.appendable(results)
     where = resolve_device(device)
     make_current(where)

@@ -32,7 +32,7 @@ from semiseg.engine.device import make_current, resolve_device, resolve_precisio
 from semiseg.engine.environment import environment
 from semiseg.engine.training.graph import WARM_UP
 from semiseg.pipelines.cores import cores
-from semiseg.pipelines.errors import refuse, require
+from semiseg.pipelines.errors import fault_unless, raise_faults
 from ways import Training, Way, voc_recipe
 
 AHEAD = 2
@@ -75,8 +75,8 @@ def main(
         results: CSV file that a row is appended to.
         load: what else kept the machine busy, in words, for the row.
     """
-    faults = require(rounds >= 1, "--rounds", "must be at least 1", rounds)
-    refuse(faults + require(steps >= 1, "--steps", "must be at least 1", steps))
+    faults = fault_unless(rounds >= 1, "--rounds", "must be at least 1", rounds)
+    raise_faults(faults + fault_unless(steps >= 1, "--steps", "must be at least 1", steps))
     rowfile.appendable(results)
     where, threads = resolve_device(device), threads or cores()
     make_current(where)

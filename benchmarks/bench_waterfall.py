@@ -39,7 +39,7 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.meters import Meters
 from semiseg.pipelines.cores import cores
-from semiseg.pipelines.errors import UsageError, refuse, require
+from semiseg.pipelines.errors import UsageError, fault_unless, raise_faults
 from ways import PILLOW, Training, Way, voc_recipe, waterfall
 
 FIFTHS, LEAST = 5, 25
@@ -89,12 +89,12 @@ def main(
     make_current(where)
     least = LEAST if where.type == "cuda" else FIFTHS
     rule = f"must be a multiple of {FIFTHS} and at least {least}"
-    refuse(require(steps >= least and steps % FIFTHS == 0, "--steps", rule, steps))
+    raise_faults(fault_unless(steps >= least and steps % FIFTHS == 0, "--steps", rule, steps))
     rowfile.appendable(results)
     recipe = voc_recipe(method, data, str(where), threads, backbone=backbone, crop=crop, batch=batch)
     ways = waterfall(where, resolve_precision("auto", where).name, compile)
     if row is not None:
-        refuse(require(row in ways, "--row", f"must be one of {', '.join(ways)}", repr(row)))
+        raise_faults(fault_unless(row in ways, "--row", f"must be one of {', '.join(ways)}", repr(row)))
         print(dumps(measured(ways[row], recipe, where, steps)))
         return
     settings = {

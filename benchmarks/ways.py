@@ -83,19 +83,17 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
         threads=threads,
         steps=STEPS,
     )
-    for path, value in recipe.switches().items():
-        part, _, field = path.partition(".")
-        if path in OF_A_STEP:
-            setattr(getattr(recipe, part), field, value)
+    changes = {path: value for path, value in recipe.switches().items() if path in OF_A_STEP}
     if method == "cac":
-        recipe.method.start = 0.0
+        changes["method.start"] = 0.0
     if hasattr(recipe.method, "threshold"):
-        recipe.method.threshold = 0.0  # a network that has not learnt is sure of nothing
+        changes["method.threshold"] = 0.0  # a network that has not learnt is sure of nothing
+    recipe = recipe.changed(changes)
     recipe.check()
     return recipe
 
 
-def torchs_products() -> None:
+def set_default_products() -> None:
     """Products as torch begins with them, and so the published programs: on a GPU TF32 in convolutions alone."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.fp32_precision = "ieee"
@@ -121,7 +119,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.way, self.device, self.loader, self.ours = way, device, None, None
         precision = resolve_precision(way.precision, device)
-        self.set_products = torchs_products if way.losses == "published" else precision.allow_tf32
+        self.set_products = set_default_products if way.losses == "published" else precision.allow_tf32
         self.set_products()
         if way.losses == "published":
             self.method = METHODS[recipe.method_class.name](recipe, classes).to(device)

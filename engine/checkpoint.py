@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..pipelines.datasets.dataset import IGNORE, Colour
-from ..pipelines.datasets.files import composed, voc_colours
+from ..pipelines.datasets.dataset import IGNORE, Colour, voc_colours
+from ..pipelines.datasets.files import composed
 from ..pipelines.datasets.layouts import LAYOUTS, check_layout
 from ..pipelines.datasets.registry import POOLS
-from ..pipelines.errors import UsageError, refuse, require
+from ..pipelines.errors import UsageError, fault_unless, raise_faults
 from .device import PrecisionName, as_started
 from .disk import whole
 from .methods.programs import PROGRAMS
@@ -69,15 +69,17 @@ class Header:
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
-        yield from require(self.head_width >= 1, "head_width", "must be at least 1", self.head_width)
+        yield from fault_unless(self.head_width >= 1, "head_width", "must be at least 1", self.head_width)
         count = len(self.classes)
-        yield from require(count >= 1, "classes", "must be one at least", count)
-        yield from require(len(self.palette) == count, "palette", f"must be {count} colours", len(self.palette))
+        yield from fault_unless(count >= 1, "classes", "must be one at least", count)
+        yield from fault_unless(len(self.palette) == count, "palette", f"must be {count} colours", len(self.palette))
         fits = all(0 <= part < 256 for colour in self.palette for part in colour)
-        yield from require(fits, "palette", "must be numbers from 0 to 255", self.palette)
+        yield from fault_unless(fits, "palette", "must be numbers from 0 to 255", self.palette)
         fits = len({*self.values}) == len(self.values) in (0, count) and all(0 <= one < IGNORE for one in self.values)
-        yield from require(fits, "values", f"must be {count} numbers from 0 to {IGNORE - 1}, each once", self.values)
-        yield from require(min(self.std) > 0, "std", "must be more than 0", self.std)
+        yield from fault_unless(
+            fits, "values", f"must be {count} numbers from 0 to {IGNORE - 1}, each once", self.values
+        )
+        yield from fault_unless(min(self.std) > 0, "std", "must be more than 0", self.std)
         yield from self.evaluation.faults("evaluation.")
 
 
@@ -196,7 +198,7 @@ def read_header(metadata: dict[str, str]) -> Header:
     values = json.loads(metadata["header"])
     values |= {"evaluation": _known(Protocol, plain(values["evaluation"]))}
     header = typed(Header, _known(Header, values))
-    refuse(header.faults())
+    raise_faults(header.faults())
     return header
 
 

@@ -17,7 +17,7 @@ from ..pipelines.datasets.pack import Pack, open_pack
 from ..pipelines.datasets.splits import Split
 from ..pipelines.datasets.survey import marked_by_ignore
 from ..pipelines.datasets.unlabeled import left_out
-from ..pipelines.errors import UsageError, refuse
+from ..pipelines.errors import UsageError, raise_faults
 from ..pipelines.views import Augmentation
 from .checkpoint import checkpoint_file
 from .events import Event, Listener, note, notes_to, progress_of, silent, tell
@@ -107,7 +107,7 @@ def prepare_manifest(
         on_event(Event("progress", "preparing", done, total))
 
     manifest = prepare(dataset, threads=threads, verify=verify, on_progress=show)
-    refuse(manifest.doubts)
+    raise_faults(manifest.doubts)
     tell("data", manifest.notes, on_event)
     return manifest
 
@@ -133,15 +133,15 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
         tell("--init", unknown_uses(checkpoint_file(recipe.init), dataset), on_event)
         dataset = held_out_unseen(dataset, uses, on_event)
     if recipe.runtime.out and not recipe.runtime.resume:
-        refuse(out_faults(Path(recipe.runtime.out), dataset))
+        raise_faults(out_faults(Path(recipe.runtime.out), dataset))
     split = resolve_split(recipe.split, dataset, recipe.runtime.lists)
     tell("split", split.notes, on_event)
     data = Data(prepare_manifest(dataset, on_event, threads=recipe.runtime.threads), split)
     tell("--init", taught_before(data.manifest, uses), on_event)
     tell("split", taught_copies(data), on_event)
-    refuse(count_faults(data))
+    raise_faults(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
-    tell("warning: --crop", sizes_seen(data, recipe), on_event)
+    tell("--crop", sizes_seen(data, recipe), on_event)
     return data
 
 
@@ -208,7 +208,7 @@ def _uncounted(manifest: Manifest, ids: Sequence[str], flag: str, kind: str) -> 
 
 
 def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
-    """A line where most labelled images, seen at their own size, are smaller than the windows, or so large that they
+    """A warning where most labelled images, seen at their own size, are smaller than the windows, or so large that they
     are seen much smaller than they are; and one where others are seen much smaller than these."""
     if recipe.labeled.scale != "own":
         return
@@ -216,14 +216,15 @@ def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
     most = round(recipe.labeled.longest * recipe.crop) if recipe.labeled.longest else math.inf
     if long_side >= SHRUNK * most:
         yield (
-            f"most labelled images have a long side of {long_side:.0f} pixels and are seen with one of {most}, "
-            f"{long_side / most:.0f} times smaller; cut images and masks into tiles, or pass --crop {2 * recipe.crop}, "
-            "or larger --labeled.longest, --unlabeled.longest and --evaluation.longest"
+            f"warning: most labelled images have a long side of {long_side:.0f} pixels and are seen with one of "
+            f"{most}, {long_side / most:.0f} times smaller; cut images and masks into tiles, or pass --crop "
+            f"{2 * recipe.crop}, or larger --labeled.longest, --unlabeled.longest and --evaluation.longest"
         )
     elif long_side < recipe.crop:
         side = recipe.encoder.multiple if recipe.encoder.multiple > 1 else SIDE
         fits = max(int(long_side) // side, 1) * side
-        yield f"most labelled images are smaller than windows of {recipe.crop}, which are padded; use --crop {fits}"
+        small = f"most labelled images are smaller than windows of {recipe.crop}, which are padded"
+        yield f"warning: {small}; use --crop {fits}"
     shrunk = _times_smaller(data.labeled, recipe.labeled, recipe.crop)
     usual = median(shrunk.values())
     if recipe.views.windows:
@@ -232,8 +233,9 @@ def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
     if odd := [id for id, times in shrunk.items() if times >= SHRUNK * usual]:
         worst = max(odd, key=lambda id: shrunk[id])
         yield (
-            f"{len(odd)} of {len(shrunk)} images are seen much smaller than they are, {worst} {shrunk[worst]:.0f} "
-            f"times, where it is {usual:.0f} of most labelled ones: what they show looks otherwise; cut them into tiles"
+            f"warning: {len(odd)} of {len(shrunk)} images are seen much smaller than they are, {worst} "
+            f"{shrunk[worst]:.0f} times, where it is {usual:.0f} of most labelled ones: what they show looks "
+            "otherwise; cut them into tiles"
         )
 
 

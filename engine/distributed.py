@@ -74,7 +74,9 @@ def own_rows(draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
 
 def broadcast_state(module: nn.Module) -> None:
     """Gives all processes the first one's parameters and buffers."""
-    for tensor in module.state_dict().values() if is_distributed() else ():
+    if not is_distributed():
+        return
+    for tensor in module.state_dict().values():
         own = tensor.contiguous()
         dist.broadcast(own, 0)
         tensor.copy_(own)

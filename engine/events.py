@@ -24,6 +24,9 @@ class Event:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+WARNING = "warning: "
+"""How the text of a note begins that is more than a note."""
+
 Listener = Callable[[Event], object]
 """What it returns is nobody's concern."""
 
@@ -52,6 +55,7 @@ def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
 
 
 def tell(what: str, notes: Iterable[str], on_event: Listener) -> None:
-    """Says each note, and what it is about."""
+    """Says each note, and what it is about: of a warning behind the word."""
     for text in notes:
-        note(f"{what}: {text}", on_event)
+        mark = WARNING if text.startswith(WARNING) else ""
+        note(f"{mark}{what}: {text.removeprefix(mark)}", on_event)

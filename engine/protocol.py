@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..pipelines.errors import flag, require
+from ..pipelines.errors import fault_unless, flag
 from .flags import Told
 
 Absent = Literal["zero", "skip"]
@@ -31,6 +31,10 @@ class Convention:
     """Whether what overlapping windows say is added, and not averaged."""
     probabilities: bool = False
     """Whether probabilities come together and not logits."""
+    stride: Literal["up", "down"] = "up"
+    """How two thirds of a window, by which windows lie apart, become whole pixels."""
+    black: bool = False
+    """Whether an image of several windows that is narrower than one is padded with black, and not the mean colour."""
     sides: Literal["reflected", "resized", "free"] = "reflected"
     """How whole images get sides that the network takes. reflected: by their mirror image at the bottom and right;
     resized: to the nearest multiples, corners on corners, and their logits back; free: they stay as they are."""
@@ -47,11 +51,13 @@ PROTOCOLS = {
     "whole": Convention(windows=False),
     "slide": Convention(windows=True),
     "cac-whole": Convention(windows=False, absent="zero", decimals=3),
-    "cps-slide": Convention(windows=True, summed=True),
+    "cps-slide": Convention(windows=True, summed=True, black=True),
     "unimatch-whole": Convention(windows=False, absent="zero", sides="free"),
-    "unimatch-slide": Convention(windows=True, absent="zero", summed=True, probabilities=True, ragged=True),
+    "unimatch-slide": Convention(
+        windows=True, absent="zero", summed=True, probabilities=True, stride="down", ragged=True
+    ),
     "dino-whole": Convention(windows=False, absent="zero", sides="resized"),
-    "unimatch2-slide": Convention(windows=True, absent="zero", summed=True, probabilities=True),
+    "unimatch2-slide": Convention(windows=True, absent="zero", summed=True, probabilities=True, stride="down"),
 }
 
 
@@ -85,12 +91,12 @@ class Protocol:
     def faults(self, prefix: str = "--", least: int = 1, multiple: int = 1) -> Iterator[str]:
         """What makes no sense, a line each; `least` is the smallest window that the network takes, in pixels, and
         `multiple` what its windows must be multiples of."""
-        yield from require(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
+        yield from fault_unless(self.batch >= 1, f"{prefix}batch", "must be at least 1", self.batch)
         goes = self.multiple >= 1 and self.multiple % multiple == 0
-        yield from require(goes, f"{prefix}multiple", f"must be a multiple of {multiple}", self.multiple)
+        yield from fault_unless(goes, f"{prefix}multiple", f"must be a multiple of {multiple}", self.multiple)
         fits = least <= self.window <= LARGEST
         rule = f"must be at least {least}" if self.window < least else f"must be at most {LARGEST}"
-        yield from require(fits, f"{prefix}window", rule, self.window)
+        yield from fault_unless(fits, f"{prefix}window", rule, self.window)
         if fits:
             yield from side_faults(f"{prefix}window", self.window, multiple)
         if multiple > 1 and self.convention.any_size:
@@ -106,9 +112,9 @@ class Protocol:
         for name in ("scale", "long_side", "longest"):
             value = getattr(self, name)
             field, rule = flag(name, prefix), f"must be more than 0 and at most {LARGEST}"
-            yield from require(value is None or _positive(value), field, rule, value)
+            yield from fault_unless(value is None or _positive(value), field, rule, value)
         positive = bool(self.scales) and all(map(_positive, self.scales))
-        yield from require(positive, f"{prefix}scales", f"must be numbers above 0, at most {LARGEST}", self.scales)
+        yield from fault_unless(positive, f"{prefix}scales", f"must be numbers above 0, at most {LARGEST}", self.scales)
 
     @property
     def convention(self) -> Convention:
@@ -208,7 +214,7 @@ class Evaluation:
     def faults(self, prefix: str = "--evaluation.", least: int = 1, multiple: int = 1) -> Iterator[str]:
         """What makes no sense, a line each; `least` and `multiple` as in `Protocol.faults`."""
         native = self.native_crop
-        yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
+        yield from fault_unless(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
         # The default window is the crop, which is checked by itself; a scale that follows from it is above 0.
         yield from self.resolve(least, multiple).faults(prefix, least, multiple)
 

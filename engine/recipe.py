@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..pipelines.datasets.layouts import LAYOUTS
-from ..pipelines.errors import UsageError, flag, refuse, require
+from ..pipelines.errors import UsageError, fault_unless, flag, raise_faults
 from ..pipelines.views import Augmentation, Drawing, Sampling, ViewSpec
 from .flags import Told
 from .methods import Method, MethodConfig, method_of
@@ -192,7 +192,7 @@ class Recipe:
         """Raises UsageError for a value that is not of its field's type, or else with every fault: values that make no
         sense or do not go together, naming field and fix."""
         self.check_types()
-        refuse(self.faults())
+        raise_faults(self.faults())
 
     def check_types(self) -> None:
         """Raises UsageError for a value that is not of its field's type."""
@@ -204,18 +204,18 @@ class Recipe:
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field and the fix."""
         for name in ("crop", "unlabeled_ratio", "steps", "head_width"):
-            yield from require(getattr(self, name) >= 1, flag(name), "must be at least 1", getattr(self, name))
-        yield from require(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
+            yield from fault_unless(getattr(self, name) >= 1, flag(name), "must be at least 1", getattr(self, name))
+        yield from fault_unless(self.batch >= 2, "--batch", "batch normalisation needs at least 2 images", self.batch)
         for name in ("lr", "backbone_lr", "weight_decay", "power", "warm_up", "clip"):
-            yield from require(getattr(self, name) >= 0, flag(name), "must not be negative", getattr(self, name))
+            yield from fault_unless(getattr(self, name) >= 0, flag(name), "must not be negative", getattr(self, name))
         rule = f"must be at most the {self.steps} steps"
-        yield from require(self.warm_up <= self.steps, "--warm-up", rule, self.warm_up)
-        yield from require(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
+        yield from fault_unless(self.warm_up <= self.steps, "--warm-up", rule, self.warm_up)
+        yield from fault_unless(0 <= self.momentum < 1, "--momentum", "must be in [0, 1)", self.momentum)
         momentum = self.bn_momentum
-        yield from require(momentum is None or 0 < momentum <= 1, "--bn-momentum", "must be in (0, 1]", momentum)
+        yield from fault_unless(momentum is None or 0 < momentum <= 1, "--bn-momentum", "must be in (0, 1]", momentum)
         betas = self.betas
-        yield from require(all(0 <= beta < 1 for beta in betas), "--betas", "must be two numbers in [0, 1)", betas)
-        yield from require(self.eps > 0, "--eps", "must be more than 0", self.eps)
+        yield from fault_unless(all(0 <= beta < 1 for beta in betas), "--betas", "must be two numbers in [0, 1)", betas)
+        yield from fault_unless(self.eps > 0, "--eps", "must be more than 0", self.eps)
         for name, parts in (
             ("--emulate-processes", self.emulate_processes),
             ("--accumulate", self.accumulate),
@@ -223,7 +223,7 @@ class Recipe:
         ):
             fits = parts >= 1 and self.batch % parts == 0 and self.unlabeled_batch % parts == 0
             rule = f"must be at least 1 and divide the batch of {self.batch}; pass one that does"
-            yield from require(fits, name, rule, parts)
+            yield from fault_unless(fits, name, rule, parts)
         yield from self.accumulation_faults()
         yield from self.method.faults()
         for term, weight in self.method_class.terms.items():

@@ -18,7 +18,7 @@ from ..pipelines.errors import UsageError
 from .checkpoint import Header, load_network
 from .device import Precision
 from .disk import write_text, writing
-from .evaluation.inference import segmented
+from .evaluation.inference import segment_within_memory
 from .evaluation.scores import percent
 from .events import Event, Listener, note, silent
 from .hyperparameters import shown, summary
@@ -57,7 +57,7 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
         sample = val[number]
         try:
             image, truth = seen(manifest, sample.id)
-            predicted, _ = segmented(sample.image, checkpoint, image, protocol, precision)
+            predicted, _ = segment_within_memory(sample.image, checkpoint, image, protocol, precision)
         except UsageError as error:
             note(f"report: without the picture of {error}", on_event)
             continue

@@ -13,7 +13,7 @@ from typing import IO, Any
 from PIL import Image
 
 from ..pipelines.documents import opened, read_object
-from ..pipelines.errors import UsageError, refuse
+from ..pipelines.errors import UsageError, raise_faults
 from .curves import Curves
 from .disk import create_folder, locked, sync, whole, write_text, writing
 from .environment import environment
@@ -157,8 +157,9 @@ class Run:
         with writing(path), path.open("ab+") as file:
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
-            cut = bool(end) and file.read() != b"\n"
-            file.write(b"\n" * cut + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            if end and file.read() != b"\n":  # the last line was cut
+                file.write(b"\n")
+            file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
         curves, self._curves = self._curves, None  # after a failure they are begun anew
         with writing(self.folder / "tensorboard"):
             # Steps that were written before an interruption come again.
@@ -217,7 +218,7 @@ def require_packages() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         faults.append(f"matplotlib: the report needs it ({error}); run `pip install matplotlib`")
-    refuse(faults)
+    raise_faults(faults)
 
 
 def log_line(text: bytes) -> dict[str, Any]:

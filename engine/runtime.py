@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..pipelines.backends import BACKENDS
-from ..pipelines.errors import UsageError, require
+from ..pipelines.errors import UsageError, fault_unless
 from .device import PrecisionName
 from .flags import Told
 
@@ -89,15 +89,15 @@ class Runtime:
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
-        yield from require(self.log_every >= 1, "--log-every", "must be at least 1", self.log_every)
-        yield from require(self.keep >= 1, "--keep", "must be at least 1", self.keep)
-        yield from require(self.threads >= 0, "--threads", "must not be negative", self.threads)
+        yield from fault_unless(self.log_every >= 1, "--log-every", "must be at least 1", self.log_every)
+        yield from fault_unless(self.keep >= 1, "--keep", "must be at least 1", self.keep)
+        yield from fault_unless(self.threads >= 0, "--threads", "must not be negative", self.threads)
         every = self.eval_every
-        yield from require(every is None or every >= 1, "--eval-every", "must be at least 1", every)
+        yield from fault_unless(every is None or every >= 1, "--eval-every", "must be at least 1", every)
         rule = f"must be more than 0 minutes, and at most the {YEAR} of a year"
-        yield from require(0 < self.timeout <= YEAR, "--timeout", rule, self.timeout)
+        yield from fault_unless(0 < self.timeout <= YEAR, "--timeout", rule, self.timeout)
         budget = self.memory_budget
-        yield from require(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
+        yield from fault_unless(budget is None or budget > 0, "--memory-budget", "must be more than 0 GiB", budget)
         if self.grouped and self.recompute == "on":
             yield "--recompute on: not with --grouped, whose groups the second pass does not see; leave out one of them"
         if self.compile and self.recompute == "on":

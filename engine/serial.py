@@ -102,5 +102,5 @@ def _required(kind: type, value: Any, name: str) -> Any:
 
 
 def _number(value: Any, *kinds: type) -> bool:
-    """In Python true is 1."""
+    """Whether it is one of these numbers; bool, a subclass of int, is none."""
     return isinstance(value, kinds) and not isinstance(value, bool)

@@ -60,7 +60,7 @@ def _resident(
 
 def bytes_on(device: torch.device, name: str, records: Sequence[Record]) -> int:
     """The bytes of a GPU's memory that a backend keeps these records in: 0 of those that keep them in host memory, or
-    nowhere. Depends on what the GPU has and not on what is free, so that runs that go on find what they began with."""
+    nowhere. Depends on what the GPU has and not on what is free, so that a resumed run chooses the same."""
     need = packed_bytes(records)
     served = name == "resident" and device.type == "cuda" and has_kernel("cut_windows", device)
     return need if served and need <= SHARE * memory_of_gpu(device) else 0
@@ -79,9 +79,9 @@ DECODING = ("dali", "dali_whole")
 """Those that decode on a GPU, the fastest first."""
 
 
-def cutting_as(name: str, kind: str) -> str:
-    """The first of BACKENDS that cuts, on a kind of device, the windows that one does, bit for bit: on a CPU decoded
-    images are cut by the same code wherever they are kept."""
+def same_windows_as(name: str, kind: str) -> str:
+    """The backend whose windows are those of `name`, bit for bit, on a kind of device: on a CPU decoded images are cut
+    by the same code wherever they are kept."""
     return PLAIN if name == "resident" and kind == "cpu" else name
 
 
@@ -95,9 +95,9 @@ def small(records: Sequence[Record], folder: Path | None) -> bool:
     return folder is not None and (packed_bytes(records) <= SMALL or is_packed(records, folder))
 
 
-def unproven(name: str, device: torch.device, small: bool = False) -> list[str]:
-    """What may serve a name that `open_backend` takes, for records that are `small` or not, and has to be checked on
-    the device before, the best first."""
+def backends_to_check(name: str, device: torch.device, small: bool = False) -> list[str]:
+    """The backends that may serve a name that `open_backend` takes, for records that are `small` or not, and must pass
+    their check on the device first, the best first."""
     if device.type != "cuda":
         return []
     kept = ["resident"] if name == "resident" or (name == "auto" and small) else []

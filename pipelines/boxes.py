@@ -31,7 +31,7 @@ def half_boxes(draws: Draws, crop: int) -> np.ndarray:
     return mixing_boxes(draws, 1, crop, (0.5, 0.5))[:, 0]
 
 
-def tried_boxes(draws: Draws, crop: int) -> np.ndarray:
+def sometimes_boxes(draws: Draws, crop: int) -> np.ndarray:
     """(B, 4) int32: a box or, half of the time, none, which is all zeros (UniMatch); PER_STRONG_BOX numbers are drawn.
 
     The published sampler draws the box's area once, then ratio and corner until the box lies inside. So the ratio has
@@ -50,5 +50,5 @@ def tried_boxes(draws: Draws, crop: int) -> np.ndarray:
     return np.where(none[:, None], 0, np.concatenate([corner, corner + size], -1)).astype(np.int32)
 
 
-STRONG_BOXES = {"sometimes": tried_boxes, "always": half_boxes}
+STRONG_BOXES = {"sometimes": sometimes_boxes, "always": half_boxes}
 """By `views.ViewSpec.cutmix`, what draws the boxes of one strong view."""

@@ -77,9 +77,8 @@ class Reading:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Reading:
-        """What the options of a data set say of it; None is as good as left out."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: options[name] for name in names if options.get(name) is not None})
+        """What the options of a data set say of it; None means not given."""
+        return cls(**{name: options[name] for name in READING_OPTIONS if options.get(name) is not None})
 
     def is_large(self, width: int, height: int) -> bool:
         return width * height > self.max_megapixels * 1e6
@@ -103,6 +102,8 @@ class Reading:
 
 READING = Reading()
 """Unless somebody says otherwise."""
+READING_OPTIONS = tuple(field.name for field in fields(Reading))
+"""Options of every layout, and of prediction."""
 
 
 @dataclass(frozen=True, slots=True)

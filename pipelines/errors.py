@@ -22,7 +22,7 @@ def flag(setting: str, prefix: str = "--") -> str:
     return prefix + setting.replace("_", "-")
 
 
-def require(holds: bool, field: str, rule: str, value: Any) -> list[str]:
+def fault_unless(holds: bool, field: str, rule: str, value: Any) -> list[str]:
     """The fault of a field whose rule does not hold: none, or one."""
     return [] if holds else [f"{field}: {rule}, is {value}"]
 
@@ -35,7 +35,7 @@ def some_of(
     return ", ".join(map(form, values[:shown])) + (f" and {rest} {more}" if rest > 0 else "")
 
 
-def refuse(faults: Iterable[str]) -> None:
+def raise_faults(faults: Iterable[str]) -> None:
     """Raises UsageError with all faults, if there are any."""
     faults = list(faults)
     if len(faults) == 1:

@@ -97,7 +97,8 @@ class Loader:
                 yield plan
 
     def _made(self, windows: Iterator[tuple[Plan, Windows]], read: deque) -> Batch:
-        """Of the next windows. read: marks, behind which the windows before them may be overwritten."""
+        """The batch of the next windows. read: a mark for each batch before; behind it that one's windows may be
+        overwritten."""
         if len(read) == HELD:
             self.lane.wait(read.popleft())
         with record_function("decode"):

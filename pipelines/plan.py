@@ -17,7 +17,7 @@ import numpy as np
 from .boxes import PER_MIXING_BOX, PER_STRONG_BOX, STRONG_BOXES, mixing_boxes
 from .colours import PER_COLOURING, Colouring, colouring, unchanged
 from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, Samples, uniform_int
-from .errors import refuse, require
+from .errors import fault_unless, raise_faults
 from .order import Order
 from .views import Augmentation, Drawing
 
@@ -138,7 +138,9 @@ class Planner:
         world: int = 1,
         micro: int = 0,
     ):
-        refuse((*drawing.faults(), *require(0 <= rank < world, "rank", f"must be from 0 to {world - 1}", rank)))
+        raise_faults(
+            (*drawing.faults(), *fault_unless(0 <= rank < world, "rank", f"must be from 0 to {world - 1}", rank))
+        )
         self.sizes, self.drawing, self.rank = np.asarray(sizes, np.int64), drawing, rank
         drawing.check_images(len(labeled), len(unlabeled))
         drawing.check_shares(world)

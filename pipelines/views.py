@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import UsageError, flag, require
+from .errors import UsageError, fault_unless, flag
 
 Filter = Literal["cubic", "antialiased", "linear"]
 """How images are resampled, as `Augmentation.filter` says."""
@@ -39,7 +39,7 @@ def _choices(settings: Any, prefix: str) -> Iterator[str]:
     for name, kind in get_type_hints(type(settings)).items():
         if get_origin(kind) is Literal:
             value, rule = getattr(settings, name), f"must be one of {', '.join(get_args(kind))}"
-            yield from require(value in get_args(kind), flag(name, prefix), rule, value)
+            yield from fault_unless(value in get_args(kind), flag(name, prefix), rule, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +75,11 @@ class ViewSpec:
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         rule = f"must be one of {', '.join(KINDS)}"
-        yield from require(self.unlabeled in KINDS, "views.unlabeled", rule, self.unlabeled)
+        yield from fault_unless(self.unlabeled in KINDS, "views.unlabeled", rule, self.unlabeled)
         for name in ("grid", "boxes", "strong"):
-            yield from require(getattr(self, name) >= 1, f"views.{name}", "must be at least 1", getattr(self, name))
+            yield from fault_unless(
+                getattr(self, name) >= 1, f"views.{name}", "must be at least 1", getattr(self, name)
+            )
         yield from _choices(self, "views.")
 
 
@@ -141,28 +143,30 @@ class Augmentation:
         low, high = SCALES
         rule = f"from {low} to {high}"
         rising = low <= self.range[0] <= self.range[1] <= high
-        yield from require(rising, f"{prefix}range", f"must be two rising numbers {rule}", self.range)
+        yield from fault_unless(rising, f"{prefix}range", f"must be two rising numbers {rule}", self.range)
         within = bool(self.factors) and all(low <= factor <= high for factor in self.factors)
-        yield from require(within, f"{prefix}factors", f"must be numbers {rule}", self.factors)
-        yield from require(low <= self.base <= high, f"{prefix}base", f"must be {rule}", self.base)
+        yield from fault_unless(within, f"{prefix}factors", f"must be numbers {rule}", self.factors)
+        yield from fault_unless(low <= self.base <= high, f"{prefix}base", f"must be {rule}", self.base)
         most = self.longest
-        yield from require(most is None or low <= most <= high, f"{prefix}longest", f"must be {rule}", most)
+        yield from fault_unless(most is None or low <= most <= high, f"{prefix}longest", f"must be {rule}", most)
         for name in ("flip", "jitter", "gray", "blur"):
             value = getattr(self, name)
-            yield from require(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
+            yield from fault_unless(0 <= value <= 1, f"{prefix}{name}", "is a probability, in [0, 1]", value)
         for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
             value = getattr(self, name)
-            yield from require(0 <= value <= most, f"{prefix}{name}", f"must be in [0, {most}]", value)
+            yield from fault_unless(0 <= value <= most, f"{prefix}{name}", f"must be in [0, {most}]", value)
         native = self.native_crop
-        yield from require(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
+        yield from fault_unless(native is None or native > 0, f"{prefix}native-crop", "must be more than 0", native)
         least, largest = self.sigma
-        yield from require(0 < least <= largest, f"{prefix}sigma", "must be two rising numbers above 0", self.sigma)
+        yield from fault_unless(
+            0 < least <= largest, f"{prefix}sigma", "must be two rising numbers above 0", self.sigma
+        )
         radius = self.blur_radius
-        yield from require(1 <= radius <= 30, f"{prefix}blur-radius", "must be from 1 to 30 pixels", radius)
+        yield from fault_unless(1 <= radius <= 30, f"{prefix}blur-radius", "must be from 1 to 30 pixels", radius)
         if shared:
             for name, only in (("crop_off_by_one", False), ("padding", "corner")):
                 value = getattr(self, name)
-                yield from require(value == only, flag(name, prefix), f"is {only} for pairs", value)
+                yield from fault_unless(value == only, flag(name, prefix), f"is {only} for pairs", value)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,7 +201,7 @@ class Sampling:
         """What makes no sense, a line each, naming the field."""
         yield from _choices(self, prefix)
         steps = self.epoch_steps
-        yield from require(steps is None or steps >= 1, f"{prefix}epoch-steps", "must be at least 1", steps)
+        yield from fault_unless(steps is None or steps >= 1, f"{prefix}epoch-steps", "must be at least 1", steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +228,7 @@ class Drawing:
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
-        yield from require(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
+        yield from fault_unless(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
         yield from self.labeled.faults("--labeled.")
         yield from self.sampling.faults("--sampling.")
         if wrong := list(self.views.faults()):

@@ -48,7 +48,7 @@ class Source:
 
     layout: Literal[tuple(LAYOUTS)] | None = None  # type: ignore[valid-type]
     """How the data set is laid out. Of a checkpoint: as in its training, of a published file by its number of classes
-    (21 voc, 19 cityscapes, else folder); without one it has to be said."""
+    (21 voc, 19 cityscapes, 150 ade20k, 81 coco, else folder); without one it has to be said."""
     data: Path | None = None
     """Root of the data set. Of a checkpoint: that of its training; without one it has to be said, but for shapes."""
     files: Files = field(default_factory=Files)

@@ -9,7 +9,7 @@ from ...pipelines.errors import some_of
 from .. import console
 from ..flags import Told
 from ..training.replay import Repeat, Replay
-from ..training.replay import replay as made_again
+from ..training.replay import replay as replay_run
 from .options import Positional, emit
 
 SHOWN = 8
@@ -32,7 +32,7 @@ def replay(
         json: Print one JSON document.
     """
     with console.listening() as listener:
-        found = made_again(run, listener, data=data, device=device)
+        found = replay_run(run, listener, data=data, device=device)
     if json:
         emit(found.to_dict())
     else:

@@ -33,8 +33,8 @@ def colours_of(baseline: str, rivals: Sequence[str]) -> dict[str, str]:
 
 
 def curves(lines: Sequence[Line], colours: dict[str, str]) -> str:
-    """Validation mIoU over steps, a panel for each share: every seed thin, their mean bold, between them a band. What
-    is below all of the second half is out of sight."""
+    """Validation mIoU over steps, a panel for each share: every seed thin, their mean bold, between them a band. An
+    axis begins at the lowest score of the second half."""
     shares = list(dict.fromkeys(line.share for line in lines))
     panels = _panels(shares, height=4.4)
     late, scores = [], []

@@ -53,7 +53,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
     title = f"{len(comparison.methods)} methods on {recipe.runtime.data or recipe.layout}"
     anew = [share for share in comparison.shares if split_of(share, 0) != share]
     drawn = f", which are drawn anew for each seed at {', '.join(anew)}" if anew else ""
-    seeds = f"seed{'s' * (len(comparison.seeds) > 1)} {', '.join(map(str, comparison.seeds))}"
+    seeds = f"seed{'s' if len(comparison.seeds) > 1 else ''} {', '.join(map(str, comparison.seeds))}"
     about = (
         f"{len(finished)} of {len(comparison.entries)} runs, {seeds}; baseline {comparison.baseline}; evaluated "
         f"{comparison.judged}. Runs of one share and seed have the same labelled images{drawn}."
@@ -70,7 +70,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         "<h2>Means and seeds</h2><p class='note'>A bar is the mean, a dot a seed.</p>",
         bars(lines, colours),
         "<h2>Curves</h2><p class='note'>Thin: a seed; bold: their mean; the band: from the least to the largest. "
-        "What is below all of the second half is out of sight.</p>",
+        "An axis begins at the lowest score of the second half.</p>",
         curves(lines, colours),
         *_class_gains(comparison, lines, colours),
         *_samples(lines, header, colours),

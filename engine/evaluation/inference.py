@@ -14,7 +14,7 @@ from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.layouts import UNLABELED
 from ...pipelines.datasets.manifest import Manifest
-from ...pipelines.errors import UsageError, flag, refuse
+from ...pipelines.errors import UsageError, flag, raise_faults
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
 from ..data import judged_faults, prepare_manifest, taught_before, unknown_uses
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
@@ -96,7 +96,7 @@ def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere
     manifest = prepare_manifest(dataset, on_event)
     if run and elsewhere and dataset.held_out:
         manifest = replace(manifest, dataset=with_pictures_of_run(manifest, run.split, on_event))
-    refuse(judged_faults(manifest))
+    raise_faults(judged_faults(manifest))
     if elsewhere:
         tell("data", taught_before(manifest, uses_of(checkpoint)), on_event)
     return manifest
@@ -129,7 +129,7 @@ def _document(scores: Scores) -> dict[str, Any]:
     }
 
 
-def segmented(
+def segment_within_memory(
     source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
@@ -183,7 +183,7 @@ def protocols_of(checkpoint: Checkpoint, names: Sequence[str | None], settings: 
             place, _, fault = str(error).partition(": ")
             name = place.removeprefix("protocol.").partition("[")[0]
             raise UsageError(f"{flag('protocol' if name == 'name' else name)}: {fault}") from None
-        refuse(protocol.faults(least=encoder.least, multiple=encoder.multiple))
+        raise_faults(protocol.faults(least=encoder.least, multiple=encoder.multiple))
     if "window" in changes and not any(protocol.convention.windows for protocol in protocols):
         raise UsageError(
             f"--window: {protocols[0].name} sees images in one piece; pass --protocol slide, or leave it out"

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from PIL import Image
 from ...pipelines.datasets.dataset import IMAGE_SUFFIXES
 from ...pipelines.datasets.files import PREDICTED, check_name, find_pictures
 from ...pipelines.datasets.pairs import masks_among
-from ...pipelines.decode import COLOUR, Reading, read
+from ...pipelines.decode import COLOUR, READING_OPTIONS, Reading, read
 from ...pipelines.errors import UsageError
 from ...pipelines.watch import hash_of
 from ..checkpoint import Header, checkpoint_file
@@ -26,7 +25,7 @@ from ..events import Event, Listener, silent, tell
 from ..pictures import coloured, overlay
 from ..run import home_of, uses_of
 from .confidence import FILE, HEADER, UNKNOWN, Confidence, clear, write_csv
-from .inference import load_for_inference, protocols_of, segmented, without_none
+from .inference import load_for_inference, protocols_of, segment_within_memory, without_none
 from .review import FILE as PAGE
 from .review import HEAD, Review
 
@@ -92,9 +91,8 @@ def predict(
     images, file = Path(images), checkpoint_file(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
     (chosen,) = protocols_of(loaded, [protocol], settings)
-    known = [field.name for field in fields(Reading)]
-    if unknown := [name for name in files or {} if name not in known]:
-        raise UsageError(f"files: {unknown[0]} is not how pictures are read; there are {', '.join(known)}")
+    if unknown := [name for name in files or {} if name not in READING_OPTIONS]:
+        raise UsageError(f"files: {unknown[0]} is not how pictures are read; there are {', '.join(READING_OPTIONS)}")
     # Training turns no picture, whatever it is told, where masks fit the stored pixels alone.
     taught = {"orientation": "ignore"} if header.as_stored else {}
     reading = Reading.of(without_none(header.files) | taught | without_none(files))
@@ -111,7 +109,7 @@ def predict(
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
             image = read(source, COLOUR, reading=reading)
-            mask, sure = segmented(source, loaded, image, chosen, computing)
+            mask, sure = segment_within_memory(source, loaded, image, chosen, computing)
         except UsageError as error:
             failed[source] = str(error)
             for kind in PREDICTED:  # one of another picture that was called so
@@ -215,8 +213,7 @@ def _images(path: Path, out: Path, on_event: Listener) -> list[Path]:
     notes = list(found.notes())
     if masks:
         notes.append(f"{len(masks)} pictures in {path} are masks or drawings of some, and passed over: {min(masks)}, …")
-    for note in notes:
-        on_event(Event("note", f"images: {note}"))
+    tell("images", notes, on_event)
     sources = [path / name for name in found.names if name not in masks]
     if not sources:
         known = ", ".join(sorted(IMAGE_SUFFIXES))

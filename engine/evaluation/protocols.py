@@ -71,7 +71,7 @@ def full_logits(network: Segmenter, images: Tensor, protocol: Protocol) -> Tenso
         if tiles.direct(scaled, size):
             left, right, top, bottom = tiles.padding
             padded = size[0] + top + bottom, size[1] + left + right
-            logits = upsampled(coarse_logits(network, tiles.pad(scaled, network), protocol.flip), padded)
+            logits = upsample(coarse_logits(network, tiles.pad(scaled, network), protocol.flip), padded)
             logits = combined(logits[..., top : top + size[0], left : left + size[1]], protocol)
         else:
             logits = windowed_logits(network, scaled, tiles, protocol)
@@ -140,7 +140,7 @@ def windowed_logits(network: Segmenter, images: Tensor, tiles: Tiling, protocol:
         for start in range(0, len(places), protocol.batch):
             some = places[start : start + protocol.batch]
             crops = torch.stack([padded[image, :, rows, columns] for image, rows, columns in some])
-            logits = combined(upsampled(coarse_logits(network, crops, protocol.flip), size), protocol)
+            logits = combined(upsample(coarse_logits(network, crops, protocol.flip), size), protocol)
             if total is None:
                 total = logits.new_zeros(len(images), logits.shape[1], *padded.shape[-2:])
             for (image, rows, columns), part in zip(some, logits, strict=True):
@@ -181,15 +181,15 @@ class Tiling:
         return len(self.corners) == 1 and (same or not (self.convention.windows or self.convention.sides == "resized"))
 
     def pad(self, images: Tensor, network: Segmenter) -> Tensor:
-        """Whole images are reflected, others padded with the mean colour; `cps-slide` pads an image of several windows
-        that is narrower than a window with black, because the published program pads it before it normalises."""
+        """Whole images are reflected, others padded with the mean colour, or with black, as by programs that normalise
+        after padding."""
         if not any(self.padding):
             return images
         if not self.convention.windows:
             _, right, _, bottom = self.padding
             return reflected(reflected(images, 2, bottom), 3, right)
         padded = F.pad(images, self.padding)
-        if not self.convention.summed or self.convention.probabilities or len(self.corners) == 1:
+        if not self.convention.black or len(self.corners) == 1:
             return padded
         inside = F.pad(torch.ones_like(images[:1, :1], dtype=torch.bool), self.padding)
         black = -images.new_tensor(network.mean) / images.new_tensor(network.std)
@@ -212,10 +212,10 @@ def tiling(protocol: Protocol, height: int, width: int) -> Tiling:
         bottom, right = (0, 0) if free else (-height % protocol.multiple, -width % protocol.multiple)
         return Tiling(convention, (0, right, 0, bottom), (height + bottom, width + right), ((0, 0),))
     window = protocol.window
+    stride = -(-window * 2 // 3) if convention.stride == "up" else max(window * 2 // 3, 1)
     if convention.ragged:
-        rows, columns = ([*range(0, side, max(window * 2 // 3, 1))] for side in (height, width))
+        rows, columns = ([*range(0, side, stride)] for side in (height, width))
         return Tiling(convention, (0, 0, 0, 0), (window, window), tuple((y, x) for y in rows for x in columns))
-    stride = max(window * 2 // 3, 1) if convention.probabilities else -(-window * 2 // 3)
     below, beside = max(window - height, 0), max(window - width, 0)
     rows, columns = (starts(side, window, stride) for side in (height + below, width + beside))
     return Tiling(
@@ -257,11 +257,6 @@ def coarse_logits(network: Segmenter, images: Tensor, flip: bool) -> Tensor:
 def combined(logits: Tensor, protocol: Protocol) -> Tensor:
     """What of logits (B, C, H, W) comes together: these, or their probabilities."""
     return logits.softmax(1) if protocol.convention.probabilities else logits
-
-
-def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """logits (B, C, h, w) -> (B, C, H, W), corners on corners."""
-    return upsample(logits, size)
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.errors import UsageError, require
+from ...pipelines.errors import UsageError, fault_unless
 from ..models import Network, evaluating
 from ..models.grouping import batch_norms
 from .method import Method, MethodConfig, MethodContext
@@ -33,7 +33,7 @@ class TeacherConfig(MethodConfig):
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from MethodConfig.faults(self)
-        yield from require(0 <= self.ema < 1, "--method.ema", "must be in [0, 1)", self.ema)
+        yield from fault_unless(0 <= self.ema < 1, "--method.ema", "must be in [0, 1)", self.ema)
 
 
 class Teacher(nn.Module):
@@ -58,8 +58,9 @@ class Teacher(nn.Module):
 
     def train(self, mode: bool = True) -> Teacher:
         super().train(False)
-        for norm in batch_norms(self) if self.config.ema_buffers == "own" else ():
-            norm.train(mode)
+        if self.config.ema_buffers == "own":
+            for norm in batch_norms(self):
+                norm.train(mode)
         return self
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...kernels import pseudo_label, upsample_cross_entropy, upsample_ohem_cross_entropy
 from ...pipelines.batch import IGNORE, Batch
-from ...pipelines.errors import flag, require
+from ...pipelines.errors import fault_unless, flag
 from ...pipelines.views import ViewSpec
 from ..distributed import average, gathered, own_rows, total
 from ..models import Network
@@ -86,7 +86,7 @@ class MethodConfig:
         """The fault of a setting outside of [low, high], if it is."""
         rule = f"must be in [{low}, {high}]" if high < math.inf else f"must be at least {low}"
         value = getattr(self, name)
-        return require(low <= value <= high, flag(f"method.{name}"), rule, value)
+        return fault_unless(low <= value <= high, flag(f"method.{name}"), rule, value)
 
 
 class Method(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...pipelines.batch import Batch
-from ...pipelines.errors import require
+from ...pipelines.errors import fault_unless
 from ..models import Network
 from .method import Method, MethodConfig, MethodContext
 from .programs import PROGRAMS
@@ -23,7 +23,7 @@ class SupervisedConfig(MethodConfig):
         """What makes no sense, a line each, naming the field."""
         yield from MethodConfig.faults(self)
         rule = "must be 0, as the supervised baseline has no terms of unlabelled images"
-        yield from require(not self.ramp, "--method.ramp", rule, self.ramp)
+        yield from fault_unless(not self.ramp, "--method.ramp", rule, self.ramp)
 
 
 class Supervised(Method):

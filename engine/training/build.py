@@ -69,20 +69,21 @@ def build_method(recipe: Recipe, classes: int, processes: int = 1) -> Method:
     for module in method.modules():
         if isinstance(module, Network):  # all see the same images, normalised as the recipe's encoder asks for
             module.mean, module.std = recipe.encoder.mean, recipe.encoder.std
-    for norm in batch_norms(method) if recipe.bn_momentum is not None else ():
-        norm.momentum = recipe.bn_momentum
+    if recipe.bn_momentum is not None:
+        for norm in batch_norms(method):
+            norm.momentum = recipe.bn_momentum
     if processes > 1:
         synchronised(method)
-    for network in method.networks().values() if recipe.runtime.recompute == "on" else ():
-        recompute(network)
     for network in method.networks().values():
+        if recipe.runtime.recompute == "on":
+            recompute(network)
         if recipe.batch_statistics == "joint":
             network.join()
         elif recipe.runtime.grouped:
             network.group()
-    for network in method.networks().values() if recipe.freeze_backbone else ():
-        for parameter in network.backbone_parameters():
-            parameter.requires_grad_(False)
+        if recipe.freeze_backbone:
+            for parameter in network.backbone_parameters():
+                parameter.requires_grad_(False)
     return method
 
 

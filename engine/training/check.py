@@ -120,8 +120,9 @@ def _changed(subject: Subject, precision: Precision, count: int, way: str = "eag
     recipe = subject.recipe(way == "captured")
     dtype = torch.float64 if precision.name == "fp64" else torch.float32
     method = _method(recipe).to(precision.device, dtype).to(memory_format=torch.channels_last).train()
-    for network in method.networks().values() if way == "compiled" else ():
-        network.compile()
+    if way == "compiled":
+        for network in method.networks().values():
+            network.compile()
     step = Step(recipe, method, precision)
     if step.scaler.is_enabled():  # no step is left out because gradients overflow
         step.scaler.load_state_dict(step.scaler.state_dict() | {"scale": 128.0})

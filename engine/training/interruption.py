@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...pipelines.errors import UsageError, refuse, require, some_of
+from ...pipelines.errors import UsageError, fault_unless, raise_faults, some_of
 from ..device import resolve_device
-from ..events import Event, Listener, note, silent
+from ..events import WARNING, Event, Listener, note, silent
 from ..processes import launched
 from ..recipe import Recipe
 from .outcome import differences, outcome
@@ -66,7 +66,7 @@ def verify_resume(recipe: Recipe, steps: int, on_event: Listener = silent) -> Re
     Raises UsageError for fewer than FEWEST steps, where the same bits are not to be had, and as Trainer does; Stopped
     after a signal.
     """
-    refuse(require(steps >= FEWEST, "--verify-resume", f"must be at least {FEWEST} steps", steps))
+    raise_faults(fault_unless(steps >= FEWEST, "--verify-resume", f"must be at least {FEWEST} steps", steps))
     if launched() > 1:
         raise UsageError("--verify-resume: runs in one process; leave torchrun out")
     if resolve_device(recipe.runtime.device).type == "cuda" and not recipe.runtime.deterministic:
@@ -99,7 +99,7 @@ def _train(recipe: Recipe, on_event: Listener, cut: int | None = None) -> None:
     """Trains to the end, or until a step is logged."""
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" or event.text.startswith("warning"):
+        if event.kind == "progress" or event.text.startswith(WARNING):
             on_event(event)
         if event.kind == "log":
             on_event(Event("progress", Path(recipe.runtime.out or "").name, event.done, event.total))

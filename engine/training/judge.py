@@ -36,9 +36,9 @@ class Judge:
         self.otherwise = f"pass --graph off, or {TILES}" if is_tried(recipe, precision) else TILES
         self.best, self.best_step = math.nan, -1
 
-    def go_on(self, checkpoints: Path) -> None:
-        """From the best network that a run has saved. By the file and not the state: where a save was passed over, it
-        may be of a later step."""
+    def load_best(self, checkpoints: Path) -> None:
+        """Goes on from the best network that a run has saved. By the file and not the state: where a save was passed
+        over, it may be of a later step."""
         best = checkpoints / "best.safetensors"
         if not best.exists():
             return
@@ -65,7 +65,7 @@ class Judge:
             for name, network in self.method.predictors().items()
         }
 
-    def told(self, scores: Mapping[str, Scores], done: int) -> str:
+    def described(self, scores: Mapping[str, Scores], done: int) -> str:
         """The scores after a step in one line."""
         (main, first), *others = scores.items()
         best = " (best so far)" if self.protocol.prefers(first.miou, self.best) else ""
@@ -73,15 +73,19 @@ class Judge:
         beside = "".join(f", of the {name} {percent(finite(score.miou))} %" for name, score in others)
         return f"step {done}/{self.recipe.steps}  val mIoU{of} {percent(finite(first.miou))} %{best}{beside}"
 
-    def keep(self, scores: Mapping[str, Scores], done: int) -> dict[str, Writer]:
-        """What writes last.safetensors, and best.safetensors where the step is the best, which hold the first network,
-        and last-NAME.safetensors and best-NAME.safetensors, which hold the others."""
-        which = ["last"]
+    def note_best(self, scores: Mapping[str, Scores], done: int) -> bool:
+        """Whether a step is the best so far, which is kept in mind then."""
         miou = first_of(scores).miou
         # A network of no numbers says class 0 everywhere, which may score well.
-        if self.protocol.prefers(miou, self.best) and math.isfinite(largest_weight(self.method)):
+        better = self.protocol.prefers(miou, self.best) and math.isfinite(largest_weight(self.method))
+        if better:
             self.best, self.best_step = miou, done
-            which.append("best")
+        return better
+
+    def writers(self, scores: Mapping[str, Scores], done: int) -> dict[str, Writer]:
+        """What writes last.safetensors, and best.safetensors where the step is the best so far, which hold the first
+        network, and last-NAME.safetensors and best-NAME.safetensors, which hold the others."""
+        which = ["last", "best"] if self.note_best(scores, done) else ["last"]
         writers: dict[str, Writer] = {}
         if not is_main():
             return writers

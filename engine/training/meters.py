@@ -192,7 +192,7 @@ class Meters:
             "images_per_s": images / seconds,
             "compute_images_per_s": images / max(seconds - waited, 1e-9),
             "data_wait_pct": 100 * waited / seconds,
-            "memory_gib": self.memory_gib(),
+            "memory_gib": self.memory_gib,
             "eta_s": self._seconds_left(step),
         }
         if self.fastest_step:
@@ -210,6 +210,7 @@ class Meters:
     def data_wait_pct(self) -> float:
         return 100 * self._all_waited / max(self._all_seconds, 1e-9)
 
+    @property
     def memory_gib(self) -> float:
         """Peak memory of the run: of the GPU, or of this process where there is none."""
         return self._peak() / GIB

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...pipelines.backends import cutting_as
+from ...pipelines.backends import same_windows_as
 from ...pipelines.errors import UsageError, some_of
 from ..data import Data
 from ..device import resolve_device, resolve_precision
@@ -63,7 +63,7 @@ def require_same_recipe(run: Run, recipe: Recipe, *, fresh: bool) -> None:
 
 
 def changed_runtime(run: Run, recipe: Recipe) -> str | None:
-    """What a run does otherwise from here on; None where that is nothing."""
+    """What a run does otherwise from here on; None where nothing changes."""
     changed = _changes(_traces(run.recipe), _traces(recipe))
     return f"from here on with other settings than it began with: {some_of(changed, NAMED)}" if changed else None
 
@@ -77,7 +77,7 @@ def _traces(recipe: Recipe) -> dict[str, Any]:
         found |= {"device": device.type, "precision": resolve_precision(runtime.precision, device).name}
     except UsageError:  # of another machine
         found |= {"device": runtime.device, "precision": runtime.precision}
-    found |= {"backend": cutting_as(runtime.backend, found["device"])}
+    found |= {"backend": same_windows_as(runtime.backend, found["device"])}
     return found | {name: getattr(runtime, name) for name in TRACED}
 
 

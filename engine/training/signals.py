@@ -29,17 +29,17 @@ class Stopped(Exception):
 def at_once() -> Iterator[None]:
     """While nothing is there to be saved, a scheduler's signal raises Stopped where it comes, as Ctrl-C raises
     KeyboardInterrupt. In other threads than the main one it does not."""
-    shown = _shown()
+    outputs = _open_outputs()
 
     def stop(number: int, frame: object) -> None:
         if number == signal.SIGHUP:
-            _let_go(shown)
+            _silence(outputs)
         raise Stopped(number, "stopped before the first step; the same command begins again, or goes on")
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in _minded() if number != signal.SIGINT}
+    before = {number: signal.signal(number, stop) for number in _handled() if number != signal.SIGINT}
     try:
         yield
     finally:
@@ -58,17 +58,17 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
     next run: torchrun sends it as soon as one process is gone, and this one has yet to say why it ends.
     """
     signals: list[int] = []
-    minded, shown = _minded(), _shown()
+    handled, outputs = _handled(), _open_outputs()
 
     def stop(number: int, frame: object) -> None:
         signals.append(number)
         if number == signal.SIGHUP:
-            _let_go(shown)
+            _silence(outputs)
         if patient:
             if len(signals) == 1:
                 say("stopping after this step")
             return
-        for one in minded:
+        for one in handled:
             # Of a terminal that is closed both the system and the shell tell.
             again = signal.SIG_IGN if one == number == signal.SIGHUP else signal.SIG_DFL
             signal.signal(one, again)
@@ -77,7 +77,7 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.signal(number, stop) for number in minded} | _before
+    before = {number: signal.signal(number, stop) for number in handled} | _before
     _before.clear()
     try:
         yield signals
@@ -91,12 +91,12 @@ def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[lis
             signal.signal(number, handler)
 
 
-def _minded() -> list[signal.Signals]:
-    """The signals that end a run of this process."""
+def _handled() -> list[signal.Signals]:
+    """Those of ENDING that end a run of this process."""
     return [one for one in ENDING if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
 
 
-def _shown() -> list[int]:
+def _open_outputs() -> list[int]:
     """Which of standard output and error end at a terminal, or at a program that may end with it."""
     found = []
     for number in (1, 2):
@@ -106,12 +106,12 @@ def _shown() -> list[int]:
     return found
 
 
-def _let_go(shown: list[int]) -> None:
+def _silence(outputs: list[int]) -> None:
     """Where the terminal is closed, what is still printed goes nowhere; it would fail."""
     try:
         os.close(os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY))
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in shown:
+        for descriptor in outputs:
             os.dup2(nowhere, descriptor)
         os.close(nowhere)

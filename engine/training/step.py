@@ -190,8 +190,8 @@ def _optimizer(recipe: Recipe, groups: list[dict], precision: Precision) -> torc
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, fused=True)
         # The fused step allocates momenta and leaves them as they are where gradients overflow.
-        for group in groups if recipe.momentum else ():
-            for parameter in group["params"]:
+        if recipe.momentum:
+            for parameter in (parameter for group in groups for parameter in group["params"]):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     if recipe.optimizer == "adamw":

@@ -81,7 +81,7 @@ class Trainer:
 
     def _open(self, run: Run | None) -> None:
         """Everything up to the first step. run: the one that goes on."""
-        recipe, runtime, on_event = self.recipe, self.recipe.runtime, self.on_event
+        runtime = self.recipe.runtime
         self.folder = run.folder if run else Path(runtime.out or RUNS)
         if run is None and is_main():
             Run.check(self.folder)
@@ -89,44 +89,22 @@ class Trainer:
         self.device = resolve_device(runtime.device, local_rank() if is_distributed() else None)
         make_current(self.device)
         self.precision = resolve_precision(runtime.precision, self.device)
-        saves: list[Save] = []
-        state = None
         with main_first():
-            if run is not None:
-                saves, state = load_save(run.checkpoints, self._note)
-                require_same_recipe(run, recipe, fresh=state is None)
-                # What it began with is part of what was trained, and need not be said again.
-                recipe = recipe.replace(weights=run.recipe.weights, init=run.recipe.init)
-            self.data = prepare_data(recipe, on_event, run)
-            if run is not None:
-                require_same_data(run, recipe, self.data)
-            before = run.recipe.runtime.backend if run else None
-            self.recipe = prove_fast_paths(recipe, self.precision, self._note, is_small(self.data), before)
-        require_room(recipe, self.data, self.precision)
+            saves, state = self._prepare(run)
+        require_room(self.recipe, self.data, self.precision)
         self.recipe, flops, told = broadcast_object(self._fitted())
-        recipe = self.recipe
-        torch.manual_seed(recipe.seed)
-        self.method = open_method(recipe, self.data, self.device, fresh=state is None, on_event=on_event)
-        if not is_main():  # dropout is each process's own
-            torch.manual_seed(recipe.seed + rank())
-        self.step = Step(recipe, self.method, self.precision, self._note)
-        peak = self.precision.peak_flops()
-        self.meters = Meters(recipe, self.device, fastest_step=flops / peak if flops and peak else None)
-        self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
-        self.judge = Judge(recipe, self.data, self.method, self.precision, on_event)
-        self.first, self.seconds, self.warned = 0, 0.0, False
+        self._build(flops, fresh=state is None)
         if run is not None:
             self._go_on(run, state)
-            if changed := changed_runtime(run, recipe):
+            if changed := changed_runtime(run, self.recipe):
                 self._note(changed)
         with main_first():
-            self.loader = open_loader(recipe, self.data, self.device, self.first, on_event)
+            self.loader = open_loader(self.recipe, self.data, self.device, self.first, self.on_event)
         self.run = run or self._created()
         cadence = runtime.cadence()
         self.saver = Saver(self.run.checkpoints, self.device, cadence, saves, runtime.keep, self._note)
-        on_event(
-            Event("ready", self._described(), values={"recipe": recipe, "classes": len(self.data.dataset.classes)})
-        )
+        facts = {"recipe": self.recipe, "classes": len(self.data.dataset.classes)}
+        self.on_event(Event("ready", self._described(), values=facts))
         for line in told:
             self._note(line)
         if self.precision.emulated:
@@ -134,6 +112,37 @@ class Trainer:
                 f"warning: --precision {self.precision.name}: this device has no instructions for it and emulates "
                 "them, which is slower than fp32; leave it out"
             )
+
+    def _prepare(self, run: Run | None) -> tuple[list[Save], dict[str, Any] | None]:
+        """The data, and the recipe with what this machine can be trusted to do; of a run that goes on its saves and its
+        state, too."""
+        saves: list[Save] = []
+        recipe, state = self.recipe, None
+        if run is not None:
+            saves, state = load_save(run.checkpoints, self._note)
+            require_same_recipe(run, recipe, fresh=state is None)
+            # What it began with is part of what was trained, and need not be said again.
+            recipe = recipe.replace(weights=run.recipe.weights, init=run.recipe.init)
+        self.data = prepare_data(recipe, self.on_event, run)
+        if run is not None:
+            require_same_data(run, recipe, self.data)
+        before = run.recipe.runtime.backend if run else None
+        self.recipe = prove_fast_paths(recipe, self.precision, self._note, is_small(self.data), before)
+        return saves, state
+
+    def _build(self, flops: int | None, *, fresh: bool) -> None:
+        """The method and what trains, measures and judges it, as before the first step. flops: of a step, if known."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        self.method = open_method(recipe, self.data, self.device, fresh=fresh, on_event=self.on_event)
+        if not is_main():  # dropout is each process's own
+            torch.manual_seed(recipe.seed + rank())
+        self.step = Step(recipe, self.method, self.precision, self._note)
+        peak = self.precision.peak_flops()
+        self.meters = Meters(recipe, self.device, fastest_step=flops / peak if flops and peak else None)
+        self.xray = Xray(recipe, self.data, self.precision) if recipe.views.windows else None
+        self.judge = Judge(recipe, self.data, self.method, self.precision, self.on_event)
+        self.first, self.seconds, self.warned = 0, 0.0, False
 
     def _fitted(self) -> tuple[Recipe, int | None, list[str]]:
         """The recipe that fits into the memory, the FLOPs of this process's step (what is computed again does not
@@ -179,7 +188,7 @@ class Trainer:
         if self.xray and state["xray"]:
             self.xray.load_state_dict(state["xray"])
         self._note(f"going on with {self.folder} at step {self.first}")
-        self.judge.go_on(run.checkpoints)
+        self.judge.load_best(run.checkpoints)
         # Last: to load a network draws numbers. A process that is new to the run keeps its own.
         own = {name: states[rank()] for name, states in state["random"].items() if rank() < len(states)}
         set_random_state(own, self.device)
@@ -234,10 +243,7 @@ class Trainer:
                     done = step + 1
                     heartbeat(f"step {done} done")
                     if done % runtime.log_every == 0 or done == recipe.steps:
-                        line = meters.read(done, self.step.lr(step))
-                        self._log(line)
-                        self._require_finite("the loss", line["loss"], done)
-                        self._require_finite("the gradient", math.nan if self.step.overflows() else 0.0, done)
+                        self._log(meters.read(done, self.step.lr(step)))
                     if judged := done % every == 0 or done == recipe.steps:
                         with meters.aside() as evaluated:
                             self._require_sound(done)
@@ -245,20 +251,11 @@ class Trainer:
                             # A kill in between costs the steps since the last save, as at any other moment.
                             scores = self._evaluate(done)
                             evaluated()
-                            self._save(done, self.judge.keep(scores, done))
-                    # A signal may reach one process alone; all stop after the same step.
-                    save_due = not judged and is_main() and self.saver.due(done)
-                    ended_by, due_anywhere = all_reduce_max(signals[0] if signals else 0, int(save_due))
-                    if not judged and (ended_by or due_anywhere):
-                        self._require_sound(done)
-                        self._save(done)
-                    if ended_by:
-                        self._flush()
-                        out = shlex.quote(str(self.folder))
-                        raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
+                            self._save(done, self.judge.writers(scores, done))
+                    self._save_or_stop(done, signals, saved=judged)
                 if not scores:  # it was stopped after its last step, which the log has
                     scores = self.judge.scores()
-                    self._save(self.first, self.judge.keep(scores, self.first))
+                    self._save(self.first, self.judge.writers(scores, self.first))
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)
                 heartbeat("before the report")
@@ -270,7 +267,20 @@ class Trainer:
             self.run.close()
         return result
 
-    def _spare(self, write: Callable[..., None], *arguments: Any) -> None:
+    def _save_or_stop(self, done: int, signals: list[int], *, saved: bool) -> None:
+        """Saves a step where it is due, unless that is `saved` already. Raises Stopped after a signal. That may reach
+        one process alone; all stop after the same step."""
+        save_due = not saved and is_main() and self.saver.due(done)
+        ended_by, due_anywhere = all_reduce_max(signals[0] if signals else 0, int(save_due))
+        if not saved and (ended_by or due_anywhere):
+            self._require_sound(done)
+            self._save(done)
+        if ended_by:
+            self._flush()
+            out = shlex.quote(str(self.folder))
+            raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
+
+    def _write_if_room(self, write: Callable[..., None], *arguments: Any) -> None:
         """Writes to the log; what there is no room for comes with the next line."""
         if not is_main():
             return
@@ -280,7 +290,8 @@ class Trainer:
             self._note(f"warning: the log waits, training goes on: {error}")
 
     def _log(self, line: dict[str, Any]) -> None:
-        self._spare(self.run.write, line)
+        """Writes and tells a line of the log. Raises UsageError where it shows that training has diverged."""
+        self._write_if_room(self.run.write, line)
         steps = self.recipe.steps
         self.on_event(Event("log", describe(line, steps), line["step"], steps, line))
         if (share := line[IGNORED]) > MOST_IGNORED and not self.warned:
@@ -289,6 +300,8 @@ class Trainer:
                 f"warning: {share:.0f} % of the labelled crops up to step {line['step']} hold no labelled pixel and "
                 f"teach nothing: pass a larger --crop than {self.recipe.crop}, or look at the masks (`semiseg doctor`)"
             )
+        self._require_finite("the loss", line["loss"], line["step"])
+        self._require_finite("the gradient", math.nan if self.step.overflows() else 0.0, line["step"])
 
     def _require_finite(self, what: str, value: float, done: int) -> None:
         """Raises UsageError for a value that shows that training has diverged, unless that is to be ignored."""
@@ -314,10 +327,10 @@ class Trainer:
         scores = self.judge.scores()
         look = self.xray(self.method, done - 1) if self.xray else None
         line = line_of(scores, done) | (look.line() if look else {})
-        self._spare(self.run.write, line)
-        self.on_event(Event("note", self.judge.told(scores, done), done, self.recipe.steps, line))
+        self._write_if_room(self.run.write, line)
+        self.on_event(Event("note", self.judge.described(scores, done), done, self.recipe.steps, line))
         if self.xray and look:
-            self._tell(look, self.xray.suspicion(look, done))
+            self._report_pseudo_labels(look, self.xray.suspicion(look, done))
         if math.isnan(first_of(scores).miou) and self.recipe.runtime.on_nan == "stop":
             raise UsageError(
                 "validation: mIoU is no number, because no class that counts is in a mask or a prediction; mend the "
@@ -325,14 +338,14 @@ class Trainer:
             )
         return scores
 
-    def _tell(self, look: Look, suspicion: str | None) -> None:
+    def _report_pseudo_labels(self, look: Look, suspicion: str | None) -> None:
         """What the unlabelled images teach, and a word where it goes wrong."""
         self._note(f"pseudo-labels: {look}")
         if suspicion:
             self._note(f"warning: pseudo-labels: {suspicion}")
         if is_main():
             dataset = self.data.dataset
-            self._spare(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
+            self._write_if_room(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
 
     def _save(self, done: int, networks: dict[str, Writer] | None = None) -> None:
         self.seconds = time.perf_counter() - self.began
@@ -347,7 +360,7 @@ class Trainer:
             "steps_done": done,
             "seconds": self.seconds,
         }
-        self._spare(self.run.sync)
+        self._write_if_room(self.run.sync)
         if is_main():
             self.saver.save(done, state, networks)
 
@@ -376,7 +389,7 @@ class Trainer:
             pixel_accuracy=first.pixel_accuracy,
             images_per_s=meters.images_per_s,
             data_wait_pct=meters.data_wait_pct,
-            memory_gib=meters.memory_gib(),
+            memory_gib=meters.memory_gib,
             seconds=seconds,
         )
 

@@ -21,7 +21,7 @@ import torch
 
 from ...kernels import __all__ as OPERATORS
 from ...kernels.check import Result, has_kernels, refuse
-from ...pipelines.backends import PLAIN, unproven
+from ...pipelines.backends import PLAIN, backends_to_check
 from ...pipelines.cache import cache_root, write_atomically
 from ...pipelines.documents import read_sealed, sealed
 from ...pipelines.errors import UsageError
@@ -187,10 +187,10 @@ def prove_fast_paths(
 
 
 def _backend(asked: str, device: torch.device, small: bool, before: str | None, say: Say) -> str:
-    names = unproven(asked, device, small)
+    names = backends_to_check(asked, device, small)
     if asked == "auto" and before == PLAIN:
         return PLAIN
-    if asked == "auto" and before and before in unproven(before, device):
+    if asked == "auto" and before and before in backends_to_check(before, device):
         names = [before, *(name for name in names if name != before)]
     for name, following in zip(names, [*names[1:], PLAIN]):
         problem = problem_of(verdict(backend(name, device), say))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from .dataset import IGNORE, Dataset, Layout, Remap, Sample
-from .files import first_folder, orphan_notes, voc_colours
+from .dataset import IGNORE, Dataset, Layout, Remap, Sample, voc_colours
+from .files import first_folder, orphan_notes
 from .parts import Part, check_validation, parted, pictures_of
 
 CLASSES = (

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ..errors import UsageError, some_of
 from .class_rows import CHANNELS, COLOURS, VALUES, Row, is_header, rows_of, shape_of, unquoted
-from .dataset import IGNORE, IMAGE_SUFFIXES, NO_CLASS, NO_VALUE, ClassList, Colour, colour_of
-from .files import composed, voc_colours
+from .dataset import IGNORE, IMAGE_SUFFIXES, NO_CLASS, NO_VALUE, ClassList, Colour, colour_of, voc_colours
+from .files import composed
 
 FILES = (
     "classes.txt", "labelmap.txt", "class_names.txt", "_classes.csv", "train/_classes.csv", "class_dict.csv",

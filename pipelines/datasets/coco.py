@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UsageError
-from .dataset import Dataset, Layout, Sample
-from .files import first_folder, orphan_notes, voc_colours
+from .dataset import Dataset, Layout, Sample, voc_colours
+from .files import first_folder, orphan_notes
 from .parts import Part, check_validation, parted, pictures_of
 
 CLASSES = (

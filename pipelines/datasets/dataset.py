@@ -33,6 +33,17 @@ def colour_of(channels: Iterable[int]) -> Colour:
     return red, green, blue
 
 
+def voc_colours(count: int) -> tuple[Colour, ...]:
+    """The colour map of the VOC devkit: bit i of the index goes to bit 7 - i // 3 of channel i % 3."""
+    colours = []
+    for index in range(count):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            rgb[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+        colours.append(colour_of(rgb))
+    return tuple(colours)
+
+
 @dataclass(frozen=True, slots=True)
 class Remap:
     """How the values of a mask on disk become class indices, where they are not."""

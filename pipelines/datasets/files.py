@@ -1,4 +1,4 @@
-"""What layouts find files with: pictures by name, text of lists, colours."""
+"""What layouts find files with: pictures by name, text of lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError, some_of
-from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES, Colour, colour_of
+from .dataset import IMAGE_SUFFIXES, USUAL_SUFFIXES
 
 _PART = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:at(?:ion|ing))?)?|eval(?:uation)?|dev|hold[-_]?out)|(?P<test>test(?:s|ing)?))"
@@ -39,17 +39,6 @@ PREDICTED = {"masks", "colours", "overlays"}
 RUN = "recipe.json"
 RUN_FILES = {"environment.json", "split.json", "log.jsonl", "checkpoints"}
 """What the folder of a run holds, by which it is known: its recipe and any of the others."""
-
-
-def voc_colours(count: int) -> tuple[Colour, ...]:
-    """The colour map of the VOC devkit: bit i of the index goes to bit 7 - i // 3 of channel i % 3."""
-    colours = []
-    for index in range(count):
-        rgb = [0, 0, 0]
-        for bit in range(8):
-            rgb[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-        colours.append(colour_of(rgb))
-    return tuple(colours)
 
 
 def read_lines(path: Path, what: str) -> list[str]:

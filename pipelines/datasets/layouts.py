@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..decode import Reading
+from ..decode import READING_OPTIONS, Reading
 from ..errors import UsageError, flag
 from . import ade20k, cityscapes, coco, folder, shapes, voc
 from .dataset import Dataset, Layout
@@ -27,8 +27,6 @@ PLACES = ("images", "masks", "classes", "train_list", "val_list", "test_list", "
 """Options that name a file or a folder."""
 UNLABELED = "unlabeled"
 """The option of every layout that needs a root."""
-READING = tuple(field.name for field in fields(Reading))
-"""Options of every layout."""
 
 
 def find_dataset(layout: str, root: Path | None, **options: str | Path | float | None) -> Dataset:
@@ -38,12 +36,12 @@ def find_dataset(layout: str, root: Path | None, **options: str | Path | float |
     `classes` is a class list, `train_list` the training pool, `val_list` the validation images and `test_list` those to
     leave alone, each in any published list format; `unlabeled` is a folder of further images, all of them unlabelled.
     What is given relative is looked for below the root, and then below
-    the working folder. `orientation` and `max_megapixels` are those of `Reading`. None is as good as left out.
+    the working folder. `orientation` and `max_megapixels` are those of `Reading`. None means not given.
     Raises UsageError where something is missing or the options do not belong to the layout.
     """
     check_layout(layout)
     given = {name: value for name, value in options.items() if value is not None}
-    own = {name: value for name, value in given.items() if name not in READING}
+    own = {name: value for name, value in given.items() if name not in READING_OPTIONS}
     return replace(_find(layout, root, own), reading=Reading.of(given))
 
 

@@ -22,8 +22,7 @@ from PIL import Image
 from ..cache import cache_root
 from ..errors import UsageError
 from . import voc
-from .dataset import IGNORE, Dataset, Layout
-from .files import voc_colours
+from .dataset import IGNORE, Dataset, Layout, voc_colours
 
 CLASSES = ("background", "disk", "rectangle", "triangle", "star", "ring", "cross")
 HEIGHT, WIDTH = 96, 128

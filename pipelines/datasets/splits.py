@@ -365,7 +365,7 @@ def _files(spec: str) -> tuple[Path, Path | None] | tuple[None, None]:
     if _is_file(spec):
         return Path(spec), None
     labeled, comma, unlabeled = map(str.strip, spec.partition(","))
-    return (Path(labeled), Path(unlabeled) if comma else None) if comma and _is_file(labeled) else (None, None)
+    return (Path(labeled), Path(unlabeled)) if comma and _is_file(labeled) else (None, None)
 
 
 def _more(ids: set[str]) -> str:

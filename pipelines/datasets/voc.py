@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .classes import find_classes, read_classes, value_notes
-from .dataset import NO_VALUE, ClassList, Dataset, Layout, Sample
-from .files import find_pictures, first_folder, orphan_notes, voc_colours
+from .dataset import NO_VALUE, ClassList, Dataset, Layout, Sample, voc_colours
+from .files import find_pictures, first_folder, orphan_notes
 from .lists import Names, left_alone, read_ids, read_ids_present, taught_too
 
 CLASSES = (

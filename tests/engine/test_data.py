@@ -36,19 +36,19 @@ def test_labelled_copies_of_validation_images_are_told_and_remembered_as_taught(
     recipe = tiny("supervised", layout="folder", data=root, split="all", steps=1)
     first = train(recipe, on_event=lambda event: told.append(event.text)).out
     assert (
-        "split: warning: 1 labelled images are, byte for byte, validation images, again is a006: scores count what is "
+        "warning: split: 1 labelled images are, byte for byte, validation images, again is a006: scores count what is "
         "taught; keep each in one of the two"
     ) in told
     told.clear()
     prepare_data(recipe.replace(init=first), lambda event: told.append(event.text))
-    assert "--init: warning: 1 of 2 images, a006 for one, were labelled in the training" in told
+    assert "warning: --init: 1 of 2 images, a006 for one, were labelled in the training" in told
 
     (root / "some.txt").write_text("a000\na001")
     told.clear()
     prepare_data(recipe.replace(split=str(root / "some.txt")), lambda event: told.append(event.text))
     (said,) = [text for text in told if "byte for byte" in text]
     assert said == (
-        "split: warning: 1 unlabelled images are, byte for byte, validation images, again is a006: methods that learn "
+        "warning: split: 1 unlabelled images are, byte for byte, validation images, again is a006: methods that learn "
         "from unlabelled images see them, without masks"
     )
 
@@ -66,7 +66,7 @@ def test_a_folder_of_unlabelled_images_is_trained_on_and_needed_by_no_evaluation
     run = train(recipe, on_event=lambda event: told.append(event.text)).out
     assert len(json.loads((run / "split.json").read_text())["unlabeled"]) == 2
     (said,) = [text for text in told if "byte for byte" in text]
-    assert said.startswith("split: warning: 1 unlabelled images are, byte for byte, validation images")
+    assert said.startswith("warning: split: 1 unlabelled images are, byte for byte, validation images")
     shutil.rmtree(tmp_path / "pool")
     assert evaluate(run, device="cpu")["images"] == 2
     shutil.copytree(root, tmp_path / "moved")

@@ -106,7 +106,7 @@ def test_from_dict_restores_types_and_refuses_strangers(tmp_path):
         ("betas", [0.9], "betas: must be a list of 2"),
         ("betas", [0.9, "x"], r"betas\[1\]: must be a number, is 'x'"),
         ("name", 3, "name: must be text"),
-        ("layout", "coco", "layout: must be one of .*voc.*, is 'coco'"),
+        ("layout", "camvid", "layout: must be one of .*voc.*, is 'camvid'"),
         ("network", None, "network: must be one of"),
         ("evaluation.protocol", "x", "evaluation.protocol: must be one of whole, slide, "),
         ("evaluation", [], "evaluation: must be an object"),

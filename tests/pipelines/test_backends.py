@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from semiseg.pipelines import backends
-from semiseg.pipelines.backends import BACKENDS, available, open_backend, unproven
+from semiseg.pipelines.backends import BACKENDS, available, backends_to_check, open_backend
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.datasets.pack import packed_bytes
 from semiseg.pipelines.decode import turned_back
@@ -88,9 +88,9 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
 )
 def test_what_works_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, small, asked) -> None:
     monkeypatch.setattr(backends, "installed", lambda: True)
-    assert unproven(name, torch.device(device), small) == asked
+    assert backends_to_check(name, torch.device(device), small) == asked
     monkeypatch.setattr(backends, "installed", lambda: False)
-    assert unproven(name, torch.device(device), small) == [one for one in asked if one == "resident"]
+    assert backends_to_check(name, torch.device(device), small) == [one for one in asked if one == "resident"]
     assert available() == ["host", "resident"]
 
 

@@ -6,6 +6,7 @@ padding keeps ceil(size / stride) positions: with a stride of 2 an even side has
 before. The output stride is 16: the last stage with a stride keeps its resolution, and what follows is dilated.
 """
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -97,7 +98,7 @@ class EfficientNetLite(nn.Module):
         for number, (kernel, stride, expansion, channels, blocks) in enumerate(STAGES):
             outputs = scaled(channels, width)
             if number not in (0, len(STAGES) - 1):
-                blocks = -int(-blocks * depth // 1)
+                blocks = math.ceil(blocks * depth)
             # The convolution that gave up its stride still sees neighbours: only those after it are dilated.
             first, rate = stride, dilation
             if reached * stride > output_stride:

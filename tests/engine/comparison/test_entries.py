@@ -122,7 +122,7 @@ def test_recipes_that_begin_with_different_weights_are_judged_by_images_that_a_l
     (root / "val.txt").write_text("a006\na000")  # a000 taught it
     told = []
     assert len(prepare_comparison(comparison, told.append)[0].entries) == 2
-    warned = "--init: warning: 1 of 2 images, a000 for one, were labelled in the training"
+    warned = "warning: --init: 1 of 2 images, a000 for one, were labelled in the training"
     assert [event.text for event in told if "taught" in event.text or "were labelled" in event.text] == [warned]
 
 

@@ -35,7 +35,7 @@ def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, fol
     alone = shutil.copy(run / "checkpoints/best.safetensors", root.parent / "alone.safetensors")
     evaluate(alone, device="cpu", on_event=said.append)
     (unknown,) = [event.text for event in said if event.kind == "note" and event.text not in notes]
-    assert unknown.startswith(f"data: warning: which images taught {alone} is not known, as it lies outside of its run")
+    assert unknown.startswith(f"warning: data: which images taught {alone} is not known, as it lies outside of its run")
     shutil.copy(root / "masks/a000.png", root / "masks/a029.png")
     assert len(locate(recipe).val) == 3
     said.clear()
@@ -55,16 +55,20 @@ def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, fol
     (root / "val.txt").write_text("\n".join([*sorted(held_out), "a000"]))
     said.clear()
     assert evaluate(run, device="cpu", on_event=said.append)["images"] == 3
-    assert any("warning: 1 of 3 images, a000 for one, were labelled in the training" in event.text for event in said)
+    assert any(
+        "warning: data: 1 of 3 images, a000 for one, were labelled in the training" in event.text for event in said
+    )
     (root / "val.txt").unlink()
     gone, left = sorted(held_out)
     (root / f"masks/{gone}.png").unlink()
-    told = f"warning: only 1 of the 2 images are judged that the run held out: {gone}, for one, or its mask, is gone"
+    told = (
+        f"warning: data: only 1 of the 2 images are judged that the run held out: {gone}, for one, or its mask, is gone"
+    )
     for place in (root, moved):
         said.clear()
         root.rename(place) if place != root else None
         assert evaluate(run, place, device="cpu", on_event=said.append)["images"] == 1
-        assert f"data: {told}" in [event.text for event in said]
+        assert told in [event.text for event in said]
     moved.rename(root)
     (root / f"masks/{left}.png").unlink()
     with pytest.raises(UsageError, match="none of the 2 images that the run held out is there"):
@@ -126,7 +130,7 @@ def test_pictures_that_the_training_had_as_labels_are_told_on_other_data(tiny, v
     (lists / "val.txt").write_text("".join(f"2007_{number:06d}\n" for number in range(1, 9)))
     told = []
     evaluate(out, other, device="cpu", on_event=lambda event: told.append(event.text))
-    assert f"data: warning: {len(labeled)} of 8 images, {labeled[0]} for one, were labelled in the training" in told
+    assert f"warning: data: {len(labeled)} of 8 images, {labeled[0]} for one, were labelled in the training" in told
 
 
 def test_a_folder_of_the_training_that_other_data_has_not_is_told_as_such(tiny, voc_root):

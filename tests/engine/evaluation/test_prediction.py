@@ -13,7 +13,7 @@ from PIL import Image
 
 from semiseg.engine import predict, train
 from semiseg.engine.checkpoint import load_network
-from semiseg.engine.evaluation.protocols import upsampled
+from semiseg.kernels import upsample
 from semiseg.pipelines.datasets import find_dataset, prepare, seen
 from semiseg.pipelines.datasets.classes import read_classes
 from semiseg.pipelines.errors import UsageError
@@ -213,7 +213,7 @@ def test_the_least_sure_picture_comes_first(checkpoint, tmp_path):
         Image.fromarray(noise).save(tmp_path / f"new/{number}.png")
         image = ((noise / 255 - loaded.network.mean) / loaded.network.std).transpose(2, 0, 1)
         with torch.no_grad():
-            logits = upsampled(loaded.network(torch.from_numpy(image[None]).float()), (32, 40))[0].double().numpy()
+            logits = upsample(loaded.network(torch.from_numpy(image[None]).float()), (32, 40))[0].double().numpy()
         odds = np.exp(logits)
         means[f"{number}.png"] = (odds.max(0) / odds.sum(0)).mean()
     done = predict(checkpoint, tmp_path / "new", tmp_path / "out", device="cpu", precision="fp32", scale=1)

@@ -30,11 +30,12 @@ from protocols_by_hand import (
 from semiseg.engine.data import prepare_manifest
 from semiseg.engine.device import repeatable
 from semiseg.engine.evaluation.inference import segment
-from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling, upsampled
+from semiseg.engine.evaluation.protocols import confusion, full_logits, reflected, starts, tiling
 from semiseg.engine.evaluation.validation import batches, evaluate_each, normalised
 from semiseg.engine.models import build_network
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.forecast import Costs
+from semiseg.kernels import upsample
 from semiseg.pipelines.datasets.layouts import find_dataset
 from semiseg.pipelines.datasets.manifest import Record
 from semiseg.pipelines.decode import COLOUR, read
@@ -241,5 +242,5 @@ def test_upsampling_on_a_gpu_makes_nothing_but_its_result_where_the_same_bits_ar
     with repeatable(True), FakeTensorMode(), Costs() as costs, torch.inference_mode():
         logits = torch.empty(1, 4, 16, 16, device="cuda")
         before = costs.now
-        full = upsampled(logits, (64, 64))
+        full = upsample(logits, (64, 64))
         assert costs.most - before == full.nbytes

@@ -34,14 +34,14 @@ def test_peak_memory_is_of_what_follows_and_goes_on_with_the_run(tiny):
 
     hold()
     meters = Meters(recipe, CPU)
-    before = meters.memory_gib()
+    before = meters.memory_gib
     hold()
-    peak, state = meters.memory_gib(), meters.state_dict()
+    peak, state = meters.memory_gib, meters.state_dict()
     assert peak - before == pytest.approx(most / 2**30, abs=0.05)
     after = Meters(recipe, CPU)
-    assert after.memory_gib() == pytest.approx(before, abs=0.05)
+    assert after.memory_gib == pytest.approx(before, abs=0.05)
     after.load_state_dict(state)
-    assert after.memory_gib() >= peak
+    assert after.memory_gib >= peak
 
 
 def test_crops_without_any_label_are_counted_and_the_count_goes_on_with_the_run(tiny):

@@ -3,7 +3,7 @@
 import pytest
 
 from semiseg.pipelines.datasets.classes import read_classes, value_notes
-from semiseg.pipelines.datasets.files import voc_colours
+from semiseg.pipelines.datasets.dataset import voc_colours
 from semiseg.pipelines.errors import UsageError
 
 

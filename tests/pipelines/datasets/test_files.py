@@ -1,4 +1,4 @@
-"""Pictures below folders, text files, and colours."""
+"""Pictures below folders, and text files."""
 
 import os
 import unicodedata
@@ -10,18 +10,9 @@ from semiseg.pipelines.datasets.files import (
     holds_pictures,
     part_of,
     read_lines,
-    voc_colours,
     walked,
 )
 from semiseg.pipelines.errors import UsageError
-
-
-def test_voc_colours():
-    colours = voc_colours(256)
-    assert colours[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-    assert colours[20] == (0, 64, 128)
-    assert colours[255] == (224, 224, 192)  # the border of the palette masks
-    assert len(set(colours)) == 256
 
 
 def touch(root, *names):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from semiseg.engine.data import prepare_manifest
 from semiseg.pipelines.datasets import find_dataset, prepare, seen
+from semiseg.pipelines.datasets.dataset import voc_colours
 from semiseg.pipelines.datasets.doctor import diagnose
-from semiseg.pipelines.datasets.files import voc_colours
 from semiseg.pipelines.errors import UsageError
 
 
