@@ -26,13 +26,13 @@ compare: setup
 
 # A process for each core, up to 8: each holds torch, and one thread of it. The tests of a file stay in one process, where
 # they share what is expensive, and files start in their order, in which the long ones are not the last. The second run
-# gives the Triton kernels the CPU's tensors, in Triton's interpreter.
+# gives the Triton kernels the CPU's tensors, in Triton's interpreter, and no GPU's.
 test: export OMP_NUM_THREADS = 1
 test: PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
 	--benchmark-disable
 test: setup
 	$(PYTEST)
-	TRITON_INTERPRET=1 $(PYTEST) tests/kernels tests/engine/training/test_step.py -k "kernels"
+	CUDA_VISIBLE_DEVICES= TRITON_INTERPRET=1 $(PYTEST) tests/kernels tests/engine/training/test_step.py -k "kernels"
 
 # mypy looks for a package in a folder of its name, which the links make.
 lint: setup

@@ -90,8 +90,9 @@ def main(
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     captured: dict[str, bool] = {}
+    before_first = WARM_UP + 1 if where.type == "cuda" else 1
     for number, (name, step) in itertools.product(range(rounds), ways.items()):
-        for _ in range(AHEAD * threads if number else WARM_UP + 1 if where.type == "cuda" else 1):
+        for _ in range(AHEAD * threads if number else before_first):
             next(step)
         measurement.synchronize(where)
         start = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.build import build_method, open_loader
 from semiseg.engine.training.step import Step
 from semiseg.pipelines.dali import installed
+from semiseg.pipelines.progress import Say
 
 PILLOW = "pillow"
 STEPS = 100_000
@@ -105,7 +106,7 @@ class Training:
     """A recipe trained in one way: batches, and the step that takes one. Ways that share a recipe begin with the same
     weights, and those that do not draw for themselves see the same batches."""
 
-    def __init__(self, way: Way, recipe: Recipe, data: Data, device: torch.device, say: Callable[[str], None]):
+    def __init__(self, way: Way, recipe: Recipe, data: Data, device: torch.device, say: Say):
         classes = len(data.dataset.classes)
         if way.backend != PILLOW:
             recipe = recipe.replace(backend=way.backend)

@@ -47,16 +47,16 @@ def environment() -> dict[str, Any]:
         "memory_gib": memory and round(memory / GIB, 1),
         **_gpu(),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
         "packages": versions(),
         "commit": commit_of(Path(__file__)),
     }
 
 
 def _gpu() -> dict[str, Any]:
-    """The GPU that is used, how many there are, and their driver."""
-    if not torch.cuda.is_available():
-        return dict.fromkeys(("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver"))
+    """The GPU that this process uses, how many there are, and their driver. A process that uses none does not ask, as
+    that would make one ready: it takes memory, and fails where another process has the GPU to itself."""
+    if not torch.cuda.is_initialized():
+        return dict.fromkeys(("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver", "cudnn"))
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "gpu": device.name,
@@ -64,6 +64,7 @@ def _gpu() -> dict[str, Any]:
         "gpu_memory_gib": round(device.total_memory / GIB, 1),
         "compute_capability": f"{device.major}.{device.minor}",
         "driver": collect_env.get_nvidia_driver_version(collect_env.run),
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

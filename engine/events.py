@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from ..pipelines.progress import Progress, Say
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -40,12 +42,12 @@ def note(text: str, on_event: Listener) -> None:
     on_event(Event("note", text))
 
 
-def notes_to(listener: Listener) -> Callable[[str], None]:
+def notes_to(listener: Listener) -> Say:
     """`say(text)`, told to the listener as a note."""
     return partial(note, on_event=listener)
 
 
-def progress_of(work: str, listener: Listener) -> Callable[[int, int], None]:
+def progress_of(work: str, listener: Listener) -> Progress:
     """`progress(done, total)`, told to the listener as progress of `work`."""
 
     def progress(done: int, total: int) -> None:

@@ -116,4 +116,6 @@ def shown(value: Any) -> str:
     """A value of a setting, for a person."""
     if value is None or isinstance(value, bool):
         return {None: "default", False: "false", True: "true"}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

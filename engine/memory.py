@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
 import resource
 from collections.abc import Callable, Iterator
@@ -49,12 +50,15 @@ def peak_bytes(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def free_memory_of(device: torch.device) -> int | None:
+def free_memory_of(device: torch.device, enough: float = math.inf) -> int | None:
     """Bytes that may still be taken there; None where it is not known. What the graph of a step computes in is its own,
-    whether it is at work or not."""
+    whether it is at work or not. enough: where that much is free at first sight, what torch keeps of it is not counted
+    besides, which takes a look at every block."""
     if device.type != "cuda":
         return free_memory()
     free, _ = torch.cuda.mem_get_info(device)
+    if free >= enough:
+        return free
     for segment in torch.cuda.memory_snapshot():
         if segment["device"] == (device.index or 0) and tuple(segment["segment_pool_id"]) == (0, 0):
             free += segment["total_size"] - segment["allocated_size"]

@@ -244,7 +244,8 @@ def main_first() -> Iterator[None]:
         return
     _watchdog.turn += 1
     done, machine = f"turn {_watchdog.turn} of machine", os.environ.get("GROUP_RANK", "0")
-    before = None if is_main() else f"{done} 0" if local_rank() == 0 else f"{done} {machine}"
+    # The first process waits for nobody, that of another machine for it, and the rest for their machine's.
+    before = "" if is_main() else f"{done} {0 if local_rank() == 0 else machine}"
     while before and not _watchdog.turns.check([before]):  # however long it takes
         if _watchdog.failed(_watchdog.turns):  # its turn never ends
             raise SystemExit(1)

@@ -18,6 +18,7 @@ from .datasets.pack import is_packed, open_pack, packed_bytes
 from .errors import UsageError
 from .host import HostBackend
 from .memory import gib
+from .progress import Progress, Say, say_nothing, show_nothing
 from .resident import DeviceResidentBackend, ResidentBackend
 
 SMALL = 256 << 20
@@ -45,7 +46,7 @@ def _host(records: Sequence[Record], *, device: torch.device, threads: int, **_:
 
 
 def _resident(
-    records: Sequence[Record], *, device: torch.device, threads: int, say: Callable[[str], None], **packing: Any
+    records: Sequence[Record], *, device: torch.device, threads: int, say: Say, **packing: Any
 ) -> ResidentBackend | DeviceResidentBackend:
     pack = open_pack(records, threads=threads, say=say, **packing)
     threads = min(threads or cores(), CUTTING)
@@ -111,8 +112,8 @@ def open_backend(
     threads: int = 0,
     *,
     folder: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Say = say_nothing,
+    on_progress: Progress = show_nothing,
 ) -> Backend:
     """One of BACKENDS, or `auto`. Plans mean the records by their place in the sequence.
 

@@ -13,7 +13,7 @@ TAIL = 2 * ORDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
+class ProcessSamples:
     """This process's samples among those that `world` processes show in a step, `batch` each."""
 
     seed: int
@@ -25,7 +25,7 @@ class Samples:
 
     @property
     def whole(self) -> int:
-        """Samples a step over all processes."""
+        """ProcessSamples a step over all processes."""
         return self.batch * self.world
 
     @property
@@ -34,7 +34,7 @@ class Samples:
         return self.rank * self.batch
 
     @property
-    def of_all(self) -> Samples:
+    def of_all(self) -> ProcessSamples:
         """The samples of all processes, as one of them."""
         return replace(self, batch=self.whole, rank=0, world=1)
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .draws import ORDER, TAIL, Samples
+from .draws import ORDER, TAIL, ProcessSamples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -17,7 +17,7 @@ class Order:
 
     images: np.ndarray
     """(N,) int64 indices of the images."""
-    samples: Samples
+    samples: ProcessSamples
     stream: int
     epoch_steps: int
     """Steps of an epoch, which the switches go by."""
@@ -26,7 +26,7 @@ class Order:
     repeat: bool = False
     """Every epoch has the order of the first one."""
     filled: int | None = None
-    """Samples of a pass that consists of whole repeats of the set and a rest, its first images."""
+    """ProcessSamples of a pass that consists of whole repeats of the set and a rest, its first images."""
     redrawn: bool = False
     """The rest is drawn anew, sample by sample."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .boxes import PER_MIXING_BOX, PER_STRONG_BOX, STRONG_BOXES, mixing_boxes
 from .colours import PER_COLOURING, Colouring, colouring, unchanged
-from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, Samples, uniform_int
+from .draws import BOXES, LABELED, PARTNER, UNLABELED, Draws, ProcessSamples, uniform_int
 from .errors import fault_unless, raise_faults
 from .order import Order
 from .views import Augmentation, Drawing
@@ -152,7 +152,7 @@ class Planner:
         self.epoch_steps = sampling.epoch_steps or max(*passes, 1)
 
         def order(images: Sequence[int], batch: int, stream: int, **switches: Any) -> Order:
-            samples = Samples(
+            samples = ProcessSamples(
                 seed=drawing.seed,
                 batch=batch // shares,
                 rank=micro * world + rank,

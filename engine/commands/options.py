@@ -39,7 +39,7 @@ MIRRORED = tyro.conf.create_mutex_group(required=False, title="mirrored images")
 
 def either(yes: bool, no: bool) -> bool | None:
     """What two flags that contradict each other come to; None where neither is given, which leaves it to the recipe."""
-    return True if yes else False if no else None
+    return yes if yes or no else None
 
 
 @dataclass(frozen=True, kw_only=True)

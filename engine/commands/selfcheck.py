@@ -58,7 +58,8 @@ def selfcheck(*, device: str = "auto", compile: bool = False, json: bool = False
 def parts_of(precision: Precision, compile: bool) -> dict[str, list[verdict.Part]]:
     """What is checked, by kind. compile: also what takes minutes on a CPU."""
     device = precision.device
-    ways = list(WAYS) if device.type == "cuda" else ["compiled"] if compile else []
+    on_cpu = ["compiled"] if compile else []
+    ways = list(WAYS) if device.type == "cuda" else on_cpu
     subject = Subject.of(load_recipe(RECIPE).replace(backbone=next(iter(ENCODERS))))
     return {
         "kernels": [verdict.kernels(precision)],

@@ -15,13 +15,13 @@ import torch
 from ...pipelines.cores import cores
 from ...pipelines.documents import opened
 from ...pipelines.errors import UsageError
-from ..child import PYTHON
+from ..child import MODULE
 from ..events import Event, Listener, note, notes_to, silent
 from ..run import log_line
 from ..training.signals import ENDING, Stopped, ending
 from .entries import Entry
 
-PROGRAM = (*PYTHON, "-m", "semiseg.recipes.command")
+PROGRAM = (*MODULE, "semiseg.recipes.command")
 """Takes the words of `semiseg`."""
 FAULT, STOPPED = 2, (75, 130)
 """Exit codes of the command line: what a user can mend, and what goes on with --resume."""
@@ -71,12 +71,12 @@ def places(device: str, device_kind: str, jobs: int, runs: int) -> list[Place]:
     device: as --device says it; device_kind: cpu or cuda, what that comes down to here.
     """
     gpus: list[str] = []
+    usual, named = cores(), ":" in device
     if device_kind == "cuda":
         said = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = said.split(",") if said else [str(number) for number in range(torch.cuda.device_count())]
-    named = ":" in device
-    many = jobs or (cores() if device_kind == "cpu" else 1 if named else len(gpus))
-    many = max(min(many, runs), 1)
+        usual = 1 if named else len(gpus)
+    many = max(min(jobs or usual, runs), 1)
     most = os.environ.get("OMP_NUM_THREADS", "")
     threads = max(min(cores() // many, int(most) if most.isdecimal() else cores()), 1)
     return [Place(threads, gpus[number % len(gpus)] if gpus and not named else None) for number in range(many)]

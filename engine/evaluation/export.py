@@ -27,7 +27,7 @@ from ..run import home_of
 from ..serial import typed
 from .formats import FORMATS, FormatName
 from .inference import protocols_of, segment
-from .memory import Sight, room_for
+from .memory import MemoryNeed, room_for
 from .protocols import full_logits
 
 TOLERATED = 0.001
@@ -192,7 +192,7 @@ def _checked(size: Any, checkpoint: Checkpoint) -> tuple[int, int]:
 def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> AbstractContextManager[None]:
     """`room_for` images of this size."""
     (height, width), side = size, protocol.window
-    sight = Sight(
+    need = MemoryNeed(
         height=height,
         width=width,
         classes=network.num_classes,
@@ -201,7 +201,7 @@ def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> Abstra
         traced=True,
     )
     smaller = f"--size {side} {side}" if side**2 < height * width else "a smaller --size"
-    return room_for(sight, protocol, f"--size: for {height} {width}", f"use {smaller}, and cut images into tiles")
+    return room_for(need, protocol, f"--size: for {height} {width}", f"use {smaller}, and cut images into tiles")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ..places import moved, same_place
 from ..protocol import Protocol
 from ..run import Run, home_of, uses_of
 from ..serial import require_types
-from .memory import Sight, room_for
+from .memory import MemoryNeed, room_for
 from .protocols import classified
 from .scores import Scores, finite
 from .validation import evaluate_each, normalised
@@ -134,10 +134,10 @@ def segment_within_memory(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
     (height, width), network = image.shape[:2], loaded.network
-    sight = Sight(
+    need = MemoryNeed(
         height=height, width=width, classes=network.num_classes, head_width=network.head_width, precision=precision
     )
-    with room_for(sight, protocol, f"{source}: is {width}x{height}, for which", "cut it into tiles"):
+    with room_for(need, protocol, f"{source}: is {width}x{height}, for which", "cut it into tiles"):
         return segment(network, image, protocol, precision)
 
 

@@ -15,24 +15,24 @@ ACTIVATIONS = {256: 200, 1: 100}
 """Bytes that the smallest network with a head of so many channels, or more, needs for each pixel that it sees at once,
 in float32."""
 PIXELS = 2**24
-"""Of images that are evaluated together, at most, but of one that has more."""
+"""Those of images that are evaluated at once, at most, unless one image has more."""
 GROUPS = 4
-"""Groups of them that are decoded beside, at most, and of no more pixels together than so many full ones."""
+"""Further groups that are decoded in advance, at most, together of no more pixels than so many full ones."""
 
 
-def together(batch: int, pixels: int) -> int:
+def group_size(batch: int, pixels: int) -> int:
     """How many images of so many pixels each are evaluated together, where `batch` are asked for."""
     return max(min(batch, PIXELS // pixels), 1)
 
 
-def ahead(pixels: int) -> int:
+def groups_ahead(pixels: int) -> int:
     """How many further groups of so many pixels are decoded meanwhile."""
     return min(GROUPS, GROUPS * PIXELS // pixels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """Images of one size before a network."""
+class MemoryNeed:
+    """What images of one size need of the memory before a network."""
 
     height: int
     width: int
@@ -41,7 +41,7 @@ class Sight:
     """The network's."""
     precision: Precision
     images: int = 1
-    """How many there are, of which `together` are looked at together."""
+    """How many there are, of which `group_size` are looked at together."""
     counted: bool = False
     """Whether labels are only counted, as `confusion` does."""
     traced: bool = False
@@ -73,10 +73,13 @@ class Sight:
                 height, width, shown = max(height, window), max(width, window), window**2
             summed = 0 if spared else 4 * self.classes * height * width
             seen = max(seen, 12 * height * width + max(summed, shown * min(whole, protocol.batch) * each))
-        logits = (0 if spared else 4 * self.classes * pixels) + pixels * (9 if not spared else 0 if self.counted else 5)
-        group = min(self.images, together(protocol.batch, pixels))
+        if spared:
+            logits = 0 if self.counted else 5 * pixels
+        else:
+            logits = (4 * self.classes + 9) * pixels
+        group = min(self.images, group_size(protocol.batch, pixels))
         decoded = self.counted and self.precision.device.type == "cpu"
-        beside = 4 * pixels * min(self.images - group, group * ahead(group * pixels)) if decoded else 0
+        beside = 4 * pixels * min(self.images - group, group * groups_ahead(group * pixels)) if decoded else 0
         at_once = 1 if convention.windows else group
         return 12 * pixels * group + at_once * max(logits, seen) + beside
 
@@ -96,15 +99,16 @@ class Sight:
 
 
 @contextmanager
-def room_for(sight: Sight, protocol: Protocol, what: str, otherwise: str, prefix: str = "--") -> Iterator[None]:
+def room_for(need: MemoryNeed, protocol: Protocol, what: str, otherwise: str, prefix: str = "--") -> Iterator[None]:
     """Raises UsageError where memory does not do: at once, where less is free than a protocol needs at the least, and
     for what runs out of it inside. what: the beginning of its line, before the protocol. otherwise: the cure that is
-    no flag. prefix: as in `Sight.cures`."""
-    needed, free = sight.least(protocol), free_memory_of(sight.precision.device)
+    no flag. prefix: as in `MemoryNeed.cures`."""
+    needed = need.least(protocol)
+    free = free_memory_of(need.precision.device, enough=needed)
 
     def said() -> str:
         room = "" if free is None else f" where {free / GIB:.1f} are free"
-        cures = [f"pass {', '.join(flags)}"] if (flags := sight.cures(protocol, free, prefix)) else []
+        cures = [f"pass {', '.join(flags)}"] if (flags := need.cures(protocol, free, prefix)) else []
         cure = ", or ".join([*cures, otherwise])
         return f"{what} {protocol} needs more than {needed / GIB:.1f} GiB of memory{room}; {cure}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from operator import attrgetter
@@ -18,12 +18,13 @@ from ...kernels import photometric
 from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import Record, watch_of
 from ...pipelines.decode import COLOUR, LABEL
+from ...pipelines.progress import Progress, show_nothing
 from ..device import Precision
 from ..distributed import total
 from ..models import Network, evaluating
 from ..processes import is_distributed, rank, world_size
 from ..protocol import Protocol
-from .memory import Sight, ahead, room_for, together
+from .memory import MemoryNeed, group_size, groups_ahead, room_for
 from .protocols import confusion
 from .scores import Scores
 
@@ -40,7 +41,7 @@ def evaluate_each(
     precision: Precision,
     prefix: str = "--",
     otherwise: str = TILES,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = show_nothing,
 ) -> list[Scores]:
     """Scores by each protocol from one pass over the images, with the network, which lies on the precision's device, in
     evaluation mode; its mode is restored.
@@ -60,8 +61,7 @@ def evaluate_each(
                 for count, protocol in zip(counts, protocols, strict=True):
                     count += confusion(network, images, targets, len(classes), protocol)
             done += len(images)
-            if on_progress:
-                on_progress(done, len(records))
+            on_progress(done, len(records))
     return [
         Scores(count, classes, absent=protocol.absent_class, background=protocol.background)
         for count, protocol in zip(total(counts).cpu().numpy(), protocols, strict=True)
@@ -83,7 +83,7 @@ def room_to_judge(
     one_of = {record.size: record for record in records}
     needs = [
         (
-            Sight(
+            MemoryNeed(
                 height=size[0],
                 width=size[1],
                 images=images,
@@ -100,10 +100,10 @@ def room_to_judge(
     if not needs:
         yield
         return
-    sight, protocol = max(needs, key=lambda one: one[0].least(one[1]))
-    source = one_of[sight.height, sight.width].image
-    what = f"{source}: is {sight.width}x{sight.height}, for which"
-    with room_for(sight, protocol, what, otherwise, prefix):
+    need, protocol = max(needs, key=lambda one: one[0].least(one[1]))
+    source = one_of[need.height, need.width].image
+    what = f"{source}: is {need.width}x{need.height}, for which"
+    with room_for(need, protocol, what, otherwise, prefix):
         yield
 
 
@@ -131,7 +131,7 @@ def batches(
     groups: list[list[Record]] = []
     for record in sorted(records, key=attrgetter("size")):
         last = groups[-1] if groups else []
-        if not last or len(last) == together(size, math.prod(record.size)) or last[0].size != record.size:
+        if not last or len(last) == group_size(size, math.prod(record.size)) or last[0].size != record.size:
             groups.append(last := [])
         last.append(record)
 
@@ -153,6 +153,6 @@ def batches(
         waiting: list[Future] = []
         for group in groups:
             waiting.append(pool.submit(load, group))
-            while len(waiting) > ahead(len(group) * math.prod(group[0].size)):
+            while len(waiting) > groups_ahead(len(group) * math.prod(group[0].size)):
                 yield ready(waiting.pop(0))
         yield from map(ready, waiting)

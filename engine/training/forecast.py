@@ -23,7 +23,7 @@ from ...pipelines.loader import AHEAD, collate
 from ...pipelines.memory import GIB
 from ...pipelines.plan import Planner
 from ..device import Precision
-from ..evaluation.memory import ahead, together
+from ..evaluation.memory import group_size, groups_ahead
 from ..evaluation.protocols import confusion
 from ..models import Network, evaluating
 from ..recipe import Recipe
@@ -142,7 +142,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         training, costs.most = costs.most + waiting, costs.now
         network = method.predictor()
         protocol, pixels = recipe.protocol(), math.prod(largest)
-        group = together(protocol.batch, pixels)
+        group = group_size(protocol.batch, pixels)
         with evaluating(network), precision.autocast():
             images, targets = torch.empty(group, 3, *largest), torch.empty(group, *largest, dtype=torch.uint8)
             seen = slice(1 if protocol.convention.windows else group)  # windows are those of one image at a time
@@ -152,7 +152,7 @@ def forecast(recipe: Recipe, classes: int, precision: Precision, largest: tuple[
         with suppress(DataDependentOutputException, DynamicOutputShapeException), torch.no_grad(), precision.autocast():
             method.pseudo_labels(batch)
     kept = training - state if captured else waiting
-    decoded = 0 if on_gpu else 4 * pixels * group * ahead(pixels * group)  # which lie in the host's memory
+    decoded = 0 if on_gpu else 4 * pixels * group * groups_ahead(pixels * group)  # which lie in the host's memory
     return Forecast(flops, training, state, costs.most + kept + decoded)
 
 
@@ -177,7 +177,26 @@ def _bytes(batch: Batch) -> int:
     return sum(tensor.nbytes for tensor in leaves(batch, Tensor))
 
 
-def fitted(
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run's memory depends on beside its recipe."""
+
+    classes: int
+    precision: Precision
+    largest: tuple[int, int]
+    """Height and width of the largest validation image."""
+    processes: int
+
+    def of_step(self, recipe: Recipe) -> Forecast:
+        """For one of the processes, of its steps alone."""
+        return forecast(share_of(recipe, self.processes), self.classes, self.precision)
+
+    def of_run(self, recipe: Recipe) -> Forecast:
+        """For one of the processes, evaluations included."""
+        return forecast(share_of(recipe, self.processes), self.classes, self.precision, self.largest)
+
+
+def fit_to_memory(
     recipe: Recipe,
     classes: int,
     precision: Precision,
@@ -191,46 +210,33 @@ def fitted(
     not besides a memory budget. Raises UsageError where the recipe has a budget and more than that is needed, or the
     processes cannot share a step."""
     recipe.drawing().check_shares(processes)
-
-    def told_of(recipe: Recipe) -> Forecast:
-        return forecast(share_of(recipe, processes), classes, precision, largest)
-
-    told = told_of(recipe)
+    setting = Setting(classes, precision, largest, processes)
+    told = setting.of_run(recipe)
     if budget := recipe.runtime.memory_budget:
         room = int(budget * GIB) - kept
     if room is None or max(told.memory, told.evaluation) <= room:
         return recipe, told
     runtime = recipe.runtime
     if told.memory > room and runtime.recompute == "auto" and not (runtime.compile or runtime.grouped):
-        twice = told_of(recipe.replace(recompute="on"))
+        twice = setting.of_run(recipe.replace(recompute="on"))
         if twice.memory < told.memory:
             recipe, told = recipe.replace(recompute="on"), twice
     if budget and max(told.memory, told.evaluation) > room:
         images = f", decoded images {kept / GIB:.1f} GiB" if kept else ""
         cure = "pass --backend host, which keeps no images in the GPU's memory"
         if not kept or max(told.memory, told.evaluation) > room + kept:
-            cure = _cure(recipe, classes, precision, largest, told, room + kept, processes)
-            cure += ", with --backend host" if kept else ""
+            cure_of = _cure_of_evaluation if told.memory <= room + kept else _cure_of_step
+            cure = cure_of(recipe, setting, room + kept) + (", with --backend host" if kept else "")
         raise UsageError(f"--memory-budget {budget:g}: {told}{images}; {cure}")
     return recipe, told
 
 
-def _cure(
-    recipe: Recipe,
-    classes: int,
-    precision: Precision,
-    largest: tuple[int, int],
-    told: Forecast,
-    room: int,
-    processes: int,
-) -> str:
-    """What to change for a run to fit."""
-    if told.memory <= room:
-        return _cure_of_evaluation(recipe, classes, precision, largest, room, processes)
+def _cure_of_step(recipe: Recipe, setting: Setting, room: int) -> str:
+    """What to change for steps to fit."""
     if recipe.runtime.recompute == "off":
         return "leave out --recompute off"
     by = 2
-    while (batch := recipe.batch // by) >= 2 * processes:
+    while (batch := recipe.batch // by) >= 2 * setting.processes:
         ways = {
             f"--batch {batch}": recipe.replace(batch=batch),
             f"--accumulate {recipe.accumulate * by}": recipe.replace(accumulate=recipe.accumulate * by),
@@ -238,8 +244,7 @@ def _cure(
         takes = {
             way: memory
             for way, changed in ways.items()
-            if trains(changed, processes)
-            and (memory := forecast(share_of(changed, processes), classes, precision).memory) <= room
+            if trains(changed, setting.processes) and (memory := setting.of_step(changed).memory) <= room
         }
         if takes:
             return " or ".join(f"{way} takes about {memory / GIB:.1f} GiB" for way, memory in takes.items())
@@ -247,22 +252,16 @@ def _cure(
     return "lower --crop, or pass a smaller --backbone"
 
 
-def _cure_of_evaluation(
-    recipe: Recipe, classes: int, precision: Precision, largest: tuple[int, int], room: int, processes: int
-) -> str:
-    """What to change for a run to fit whose steps do."""
+def _cure_of_evaluation(recipe: Recipe, setting: Setting, room: int) -> str:
+    """What to change for evaluations to fit, where steps do."""
     judged = recipe.evaluation
     ways = {
         "--evaluation.batch 1": recipe.replace(evaluation=replace(judged, batch=1)),
         "--evaluation.protocol slide": recipe.replace(evaluation=replace(judged, protocol="slide")),
     }
-    if is_tried(recipe, precision):
+    if is_tried(recipe, setting.precision):
         ways["--graph off"] = recipe.replace(graph="off")
-    takes = {
-        way: forecast(share_of(changed, processes), classes, precision, largest).evaluation
-        for way, changed in ways.items()
-        if changed != recipe
-    }
+    takes = {way: setting.of_run(changed).evaluation for way, changed in ways.items() if changed != recipe}
     fitting = [way for way, memory in takes.items() if memory <= room]
     return f"pass {' or '.join(fitting)}" if fitting else "cut large validation images and their masks into tiles"
 

@@ -11,13 +11,15 @@ import torch
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from ...pipelines.progress import Say
+
 SKIPPED, PROFILED = 5, 5
 """Steps before the first that is profiled, which compile, allocate and fill caches, and steps that are."""
 SHOWN = 10
 
 
 @contextmanager
-def profiling(folder: Path, device: torch.device, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def profiling(folder: Path, device: torch.device, say: Say) -> Iterator[Callable[[], None]]:
     """A function to be called after each step. After the last of the profiled steps the trace lies in the folder, and
     `say` is told of it and of what took longest, or that there were too few. Threads count, so the input is seen as
     well."""

@@ -3,7 +3,7 @@ value came up that is not finite, and whether a higher precision has it, too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import mapped
 from ...pipelines.loader import Loader
+from ...pipelines.progress import Progress, Say
 from ..data import Data, prepare_data
 from ..device import Precision, random_state, repeatable, resolve_device, resolve_precision, set_random_state
 from ..events import Listener, notes_to, progress_of, silent
@@ -114,7 +115,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
         return _replayed(step, loader, found, _end(run, recipe), progress_of("replaying", on_event))
 
 
-def _replayed(step: Step, loader: Loader, data: Data, end: int, progress: Callable[[int, int], None]) -> Replay:
+def _replayed(step: Step, loader: Loader, data: Data, end: int, progress: Progress) -> Replay:
     """Makes steps until one is not finite, or so many are done."""
     first, precision = loader.start, step.precision
     for number, batch in zip(range(first, end), loader):
@@ -225,7 +226,7 @@ def _forward_and_backward(
 
 
 @contextmanager
-def _gradients_of(method: Method, told: Callable[[str], None]) -> Iterator[None]:
+def _gradients_of(method: Method, told: Say) -> Iterator[None]:
     """Inside, the names of parameters are told when their gradients are there; without those of before."""
     method.zero_grad(set_to_none=True)
     hooks = [
@@ -276,8 +277,8 @@ class FirstNonFinite(TorchDispatchMode):
         finite = all(map(_finite, tree_leaves((args, kwargs))))  # before it writes into them
         result = func(*args, **kwargs)
         if finite and not all(map(_finite, tree_leaves(result))):
-            way = "the backward pass" if self.backward else self.inside[-1] if self.inside else "the loss"
-            self.first = f"{func.name()} in {way}"
+            forward = self.inside[-1] if self.inside else "the loss"
+            self.first = f"{func.name()} in {'the backward pass' if self.backward else forward}"
         return result
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...pipelines.progress import Say, say_nothing
 from ..disk import DiskFull
 from .state import Save, Writer, forget, write_save
 
@@ -33,7 +34,7 @@ class Saver:
         cadence: tuple[float, float],
         saves: Sequence[Save] = (),
         keep: int = 2,
-        say: Callable[[str], None] = lambda line: None,
+        say: Say = say_nothing,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.folder, self.device, self.say, self.clock = folder, device, say, clock

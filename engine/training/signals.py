@@ -6,9 +6,11 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from ...pipelines.progress import Say
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Ctrl-C; schedulers and service managers; SLURM, as a warning before it takes a node away; a terminal that is closed,
@@ -48,7 +50,7 @@ def at_once() -> Iterator[None]:
 
 
 @contextmanager
-def ending(say: Callable[[str], None], *, patient: bool = False) -> Iterator[list[int]]:
+def ending(say: Say, *, patient: bool = False) -> Iterator[list[int]]:
     """The signals so far. Once one has come, the next has its effect in the system: it ends the process at once,
     whatever that waits for, but for a second SIGHUP. In other threads than the main one, which signals do not reach,
     there are none.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...pipelines.documents import opened, read_object
 from ...pipelines.errors import UsageError
+from ...pipelines.progress import Say
 from ..disk import sync, write_text, writing
 from ..methods import Method
 from ..serial import typed
@@ -124,9 +125,7 @@ def forget(folder: Path, saves: list[Save], keep: int) -> list[Save]:
     return kept
 
 
-def load_save(
-    folder: Path, say: Callable[[str], None], *, mend: bool = True
-) -> tuple[list[Save], dict[str, Any] | None]:
+def load_save(folder: Path, say: Say, *, mend: bool = True) -> tuple[list[Save], dict[str, Any] | None]:
     """The newest whole save with those before it, the newest last, and its state, on the CPU; none and None where none
     was ever made. Later ones that are damaged are named and stay where they are. Raises UsageError where all are.
 
@@ -163,7 +162,7 @@ def load_method(method: Method, tensors: Mapping[str, Tensor]) -> None:
         ) from None
 
 
-def _records(folder: Path, say: Callable[[str], None]) -> Iterator[Save]:
+def _records(folder: Path, say: Say) -> Iterator[Save]:
     """By their steps."""
     for path in sorted(folder.glob("state-*.json"), key=lambda path: (len(path.name), path.name)):
         try:

@@ -13,6 +13,7 @@ from torch.profiler import record_function
 
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
+from ...pipelines.progress import Say, say_nothing
 from ..device import Precision
 from ..distributed import average_gradients
 from ..methods import Method
@@ -25,9 +26,7 @@ from .graph import Graph, Refused, cuda_capture, is_tried, why_not
 class Step:
     """`step(batch, k)` makes optimizer step k of the recipe's schedule and returns the losses as device scalars."""
 
-    def __init__(
-        self, recipe: Recipe, method: Method, precision: Precision, say: Callable[[str], None] = lambda line: None
-    ):
+    def __init__(self, recipe: Recipe, method: Method, precision: Precision, say: Say = say_nothing):
         self.recipe, self.method, self.precision, self.say = recipe, method, precision, say
         precision.allow_tf32()
         method.begin()

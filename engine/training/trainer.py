@@ -40,7 +40,7 @@ from ..recipe import Recipe
 from ..run import Run, require_packages
 from ..sheet import draw
 from .build import is_small, open_loader, open_method
-from .forecast import fitted, forecast, share_of, trains
+from .forecast import fit_to_memory, forecast, share_of, trains
 from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
@@ -155,7 +155,7 @@ class Trainer:
         if room is not None:
             room -= kept
         processes = world_size()
-        fitting, told = fitted(recipe, classes, self.precision, self._largest_image(), room, kept, processes)
+        fitting, told = fit_to_memory(recipe, classes, self.precision, self._largest_image(), room, kept, processes)
         share = share_of(fitting, processes)
         lines = [str(told)]
         if fitting.runtime.recompute != recipe.runtime.recompute:

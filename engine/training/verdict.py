@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from ...pipelines.backends import PLAIN, backends_to_check
 from ...pipelines.cache import cache_root, write_atomically
 from ...pipelines.documents import read_sealed, sealed
 from ...pipelines.errors import UsageError
-from ..child import PYTHON
+from ...pipelines.progress import Say
+from ..child import MODULE
 from ..device import LOW, Precision
 from ..environment import processor, versions
 from ..memory import OUT_OF_MEMORY
@@ -36,8 +37,6 @@ from .nvml import driver
 PROJECT = Path(__file__).parents[2]
 TRANSIENT = (*OUT_OF_MEMORY, "out of memory", "busy or unavailable", "(SIGKILL)")
 """In problems of a machine that others use, which say nothing about what was checked."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _known(path: Path, facts: dict[str, str | None]) -> list[Result] | None:
 def examine(part: Part) -> list[Result]:
     """Runs the check in a process of its own. One that dies or hangs has a problem with all that it was about."""
     module, *arguments = part.program
-    command = [*PYTHON, "-P", "-m", module, *arguments, "--device", str(part.device), "--json"]
+    command = [*MODULE, module, *arguments, "--device", str(part.device), "--json"]
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # In a session of its own, so that what it started ends with it.
     with subprocess.Popen(command, start_new_session=True, text=True, **pipes) as process:

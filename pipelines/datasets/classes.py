@@ -129,7 +129,7 @@ def _listed_classes(path: Path) -> list[_Entry]:
     first = entries[0] if entries and shape not in VALUES else None
     # A class has a colour, or stands below a header.
     if first and first.line == top and not first.colour and _alone_is_header([entry.name for entry in entries]):
-        raise _headed(path, first.line, first.name)
+        raise _header_fault(path, first.line, first.name)
     return entries
 
 
@@ -150,7 +150,7 @@ def _says_header(name: str) -> bool:
     return bool(titles) and not numbered and HEADER_WORDS.issuperset(words) and (len(words) > 1 or titles == words)
 
 
-def _headed(path: Path, line: int, text: str) -> UsageError:
+def _header_fault(path: Path, line: int, text: str) -> UsageError:
     cure = "take the line out or, if it is a class, write '0: NAME' and so on"
     return UsageError(f"{path}, line {line}: {text!r} looks like a header, not like a class: {cure}")
 
@@ -199,7 +199,7 @@ def _by_columns(path: Path, rows: list[Row], shape: tuple[int, int]) -> list[_En
         order = [word[0] for word in re.findall(r"[a-z]+", rows[0].text.lower()) if word in CHANNELS]
         if len(order) == 3 and order != ["r", "g", "b"]:
             raise UsageError(f"{path}, line {rows[0].line}: has colours in another order: write red, green, blue")
-    rows = rows[headed:]
+        rows = rows[1:]
     if odd := next((row for row in rows if row.shape != shape), None):
         what = "label value" if shape in VALUES else "colour"
         raise UsageError(f"{path}, line {odd.line}: gives no {what}, as the other lines do: write {what} and name")
@@ -241,30 +241,51 @@ def _check_repeats(path: Path, rows: list[Row]) -> None:
 
 
 def _by_lines(path: Path, rows: list[Row]) -> list[_Entry]:
-    """The classes of lines that are names. Raises UsageError for a header, and where they seem to give values all the
-    same, or what is no colour."""
-    if rows and is_header(rows[0]) and re.search(r"[,;|\t]", rows[0].text):
-        raise _headed(path, rows[0].line, rows[0].text)
-    _check_repeats(path, rows[is_header(rows[0]) :] if rows else [])
+    """The classes of lines that are names. Raises UsageError for a header, and where lines seem to give label values or
+    colours in a form that is not read."""
+    if rows and is_header(rows[0]):
+        if re.search(r"[,;|\t]", rows[0].text):
+            raise _header_fault(path, rows[0].line, rows[0].text)
+        _check_repeats(path, rows[1:])
+    else:
+        _check_repeats(path, rows)
+    _check_numbers_of_all(path, rows)
+    _check_numbers_of_some(path, rows)
+    for row in rows:
+        short = re.search(r"[,;|\s](#[0-9a-fA-F]{1,8})$", row.text)
+        colour = short[1] if short else row.text.partition("\t")[2].strip()
+        if colour:
+            raise UsageError(f"{path}, line {row.line}: {colour!r} is not a colour: write it as #rrggbb after the name")
+    return [_Entry(row.line, row.text.strip(), row.colour) for row in rows]
+
+
+def _check_numbers_of_all(path: Path, rows: list[Row]) -> None:
+    """Raises UsageError for names that all hold a number, where these may be label values in another order than that
+    of the lines."""
+    count = len(rows)
+
+    def reordered(values: list[int]) -> bool:
+        return values != sorted(values) and sorted(values) == list(range(count))
+
     numbers = [re.findall(r"\b\d{1,9}\b", row.text) for row in rows]
-    if all(len(found) == 1 for found in numbers):
-        values = [int(value) for (value,) in numbers]
-        rests = {re.sub(r"\d+", "", row.text) for row in rows}
-        if values != sorted(values) and sorted(values) == list(range(len(rows))) and len(rests) == len(rows):
-            raise UsageError(
-                f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'"
-            )
+    alone = [int(found[0]) for found in numbers if len(found) == 1]
+    rests = {re.sub(r"\d+", "", row.text) for row in rows}
+    begun = [re.match(r"(0[xX][0-9a-fA-F]+)[\s:,;=_-]|(\d{1,9})(?:_|\.0+[\s:,;=])", row.text) for row in rows]
+    leading = [int(found[1], 16) if found[1] else int(found[2]) for found in begun if found]
+    if (len(rests) == count and reordered(alone)) or reordered(leading):
+        raise UsageError(f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'")
     first = [row.before[0] for row in rows if row.before]
     names = {(row.before[1:], row.name, row.after) for row in rows if row.before}
-    if len(rows) == len({*first}) == len(names) and first != list(range(len(rows))):
+    if count == len({*first}) == len(names) and first != list(range(count)):
         raise UsageError(
-            f"{path}, line {rows[0].line}: every line begins with a number, which are not 0 to {len(rows) - 1} in this "
+            f"{path}, line {rows[0].line}: every line begins with a number, which are not 0 to {count - 1} in this "
             "order: write label values as '0: road', and numbers that are part of names so, too ('0: 2 wheeler')"
         )
-    begun = [re.match(r"(0[xX][0-9a-fA-F]+)[\s:,;=_-]|(\d{1,9})(?:_|\.0+[\s:,;=])", row.text) for row in rows]
-    led = [int(found[1], 16) if found[1] else int(found[2]) for found in begun if found]
-    if len(led) == len(rows) and led != sorted(led) and sorted(led) == list(range(len(rows))):
-        raise UsageError(f"{path}, line {rows[0].line}: seems to give a label value: write value and name, '0: road'")
+
+
+def _check_numbers_of_some(path: Path, rows: list[Row]) -> None:
+    """Raises UsageError for label values that some lines give and others do not, and for NO_CLASS without one between
+    classes."""
     given = {row.name: row.numbers[0] for row in rows if row.shape in ((1, 0), (0, 1))}
     seem = 2 * len(given) > len(rows) and len({*given.values()}) == len(given) and max(given.values()) < len(rows)
     for place, row in enumerate(rows):
@@ -274,9 +295,3 @@ def _by_lines(path: Path, rows: list[Row]) -> list[_Entry]:
             )
     if any(_plain(row.text) == NO_CLASS and not row.colour for row in rows[1:-1]):
         raise UsageError(f"{path}: {NO_CLASS} stands between classes, whose values it may shift: write value and name")
-    for row in rows:
-        short = re.search(r"[,;|\s](#[0-9a-fA-F]{1,8})$", row.text)
-        colour = short[1] if short else row.text.partition("\t")[2].strip()
-        if colour:
-            raise UsageError(f"{path}, line {row.line}: {colour!r} is not a colour: write it as #rrggbb after the name")
-    return [_Entry(row.line, row.text.strip(), row.colour) for row in rows]

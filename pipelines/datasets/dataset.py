@@ -138,7 +138,7 @@ class Dataset:
     is from them."""
     test_list: Path | None = None
     """The list of the images that are left alone."""
-    listed: ClassList | None = None
+    class_list: ClassList | None = None
     """The data set's own class list; None where values are those of `classes`."""
     pool_listed: bool = True
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
@@ -159,7 +159,7 @@ class Dataset:
     @property
     def values(self) -> ClassList:
         """What the values of masks mean, as they are on disk."""
-        return self.listed or ClassList(self.classes, self.palette)
+        return self.class_list or ClassList(self.classes, self.palette)
 
     @property
     def trainable(self) -> tuple[Sample, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
+from ..progress import Progress, show_nothing
 from .dataset import IGNORE, NO_CLASS, NO_VALUE, Dataset, Sample
 from .facts import IMAGES, MASKS
 from .inspection import Fault
@@ -107,7 +108,7 @@ def diagnose(
     split: str | None = None,
     lists: Path | None = None,
     threads: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = show_nothing,
 ) -> Report:
     """Examine a data set, given as found or as the arguments of `find_dataset`, and a split of it if one is named
     (`lists` as in `resolve_split`).
@@ -174,7 +175,9 @@ class _Counts:
             values = [int(value) for value in facts.counts]
             self.masks += 1
             self.images[values] += 1
-        self.empty = [sample.id for sample, _, facts in survey.masks(samples, listed=True) if [*facts.counts] == ["0"]]
+        self.empty = [
+            sample.id for sample, _, facts in survey.masks(samples, label_values=True) if [*facts.counts] == ["0"]
+        ]
 
 
 def _faults(survey: Survey) -> Iterator[Finding]:

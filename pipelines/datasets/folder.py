@@ -103,7 +103,7 @@ def find(
         extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
         lists_name_files=True,
         test_list=test_list,
-        listed=listed_classes,
+        class_list=listed_classes,
         pool_listed=train_list is not None,
         held_out=held_out,
         notes=tuple(notes),

@@ -21,6 +21,7 @@ from ..cores import cores
 from ..decode import LARGE, UPRIGHT, Reading, Refusal, decode_picture, refusal
 from ..documents import opened
 from ..errors import UsageError
+from ..progress import Progress
 from ..watch import hash_of, stamp_of
 from .dataset import IGNORE, Remap, Sample
 from .facts import IMAGES, MASKS, Copy, Facts, Key
@@ -77,7 +78,7 @@ def inspect_files(
     known: dict[Key, Facts],
     folder: Path | None,
     threads: int,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Progress,
 ) -> tuple[dict[Key, Facts], list[Fault], int]:
     """The facts of files, the faults of those that cannot be used, and how many `known` did not vouch for. Converted
     copies are written below `folder`; without one nothing is written."""
@@ -100,8 +101,7 @@ def inspect_files(
     with ThreadPoolExecutor(threads or cores()) as pool:
         for done, (task, found) in enumerate(zip(pending, pool.map(inspector.opened, pending)), 1):
             sort(task, found)
-            if on_progress:
-                on_progress(done, len(pending))
+            on_progress(done, len(pending))
     return facts, faults, len(pending)
 
 

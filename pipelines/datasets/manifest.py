@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from ..cache import cache_root
 from ..decode import COLOUR, LABEL
 from ..errors import UsageError
+from ..progress import Progress, show_nothing
 from ..watch import Mark, Watch
 from .dataset import Dataset, Sample
 from .facts import IMAGES, MERGED, Copy, Facts, Key, load_facts, save_facts
@@ -112,7 +113,7 @@ def prepare(
     cache: Path | None = None,
     threads: int = 0,
     verify: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = show_nothing,
 ) -> Manifest:
     """Verify a data set and make it ready: the user's folder is only read, copies and the manifest go to the cache.
 

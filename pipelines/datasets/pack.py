@@ -30,6 +30,7 @@ from ..decode import COLOUR, LABEL, UPRIGHT, unreadable
 from ..documents import read_sealed, sealed
 from ..errors import UsageError
 from ..memory import gib
+from ..progress import Progress, Say, say_nothing, show_nothing
 from ..watch import Mark, Stamp, Watch, stamp_of
 from .manifest import Record, watch_of
 
@@ -133,8 +134,8 @@ def open_pack(
     folder: Path | None = None,
     *,
     threads: int = 0,
-    say: Callable[[str], None] = lambda text: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Say = say_nothing,
+    on_progress: Progress = show_nothing,
 ) -> Pack:
     """The pack with these records, in which what is missing or changed is packed first.
 
@@ -233,7 +234,7 @@ def _is_whole(home: Path, index: Index) -> bool:
         return False
 
 
-def _checked(home: Path, index: Index | None, say: Callable[[str], None]) -> Index:
+def _checked(home: Path, index: Index | None, say: Say) -> Index:
     """What of a pack is as it was packed: of one that was touched, the entries with the right checksum. Files that
     belong to no pack are removed."""
     for path in home.glob(f"{PIXELS}*"):
@@ -265,7 +266,7 @@ def _packed(
     index: Index,
     wanted: list[Wanted],
     write: Callable[[int, list[Wanted], list[int]], dict[str, Entry]],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Index:
     """The index after what is missing of `wanted` was packed by `write`. A pack of which most is of files that changed
     is made anew."""
@@ -324,7 +325,7 @@ def _write(
     *,
     watch: Watch,
     threads: int,
-    on_progress: Callable[[int, int], None],
+    on_progress: Progress,
 ) -> dict[str, Entry]:
     """Decodes files to their places; those that the watch knows are the ones that were prepared."""
 
@@ -350,7 +351,7 @@ def _write(
 
 
 @contextmanager
-def _locked(home: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(home: Path, say: Say) -> Iterator[None]:
     """One process packs at a time; the lock goes with the process that holds it."""
     home.mkdir(parents=True, exist_ok=True)
     with open(home / LOCK, "wb") as lock:

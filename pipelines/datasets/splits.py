@@ -163,9 +163,9 @@ def published_share(spec: str) -> str | None:
         share, _ = _parse_draw(spec)
         return str(share) if isinstance(share, Fraction) else None
     known = _published(spec)
-    if known is None:
-        return None
-    return str(known.share) if known.share else "few" if known.labeled in FEW else None
+    if known and known.share:
+        return str(known.share)
+    return "few" if known and known.labeled in FEW else None
 
 
 def unlabeled_count(spec: str, pool: int) -> int | None:

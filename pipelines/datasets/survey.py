@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..decode import UPRIGHT
 from ..errors import some_of
+from ..progress import Progress, show_nothing
 from ..watch import Mark
 from .dataset import IGNORE, NO_CLASS, NO_VALUE, ClassList, Colour, Dataset, Remap, Sample, colour_of
 from .facts import IMAGES, MASKS, MERGED, RECOLOURED, Copy, Facts, Key
@@ -54,17 +55,17 @@ class Survey:
         """The facts of a sample's picture."""
         return self.facts.get((IMAGES, str(sample.image)))
 
-    def mask(self, sample: Sample, *, listed: bool = False) -> Facts | None:
-        """The facts of a sample's mask as it is trained with; listed: as it is before label values of the class list
-        become classes."""
-        roles = (RECOLOURED, MASKS) if listed else (MERGED, RECOLOURED, MASKS)
+    def mask(self, sample: Sample, *, label_values: bool = False) -> Facts | None:
+        """The facts of a sample's mask as it is trained with; label_values: as it is before label values of the
+        class list become classes."""
+        roles = (RECOLOURED, MASKS) if label_values else (MERGED, RECOLOURED, MASKS)
         keys = ((role, str(sample.mask)) for role in roles)
         return next((self.facts[key] for key in keys if key in self.facts), None)
 
-    def masks(self, samples: Iterable[Sample], *, listed: bool = False) -> Iterator[tuple[Sample, Path, Facts]]:
+    def masks(self, samples: Iterable[Sample], *, label_values: bool = False) -> Iterator[tuple[Sample, Path, Facts]]:
         """Those of the samples whose masks there are facts of, the path of each mask, and its facts as of `mask`."""
         for sample in samples:
-            if sample.mask and (facts := self.mask(sample, listed=listed)):
+            if sample.mask and (facts := self.mask(sample, label_values=label_values)):
                 yield sample, sample.mask, facts
 
     def copies_of_validation(self, dataset: Dataset) -> dict[str, str]:
@@ -86,10 +87,10 @@ class Survey:
         """Height and width, as the file is used."""
         return facts.size(str(path) in self.stored)
 
-    def counts(self, samples: Iterable[Sample], *, listed: bool = False) -> np.ndarray:
-        """Pixels of each class index (listed: label value) and IGNORE, (256,) int64, over the masks of the samples."""
+    def counts(self, samples: Iterable[Sample], *, label_values: bool = False) -> np.ndarray:
+        """Pixels of each class index (or label value) and IGNORE, (256,) int64, over the masks of the samples."""
         counts: Counter[str] = Counter()
-        for _, _, facts in self.masks(samples, listed=listed):
+        for _, _, facts in self.masks(samples, label_values=label_values):
             for value, pixels in facts.counts.items():
                 counts[value] += pixels
         return np.array([counts[str(value)] for value in range(256)], np.int64)
@@ -101,7 +102,7 @@ def survey_files(
     known: dict[Key, Facts] | None = None,
     folder: Path | None = None,
     threads: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = show_nothing,
 ) -> Survey:
     """Decode every file of a data set that `known` does not vouch for. Converted copies are written below `folder`;
     without one nothing is written."""
@@ -272,7 +273,9 @@ def _fit(image: Facts, mask: Facts | None) -> Literal["upright", "stored"] | Non
     upright, stored = (mask.size(False) == image.size(as_stored) for as_stored in (False, True))
     if upright and mask.orientation != UPRIGHT:  # with a tag of its own, by which it is turned as its picture is
         return "upright"
-    return None if upright == stored else "stored" if stored else "upright"
+    if upright == stored:
+        return None
+    return "stored" if stored else "upright"
 
 
 def _turns(upright: list[Sample], stored: list[Sample], unsaid: list[Sample]) -> str:
@@ -344,10 +347,10 @@ def _not_given(wrong: list[int], values: ClassList) -> tuple[str, str]:
 def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
     """The first mask of these samples that holds 255, where their masks hold 0, 255 and no other label value."""
     samples = [sample for sample in samples if sample.mask]
-    pixels = survey.counts(samples, listed=True)
+    pixels = survey.counts(samples, label_values=True)
     if not (pixels[0] and pixels[IGNORE]) or pixels[1:IGNORE].any():
         return None
-    return next(path for _, path, facts in survey.masks(samples, listed=True) if str(IGNORE) in facts.counts)
+    return next(path for _, path, facts in survey.masks(samples, label_values=True) if str(IGNORE) in facts.counts)
 
 
 def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:

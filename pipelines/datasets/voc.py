@@ -81,7 +81,7 @@ def find(
         val=tuple(Sample(id, images[id], val_masks[id]) for id in sorted(val)),
         extra=tuple(Sample(id, images[id], None) for id in sorted(images.keys() - pool.union(val, test))),
         test_list=tested if tested.is_file() else None,
-        listed=own,
+        class_list=own,
         notes=tuple(notes),
     )
 

@@ -16,7 +16,7 @@ from source_tree import ROOMS, Tree
 
 ORDERS = {
     "pipelines": """
-        errors | cores | memory | lane | documents
+        errors | progress | cores | memory | lane | documents
         cache
         decode
         watch

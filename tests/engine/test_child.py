@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from semiseg.engine.child import MODULE
+from semiseg.engine.comparison.workers import PROGRAM
+
 PARENT = """
 import subprocess, sys
 from semiseg.engine.child import PYTHON
@@ -42,3 +45,10 @@ def test_a_child_is_asked_to_stop_when_its_parent_is_gone(tmp_path, number):
         os.kill(parent.pid, number)
     assert wait_for(lambda: not child.exists())
     assert said.read_text() == "stopped"
+
+
+def test_a_module_does_not_take_what_lies_in_the_working_folder_for_another(tmp_path):
+    (tmp_path / "random.py").write_text("raise RuntimeError('of the user')")
+    for program in ((*MODULE, "random"), PROGRAM):
+        done = subprocess.run([*program, "--help"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), program

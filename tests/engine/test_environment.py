@@ -16,11 +16,12 @@ from torch.utils import collect_env
 
 from semiseg.engine.environment import commit_of, environment
 
-GPU = ("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver")
+GPU = ("gpu", "gpus", "gpu_memory_gib", "compute_capability", "driver", "cudnn")
 
 
 def test_a_stranger_learns_all_of_the_machine(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and left alone, as by a run on the CPU
     found = json.loads(json.dumps(environment()))
     assert found["command"] == sys.argv
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -32,17 +33,18 @@ def test_a_stranger_learns_all_of_the_machine(monkeypatch):
     assert 0.1 < found["memory_gib"] <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 + 0.1
     assert found["packages"].items() >= {"semiseg": version("semiseg"), "torch": version("torch")}.items()
     assert found["commit"] == commit_of(Path(inspect.getfile(environment)))  # of the library, not of this test
-    assert [found[name] for name in GPU] == 5 * [None]
+    assert [found[name] for name in GPU] == 6 * [None]
 
 
 def test_a_gpu_is_described_with_its_driver(monkeypatch):
     device = SimpleNamespace(name="NVIDIA X", total_memory=80 * 2**30, major=9, minor=0)
-    for name, value in [("is_available", True), ("current_device", 0), ("device_count", 2)]:
+    for name, value in [("is_initialized", True), ("current_device", 0), ("device_count", 2)]:
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
     monkeypatch.setattr(collect_env, "run", lambda command: (0, "| NVIDIA-SMI 1  Driver Version: 595.1 |", ""))
     found = environment()
-    assert [found[name] for name in GPU] == ["NVIDIA X", 2, 80.0, "9.0", "595.1"]
+    assert [found[name] for name in GPU] == ["NVIDIA X", 2, 80.0, "9.0", "595.1", 91900]
 
 
 def test_the_commit_is_that_of_the_file_and_of_no_project_around_it(tmp_path):

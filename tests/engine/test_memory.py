@@ -44,7 +44,8 @@ def test_what_a_graph_computes_in_is_not_free(monkeypatch):
     ]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5000, 9000))
     monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
-    assert free_memory_of(torch.device("cuda", 1)) == 5070
+    assert free_memory_of(torch.device("cuda", 1)) == free_memory_of(torch.device("cuda", 1), enough=5001) == 5070
+    assert free_memory_of(torch.device("cuda", 1), enough=5000) == 5000
 
 
 def _raise(error: Exception) -> None:

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg.pipelines.boxes import PER_STRONG_BOX, half_boxes, sometimes_boxes
-from semiseg.pipelines.draws import Samples
+from semiseg.pipelines.draws import ProcessSamples
 
 DRAWS = 40_000
 
 
 def draw(crop: int, count: int = DRAWS, seed: int = 3, law=sometimes_boxes) -> np.ndarray:
-    samples = Samples(seed=seed, batch=count, rank=0, world=1, shared=1)
+    samples = ProcessSamples(seed=seed, batch=count, rank=0, world=1, shared=1)
     return law(samples.draws(3, 0, PER_STRONG_BOX), crop)
 
 

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as torchvision
 
 from semiseg.pipelines import colours
 from semiseg.pipelines.colours import Colouring, colour_matrix, colouring, ordered_matrices, unchanged
-from semiseg.pipelines.draws import Samples
+from semiseg.pipelines.draws import ProcessSamples
 from semiseg.pipelines.views import Augmentation
 
 DRAWS = 20_000
@@ -103,7 +103,7 @@ def test_colours_spread_like_torchvision_s_jitter(photos, make_planner) -> None:
 
 
 def draw(augmentation: Augmentation, count: int = DRAWS) -> Colouring:
-    samples = Samples(seed=5, batch=count, rank=0, world=1, shared=1)
+    samples = ProcessSamples(seed=5, batch=count, rank=0, world=1, shared=1)
     return colouring(samples.draws(1, 0, colours.PER_COLOURING), augmentation)
 
 
@@ -231,11 +231,11 @@ def test_strong_colours_spread_like_torchvision_s_on_pillow_images(photos) -> No
 
 @pytest.mark.parametrize("order", ["fixed", "random"])
 def test_each_strength_belongs_to_its_change(order):
-    draws = Samples(seed=0, batch=64, rank=0, world=1, shared=1).draws(0, 0, colours.PER_COLOURING)
+    draws = ProcessSamples(seed=0, batch=64, rank=0, world=1, shared=1).draws(0, 0, colours.PER_COLOURING)
     strength = 1 + 0.3 * (2 * draws.numbers[:, 1:5] - 1)
     one = {"jitter": 1.0, "jitter_order": order, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     brightness = colouring(draws, Augmentation(**one | {"brightness": 0.3})).matrix[:, :, :3]
     np.testing.assert_allclose(brightness, strength[:, 0, None, None] * np.eye(3), atol=1e-5)
-    draws = Samples(seed=0, batch=64, rank=0, world=1, shared=1).draws(0, 0, colours.PER_COLOURING)
+    draws = ProcessSamples(seed=0, batch=64, rank=0, world=1, shared=1).draws(0, 0, colours.PER_COLOURING)
     contrast = colouring(draws, Augmentation(**one | {"contrast": 0.3})).matrix[:, :, :3]
     np.testing.assert_allclose(contrast, strength[:, 1, None, None] * np.eye(3), atol=1e-5)

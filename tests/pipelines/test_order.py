@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from semiseg.pipelines.draws import Samples, uniform_int
+from semiseg.pipelines.draws import ProcessSamples, uniform_int
 from semiseg.pipelines.order import Order
 
 
 def order(count: int = 7, batch: int = 3, epoch_steps: int = 5, rank: int = 0, world: int = 1, **switches) -> Order:
-    samples = Samples(seed=1, batch=batch, rank=rank, world=world, shared=1)
+    samples = ProcessSamples(seed=1, batch=batch, rank=rank, world=world, shared=1)
     images = np.arange(count) + 100
     return Order(images=images, samples=samples, stream=0, epoch_steps=epoch_steps, **switches)
 
@@ -63,15 +63,15 @@ def test_processes_take_slices(switches) -> None:
 
 
 def test_draws_belong_to_the_sample_and_not_to_who_asks() -> None:
-    whole = Samples(seed=3, batch=6, rank=0, world=1, shared=1).draws(2, 5, 10).take(10)
+    whole = ProcessSamples(seed=3, batch=6, rank=0, world=1, shared=1).draws(2, 5, 10).take(10)
     for rank in range(3):
-        draws = Samples(seed=3, batch=2, rank=rank, world=3, shared=1).draws(2, 5, 10)
+        draws = ProcessSamples(seed=3, batch=2, rank=rank, world=3, shared=1).draws(2, 5, 10)
         first, rest = draws.take(), draws.take(9)
         assert np.array_equal(np.column_stack([first, rest]), whole[2 * rank : 2 * rank + 2])
 
 
 def test_shared_draws_are_the_same_for_each_part_of_the_batch() -> None:
-    numbers = Samples(seed=3, batch=6, rank=0, world=1, shared=2).draws(2, 5, 4).take(4)
+    numbers = ProcessSamples(seed=3, batch=6, rank=0, world=1, shared=2).draws(2, 5, 4).take(4)
     assert np.array_equal(numbers[:3], numbers[3:])
     assert len(np.unique(numbers[:3])) == 12
 

@@ -52,7 +52,7 @@ def test_flags_stand_over_what_the_training_had(semiseg, checkpoint, flags, prot
 def test_what_is_too_large_for_the_memory_is_one_line(refused, checkpoint, monkeypatch, flags, cure, known):
     """Whether it is known before, or torch says so."""
     if not known:
-        monkeypatch.setattr(memory, "free_memory_of", lambda device: None)
+        monkeypatch.setattr(memory, "free_memory_of", lambda device, enough: None)
     said = refused("evaluate", checkpoint, *flags, "--device", "cpu")
     assert ".jpg: is 48x40, for which " in said
     assert ("are free" in said) is known

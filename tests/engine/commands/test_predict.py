@@ -106,7 +106,7 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
 
     whole = inference.segment
     monkeypatch.setattr(inference, "segment", segment)
-    monkeypatch.setattr(memory, "free_memory_of", lambda device: 5_000_000)
+    monkeypatch.setattr(memory, "free_memory_of", lambda device, enough: 5_000_000)
     protocol = ["--protocol", "slide"] if size else []
     code, text, err = semiseg("predict", out, new, "--device", "cpu", "--json", *protocol)
     assert code == 3

@@ -68,7 +68,7 @@ def test_what_is_too_large_for_the_memory_is_one_line(semiseg, voc_root, tmp_pat
         code, text, err = semiseg(*train(root, "--out", tmp_path / f"run{number}", "--evaluation.scale", "1", *flags))
         assert (code, "Traceback" in text + err) == (2, False)
         assert said in err.splitlines()[-1]
-        monkeypatch.setattr(memory, "free_memory_of", lambda device: None)
+        monkeypatch.setattr(memory, "free_memory_of", lambda device, enough: None)
 
 
 @pytest.mark.parametrize("equal", [True, False])

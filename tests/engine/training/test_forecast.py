@@ -15,13 +15,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from semiseg.engine.device import Precision
-from semiseg.engine.evaluation.memory import GROUPS, ahead, together
+from semiseg.engine.evaluation.memory import GROUPS, group_size, groups_ahead
 from semiseg.engine.evaluation.protocols import confusion
 from semiseg.engine.methods import METHODS
 from semiseg.engine.models import ENCODERS, evaluating
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.training.build import build_method
-from semiseg.engine.training.forecast import SHAPES, Costs, example, fitted, forecast, share_of
+from semiseg.engine.training.forecast import SHAPES, Costs, example, fit_to_memory, forecast, share_of
 from semiseg.engine.training.step import Step
 from semiseg.kernels import depthwise_conv2d
 from semiseg.pipelines.errors import UsageError
@@ -123,9 +123,9 @@ def test_a_graph_keeps_what_its_steps_take_while_images_are_evaluated(tiny):
     assert captured == replace(without, memory=memory, evaluation=evaluation)
     size = recipe.crop, recipe.crop
     budget = (max(without.memory, without.evaluation) + captured.evaluation) / 2 / 2**30
-    assert fitted(recipe.replace(memory_budget=budget, graph="off"), 3, on_gpu, size, None)
+    assert fit_to_memory(recipe.replace(memory_budget=budget, graph="off"), 3, on_gpu, size, None)
     with pytest.raises(UsageError, match=r"--memory-budget .*; pass .*--graph off$"):
-        fitted(recipe.replace(memory_budget=budget), 3, on_gpu, size, None)
+        fit_to_memory(recipe.replace(memory_budget=budget), 3, on_gpu, size, None)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
@@ -211,16 +211,16 @@ def room_between(recipe) -> int:
 def test_blocks_are_computed_twice_where_a_step_does_not_fit(tiny):
     recipe = tiny("supervised", **BIG)
     room = room_between(recipe)
-    chosen, told = fitted(recipe, 3, FP32, (64, 64), room)
+    chosen, told = fit_to_memory(recipe, 3, FP32, (64, 64), room)
     assert chosen.runtime.recompute == "on"
     assert told.memory <= room
-    assert fitted(recipe, 3, FP32, (64, 64), 2 * room)[0].runtime.recompute == "auto"
-    assert fitted(recipe, 3, FP32, (64, 64), None)[0].runtime.recompute == "auto"
-    assert fitted(recipe.replace(recompute="off"), 3, FP32, (64, 64), room)[0].runtime.recompute == "off"
+    assert fit_to_memory(recipe, 3, FP32, (64, 64), 2 * room)[0].runtime.recompute == "auto"
+    assert fit_to_memory(recipe, 3, FP32, (64, 64), None)[0].runtime.recompute == "auto"
+    assert fit_to_memory(recipe.replace(recompute="off"), 3, FP32, (64, 64), room)[0].runtime.recompute == "off"
 
 
 def test_what_does_not_fit_where_no_budget_is_said_is_told_and_goes_on(tiny):
-    _, told = fitted(tiny("supervised", **BIG), 3, FP32, (64, 64), 1000)
+    _, told = fit_to_memory(tiny("supervised", **BIG), 3, FP32, (64, 64), 1000)
     assert told.memory > 1000
 
 
@@ -228,12 +228,12 @@ def test_decoded_images_count_against_a_budget(tiny):
     recipe = tiny("supervised", evaluation=Evaluation(batch=1))
     memory = forecast(recipe, 3, FP32, (64, 64)).memory
     budget, kept = 1.5 * memory / 2**30, memory
-    assert fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
-    assert fitted(recipe, 3, FP32, (64, 64), 2 * memory, kept)
+    assert fit_to_memory(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
+    assert fit_to_memory(recipe, 3, FP32, (64, 64), 2 * memory, kept)
     with pytest.raises(UsageError, match=rf"images {kept / 2**30:.1f} GiB; pass --backend host, which keeps no images"):
-        fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), 2 * memory, kept)
+        fit_to_memory(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), 2 * memory, kept)
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone, with --backend host$"):
-        fitted(recipe.replace(memory_budget=1e-4), 3, FP32, (64, 64), None, kept)
+        fit_to_memory(recipe.replace(memory_budget=1e-4), 3, FP32, (64, 64), None, kept)
 
 
 def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
@@ -241,13 +241,13 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
     with_half = forecast(recipe.replace(batch=4, recompute="on"), 3, FP32).memory
     budget = 1.05 * with_half / 2**30
     with pytest.raises(UsageError, match=rf"--memory-budget .*; --batch 4 takes about {with_half / 2**30:.1f} GiB$"):
-        fitted(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
+        fit_to_memory(recipe.replace(memory_budget=budget), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match="; --batch 12 takes about"):  # which counts the images of all processes
-        fitted(recipe.replace(memory_budget=budget, batch=24), 3, FP32, (64, 64), None, processes=3)
+        fit_to_memory(recipe.replace(memory_budget=budget, batch=24), 3, FP32, (64, 64), None, processes=3)
     with pytest.raises(UsageError, match=r"leave out --recompute off$"):
-        fitted(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
+        fit_to_memory(recipe.replace(memory_budget=budget, recompute="off"), 3, FP32, (64, 64), None)
     with pytest.raises(UsageError, match=r"lower --crop, or pass a smaller --backbone$"):
-        fitted(recipe.replace(memory_budget=0.01), 3, FP32, (64, 64), None)
+        fit_to_memory(recipe.replace(memory_budget=0.01), 3, FP32, (64, 64), None)
 
 
 @pytest.mark.parametrize(
@@ -262,15 +262,15 @@ def test_a_budget_that_is_too_small_is_one_line_with_what_fits(tiny):
 def test_what_is_proposed_for_evaluations_beyond_a_budget_fits(tiny, evaluation, size, budget, cure):
     recipe = tiny("supervised", backbone="resnet18", head_width=64, evaluation=evaluation, memory_budget=budget)
     with pytest.raises(UsageError) as error:
-        fitted(recipe, 3, FP32, size, None)
+        fit_to_memory(recipe, 3, FP32, size, None)
     assert str(error.value).endswith(f"; {cure}")
     for change in {"batch": 1}, {"protocol": "slide"}:
         changed = recipe.replace(evaluation=replace(evaluation, **change))
         if f"--evaluation.{next(iter(change))}" in cure:
-            fitted(changed, 3, FP32, size, None)
+            fit_to_memory(changed, 3, FP32, size, None)
         else:
             with pytest.raises(UsageError):
-                fitted(changed, 3, FP32, size, None)
+                fit_to_memory(changed, 3, FP32, size, None)
 
 
 @pytest.mark.parametrize("batch", [2, 40])
@@ -284,9 +284,9 @@ def test_windows_that_are_not_seen_are_counted_as_those_that_are(tiny, batch):
         with evaluating(network):
             target = torch.zeros(1, 320, 448, dtype=torch.uint8)
             confusion(network, torch.zeros(1, 3, 320, 448), target, 3, recipe.protocol())
-    group, pixels = together(batch, 320 * 448), 320 * 448
+    group, pixels = group_size(batch, 320 * 448), 320 * 448
     waiting = (AHEAD + 2) * sum(tensor.nbytes for tensor in leaves(example(recipe), torch.Tensor))
-    others = 13 * pixels * (group - 1) + 4 * pixels * group * ahead(pixels * group)
+    others = 13 * pixels * (group - 1) + 4 * pixels * group * groups_ahead(pixels * group)
     state = forecast(recipe, 3, FP32).state
     assert told == pytest.approx(costs.most + others + waiting + state, rel=0.02)
 
@@ -309,18 +309,18 @@ def test_micro_batches_are_proposed_where_a_budget_is_too_small(tiny):
     split = forecast(recomputed.replace(accumulate=2), 3, FP32).memory
     said = rf"--batch 4 takes about {smaller / 2**30:.1f} GiB or --accumulate 2 takes about {split / 2**30:.1f} GiB$"
     with pytest.raises(UsageError, match=said):
-        fitted(recipe.replace(memory_budget=1.02 * split / 2**30), 3, FP32, (64, 64), None)
+        fit_to_memory(recipe.replace(memory_budget=1.02 * split / 2**30), 3, FP32, (64, 64), None)
 
 
 def test_what_several_processes_cannot_share_is_neither_forecast_nor_proposed(tiny):
     recipe = tiny("supervised", **BIG | {"batch": 20, "accumulate": 4})
     said = "^--batch: 20 images cannot be shared by 4 micro-batches of 2 processes each; use 16 or 24$"
     with pytest.raises(UsageError, match=said):
-        fitted(recipe, 3, FP32, (64, 64), None, processes=2)
+        fit_to_memory(recipe, 3, FP32, (64, 64), None, processes=2)
     parts = recipe.replace(batch=16, accumulate=2, emulate_processes=4, recompute="on")
     budget = 0.95 * forecast(share_of(parts, 2), 3, FP32).memory / 2**30
     with pytest.raises(UsageError, match=r"; --batch 8 takes about \d\.\d GiB$"):  # and not --accumulate 4
-        fitted(parts.replace(memory_budget=budget), 3, FP32, (64, 64), None, processes=2)
+        fit_to_memory(parts.replace(memory_budget=budget), 3, FP32, (64, 64), None, processes=2)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -63,7 +63,7 @@ def test_where_a_graph_leaves_too_little_memory_to_evaluate_its_flag_is_named(
 ):
     monkeypatch.setattr(judge, "is_tried", lambda recipe, precision: captured)
     trainer = Trainer(tiny("supervised", data=voc_root()))
-    monkeypatch.setattr(memory, "free_memory_of", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_memory_of", lambda device, enough: 1000)
     with pytest.raises(UsageError, match=said):
         trainer.judge.scores()
 

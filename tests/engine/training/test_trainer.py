@@ -164,6 +164,20 @@ def test_the_device_of_a_run_is_the_current_one(tiny, voc_root, monkeypatch):
     assert chosen == [Trainer(tiny("supervised", data=voc_root())).device]
 
 
+@pytest.mark.parametrize("method", ["fixmatch", "unimatch_v2"])
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(tiny, voc_root, monkeypatch, method):
+    """Which another process may have to itself. (Torch's AdamW asks for its stream, which makes it ready.)"""
+
+    def made_ready():
+        raise AssertionError("the GPU is made ready")
+
+    recipe = tiny(method, data=voc_root(), steps=2, device="cpu", optimizer="sgd")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", made_ready)
+    out = train(recipe).out
+    assert evaluate(out, device="cpu")["images"] == 3
+
+
 @pytest.mark.parametrize("kept", [0, 3 << 30])
 def test_images_that_a_gpu_keeps_are_not_free_for_steps(tiny, voc_root, monkeypatch, kept):
     """Of hardly more than 3 GiB, of which decoded images take three, too little is left."""
