@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import collect_env
 
 from ..pipelines.cores import cores
 from ..pipelines.memory import GIB, whole_memory
@@ -63,9 +62,22 @@ def _gpu() -> dict[str, Any]:
         "gpus": torch.cuda.device_count(),
         "gpu_memory_gib": round(device.total_memory / GIB, 1),
         "compute_capability": f"{device.major}.{device.minor}",
-        "driver": collect_env.get_nvidia_driver_version(collect_env.run),
+        "driver": driver(),
         "cudnn": torch.backends.cudnn.version(),
     }
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's driver; None where it is not told."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
 
 
 def processor() -> str:

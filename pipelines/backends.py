@@ -91,17 +91,17 @@ def available() -> list[str]:
     return [name for name in BACKENDS if name not in DECODING or installed()]
 
 
-def small(records: Sequence[Record], folder: Path | None) -> bool:
+def keeps_decoded(records: Sequence[Record], folder: Path | None) -> bool:
     """Whether `auto` keeps these records decoded: they are packed already, or soon."""
     return folder is not None and (packed_bytes(records) <= SMALL or is_packed(records, folder))
 
 
-def backends_to_check(name: str, device: torch.device, small: bool = False) -> list[str]:
-    """The backends that may serve a name that `open_backend` takes, for records that are `small` or not, and must pass
-    their check on the device first, the best first."""
+def backends_to_check(name: str, device: torch.device, decoded: bool = False) -> list[str]:
+    """The backends that may serve a name that `open_backend` takes, and must pass their check on the device first, the
+    best first. decoded: whether `auto` keeps the records so."""
     if device.type != "cuda":
         return []
-    kept = ["resident"] if name == "resident" or (name == "auto" and small) else []
+    kept = ["resident"] if name == "resident" or (name == "auto" and decoded) else []
     return kept + ([one for one in DECODING if name in ("auto", one)] if installed() else [])
 
 
@@ -128,7 +128,7 @@ def open_backend(
         if name not in BACKENDS:
             raise UsageError(f"backend: {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
         return BACKENDS[name](records, **options)
-    if small(records, folder):
+    if keeps_decoded(records, folder):
         try:
             return _resident(records, **options)
         except UsageError as error:  # what nobody asked for must not stop a run

@@ -139,7 +139,7 @@ class Cac(Method):
             # Unit vectors lose least in float16, but their gradients are too small for it.
             product_dtype=torch.float16 if torch.is_autocast_enabled(feature1.device.type) else None,
         )
-        if not self.together:
+        if not self.shares_mean:
             return towards2 + towards1
         count2, count1 = (
             (valid & self.followed(anchor, target)).sum()

@@ -117,7 +117,7 @@ class Method(nn.Module):
         super().__init__()
         self.config, self.crop, self.processes = config, context.crop, context.processes
         self.emulate_processes = context.emulate_processes
-        self.together = context.processes > 1 and context.emulate_processes == 1
+        self.shares_mean = context.processes > 1 and context.emulate_processes == 1
         """Whether one mean is over the batches of several processes."""
         self.register_buffer("gain", torch.ones(()), persistent=False)
         by_label = (torch.arange(IGNORE + 1) != IGNORE).float() if config.class_weights == "auto" else None
@@ -172,21 +172,21 @@ class Method(nn.Module):
         the hardest ones where they ask for OHEM."""
         if self.class_weight is not None:
             weight = self.class_weight[target.long()]
-            whole = total(weight.sum()) / self.processes if self.together else weight.sum()
+            whole = total(weight.sum()) / self.processes if self.shares_mean else weight.sum()
             summed = upsample_cross_entropy(logits, target, pixel_weight=weight, reduction="sum")
             return summed / whole.clamp(min=torch.finfo(whole.dtype).tiny)
         if not self.config.ohem:
             loss = upsample_cross_entropy(logits, target)
-            return self.weighed(loss, (target != IGNORE).sum()) if self.together else loss
-        parts = self.processes if self.together else 1
+            return self.weighed(loss, (target != IGNORE).sum()) if self.shares_mean else loss
+        parts = self.processes if self.shares_mean else 1
         loss = upsample_ohem_cross_entropy(
             logits,
             target,
             threshold=self.config.ohem_threshold,
             min_kept=round(self.config.ohem * target.numel() * parts),
-            gathered=self.gathered if self.together else None,
+            gathered=self.gathered if self.shares_mean else None,
         )
-        return parts * loss if self.together else loss
+        return parts * loss if self.shares_mean else loss
 
     def weigh_classes(self, shares: Tensor) -> None:
         """What `class_weights` is for classes with these shares (C,) of the labelled pixels, in [0, 1]; the mean over
@@ -207,18 +207,18 @@ class Method(nn.Module):
     def weighed(self, mean: Tensor, count: Tensor) -> Tensor:
         """A mean over so many of this process's values, such that its mean over the processes is that over all values;
         as it is unless means are over several processes."""
-        if not self.together:
+        if not self.shares_mean:
             return mean
         share = count.clamp(min=1).to(mean.dtype) / total(count).clamp(min=1)
         return mean * (self.processes * share)
 
     def average(self, mean: Tensor) -> Tensor:
         """The mean over all processes of means over as many values each; no gradient."""
-        return average(mean) if self.together else mean
+        return average(mean) if self.shares_mean else mean
 
     def gathered(self, tensor: Tensor) -> Tensor:
         """(N, …) of all processes that one mean is over, the first one's first; no gradient."""
-        return gathered(tensor) if self.together else tensor
+        return gathered(tensor) if self.shares_mean else tensor
 
     def drawn(self, draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
         """Random numbers for this process's rows, groups of so many: `draw(N)` gives those of N rows, (N, …)."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...pipelines.backends import open_backend, small
+from ...pipelines.backends import open_backend
 from ...pipelines.cores import cores
 from ...pipelines.datasets.manifest import sizes_of
 from ...pipelines.loader import Loader
@@ -139,11 +139,6 @@ def open_method(
     for module in resting:  # as the method has made it
         module.training = False
     return method
-
-
-def is_small(data: Data) -> bool:
-    """Whether `--backend auto` keeps the images decoded."""
-    return small(data.trained_on, data.manifest.folder)
 
 
 def open_loader(

@@ -49,16 +49,3 @@ class Gpu:
             except nvml.NVMLError:
                 continue
         return told
-
-
-def driver() -> str | None:
-    """The version of NVIDIA's driver; None where it is not told."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError:
-        return None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ...pipelines.backends import keeps_decoded
 from ...pipelines.batch import Batch
 from ...pipelines.errors import UsageError
 from ...pipelines.lane import mapped
@@ -28,7 +29,7 @@ from ..places import moved, with_absolute_paths
 from ..recipe import Files, Recipe
 from ..run import Run
 from ..serial import plain, typed
-from .build import is_small, open_loader, open_method
+from .build import open_loader, open_method
 from .resume import require_same_data
 from .state import load_method, load_save
 from .step import Step, mean_losses
@@ -103,7 +104,7 @@ def replay(folder: Path, on_event: Listener = silent, *, data: Path | None = Non
     _, state = load_save(run.checkpoints, note, mend=False)
     found = prepare_data(recipe, on_event, run)
     require_same_data(run, recipe, found)
-    recipe = prove_fast_paths(recipe, precision, note, is_small(found))
+    recipe = prove_fast_paths(recipe, precision, note, keeps_decoded(found.trained_on, found.manifest.folder))
     torch.manual_seed(recipe.seed)
     method = open_method(recipe, found, precision.device, fresh=state is None, on_event=on_event)
     step = Step(recipe, method, precision, note)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...pipelines.backends import bytes_on
+from ...pipelines.backends import bytes_on, keeps_decoded
 from ...pipelines.errors import UsageError
 from ...pipelines.memory import GIB
 from ..data import prepare_data
@@ -39,7 +39,7 @@ from ..processes import (
 from ..recipe import Recipe
 from ..run import Run, require_packages
 from ..sheet import draw
-from .build import is_small, open_loader, open_method
+from .build import open_loader, open_method
 from .forecast import fit_to_memory, forecast, share_of, trains
 from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
@@ -127,7 +127,8 @@ class Trainer:
         if run is not None:
             require_same_data(run, recipe, self.data)
         before = run.recipe.runtime.backend if run else None
-        self.recipe = prove_fast_paths(recipe, self.precision, self._note, is_small(self.data), before)
+        decoded = keeps_decoded(self.data.trained_on, self.data.manifest.folder)
+        self.recipe = prove_fast_paths(recipe, self.precision, self._note, decoded, before)
         return saves, state
 
     def _build(self, flops: int | None, *, fresh: bool) -> None:
@@ -154,8 +155,8 @@ class Trainer:
         kept = bytes_on(self.device, recipe.runtime.backend, self.data.trained_on)
         if room is not None:
             room -= kept
-        processes = world_size()
-        fitting, told = fit_to_memory(recipe, classes, self.precision, self._largest_image(), room, kept, processes)
+        processes, largest = world_size(), max((record.size for record in self.data.val), key=math.prod)
+        fitting, told = fit_to_memory(recipe, classes, self.precision, largest, room, kept, processes)
         share = share_of(fitting, processes)
         lines = [str(told)]
         if fitting.runtime.recompute != recipe.runtime.recompute:
@@ -213,10 +214,6 @@ class Trainer:
         if self.device.type == "cuda" and recipe.runtime.graph != "off":
             cures.append("--graph off")  # what a graph computes in is its own, beside what evaluations take
         return f"--batch {recipe.batch} of --crop {recipe.crop}: needs more memory than there is; {', or '.join(cures)}"
-
-    def _largest_image(self) -> tuple[int, int]:
-        """Height and width of the validation image with the most pixels."""
-        return max((record.size for record in self.data.val), key=math.prod)
 
     def train(self, conclude: Callable[[Result], None] = lambda result: None) -> Result:
         """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved. conclude: what the

@@ -28,11 +28,10 @@ from ...pipelines.errors import UsageError
 from ...pipelines.progress import Say
 from ..child import MODULE
 from ..device import LOW, Precision
-from ..environment import processor, versions
+from ..environment import driver, processor, versions
 from ..memory import OUT_OF_MEMORY
 from ..recipe import Recipe
 from .check import Subject
-from .nvml import driver
 
 PROJECT = Path(__file__).parents[2]
 TRANSIENT = (*OUT_OF_MEMORY, "out of memory", "busy or unavailable", "(SIGKILL)")
@@ -163,10 +162,11 @@ def problem_of(results: Sequence[Result]) -> str | None:
 
 
 def prove_fast_paths(
-    recipe: Recipe, precision: Precision, say: Say, small: bool = False, before: str | None = None
+    recipe: Recipe, precision: Precision, say: Say, decoded: bool = False, before: str | None = None
 ) -> Recipe:
-    """The recipe with those of its fast paths that are right on this device; what is refused is said, and why. small:
-    what `pipelines.backends.small` says of its data; before: the backend that a run which goes on began with.
+    """The recipe with those of its fast paths that are right on this device; what is refused is said, and why.
+    decoded: what `pipelines.backends.keeps_decoded` says of its data; before: the backend with which a run began that
+    goes on.
 
     Wrong operators are served by their plain definitions from then on in this process. Raises UsageError for a backend
     that is asked for by name and refused.
@@ -176,7 +176,7 @@ def prove_fast_paths(
         for problem in dict.fromkeys(problems.values()):
             names = ", ".join(name for name in problems if problems[name] == problem)
             say(f"kernel {names}: refused ({problem}); the plain definition is used instead")
-    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, small, before, say))
+    recipe = recipe.replace(backend=_backend(recipe.runtime.backend, precision.device, decoded, before, say))
     if recipe.runtime.compile:
         refusal = problem_of(verdict(steps("compiled", Subject.of(recipe), precision), say))
         if refusal:
@@ -185,8 +185,8 @@ def prove_fast_paths(
     return recipe
 
 
-def _backend(asked: str, device: torch.device, small: bool, before: str | None, say: Say) -> str:
-    names = backends_to_check(asked, device, small)
+def _backend(asked: str, device: torch.device, decoded: bool, before: str | None, say: Say) -> str:
+    names = backends_to_check(asked, device, decoded)
     if asked == "auto" and before == PLAIN:
         return PLAIN
     if asked == "auto" and before and before in backends_to_check(before, device):

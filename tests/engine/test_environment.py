@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from torch.utils import collect_env
 
 from semiseg.engine.environment import commit_of, environment
 
@@ -42,7 +41,8 @@ def test_a_gpu_is_described_with_its_driver(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
-    monkeypatch.setattr(collect_env, "run", lambda command: (0, "| NVIDIA-SMI 1  Driver Version: 595.1 |", ""))
+    nvml = SimpleNamespace(nvmlInit=lambda: None, nvmlSystemGetDriverVersion=lambda: "595.1", NVMLError=OSError)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     found = environment()
     assert [found[name] for name in GPU] == ["NVIDIA X", 2, 80.0, "9.0", "595.1", 91900]
 

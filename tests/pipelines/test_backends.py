@@ -73,7 +73,7 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
 
 
 @pytest.mark.parametrize(
-    ("device", "name", "small", "asked"),
+    ("device", "name", "decoded", "asked"),
     [
         ("cpu", "auto", True, []),
         ("cpu", "dali", False, []),
@@ -86,11 +86,11 @@ def test_auto_is_dali_where_there_is_a_gpu(records, monkeypatch, device, name, d
         ("cuda", "resident", False, ["resident"]),
     ],
 )
-def test_what_works_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, small, asked) -> None:
+def test_what_works_on_a_gpu_is_to_be_checked_there(monkeypatch, device, name, decoded, asked) -> None:
     monkeypatch.setattr(backends, "installed", lambda: True)
-    assert backends_to_check(name, torch.device(device), small) == asked
+    assert backends_to_check(name, torch.device(device), decoded) == asked
     monkeypatch.setattr(backends, "installed", lambda: False)
-    assert backends_to_check(name, torch.device(device), small) == [one for one in asked if one == "resident"]
+    assert backends_to_check(name, torch.device(device), decoded) == [one for one in asked if one == "resident"]
     assert available() == ["host", "resident"]
 
 

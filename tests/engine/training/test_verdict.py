@@ -172,7 +172,7 @@ def decoders(monkeypatch, program):
     def build(**codes: str) -> None:
         parts = {name: program(code, f"backend {name}", (name,), 5) for name, code in codes.items()}
         asked = {"auto": list(parts)} | {name: [name] for name in parts}
-        monkeypatch.setattr(verdict, "backends_to_check", lambda name, device, small=False: asked.get(name, []))
+        monkeypatch.setattr(verdict, "backends_to_check", lambda name, device, decoded=False: asked.get(name, []))
         monkeypatch.setattr(verdict, "backend", lambda name, device: parts[name])
 
     return build
