@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from json import dumps
 from pathlib import Path
 from statistics import median
@@ -88,21 +88,8 @@ def main(
         name: steps_of(Training(way, recipe, prepared, where, say))
         for name, way in {"published_way": Way(), "ours": ours}.items()
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    captured: dict[str, bool] = {}
-    before_first = WARM_UP + 1 if where.type == "cuda" else 1
-    for number, (name, step) in itertools.product(range(rounds), ways.items()):
-        for _ in range(AHEAD * threads if number else before_first):
-            next(step)
-        measurement.synchronize(where)
-        start = time.perf_counter()
-        for _ in range(steps):
-            captured[name] = next(step)
-        measurement.synchronize(where)
-        rates[name].append(steps * images / (time.perf_counter() - start))
-        print(f"round {number + 1}: {name} {rates[name][-1]:.3f} images/s", file=sys.stderr)
-    for step in ways.values():
-        step.close()
+    seconds, captured = in_turns(ways, where, rounds=rounds, steps=steps, ahead=AHEAD * threads)
+    rates = {name: [steps * images / one for one in turns] for name, turns in seconds.items()}
     result: dict[str, Any] = {name: {"images_per_s": round(median(values), 4)} for name, values in rates.items()}
     result["ratio"] = round(median(own / base for own, base in zip(rates["ours"], rates["published_way"])), 3)
     result["rounds"] = {name: [round(rate, 4) for rate in values] for name, values in rates.items()}
@@ -115,7 +102,7 @@ def main(
         "precision": precision,
         "backend": backend,
         "compile": compile,
-        "graph": captured["ours"],
+        "graph": captured,
         "device": str(where),
         "threads": threads,
         "network_threads": torch.get_num_threads(),
@@ -138,7 +125,30 @@ def main(
         rowfile.append([row], results)
 
 
-def steps_of(training: Training) -> Iterator[bool]:
+def in_turns(
+    ways: dict[str, Generator[bool]], where: torch.device, *, rounds: int, steps: int, ahead: int
+) -> tuple[dict[str, list[float]], bool]:
+    """The seconds of each way's turns of so many steps, after what was prepared `ahead` is used up; and whether the
+    last way replays its steps from a graph."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    captured = False
+    before_first = WARM_UP + 1 if where.type == "cuda" else 1
+    for number, (name, made) in itertools.product(range(rounds), ways.items()):
+        for _ in range(ahead if number else before_first):
+            next(made)
+        measurement.synchronize(where)
+        start = time.perf_counter()
+        for _ in range(steps):
+            captured = next(made)
+        measurement.synchronize(where)
+        seconds[name].append(time.perf_counter() - start)
+        say(f"round {number + 1}: {name} {seconds[name][-1] / steps:.3f} s a step")
+    for made in ways.values():
+        made.close()
+    return seconds, captured
+
+
+def steps_of(training: Training) -> Generator[bool]:
     """Makes steps, and says of each whether it is replayed from a graph, or is to be."""
     try:
         for number, batch in enumerate(training.batches):
