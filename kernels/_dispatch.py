@@ -1,4 +1,5 @@
-"""Which implementation of an operator serves a tensor."""
+"""The provider of an operator for a tensor: "triton", its kernels in `gpu/`; "cpu", its code in `cpu/`; "torch",
+torch's operators as its own file arranges them; "plain", its definition in `reference/`."""
 
 from __future__ import annotations
 
@@ -14,14 +15,13 @@ from . import _triton
 DEBUG = os.environ.get("SEMISEG_DEBUG", "0") == "1"
 """Whether operators look at the values of their arguments, for which the host waits."""
 
-OTHERS = {
+EXCEPTIONS = {
     "cut_windows": ("triton", "plain"),
     "depthwise_conv2d": ("plain", "cpu"),
     "upsample": ("triton", "torch"),
     "upsample_conv2d": ("torch", "torch"),
 }
-"""What serves the operators without a Triton kernel, or without code for the CPU, on a GPU and on the CPU."""
-
+"""Operators that lack a Triton kernel or code of their own for the CPU: their providers on a GPU and on the CPU."""
 
 refused: frozenset[str] = frozenset()
 """Operators that their plain definitions serve, on all devices."""
@@ -38,20 +38,21 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def on_device(device: torch.device, operator: str | None = None) -> str:
-    """What serves an operator on a device: "triton" on a GPU (and in Triton's interpreter), "cpu" on the CPU, "torch"
-    where its own file arranges torch's operators, "plain" on all other devices and where it is refused."""
+def provider_on(device: torch.device, operator: str | None = None) -> str:
+    """The provider of an operator on a device: but for EXCEPTIONS, "triton" on a GPU (and in Triton's interpreter) and
+    "cpu" on the CPU; "plain" on all other devices and where the operator is refused."""
     if operator in refused:
         return "plain"
-    on_gpu, on_cpu = OTHERS.get(operator or "", ("triton", "cpu"))
+    on_gpu, on_cpu = EXCEPTIONS.get(operator or "", ("triton", "cpu"))
     if _triton.runs_on(device):
         return on_gpu
     return on_cpu if device.type == "cpu" else "plain"
 
 
-def provider(tensor: Tensor, operator: str | None = None) -> str:
-    """The same for a tensor, with "plain" for float64 and, asked for an operator by name, while torch transforms what
-    calls it: a definition is made of torch's own operators, which have every derivative and every batched form."""
+def provider_of(tensor: Tensor, operator: str | None = None) -> str:
+    """The provider of an operator for a tensor: "plain" for float64 and, if the operator is named, while torch
+    transforms what calls it; else the one on the tensor's device. A definition is made of torch's own operators, which
+    have every derivative and every batched form."""
     if tensor.dtype == torch.float64 or (operator is not None and transformed()):
         return "plain"
-    return on_device(tensor.device, operator)
+    return provider_on(tensor.device, operator)

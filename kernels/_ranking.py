@@ -12,7 +12,7 @@ from .reference.upsample_cross_entropy import kth_smallest as by_selection
 
 @torch.library.custom_op("semiseg::kth_smallest", mutates_args=())
 def _operator(values: Tensor, rank: int) -> Tensor:
-    if _dispatch.provider(values) == "triton":
+    if _dispatch.provider_of(values) == "triton":
         return gpu.kth_smallest(values, rank)
     return by_selection(values, rank)
 
@@ -27,6 +27,6 @@ def kth_smallest(values: Tensor, rank: int) -> Tensor:
 
     Exactly the value that sorting would find. NaN counts as more than 1 and makes for an answer above 1.
     """
-    if _dispatch.provider(values) == "plain":
+    if _dispatch.provider_of(values) == "plain":
         return by_selection(values, rank)
     return _operator(values, rank)

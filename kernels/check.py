@@ -43,7 +43,7 @@ class Result:
     device: str
     dtype: str
     implementation: str
-    """triton, cpu, torch (its own operators, as the operator's file arranges them) or plain."""
+    """Its provider: triton, cpu, torch (its own operators, as the operator's file arranges them) or plain."""
     error: float | None = None
     """|ours - exact| / |exact|, as norms; of labels and counts the share that differs. None if there is no number."""
     allowed: float | None = None
@@ -129,25 +129,25 @@ def has_kernels(device: torch.device | str) -> bool:
 
 def has_kernel(operator: str, device: torch.device | str) -> bool:
     """Whether a Triton kernel serves an operator on this device."""
-    return _dispatch.on_device(torch.device(device), operator) == "triton"
+    return _dispatch.provider_on(torch.device(device), operator) == "triton"
 
 
 def _check(here: Example, there: Example, device: torch.device, dtype: torch.dtype) -> Result:
     """The result of one operator: on `device`, against its definition on the CPU, where no kernel is involved."""
     tensors = [tensor.to(dtype) for tensor in here.tensors]
-    on_device = [tensor.to(device) for tensor in tensors]
+    moved = [tensor.to(device) for tensor in tensors]
     head: dict[str, Any] = {
         "operator": here.name,
         "device": str(device),
         "dtype": next((name for name, known in DTYPES.items() if known == dtype), str(dtype)),
-        "implementation": _dispatch.provider(on_device[0], here.operator),
+        "implementation": _dispatch.provider_of(moved[0], here.operator),
     }
     definition = getattr(reference, here.operator)
     began = time.perf_counter()
     try:
-        ours = [result.cpu() for result in _results(here, getattr(sys.modules[__package__], here.operator), on_device)]
+        ours = [result.cpu() for result in _results(here, getattr(sys.modules[__package__], here.operator), moved)]
         seconds = time.perf_counter() - began
-        plain = _results(here, definition, on_device)
+        plain = _results(here, definition, moved)
     except Exception as error:
         return Result(**head, problem=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     exact = _results(there, definition, [tensor.double() for tensor in tensors])

@@ -59,10 +59,10 @@ def _check_places(pixels: Tensor, places: Tensor, size: int, channels: int) -> N
 
 @torch.library.custom_op("semiseg::cut_windows", mutates_args=())
 def _operator(pixels: Tensor, places: Tensor, size: int, channels: int, filter: str, fill: Sequence[int]) -> Tensor:
-    served_by = _dispatch.provider(pixels, "cut_windows")
-    if _dispatch.DEBUG or served_by != "triton":
+    provider = _dispatch.provider_of(pixels, "cut_windows")
+    if _dispatch.DEBUG or provider != "triton":
         _check_places(pixels, places, size, channels)
-    if served_by == "triton":
+    if provider == "triton":
         return gpu.cut_windows(pixels, places, _empty(pixels, places, size, channels), channels, filter, fill)
     return reference.cut_windows(pixels, places, size, channels=channels, filter=filter, fill=fill)
 

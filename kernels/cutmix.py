@@ -26,9 +26,8 @@ from .gpu import cutmix as gpu
 
 @torch.library.custom_op("semiseg::cutmix", mutates_args=())
 def _operator(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:
-    if _dispatch.provider(images_a) == "triton":
-        return gpu.mix(images_a, images_b, boxes, memory_format(images_a))
-    return cpu.mix(images_a, images_b, boxes, memory_format(images_a))
+    implementation = gpu if _dispatch.provider_of(images_a) == "triton" else cpu
+    return implementation.mix(images_a, images_b, boxes, memory_format(images_a))
 
 
 @_operator.register_fake
@@ -38,9 +37,8 @@ def _(images_a, images_b, boxes):
 
 @torch.library.custom_op("semiseg::cutmix_backward", mutates_args=())
 def _backward_operator(gradient: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    if _dispatch.provider(gradient) == "triton":
-        return gpu.split(gradient, boxes, memory_format(gradient))
-    return cpu.split(gradient, boxes, memory_format(gradient))
+    implementation = gpu if _dispatch.provider_of(gradient) == "triton" else cpu
+    return implementation.split(gradient, boxes, memory_format(gradient))
 
 
 @_backward_operator.register_fake
@@ -103,6 +101,6 @@ def cutmix(images_a: Tensor, images_b: Tensor, boxes: Tensor) -> Tensor:
     check_tensor("images_a", images_a, (None, None, None, None), (*FLOATS, torch.uint8))
     check_tensor("images_b", images_b, tuple(images_a.shape), (images_a.dtype,), images_a.device)
     check_boxes(boxes, images_a.shape[0], images_a.device)
-    if _dispatch.provider(images_a, "cutmix") == "plain":
+    if _dispatch.provider_of(images_a, "cutmix") == "plain":
         return reference.cutmix(images_a, images_b, boxes).contiguous(memory_format=memory_format(images_a))
     return _operator(images_a, images_b, boxes)

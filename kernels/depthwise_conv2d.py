@@ -58,7 +58,7 @@ def depthwise_conv2d(
     slow = stride == 1 and (taps > 3 or dilation > 1)
     # Wider padding makes outputs of zeros alone, of which the turned kernel would need a negative one.
     fits = 0 < x.numel() < POSITIONS * x.shape[:2].numel() and max(pads) <= reach
-    if not (learns and slow and fits and _dispatch.provider(x, "depthwise_conv2d") == "cpu"):
+    if not (learns and slow and fits and _dispatch.provider_of(x, "depthwise_conv2d") == "cpu"):
         return reference.depthwise_conv2d(x, weight, stride=stride, padding=pads, dilation=dilation)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")

@@ -64,7 +64,7 @@ def _operator(
         _check_values(feat1, feat2, negatives, negative_labels, valid)
     arguments = (feat1, feat2, label1, label2, conf1, conf2, negatives, negative_labels, valid)
     options = (temperature, threshold, eps, with_gradient)
-    if _dispatch.provider(feat1) == "triton":
+    if _dispatch.provider_of(feat1) == "triton":
         return gpu.directional_contrast(*arguments, *options, by_class, product_dtype)
     return cpu.directional_contrast(*arguments, *options)
 
@@ -99,7 +99,7 @@ def _negatives_operator(
 ) -> Tensor:
     """(K, C) float32: sum over the active rows i foreign to k of weight_i / temperature * exp(s_ik - lse_i) f_i."""
     arguments = (feat1, feat2, label1, label2, direction, weight, lse, negatives, negative_labels, temperature)
-    if _dispatch.provider(feat1) == "triton":
+    if _dispatch.provider_of(feat1) == "triton":
         return gpu.directional_contrast_negatives(*arguments, product_dtype)
     return cpu.directional_contrast_negatives(*arguments)
 
@@ -237,7 +237,7 @@ def directional_contrast(
 
     conf1, conf2 = _wide(conf1), _wide(conf2)
     options: dict[str, Any] = {"valid": valid, "temperature": temperature, "threshold": threshold, "eps": eps}
-    provider = _dispatch.provider(feat1, "directional_contrast")
+    provider = _dispatch.provider_of(feat1, "directional_contrast")
     if provider == "plain" or (provider == "triton" and channels > gpu.LARGEST_CHANNELS):
         if _dispatch.DEBUG and not (_dispatch.transformed() or torch.compiler.is_compiling() or device.type == "meta"):
             _check_values(feat1, feat2, negatives, negative_labels, valid)

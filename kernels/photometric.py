@@ -44,7 +44,7 @@ def _operator(
     blur_last: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    implementation = gpu if _dispatch.provider(images) == "triton" else cpu
+    implementation = gpu if _dispatch.provider_of(images) == "triton" else cpu
     return implementation.photometric(images, matrix, deviation, mean, std, radius, blur_last, dtype)
 
 
@@ -107,7 +107,7 @@ def photometric(
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be one of {', '.join(str(d) for d in FLOATS)}, not {dtype}")
     mean, std = (_per_channel(name, values, images.device, dtype) for name, values in (("mean", mean), ("std", std)))
-    if dtype == torch.float64 or _dispatch.provider(images, "photometric") == "plain":
+    if dtype == torch.float64 or _dispatch.provider_of(images, "photometric") == "plain":
         return reference.photometric(
             images, matrix, blur, mean, std, sigma=sigma, radius=radius, blur_last=blur_last, dtype=dtype
         )

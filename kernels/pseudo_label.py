@@ -40,8 +40,8 @@ def _operator(
 ) -> tuple[Tensor, Tensor]:
     """Label and confidence; the latter empty if unwanted."""
     label, confidence = _empty(logits, (height, width), with_confidence)
-    provider = gpu if _dispatch.provider(logits) == "triton" else cpu
-    provider.pseudo_label(logits, align_corners, label, confidence if with_confidence else None)
+    implementation = gpu if _dispatch.provider_of(logits) == "triton" else cpu
+    implementation.pseudo_label(logits, align_corners, label, confidence if with_confidence else None)
     return label, confidence
 
 
@@ -61,8 +61,8 @@ def _mixed_operator(
     with_confidence: bool,
 ) -> tuple[Tensor, Tensor]:
     label, confidence = _empty(logits_a, (height, width), with_confidence)
-    provider = gpu if _dispatch.provider(logits_a) == "triton" else cpu
-    provider.mixed_pseudo_label(
+    implementation = gpu if _dispatch.provider_of(logits_a) == "triton" else cpu
+    implementation.mixed_pseudo_label(
         logits_a, logits_b, boxes, align_corners, label, confidence if with_confidence else None
     )
     return label, confidence
@@ -96,7 +96,7 @@ def pseudo_label(
     check_flag("align_corners", align_corners)
     check_flag("confidence", confidence)
     logits = logits.detach()
-    if _dispatch.provider(logits, "pseudo_label") == "plain":
+    if _dispatch.provider_of(logits, "pseudo_label") == "plain":
         return reference.pseudo_label(logits, (height, width), align_corners=align_corners, confidence=confidence)
     label, probability = _operator(logits, height, width, align_corners, confidence)
     return label, probability if confidence else None
@@ -127,7 +127,7 @@ def mixed_pseudo_label(
     check_flag("align_corners", align_corners)
     check_flag("confidence", confidence)
     logits_a, logits_b = logits_a.detach(), logits_b.detach()
-    if _dispatch.provider(logits_a, "mixed_pseudo_label") == "plain":
+    if _dispatch.provider_of(logits_a, "mixed_pseudo_label") == "plain":
         return reference.mixed_pseudo_label(
             logits_a, logits_b, boxes, (height, width), align_corners=align_corners, confidence=confidence
         )

@@ -87,7 +87,7 @@ def upsample(maps: Tensor, size: Sequence[int], *, align_corners: bool = True) -
     check_maps("maps", maps)
     height, width = check_size(size)
     check_flag("align_corners", align_corners)
-    provider = _dispatch.provider(maps, "upsample")
+    provider = _dispatch.provider_of(maps, "upsample")
     if provider == "torch":
         return F.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)
     if provider == "plain":

@@ -21,9 +21,8 @@ from .pseudo_label import check_classes
 
 @torch.library.custom_op("semiseg::upsample_confusion", mutates_args=())
 def _operator(logits: Tensor, target: Tensor, align_corners: bool, ignore_index: int) -> Tensor:
-    if _dispatch.provider(logits) == "triton":
-        return gpu.upsample_confusion(logits, target, align_corners, ignore_index)
-    return cpu.upsample_confusion(logits, target, align_corners, ignore_index)
+    implementation = gpu if _dispatch.provider_of(logits) == "triton" else cpu
+    return implementation.upsample_confusion(logits, target, align_corners, ignore_index)
 
 
 @_operator.register_fake
@@ -52,7 +51,7 @@ def upsample_confusion(
     if target.numel() == 0:
         return torch.zeros((num_classes, num_classes), dtype=torch.int64, device=logits.device)
     logits = logits.detach()
-    if _dispatch.provider(logits, "upsample_confusion") == "plain":
+    if _dispatch.provider_of(logits, "upsample_confusion") == "plain":
         return reference.upsample_confusion(
             logits, target, num_classes, align_corners=align_corners, ignore_index=ignore_index
         )

@@ -43,7 +43,7 @@ def upsample_conv2d(x: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
     taps = weight.shape[-1]
     if weight.shape[-2] != taps or taps % 2 == 0:
         raise ValueError(f"weight must have a square kernel of an odd side, not {tuple(weight.shape[-2:])}")
-    if _dispatch.provider(x, "upsample_conv2d") == "plain":
+    if _dispatch.provider_of(x, "upsample_conv2d") == "plain":
         return reference.upsample_conv2d(x, weight, size)
     (batch, _, h, w), outputs = x.shape, weight.shape[0]
     rows, columns = (_interpolation(small, large, taps, x) for small, large in zip((h, w), size))

@@ -74,7 +74,7 @@ def _compute(
     deterministic: bool = False,
     **outputs: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    if _dispatch.provider(logits) == "triton":
+    if _dispatch.provider_of(logits) == "triton":
         if _dispatch.DEBUG:
             _check_values(target, logits.shape[1], ignore_index)
         return gpu.cross_entropy(
@@ -210,7 +210,7 @@ def upsample_cross_entropy(
         check_normalizer(normalizer, logits.device)
         if reduction != "mean":
             raise ValueError(f"normalizer is for the reduction 'mean', not {reduction!r}")
-    if _dispatch.provider(logits, "upsample_cross_entropy") == "plain":
+    if _dispatch.provider_of(logits, "upsample_cross_entropy") == "plain":
         return reference.upsample_cross_entropy(
             logits, _checked(target, logits.shape[1], ignore_index), pixel_weight=pixel_weight, normalizer=normalizer,
             align_corners=align_corners, ignore_index=ignore_index, reduction=reduction, deterministic=deterministic,
@@ -261,7 +261,7 @@ def upsample_ohem_cross_entropy(
     check_integer("min_kept", min_kept)
     if min_kept < 0:
         raise ValueError(f"min_kept must not be negative, not {min_kept}")
-    if _dispatch.provider(logits, "upsample_ohem_cross_entropy") == "plain":
+    if _dispatch.provider_of(logits, "upsample_ohem_cross_entropy") == "plain":
         return reference.upsample_ohem_cross_entropy(
             logits, _checked(target, logits.shape[1], ignore_index), threshold=threshold, min_kept=min_kept,
             align_corners=align_corners, ignore_index=ignore_index, gathered=gathered,

@@ -44,7 +44,7 @@ def _operator(
 ) -> tuple[Tensor, Tensor]:
     """Sum of the weighted errors, and its gradient with respect to the logits (empty if unwanted), both float32."""
     gradient = torch.zeros(logits.shape if with_gradient else (0,), dtype=torch.float32, device=logits.device)
-    implementation = gpu if _dispatch.provider(logits) == "triton" else cpu
+    implementation = gpu if _dispatch.provider_of(logits) == "triton" else cpu
     total = implementation.mse(
         logits, teacher, other, boxes, weight, (height, width), align_corners, gradient if with_gradient else None
     )
@@ -118,7 +118,7 @@ def upsample_mse(
     if normalizer is not None:
         check_normalizer(normalizer, logits.device)
     check_flag("align_corners", align_corners)
-    provider = _dispatch.provider(logits, "upsample_mse")
+    provider = _dispatch.provider_of(logits, "upsample_mse")
     if provider == "plain" or (provider == "triton" and torch.are_deterministic_algorithms_enabled()):
         return reference.upsample_mse(
             logits, teacher, (height, width), other=other, boxes=boxes, pixel_weight=pixel_weight,

@@ -25,8 +25,8 @@ from source_tree import Tree
 
 HEALTHY = {
     "kernels/__init__.py": "from .cutmix import cutmix",
-    "kernels/_dispatch.py": "def provider():\n    'Name.'",
-    "kernels/cutmix.py": "from . import _dispatch\ndef cutmix():\n    'Mix.'\n    _dispatch.provider()",
+    "kernels/_dispatch.py": "def refuse():\n    'Refuse.'",
+    "kernels/cutmix.py": "from . import _dispatch\ndef cutmix():\n    'Mix.'\n    _dispatch.refuse()",
     "pipelines/errors.py": "class UsageError(Exception): ...",
     "pipelines/batch.py": "from .errors import UsageError",
     "pipelines/host.py": "from .batch import UsageError",
@@ -42,7 +42,7 @@ HEALTHY = {
     "engine/catalogue.py": "from importlib import import_module\nimport_module('semiseg.recipes')",
     "engine/commands/main.py": "import sys\nimport tyro\nfrom .. import console\nsys.argv",
     "recipes/cps_voc.py": "from semiseg.engine.commands.main import console\ndef recipe(): ...",
-    "tests/kernels/test_dispatch.py": "from semiseg.kernels import _dispatch\ndef test_it():\n    _dispatch.provider()",
+    "tests/kernels/test_dispatch.py": "from semiseg.kernels import _dispatch\ndef test_it():\n    _dispatch.refuse()",
     "docs/fidelity.md": "(`tests/kernels/test_dispatch.py::test_it`).",
 }
 BROKEN = [

@@ -47,8 +47,8 @@ def test_float32_is_float32_whatever_the_process_allows(device):
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def test_it_says_what_serves_an_operator(device):
-    served = {result.operator.split()[0]: result.implementation for result in checked(device, torch.float32)}
+def test_it_names_the_provider_of_an_operator(device):
+    providers = {result.operator.split()[0]: result.implementation for result in checked(device, torch.float32)}
     kernel = check.has_kernels(device)
     usual = "triton" if kernel else "cpu"
     exceptions = {
@@ -57,9 +57,9 @@ def test_it_says_what_serves_an_operator(device):
         "upsample": "triton" if kernel else "torch",
         "upsample_conv2d": "torch",
     }
-    assert served == dict.fromkeys(served, usual) | exceptions
-    for operator, implementation in served.items():
-        assert check.has_kernel(operator, device) == (implementation == "triton")
+    assert providers == dict.fromkeys(providers, usual) | exceptions
+    for operator, provider in providers.items():
+        assert check.has_kernel(operator, device) == (provider == "triton")
 
 
 def wrong(results):

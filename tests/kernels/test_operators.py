@@ -258,7 +258,7 @@ def test_forward_mode_through_a_backward_pass_alone_is_an_error(name, device):
     function, tensors, differentiable = call(name, device)
     leaves = fresh(tensors, differentiable)
     output = function(*leaves)[0]
-    if _dispatch.on_device(device, name.split()[0]) == "torch":
+    if _dispatch.provider_on(device, name.split()[0]) == "torch":
         pytest.skip("torch's own on the CPU")
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no tangents"):
         torch.autograd.grad(output, leaves[0], forward_ad.make_dual(*torch.ones(2, *output.shape, device=device)))
@@ -295,7 +295,7 @@ def test_the_gradients_of_linear_operators_pass_torchs_own_checks(name, device):
     gradient = function(*tensors)[0].detach().requires_grad_()
     boxes, (height, width) = torch.tensor(BOXES, device=device), tensors[0].shape[2:]
     arguments = (gradient, boxes) if name == "cutmix" else (gradient, height, width, True, False)
-    if _dispatch.on_device(device, name) == "torch":
+    if _dispatch.provider_on(device, name) == "torch":
         pytest.skip("torch's own on the CPU")
     torch.library.opcheck(getattr(torch.ops.semiseg, f"{name}_backward"), arguments)
 

@@ -339,7 +339,7 @@ def test_a_target_that_is_no_class_is_not_overlooked(function, label, precision,
     logits, target = problem(dtype=precision, device=device)
     target[1, 2, 3] = label
     options = {"min_kept": 10} if function is upsample_ohem_cross_entropy else {}
-    if device.type != "cpu" or _dispatch.provider(logits) == "triton":
+    if device.type != "cpu" or _dispatch.provider_of(logits) == "triton":
         assert function(logits, target, **options).isnan()
         monkeypatch.setattr(_dispatch, "DEBUG", True)
     with pytest.raises(ValueError, match=f"target holds {label},"):
@@ -352,7 +352,7 @@ def test_where_the_loss_is_not_a_number_its_gradient_is_none_either(options, lab
     logits, target = problem(device=device, low=(5, 7), full=(17, 25))
     target[1, 2, 3] = label
     functions = [reference.upsample_cross_entropy]
-    if _dispatch.provider(logits) == "triton":
+    if _dispatch.provider_of(logits) == "triton":
         functions.append(upsample_cross_entropy)
     for function in functions:
         loss, gradient = run(function, logits, target, **options)

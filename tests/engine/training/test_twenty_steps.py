@@ -108,7 +108,7 @@ def test_a_decoder_that_convolves_before_it_upsamples_makes_the_same_steps(
 ):
     """In float64, which the definition serves unless the operator is told otherwise."""
     calls = []
-    told = SimpleNamespace(provider=lambda *_: calls.append(1) or "torch")
+    told = SimpleNamespace(provider_of=lambda *_: calls.append(1) or "torch")
     monkeypatch.setitem(inspect.unwrap(upsample_conv2d).__globals__, "_dispatch", told)
     agree(plain(name), trained(recipe_of(name), random_batch))
     assert len(calls) >= STEPS
