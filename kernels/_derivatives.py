@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.library import CustomOpDef
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
 
@@ -57,7 +58,26 @@ def require_computed(name: str, gradient: Tensor, shape: torch.Size) -> None:
         raise RuntimeError(f"{name} was traced where no gradient was asked for; trace it with inputs that require one")
 
 
-def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
+def register_computed(name: str, operator: CustomOpDef) -> None:
+    """Register the derivative of an operator that computes it beside its value: its last output is the gradient of its
+    first, a number, with respect to its first argument. Other arguments have none. `name` is that of the function."""
+
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        gradient = output[-1]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(gradient)
+        ctx.dtype, ctx.shape, ctx.others = inputs[0].dtype, inputs[0].shape, len(inputs) - 1
+
+    @first_only(name)
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        require_computed(name, gradient, ctx.shape)
+        return _scaled(gradient, upstream, ctx.dtype), *[None] * ctx.others
+
+    operator.register_autograd(backward, setup_context=setup_context)
+
+
+def _scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
     """`gradient` times the number `upstream`, rounded to `dtype` in the same pass."""
     batched = torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(upstream)
     if gradient.dtype == dtype or batched:  # which has no `out`

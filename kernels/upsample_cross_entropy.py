@@ -37,7 +37,7 @@ from ._arguments import (
     check_tensor,
     outside_autocast,
 )
-from ._derivatives import first_only, keep, require_computed, scaled
+from ._derivatives import first_only, keep, register_computed
 from ._ranking import kth_smallest
 from .cpu import upsample_cross_entropy as cpu
 from .gpu import upsample_cross_entropy as gpu
@@ -113,21 +113,7 @@ def _(logits, target, weight, align_corners, ignore_index, with_gradient, determ
     )
 
 
-def _setup_sum(ctx, inputs, output):
-    _, count, gradient = output
-    ctx.mark_non_differentiable(count, gradient)
-    ctx.save_for_backward(gradient)
-    ctx.dtype, ctx.shape = inputs[0].dtype, inputs[0].shape
-
-
-@first_only("upsample_cross_entropy")
-def _backward_sum(ctx, upstream, *_):
-    (gradient,) = ctx.saved_tensors
-    require_computed("upsample_cross_entropy", gradient, ctx.shape)
-    return scaled(gradient, upstream, ctx.dtype), *[None] * 6
-
-
-_sum_operator.register_autograd(_backward_sum, setup_context=_setup_sum)
+register_computed("upsample_cross_entropy", _sum_operator)
 
 
 @torch.library.custom_op("semiseg::upsample_cross_entropy_map", mutates_args=())

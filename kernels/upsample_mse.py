@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import _dispatch, reference
 from ._arguments import FLOATS, check_flag, check_normalizer, check_size, check_tensor, outside_autocast
-from ._derivatives import first_only, require_computed, scaled
+from ._derivatives import register_computed
 from .cpu import upsample_mse as cpu
 from .cutmix import check_boxes
 from .gpu import upsample_mse as gpu
@@ -57,21 +57,7 @@ def _(logits, teacher, other, boxes, weight, height, width, align_corners, with_
     return logits.new_empty((), dtype=torch.float32), logits.new_empty(gradient_shape, dtype=torch.float32)
 
 
-def _setup_context(ctx, inputs, output):
-    _, gradient = output
-    ctx.mark_non_differentiable(gradient)
-    ctx.save_for_backward(gradient)
-    ctx.dtype, ctx.shape = inputs[0].dtype, inputs[0].shape
-
-
-@first_only("upsample_mse")
-def _backward(ctx, upstream, _):
-    (gradient,) = ctx.saved_tensors
-    require_computed("upsample_mse", gradient, ctx.shape)
-    return scaled(gradient, upstream, ctx.dtype), *[None] * 8
-
-
-_operator.register_autograd(_backward, setup_context=_setup_context)
+register_computed("upsample_mse", _operator)
 
 
 @outside_autocast
