@@ -29,6 +29,7 @@ from .._triton import (
     tl,
 )
 from ..precision import exact_fp32
+from .exponentials import LN_2, LOG2_E
 from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summarise_kernel
 
 LARGEST_CHANNELS = 256
@@ -37,7 +38,6 @@ LARGEST_RANGE = {torch.float32: 118.0, torch.bfloat16: 118.0, torch.float16: 29.
 """Binary orders of magnitude that exponentials may take in the dtype of products, and their inverses over t."""
 LEAST = -1e30
 """Stands for the logarithm of 0."""
-LOG2E = math.log2(math.e)
 
 
 @jit
@@ -147,7 +147,7 @@ def _score_kernel(
 def _finish_kernel(
     feat1, feat2, order, direction, counts, levels, totals, sums, losses, gradient, lse, factor,
     rows, bank_tiles, scale, headroom, temperature, log_eps, programs, slots,
-    WITH_GRADIENT: tl.constexpr, ONLINE: tl.constexpr, SHARES: tl.constexpr,
+    WITH_GRADIENT: tl.constexpr, ONLINE: tl.constexpr, LN_2: tl.constexpr, SHARES: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, FINISH_ROWS: tl.constexpr,
 ):  # fmt: skip
     """losses (programs of this kernel, 2), gradient (N, C), lse and factor (N,), the latter three 0 if not active."""
@@ -186,7 +186,7 @@ def _finish_kernel(
 
     denominator = tl.exp2(positive - level) + total
     # Logarithms: q itself may underflow. `log_eps` is finite also where eps is 0.
-    log_q = (positive - level) * 0.6931471805599453 - tl.log(denominator)
+    log_q = (positive - level) * LN_2 - tl.log(denominator)
     larger = tl.maximum(log_q, log_eps)
     of_q, of_eps = tl.exp(log_q - larger), tl.exp(log_eps - larger)
     count = tl.where(way == 1, tl.load(counts), tl.load(counts + 1)).to(tl.float32)
@@ -196,7 +196,7 @@ def _finish_kernel(
     tl.store(losses + 2 * tl.program_id(0), tl.sum(tl.where(way == 1, loss, 0.0), 0))
     tl.store(losses + 2 * tl.program_id(0) + 1, tl.sum(tl.where(way == 2, loss, 0.0), 0))
     tl.store(factor + row, row_factor, mask=inside)
-    tl.store(lse + row, tl.where(way > 0, tl.log(denominator) + level * 0.6931471805599453, 0.0), mask=inside)
+    tl.store(lse + row, tl.where(way > 0, tl.log(denominator) + level * LN_2, 0.0), mask=inside)
     if WITH_GRADIENT:
         slope = row_factor / (denominator * temperature)
         change = slope[:, None] * (weighted - total[:, None] * target)
@@ -208,8 +208,8 @@ def _finish_kernel(
 @jit
 def _negatives_kernel(
     feat1, feat2, label1, label2, order, direction, counts, weight, lse, negatives, negative_labels, gradient,
-    bank, scale, headroom,
-    PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+    bank, scale, headroom, PRECISION: tl.constexpr, LOG2_E: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """gradient (K, C): sum over the active rows of weight_i exp(s_ik - lse_i) f_i, times 2^headroom."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -224,7 +224,7 @@ def _negatives_kernel(
     for tile in range(tiles):
         row, way, label = anchors(order, direction, label1, label2, counts, tile, ROWS)
         anchor = _features(feat1, feat2, row, way, CHANNELS, BLOCK)
-        level = tl.load(lse + row, mask=way > 0, other=0.0) * 1.4426950408889634 - headroom
+        level = tl.load(lse + row, mask=way > 0, other=0.0) * LOG2_E - headroom
         scores = tl.dot(negative, tl.trans(anchor), input_precision=PRECISION) * scale
         foreign = (own >= 0)[:, None] & (own[:, None] != label[None, :]) & (way > 0)[None, :]
         # The exponential of an own-class score is not bounded by its row's sum: masked before, not after.
@@ -319,7 +319,7 @@ def directional_contrast(
     )
     valid = None if valid is None else valid.contiguous()
     block, precision, headroom, kind = _settings(negatives)
-    scale = LOG2E / temperature
+    scale = LOG2_E / temperature
     log_eps = math.log(eps) if eps else LEAST
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -368,7 +368,7 @@ def directional_contrast(
             _finish_kernel, (ceil_div(rows, FINISH_ROWS),),
             feat1, feat2, order, direction, counts, levels, totals, sums, losses, gradient, lse, factor,
             rows, bank_tiles, scale, headroom, temperature, log_eps, min(programs, tiles * SHARES), slots,
-            ROWS=tile, FINISH_ROWS=FINISH_ROWS, **constants,
+            LN_2=LN_2, ROWS=tile, FINISH_ROWS=FINISH_ROWS, **constants,
         )  # fmt: skip
         return losses.sum(0)
 
@@ -407,7 +407,7 @@ def directional_contrast_negatives(
         _negatives_kernel, (ceil_div(bank, configuration.blocks["COLUMNS"]),),
         factor1, factor2, label1.contiguous(), label2.contiguous(), order, direction.contiguous(), counts,
         (weight / peak).contiguous(), lse.contiguous(), negatives, negative_labels.contiguous(), gradient,
-        bank, LOG2E / temperature, headroom, PRECISION=precision, CHANNELS=channels, BLOCK=block,
+        bank, LOG2_E / temperature, headroom, PRECISION=precision, LOG2_E=LOG2_E, CHANNELS=channels, BLOCK=block,
         **configuration.blocks, warps=configuration.warps, stages=configuration.stages,
     )  # fmt: skip
     return gradient.mul_(peak * (2.0**-headroom / temperature))

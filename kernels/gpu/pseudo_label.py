@@ -6,15 +6,12 @@ s exp(-d) + 1 where d > 0 (and m becomes z), else s + exp(d). Without confidence
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from .._triton import Configuration, ceil_div, choose, jit, launch, tl
 from .bilinear import SIZES, block_grid, block_side, check_positions, taps, upsampled
 from .cutmix import toggled
-
-LOG2_E = math.log2(math.e)
+from .exponentials import LOG2_E
 
 BAKED = {
     0: Configuration({"BLOCKS": 256}),

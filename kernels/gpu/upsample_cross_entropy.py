@@ -19,8 +19,6 @@ write and read m + log s.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -39,8 +37,7 @@ from .bilinear import (
     taps_around,
     upsampled,
 )
-
-LOG2_E = math.log2(math.e)
+from .exponentials import LOG2_E, grow
 
 BAKED = {0: Configuration({"BLOCKS": 64}), 80: Configuration({"BLOCKS": 128})}
 BAKED_GATHER = {0: Configuration({"NODES": 64}), 80: Configuration({"NODES": 128})}
@@ -87,11 +84,7 @@ def _loss(
             plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
             x_weight0 * LOG2_E, x_weight1 * LOG2_E, x_weight2 * LOG2_E, used,
         )  # fmt: skip
-        # Of the two exponentials exp(largest - new largest) and exp(value - new largest) one is 1.
-        above = value - largest
-        smaller = tl.exp2(-tl.abs(above))
-        total = tl.where(above > 0, total * smaller + 1, total + smaller)
-        largest = tl.maximum(largest, value)
+        largest, total = grow(value, largest, total)
         chosen = tl.where(target == label, value, chosen)
         plane += plane_size
     normalizer = largest + tl.log2(total)

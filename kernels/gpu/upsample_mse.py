@@ -12,7 +12,6 @@ Sums of errors are added in a fixed order, those of the gradient are not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -21,8 +20,7 @@ from torch import Tensor
 from .._triton import Configuration, ceil_div, choose, jit, launch, tl
 from .bilinear import add_to_nodes, block_grid, block_side, check_positions, pixels_of, taps, upsampled
 from .cutmix import toggled
-
-LOG2_E = math.log2(math.e)
+from .exponentials import LOG2_E, grow
 
 BAKED = {0: Configuration({"BLOCKS": 64}), 80: Configuration({"BLOCKS": 128})}
 
@@ -44,14 +42,6 @@ def _wanted(
         )  # fmt: skip
         value = tl.where(mask, inside, value)
     return value
-
-
-@jit
-def _grow(value, largest, total):
-    """The largest value and the sum of powers of 2 after one more value, at one exponential."""
-    above = value - largest
-    smaller = tl.exp2(-tl.abs(above))
-    return tl.maximum(largest, value), tl.where(above > 0, total * smaller + 1, total + smaller)
 
 
 @jit
@@ -99,12 +89,12 @@ def _mse(
             logits + offset, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
             scaled0, scaled1, scaled2, used,
         )  # fmt: skip
-        largest, total = _grow(value, largest, total)
+        largest, total = grow(value, largest, total)
         value = _wanted(
             teacher, other, offset, mask, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
             scaled0, scaled1, scaled2, from_teacher, from_other,
         )  # fmt: skip
-        wanted_largest, wanted_total = _grow(value, wanted_largest, wanted_total)
+        wanted_largest, wanted_total = grow(value, wanted_largest, wanted_total)
         offset += plane_size
     normalizer = largest + tl.log2(total)
     wanted_normalizer = wanted_largest + tl.log2(wanted_total)
