@@ -17,8 +17,7 @@ from .._triton import ceil_div, jit, tl
 
 LARGEST_SIDE = 4
 SIZES = (
-    "height", "width", "low_height", "low_width", "full_height", "full_width",
-    "blocks_y", "blocks_x", "block_columns", "block_count", "programs_per_image",
+    "low_height", "low_width", "full_height", "full_width", "block_columns", "block_count", "programs_per_image",
 )  # fmt: skip
 """Arguments of kernels that only multiply and compare, so that one variant serves all sizes of images."""
 
@@ -105,39 +104,39 @@ def pixels_of(map, block, used, block_columns, height, width, SIDE: tl.constexpr
 
 
 @jit
-def across(plane, row, column0, column1, column2, weight0, weight1, weight2, used):
+def across(plane, row, node_x0, node_x1, node_x2, weight0, weight1, weight2, used):
     """One row of nodes interpolated along x: (SIDE, BLOCKS) float32. `row` is the offset of its first node."""
-    value0 = tl.load(plane + row + column0, mask=used, other=0.0).to(tl.float32)
-    value1 = tl.load(plane + row + column1, mask=used, other=0.0).to(tl.float32)
-    value2 = tl.load(plane + row + column2, mask=used, other=0.0).to(tl.float32)
+    value0 = tl.load(plane + row + node_x0, mask=used, other=0.0).to(tl.float32)
+    value1 = tl.load(plane + row + node_x1, mask=used, other=0.0).to(tl.float32)
+    value2 = tl.load(plane + row + node_x2, mask=used, other=0.0).to(tl.float32)
     return weight0 * value0[None, :] + weight1 * value1[None, :] + weight2 * value2[None, :]
 
 
 @jit
 def upsampled(
-    plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+    plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
     x_weight0, x_weight1, x_weight2, used,
 ):  # fmt: skip
     """All pixels of the blocks: (SIDE of y, SIDE of x, BLOCKS) float32. Blocks that are not `used` (BLOCKS,) are 0."""
-    above = across(plane, row0, column0, column1, column2, x_weight0, x_weight1, x_weight2, used)
-    middle = across(plane, row1, column0, column1, column2, x_weight0, x_weight1, x_weight2, used)
-    below = across(plane, row2, column0, column1, column2, x_weight0, x_weight1, x_weight2, used)
+    above = across(plane, row0, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2, used)
+    middle = across(plane, row1, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2, used)
+    below = across(plane, row2, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2, used)
     value = y_weight0[:, None, :] * above[None, :, :] + y_weight1[:, None, :] * middle[None, :, :]
     return value + y_weight2[:, None, :] * below[None, :, :]
 
 
 @jit
 def _add_row(
-    plane, row, column0, column1, column2, weight0, weight1, weight2, value, here, touched0, touched1, touched2
+    plane, row, node_x0, node_x1, node_x2, weight0, weight1, weight2, value, here, touched0, touched1, touched2
 ):  # fmt: skip
-    tl.atomic_add(plane + row + column0, tl.sum(weight0 * value, 0), mask=here & touched0, sem="relaxed")
-    tl.atomic_add(plane + row + column1, tl.sum(weight1 * value, 0), mask=here & touched1, sem="relaxed")
-    tl.atomic_add(plane + row + column2, tl.sum(weight2 * value, 0), mask=here & touched2, sem="relaxed")
+    tl.atomic_add(plane + row + node_x0, tl.sum(weight0 * value, 0), mask=here & touched0, sem="relaxed")
+    tl.atomic_add(plane + row + node_x1, tl.sum(weight1 * value, 0), mask=here & touched1, sem="relaxed")
+    tl.atomic_add(plane + row + node_x2, tl.sum(weight2 * value, 0), mask=here & touched2, sem="relaxed")
 
 
 @jit
 def add_to_nodes(
-    plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+    plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
     x_weight0, x_weight1, x_weight2, used, value,
 ):  # fmt: skip
     """Transpose of `upsampled`: add `value` (SIDE of y, SIDE of x, BLOCKS) to the float32 nodes of `plane`, atomically.
@@ -149,15 +148,15 @@ def add_to_nodes(
     middle = tl.sum(y_weight1[:, None, :] * value, 0)
     below = tl.sum(y_weight2[:, None, :] * value, 0)
     _add_row(
-        plane, row0, column0, column1, column2, x_weight0, x_weight1, x_weight2, above,
+        plane, row0, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2, above,
         used & (tl.max(y_weight0, 0) > 0), touched0, touched1, touched2,
     )  # fmt: skip
     _add_row(
-        plane, row1, column0, column1, column2, x_weight0, x_weight1, x_weight2, middle,
+        plane, row1, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2, middle,
         used & (tl.max(y_weight1, 0) > 0), touched0, touched1, touched2,
     )  # fmt: skip
     _add_row(
-        plane, row2, column0, column1, column2, x_weight0, x_weight1, x_weight2, below,
+        plane, row2, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2, below,
         used & (tl.max(y_weight2, 0) > 0), touched0, touched1, touched2,
     )  # fmt: skip
 

@@ -21,23 +21,23 @@ BAKED = {
 
 @jit(any_size=SIZES)
 def _classify(
-    logits_a, logits_b, boxes, label, confidence, classes, low_height, low_width, height, width, blocks_y, blocks_x,
-    box_count, MIXED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr, SIDE: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    logits_a, logits_b, boxes, label, confidence, classes, low_height, low_width, full_height, full_width,
+    block_columns, block_count, box_count,
+    MIXED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """`confidence` is None if not wanted."""
     image = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
-    y, row0, row1, row2, y_weight0, y_weight1, y_weight2 = taps(
-        block // blocks_x, low_height, height, SIDE, ALIGN_CORNERS
+    y, node_y0, node_y1, node_y2, y_weight0, y_weight1, y_weight2 = taps(
+        block // block_columns, low_height, full_height, SIDE, ALIGN_CORNERS
     )
-    x, column0, column1, column2, x_weight0, x_weight1, x_weight2 = taps(
-        block % blocks_x, low_width, width, SIDE, ALIGN_CORNERS
+    x, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2 = taps(
+        block % block_columns, low_width, full_width, SIDE, ALIGN_CORNERS
     )
-    row0, row1, row2 = row0 * low_width, row1 * low_width, row2 * low_width
+    row0, row1, row2 = node_y0 * low_width, node_y1 * low_width, node_y2 * low_width
     y, x = y[:, None, :], x[None, :, :]
 
-    from_a = block < blocks_y * blocks_x
+    from_a = block < block_count
     if MIXED:
         mask = toggled(boxes, image, box_count, y, x)
         pixels_of_b = tl.sum(tl.sum(mask.to(tl.int32), axis=0), axis=0)
@@ -50,12 +50,12 @@ def _classify(
     for index in range(classes):
         plane = (image * classes + index) * low_height * low_width
         value = upsampled(
-            logits_a + plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+            logits_a + plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
             x_weight0, x_weight1, x_weight2, from_a,
         )  # fmt: skip
         if MIXED:
             value_b = upsampled(
-                logits_b + plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+                logits_b + plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
                 x_weight0, x_weight1, x_weight2, from_b,
             )  # fmt: skip
             value = tl.where(mask, value_b, value)
@@ -67,9 +67,9 @@ def _classify(
         best = tl.where(above, index, best)
         peak = tl.where(above, value, peak)
 
-    inside = (y < height) & (x < width)
+    inside = (y < full_height) & (x < full_width)
     # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
-    place = (image * height + tl.minimum(y, height - 1)) * width + tl.minimum(x, width - 1)
+    place = (image * full_height + tl.minimum(y, full_height - 1)) * full_width + tl.minimum(x, full_width - 1)
     tl.store(label + place, best.to(tl.uint8), mask=inside)
     if confidence is not None:
         tl.store(confidence + place, 1 / total, mask=inside)
@@ -107,11 +107,11 @@ def _launch(
     if logits_b is not None and boxes is not None:
         logits_b, boxes = logits_b.contiguous(), boxes.contiguous()
     side = block_side(low, size, align_corners)
-    blocks_y, blocks_x = block_grid(size, side)
+    block_rows, block_columns = block_grid(size, side)
     config = choose("pseudo_label", BAKED, logits_a.device)
     launch(
-        _classify, (ceil_div(blocks_y * blocks_x, config.blocks["BLOCKS"]), batch),
-        logits_a, logits_b, boxes, label, confidence, classes, *low, *size, blocks_y, blocks_x,
+        _classify, (ceil_div(block_rows * block_columns, config.blocks["BLOCKS"]), batch),
+        logits_a, logits_b, boxes, label, confidence, classes, *low, *size, block_columns, block_rows * block_columns,
         0 if boxes is None else boxes.shape[1],
         warps=config.warps, stages=config.stages, MIXED=boxes is not None, ALIGN_CORNERS=align_corners, LOG2_E=LOG2_E,
         SIDE=side, **config.blocks,

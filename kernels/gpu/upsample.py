@@ -42,21 +42,22 @@ def _offset(place, channel, pixel_step, channel_step):
 
 @jit(any_size=SIZES)
 def _interpolate(
-    maps, result, channels, height, width, full_height, full_width, pixel_step, channel_step, full_pixel_step,
+    maps, result, channels, low_height, low_width, full_height, full_width, pixel_step, channel_step, full_pixel_step,
     full_channel_step, ALIGN_CORNERS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     places = full_height * full_width
     place, channel, exists, image = _tile(places, channels, PIXELS, CHANNELS)
-    y, y_fraction = source(tl.minimum(place // full_width, full_height - 1), height, full_height, ALIGN_CORNERS)
-    x, x_fraction = source(place % full_width, width, full_width, ALIGN_CORNERS)
-    next_y, next_x = tl.minimum(y + 1, height - 1), tl.minimum(x + 1, width - 1)
+    y, y_fraction = source(tl.minimum(place // full_width, full_height - 1), low_height, full_height, ALIGN_CORNERS)
+    x, x_fraction = source(place % full_width, low_width, full_width, ALIGN_CORNERS)
+    row, next_row = y * low_width, tl.minimum(y + 1, low_height - 1) * low_width
+    next_x = tl.minimum(x + 1, low_width - 1)
     y_fraction, x_fraction = y_fraction[:, None], x_fraction[:, None]
 
-    maps += image * channels * height * width
-    above0 = tl.load(maps + _offset(y * width + x, channel, pixel_step, channel_step), mask=exists, other=0.0)
-    above1 = tl.load(maps + _offset(y * width + next_x, channel, pixel_step, channel_step), mask=exists, other=0.0)
-    below0 = tl.load(maps + _offset(next_y * width + x, channel, pixel_step, channel_step), mask=exists, other=0.0)
-    below1 = tl.load(maps + _offset(next_y * width + next_x, channel, pixel_step, channel_step), mask=exists, other=0.0)
+    maps += image * channels * low_height * low_width
+    above0 = tl.load(maps + _offset(row + x, channel, pixel_step, channel_step), mask=exists, other=0.0)
+    above1 = tl.load(maps + _offset(row + next_x, channel, pixel_step, channel_step), mask=exists, other=0.0)
+    below0 = tl.load(maps + _offset(next_row + x, channel, pixel_step, channel_step), mask=exists, other=0.0)
+    below1 = tl.load(maps + _offset(next_row + next_x, channel, pixel_step, channel_step), mask=exists, other=0.0)
     above = above0.to(tl.float32) * (1 - x_fraction) + above1.to(tl.float32) * x_fraction
     below = below0.to(tl.float32) * (1 - x_fraction) + below1.to(tl.float32) * x_fraction
     value = above * (1 - y_fraction) + below * y_fraction
@@ -66,24 +67,24 @@ def _interpolate(
 
 @jit(any_size=(*SIZES, "y_support", "x_support"))
 def _gather(
-    gradient, result, channels, height, width, full_height, full_width, pixel_step, channel_step, full_pixel_step,
-    full_channel_step, y_support, x_support,
+    gradient, result, channels, low_height, low_width, full_height, full_width, pixel_step, channel_step,
+    full_pixel_step, full_channel_step, y_support, x_support,
     ALIGN_CORNERS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Transpose of `_interpolate`, from (full_height, full_width) to (height, width)."""
-    node, channel, exists, image = _tile(height * width, channels, PIXELS, CHANNELS)
-    node_y, node_x = node // width, node % width
-    y_first = first_pixel(node_y, height, full_height, ALIGN_CORNERS)
-    x_first = first_pixel(node_x, width, full_width, ALIGN_CORNERS)
+    """Transpose of `_interpolate`, from (full_height, full_width) to (low_height, low_width)."""
+    node, channel, exists, image = _tile(low_height * low_width, channels, PIXELS, CHANNELS)
+    node_y, node_x = node // low_width, node % low_width
+    y_first = first_pixel(node_y, low_height, full_height, ALIGN_CORNERS)
+    x_first = first_pixel(node_x, low_width, full_width, ALIGN_CORNERS)
 
     gradient += image * channels * full_height * full_width
     sums = tl.zeros((PIXELS, CHANNELS), tl.float32)
     for y_step in range(y_support):
         y = y_first + y_step
-        _, y_weight, _ = taps_around(y, node_y, height, full_height, ALIGN_CORNERS)
+        _, y_weight, _ = taps_around(y, node_y, low_height, full_height, ALIGN_CORNERS)
         for x_step in range(x_support):
             x = x_first + x_step
-            _, x_weight, _ = taps_around(x, node_x, width, full_width, ALIGN_CORNERS)
+            _, x_weight, _ = taps_around(x, node_x, low_width, full_width, ALIGN_CORNERS)
             weight = (y_weight * x_weight)[:, None]
             place = y * full_width + x
             value = tl.load(
@@ -91,9 +92,9 @@ def _gather(
                 mask=exists & (weight > 0), other=0.0,
             )  # fmt: skip
             sums += weight * value.to(tl.float32)
-    result += image * channels * height * width
+    result += image * channels * low_height * low_width
     # The minimum hides that nodes are neighbours in memory: the sums stay where the loop has them.
-    node = tl.minimum(node, height * width - 1)
+    node = tl.minimum(node, low_height * low_width - 1)
     tl.store(result + _offset(node, channel, pixel_step, channel_step), sums, mask=exists)
 
 

@@ -19,36 +19,36 @@ BAKED = {
 
 @jit(any_size=SIZES)
 def _count(
-    logits, targets, counts, classes, low_height, low_width, height, width, blocks_y, blocks_x, ignore_index,
-    BINS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
+    logits, targets, counts, classes, low_height, low_width, full_height, full_width, block_columns, block_count,
+    ignore_index, BINS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SIDE: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """BINS = 0: no histogram, one atomic addition a pixel."""
     image = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
-    y, row0, row1, row2, y_weight0, y_weight1, y_weight2 = taps(
-        block // blocks_x, low_height, height, SIDE, ALIGN_CORNERS
+    y, node_y0, node_y1, node_y2, y_weight0, y_weight1, y_weight2 = taps(
+        block // block_columns, low_height, full_height, SIDE, ALIGN_CORNERS
     )
-    x, column0, column1, column2, x_weight0, x_weight1, x_weight2 = taps(
-        block % blocks_x, low_width, width, SIDE, ALIGN_CORNERS
+    x, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2 = taps(
+        block % block_columns, low_width, full_width, SIDE, ALIGN_CORNERS
     )
-    row0, row1, row2 = row0 * low_width, row1 * low_width, row2 * low_width
-    used = block < blocks_y * blocks_x
+    row0, row1, row2 = node_y0 * low_width, node_y1 * low_width, node_y2 * low_width
+    used = block < block_count
 
     peak = tl.full((SIDE, SIDE, BLOCKS), float("-inf"), tl.float32)
     best = tl.zeros((SIDE, SIDE, BLOCKS), tl.int32)
     for index in range(classes):
         plane = (image * classes + index) * low_height * low_width
         value = upsampled(
-            logits + plane, row0, row1, row2, column0, column1, column2, y_weight0, y_weight1, y_weight2,
+            logits + plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
             x_weight0, x_weight1, x_weight2, used,
         )  # fmt: skip
         best = tl.where(value > peak, index, best)
         peak = tl.maximum(peak, value)
 
     y, x = y[:, None, :], x[None, :, :]
-    inside = (y < height) & (x < width)
+    inside = (y < full_height) & (x < full_width)
     # The minimum hides that pixels are neighbours in memory: a block stays on one thread.
-    place = (image * height + tl.minimum(y, height - 1)) * width + tl.minimum(x, width - 1)
+    place = (image * full_height + tl.minimum(y, full_height - 1)) * full_width + tl.minimum(x, full_width - 1)
     target = tl.load(targets + place, mask=inside, other=0).to(tl.int64)
     counted = inside & (target != ignore_index) & (target >= 0) & (target < classes)
     pair = target.to(tl.int32) * classes + best
@@ -71,11 +71,11 @@ def upsample_confusion(logits: Tensor, target: Tensor, align_corners: bool, igno
     counts = torch.zeros((classes, classes), dtype=torch.int64, device=logits.device)
     bins = next_power_of_two(classes * classes + 1)
     side = block_side(low, size, align_corners)
-    blocks_y, blocks_x = block_grid(size, side)
+    block_rows, block_columns = block_grid(size, side)
     config = choose("upsample_confusion", BAKED, logits.device)
     launch(
-        _count, (ceil_div(blocks_y * blocks_x, config.blocks["BLOCKS"]), batch),
-        logits, target, counts, classes, *low, *size, blocks_y, blocks_x, ignore_index,
+        _count, (ceil_div(block_rows * block_columns, config.blocks["BLOCKS"]), batch),
+        logits, target, counts, classes, *low, *size, block_columns, block_rows * block_columns, ignore_index,
         warps=config.warps, stages=config.stages, BINS=bins if bins <= MOST_BINS else 0, ALIGN_CORNERS=align_corners,
         SIDE=side, **config.blocks,
     )  # fmt: skip

@@ -47,8 +47,8 @@ LONGEST_RUN = 8
 
 @jit(any_size=SIZES)
 def _loss(
-    logits, targets, weight, totals, counts, losses, lse, gradient, classes, height, width, full_height, full_width,
-    block_columns, block_count, programs_per_image, ignore_index,
+    logits, targets, weight, totals, counts, losses, lse, gradient, classes, low_height, low_width,
+    full_height, full_width, block_columns, block_count, programs_per_image, ignore_index,
     SIDE: tl.constexpr, BLOCKS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
     """Losses of BLOCKS blocks of pixels of one image, in units of ln 2 until the end: weights along x carry log2 e.
@@ -60,12 +60,12 @@ def _loss(
     block = (program % programs_per_image) * BLOCKS + tl.arange(0, BLOCKS)
     used = block < block_count
     y, node_y0, node_y1, node_y2, y_weight0, y_weight1, y_weight2 = taps(
-        block // block_columns, height, full_height, SIDE, ALIGN_CORNERS
+        block // block_columns, low_height, full_height, SIDE, ALIGN_CORNERS
     )
     x, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2 = taps(
-        block % block_columns, width, full_width, SIDE, ALIGN_CORNERS
+        block % block_columns, low_width, full_width, SIDE, ALIGN_CORNERS
     )
-    row0, row1, row2 = node_y0 * width, node_y1 * width, node_y2 * width
+    row0, row1, row2 = node_y0 * low_width, node_y1 * low_width, node_y2 * low_width
 
     inside = (y < full_height)[:, None, :] & ((x < full_width) & used[None, :])[None, :, :]
     first_place = image * full_height * full_width
@@ -73,7 +73,7 @@ def _loss(
     valid = inside & (target != ignore_index)
     target = tl.where(valid & (target >= 0) & (target < classes), target, -1).to(tl.int32)
 
-    plane_size = height * width
+    plane_size = low_height * low_width
     plane = logits + image * classes * plane_size
     largest = tl.full((SIDE, SIDE, BLOCKS), float("-inf"), tl.float32)
     total = tl.zeros((SIDE, SIDE, BLOCKS), tl.float32)
@@ -132,8 +132,8 @@ def _loss(
 
 @jit
 def _gather(
-    logits, targets, weight, lse, gradient, classes, height, width, full_height, full_width, y_support, x_support,
-    programs_per_plane, ignore_index,
+    logits, targets, weight, lse, gradient, classes, low_height, low_width, full_height, full_width,
+    y_support, x_support, programs_per_plane, ignore_index,
     RUN: tl.constexpr, NODES: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
     """Gradient of NODES nodes of one class of one image, summed in a fixed order over the pixels around each node.
@@ -145,19 +145,20 @@ def _gather(
     plane = (program // programs_per_plane).to(tl.int64)
     image, label = plane // classes, (plane % classes).to(tl.int32)
     node = (program % programs_per_plane) * NODES + tl.arange(0, NODES)
-    plane_size = height * width
+    plane_size = low_height * low_width
     used = node < plane_size
-    node_y, node_x = node // width, node % width
-    row0, row1, row2 = tl.maximum(node_y - 1, 0) * width, node_y * width, tl.minimum(node_y + 1, height - 1) * width
-    node_x0, node_x2 = tl.maximum(node_x - 1, 0), tl.minimum(node_x + 1, width - 1)
-    y_first = first_pixel(node_y, height, full_height, ALIGN_CORNERS)
-    x_first = first_pixel(node_x, width, full_width, ALIGN_CORNERS)
+    node_y, node_x = node // low_width, node % low_width
+    node_y0, node_y2 = tl.maximum(node_y - 1, 0), tl.minimum(node_y + 1, low_height - 1)
+    row0, row1, row2 = node_y0 * low_width, node_y * low_width, node_y2 * low_width
+    node_x0, node_x2 = tl.maximum(node_x - 1, 0), tl.minimum(node_x + 1, low_width - 1)
+    y_first = first_pixel(node_y, low_height, full_height, ALIGN_CORNERS)
+    x_first = first_pixel(node_x, low_width, full_width, ALIGN_CORNERS)
 
     first_place = image * full_height * full_width
     sums = tl.zeros((NODES,), tl.float32)
     for begin in range(0, x_support, RUN):
         x = (x_first + begin)[None, :] + tl.arange(0, RUN)[:, None]
-        x_weight0, x_weight1, x_weight2 = taps_around(x, node_x[None, :], width, full_width, ALIGN_CORNERS)
+        x_weight0, x_weight1, x_weight2 = taps_around(x, node_x[None, :], low_width, full_width, ALIGN_CORNERS)
         inside_x = x < full_width
         # The minimum keeps a run on one thread, as it keeps a block in `_loss`.
         x = tl.minimum(x, full_width - 1)
@@ -168,7 +169,7 @@ def _gather(
         below = across(start, row2, node_x0, node_x, node_x2, scaled0, scaled1, scaled2, used)
         for step in range(y_support):
             y = y_first + step
-            y_weight0, y_weight1, y_weight2 = taps_around(y, node_y, height, full_height, ALIGN_CORNERS)
+            y_weight0, y_weight1, y_weight2 = taps_around(y, node_y, low_height, full_height, ALIGN_CORNERS)
             value = y_weight0[None, :] * above + y_weight1[None, :] * middle + y_weight2[None, :] * below
             inside = inside_x & (used & (y < full_height))[None, :]
             place = (tl.minimum(y, full_height - 1) * full_width)[None, :] + x

@@ -46,7 +46,7 @@ def _wanted(
 
 @jit
 def _mse(
-    logits, teacher, other, boxes, weight, totals, gradient, classes, height, width, full_height, full_width,
+    logits, teacher, other, boxes, weight, totals, gradient, classes, low_height, low_width, full_height, full_width,
     block_columns, block_count, programs_per_image, box_count,
     SIDE: tl.constexpr, BLOCKS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, LOG2_E: tl.constexpr,
 ):  # fmt: skip
@@ -56,12 +56,12 @@ def _mse(
     block = (program % programs_per_image) * BLOCKS + tl.arange(0, BLOCKS)
     used = block < block_count
     y, node_y0, node_y1, node_y2, y_weight0, y_weight1, y_weight2 = taps(
-        block // block_columns, height, full_height, SIDE, ALIGN_CORNERS
+        block // block_columns, low_height, full_height, SIDE, ALIGN_CORNERS
     )
     x, node_x0, node_x1, node_x2, x_weight0, x_weight1, x_weight2 = taps(
-        block % block_columns, width, full_width, SIDE, ALIGN_CORNERS
+        block % block_columns, low_width, full_width, SIDE, ALIGN_CORNERS
     )
-    row0, row1, row2 = node_y0 * width, node_y1 * width, node_y2 * width
+    row0, row1, row2 = node_y0 * low_width, node_y1 * low_width, node_y2 * low_width
     # Exponentials of 2 stand for those of e.
     scaled0, scaled1, scaled2 = x_weight0 * LOG2_E, x_weight1 * LOG2_E, x_weight2 * LOG2_E
 
@@ -73,7 +73,7 @@ def _mse(
         from_other = used & (pixels_of_other > 0)
         from_teacher = used & (pixels_of_other < SIDE * SIDE)
 
-    plane_size = height * width
+    plane_size = low_height * low_width
     first = image * classes * plane_size
     largest, wanted_largest = (
         tl.full((SIDE, SIDE, BLOCKS), float("-inf"), tl.float32),

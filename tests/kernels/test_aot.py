@@ -87,9 +87,9 @@ $L__BB0_4:
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("count", {"low_height", "low_width", "height", "width", "blocks_y", "blocks_x"}),
-        ("classify", {"low_height", "low_width", "height", "width", "blocks_y", "blocks_x"}),
-        ("loss", {"height", "width", "full_height", "full_width", "block_columns"}),
+        ("count", {"low_height", "low_width", "full_height", "full_width", "block_columns", "block_count"}),
+        ("classify", {"low_height", "low_width", "full_height", "full_width", "block_columns", "block_count"}),
+        ("loss", {"low_height", "low_width", "full_height", "full_width", "block_columns", "block_count"}),
         ("transform", {"height", "width"}),
     ],
 )
