@@ -223,7 +223,7 @@ def upsample_ohem_cross_entropy(
     min_kept: int,
     align_corners: bool = True,
     ignore_index: int = 255,
-    gathered: Callable[[Tensor], Tensor] | None = None,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Mean cross-entropy of the hard pixels of bilinearly upsampled logits (online hard-example mining, as in CPS).
 
@@ -232,8 +232,8 @@ def upsample_ohem_cross_entropy(
 
     logits: (B, C, h, w) float, finite. target: (B, H, W) int (not int8), classes or `ignore_index`.
     threshold: a probability. min_kept: pixels of the whole batch, at least 0.
-    gathered: where several processes share the batch, makes (n,) of each one into those of all. The whole batch is then
-    that of all, and the result this process's part of the mean: the parts add up to it.
+    gather: where several processes share the batch, a function that joins the tensors (n,) of all of them into one. The
+    whole batch is then that of all, and the result this process's part of the mean: the parts add up to it.
     Returns a scalar, float32 (float64 for float64 logits); 0 with zero gradient where every pixel is ignored. The
     gradient is the same bits in every run on the CPU, and on a GPU where torch.use_deterministic_algorithms asks for
     it.
@@ -250,8 +250,8 @@ def upsample_ohem_cross_entropy(
     if _dispatch.provider_of(logits, "upsample_ohem_cross_entropy") == "plain":
         return reference.upsample_ohem_cross_entropy(
             logits, _checked(target, logits.shape[1], ignore_index), threshold=threshold, min_kept=min_kept,
-            align_corners=align_corners, ignore_index=ignore_index, gathered=gathered,
+            align_corners=align_corners, ignore_index=ignore_index, gather=gather,
         )  # fmt: skip
     deterministic = torch.are_deterministic_algorithms_enabled()
     losses = _map_operator(logits, target, None, align_corners, ignore_index, deterministic)
-    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, gathered, kth_smallest)
+    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, gather, kth_smallest)

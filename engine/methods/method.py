@@ -184,7 +184,7 @@ class Method(nn.Module):
             target,
             threshold=self.config.ohem_threshold,
             min_kept=round(self.config.ohem * target.numel() * parts),
-            gathered=self.gathered if self.shares_mean else None,
+            gather=self.gathered if self.shares_mean else None,
         )
         return parts * loss if self.shares_mean else loss
 

@@ -54,13 +54,13 @@ def upsample_ohem_cross_entropy(
     min_kept: int,
     align_corners: bool = True,
     ignore_index: int = 255,
-    gathered: Callable[[Tensor], Tensor] | None = None,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Mean cross-entropy of the hard pixels. Arguments as in `semiseg.kernels.upsample_ohem_cross_entropy`."""
     losses = upsample_cross_entropy(
         logits, target, align_corners=align_corners, ignore_index=ignore_index, reduction="none"
     )
-    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, gathered)
+    return mean_of_hard_pixels(losses, valid_pixels(target, ignore_index), threshold, min_kept, gather)
 
 
 def valid_pixels(target: Tensor, ignore_index: int) -> Tensor:
@@ -84,7 +84,7 @@ def mean_of_hard_pixels(
     valid: Tensor,
     threshold: float,
     min_kept: int,
-    gathered: Callable[[Tensor], Tensor] | None = None,
+    gather: Callable[[Tensor], Tensor] | None = None,
     kth_smallest: Callable[[Tensor, int], Tensor] = kth_smallest,
 ) -> Tensor:
     """Mean of `losses` (B, H, W) over the valid pixels whose true-class probability is among the lowest.
@@ -94,12 +94,12 @@ def mean_of_hard_pixels(
     """
 
     def total(count: Tensor) -> Tensor:
-        return count if gathered is None else gathered(count[None]).sum()
+        return count if gather is None else gather(count[None]).sum()
 
     probability = torch.where(valid, torch.exp(-losses.detach()), 1).flatten()
     bound: float | Tensor = threshold
     if min_kept > 0:
-        everyones = probability if gathered is None else gathered(probability)
+        everyones = probability if gather is None else gather(probability)
         bound = kth_smallest(everyones, min(min_kept, everyones.numel())).clamp(min=threshold)
     easy = (probability > bound).view_as(valid) & (total(valid.sum()) >= min_kept)
     kept = valid & ~easy
