@@ -99,14 +99,14 @@ def listed(name: str, values: Any, what: str, count: int) -> tuple:
 
 
 def dtypes_beside(tensor: Tensor) -> tuple[torch.dtype, ...]:
-    """What a factor of `tensor` may have: its dtype, and under autocast what is cast to the same."""
+    """Dtypes that a factor of `tensor` may have: its own, and under autocast those that are cast to the same."""
     cast = autocasts(tensor.device) and tensor.dtype != torch.float64
     return FLOATS[:3] if cast else (tensor.dtype,)
 
 
 def memory_format(maps: Tensor) -> torch.memory_format:
-    """The order of (B, C, H, W) maps in memory: channels-last, or contiguous, which anything else is made."""
-    if torch._C._are_functorch_transforms_active():  # a part of other maps has no order of its own
+    """The order of (B, C, H, W) maps in memory: channels-last, or contiguous, to which any other is brought."""
+    if torch._C._are_functorch_transforms_active():  # a slice of batched maps has no order of its own
         return torch.contiguous_format
     channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format

@@ -1,7 +1,7 @@
 """Derivatives that an operator does not have: asking for one raises.
 
-torch itself would say nothing. It takes what a backward function computes from saved tensors for constant, so that a
-second derivative lacks the curvature of the operator, and operators drop forward-mode tangents.
+torch itself would say nothing. It treats what a backward function computes from saved tensors as constant, so that a
+second derivative lacks the curvature of the operator, and it drops forward-mode tangents.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def first_only(name: str) -> Callable[[Backward], Backward]:
-    """The backward function of operator `name`, which raises RuntimeError where its results shall be differentiated.
+    """Make the backward function of operator `name` raise RuntimeError where its results are to be differentiated.
 
-    It does so at once: an error that waited in the graph would be passed by on the way to some of the leaves.
+    It raises in the backward pass itself: a node that raised only when differentiated again could be bypassed on the
+    way to some leaves.
     """
 
     def decorate(backward: Backward) -> Backward:
@@ -46,14 +47,14 @@ def without_tangent(name: str, *upstream: Tensor | None) -> None:
 
 
 def keep(ctx: Any, *tensors: Tensor | None) -> None:
-    """`ctx.save_for_backward`, which takes no tensor made in `torch.inference_mode`, such as a pseudo-label: of that a
-    copy is kept."""
+    """`ctx.save_for_backward`, which refuses tensors made in `torch.inference_mode`, as pseudo-labels may be: of these
+    copies are saved."""
     ctx.save_for_backward(*(one.clone() if one is not None and one.is_inference() else one for one in tensors))
 
 
 def require_computed(name: str, gradient: Tensor, shape: torch.Size) -> None:
-    """Raise RuntimeError unless operator `name` has computed its gradient beside its value, as it does where one is
-    asked for; a program that was traced without goes on without."""
+    """Raise RuntimeError unless operator `name` has computed its gradient beside its value. It does where one is asked
+    for; a program that was traced where none was never does."""
     if gradient.shape != shape:
         raise RuntimeError(f"{name} was traced where no gradient was asked for; trace it with inputs that require one")
 
@@ -80,7 +81,7 @@ def register_computed(name: str, operator: CustomOpDef) -> None:
 def _scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
     """`gradient` times the number `upstream`, rounded to `dtype` in the same pass."""
     batched = torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(upstream)
-    if gradient.dtype == dtype or batched:  # which has no `out`
+    if gradient.dtype == dtype or batched:  # a batched product takes no `out`
         return (gradient * upstream).to(dtype)
     return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
 

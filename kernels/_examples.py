@@ -34,7 +34,7 @@ class Example:
         return self.name.split()[0]
 
     def outputs(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What `function`, the operator or its definition, returns, without what it was not asked for."""
+        """The tensors that `function`, the operator or its definition, returns, without the None of one unasked for."""
         outputs = self.call(function, *tensors)
         return tuple(output for output in (outputs if isinstance(outputs, tuple) else (outputs,)) if output is not None)
 
@@ -149,7 +149,8 @@ def _upsample_mse(numbers: _Numbers) -> Iterator[Example]:
 
 def _cut_windows(numbers: _Numbers) -> Iterator[Example]:
     images, target = numbers.integers(0, 256, 2, 19, 23, 3, dtype=torch.uint8), numbers.target()
-    # Of images of 19 x 23 pixels: larger than they are and padded, and smaller and mirrored; of masks of 37 x 29 alike.
+    # Two windows of images of 19 x 23 pixels: one larger than its image and padded, one smaller and mirrored. The same
+    # two of masks of 37 x 29.
     places = numbers.given(
         [
             [0, 23, 2, 3, 8, 9, 700, 1, 0, 10, 12, 2, 1, 0],

@@ -84,7 +84,7 @@ def runs_on(device: torch.device) -> bool:
 
 
 def architecture(device: torch.device) -> int:
-    """10 x compute capability of a CUDA device, what is recorded for, or 0 in the interpreter."""
+    """10 x compute capability of a CUDA device, or of what launches are recorded for; 0 in the interpreter."""
     if _recording is not None:
         return _recording.architecture
     return _known_capability(device) if device.type == "cuda" else 0
@@ -95,7 +95,7 @@ def _capability(device: torch.device) -> int:
     return 10 * major + minor
 
 
-# `torch.compile` looks into `runs_on`, where it would not see through a cache; launches happen out of its sight.
+# Not for `runs_on`: `torch.compile` traces it, and would not see through a cache. Launches it does not trace.
 _known_capability = cache(_capability)
 
 

@@ -36,7 +36,7 @@ DIFFERENT = 0.004
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one operator. Of its outputs and gradients, the one that is furthest beyond what it may be."""
+    """What came of one operator; `error` and `allowed` are those of the output or gradient that does worst."""
 
     operator: str
     """Its name, followed by what is special."""
@@ -96,7 +96,7 @@ def refuse(results: Iterable[Result]) -> dict[str, str]:
     """From now on in this process the plain definitions in `reference` serve the operators of which a result has a
     problem, in all dtypes and on all devices, and no others.
 
-    Returns their names, with what was wrong first.
+    Returns their names, each with its first problem.
     """
     problems: dict[str, str] = {}
     for result in results:

@@ -27,7 +27,7 @@ from ._arguments import check_integer, check_maps, check_tensor, dtypes_beside
 from .cpu import depthwise_conv2d as cpu
 
 POSITIONS = 64 * 64
-"""Maps of more positions go to torch: the sum over them, which is one in float32, would lose more digits than its."""
+"""Maps of this size or larger go to torch: one float32 sum over so many loses more digits than its gradients do."""
 
 
 def depthwise_conv2d(
@@ -36,8 +36,8 @@ def depthwise_conv2d(
     """`conv2d(x, weight, None, stride, padding, dilation, groups=C)`.
 
     x: (B, C, H, W) float; weight: (C, 1, k, k) of the same dtype, or of any that autocast casts with it. padding: zeros
-    on either side, of both axes or (vertical, horizontal). Returns (B, C, H', W'); gradients flow to both. Off the CPU,
-    in float64, in strides, of kernels up to 3x3 without dilation, and of maps of 64x64 and more, torch's own.
+    on either side, of both axes or (vertical, horizontal). Returns (B, C, H', W'); gradients flow to both. They are
+    torch's own off the CPU, in float64, with strides, for kernels up to 3x3 without dilation and maps from 64x64 on.
     Raises TypeError or ValueError naming the argument.
     """
     check_maps("x", x)
@@ -56,7 +56,7 @@ def depthwise_conv2d(
         raise ValueError(f"weight reaches over {reach + 1} pixels, more than x has with its padding")
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     slow = stride == 1 and (taps > 3 or dilation > 1)
-    # Wider padding makes outputs of zeros alone, of which the turned kernel would need a negative one.
+    # Wider padding makes outputs of zeros alone, and the convolution with the turned kernel would need a negative one.
     fits = 0 < x.numel() < POSITIONS * x.shape[:2].numel() and max(pads) <= reach
     if not (learns and slow and fits and _dispatch.provider_of(x, "depthwise_conv2d") == "cpu"):
         return reference.depthwise_conv2d(x, weight, stride=stride, padding=pads, dilation=dilation)

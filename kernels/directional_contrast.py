@@ -152,7 +152,7 @@ _operator.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _wide(conf: Tensor) -> Tensor:
-    """In half precision a threshold would be rounded to what it is compared with."""
+    """In float32 or wider: a threshold is rounded to the dtype of what it is compared with."""
     return conf.detach().to(torch.promote_types(conf.dtype, torch.float32))
 
 

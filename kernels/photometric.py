@@ -80,7 +80,7 @@ def photometric(
     """Blurred where wanted, recoloured and normalised images.
 
     images: (B, H, W, 3) uint8, RGB. matrix: (B, 3, 4) float, acts on grey levels 0..255, the last column is added;
-    coefficients below 32 in size, of which multiples of 1/1024 are told apart.
+    coefficients below 32 in size, rounded to multiples of 1/1024.
     blur: (B,) bool. sigma: the blur's standard deviation in pixels, a number above 0, or (B,) float that blurs nothing
     where it is not. radius: pixels that a blur reaches to each side, 1 to 30. blur_last: blur after recolouring, not
     before.

@@ -1,6 +1,8 @@
-"""How torch multiplies float32: as IEEE 754 says, or shorter. A setting of the process, for which torch has two
-interfaces: the older raises where the newer has said what it cannot say, and what the older forbids, the newer may have
-allowed. So the newer is read, and both are set."""
+"""How torch multiplies float32: as IEEE 754 says, or shorter. A setting of the process.
+
+torch has two interfaces for it. The older cannot express every state of the newer and raises when it reads one; and
+what the older turns off may still be on in the newer. So this module reads the newer and sets both.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ PLACES: tuple[Any, ...] = (
     cuda.matmul, cudnn, *CUDNN,
     mkldnn, mkldnn.matmul, *MKLDNN,  # type: ignore[attr-defined]
 )  # fmt: skip
-"""Where the newer interface has a setting, each before those that follow it where they say nothing."""
+"""What has a setting in the newer interface, parents before those that inherit from them."""
 
 
 def exact_fp32() -> bool:
@@ -27,8 +29,8 @@ def exact_fp32() -> bool:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Says to GPUs whether they may multiply and convolve float32 in TensorFloat32; for the whole process, in which
-    CPUs then use nothing shorter than float32."""
+    """Set for the whole process whether GPUs may multiply and convolve float32 in TensorFloat32. CPUs then use nothing
+    shorter than float32."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     cudnn.allow_tf32 = allowed
     for place in (cuda.matmul, *CUDNN):
@@ -39,10 +41,10 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def precision_kept() -> Iterator[None]:
-    """Afterwards all of it is as it was; but what followed another setting is then a setting of its own."""
+    """Restores all settings on exit. One that was inherited from a parent is afterwards set explicitly."""
     before = [place.fp32_precision for place in PLACES]
     products = convolutions = None
-    with suppress(RuntimeError):  # said by the newer interface alone
+    with suppress(RuntimeError):  # in a state that only the newer interface can express
         products = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         convolutions = cudnn.allow_tf32

@@ -92,6 +92,6 @@ def upsample(maps: Tensor, size: Sequence[int], *, align_corners: bool = True) -
         return F.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)
     if provider == "plain":
         full = reference.upsample(maps, (height, width), align_corners=align_corners)
-        # On CUDA torch has an order of its own for few channels.
+        # On CUDA torch chooses the memory format by itself where channels are few.
         return full.contiguous(memory_format=memory_format(maps))
     return _operator(maps, height, width, align_corners)

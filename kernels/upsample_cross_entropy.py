@@ -53,7 +53,7 @@ def _check_values(target: Tensor, classes: int, ignore_index: int) -> None:
 
 @torch.library.custom_op("semiseg::checked_target", mutates_args=())
 def _checked(target: Tensor, classes: int, ignore_index: int) -> Tensor:
-    """The target in int64 for a plain definition, which does not look at its values, where the host may."""
+    """The target in int64 for a plain definition, which checks no values: done here, if the host may wait."""
     target = target.to(torch.int64, copy=True)
     if _dispatch.DEBUG or target.device.type == "cpu":
         _check_values(target, classes, ignore_index)

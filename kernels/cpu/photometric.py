@@ -26,7 +26,7 @@ except ImportError:
 _IDENTITY = np.eye(3, 4, dtype=np.float32)
 _OTHERS = np.arange(4) != np.arange(3)[:, None]
 _OTHERS[:, 3] = False
-"""Which coefficients are those of a channel's other channels."""
+"""Which coefficients make a channel depend on another."""
 _UNSEEN = 2.0 ** -(COLOUR_BITS + 2)
 """Rounds to 0 in fixed point."""
 
@@ -56,8 +56,8 @@ _scratch = _Scratch()
 
 
 def _mixing(matrix: np.ndarray) -> np.ndarray:
-    """The same colour matrix (3, 4) for cv2.transform, which multiplies by one in which no channel depends on another
-    in floating point, rounding otherwise, and by any other in fixed point."""
+    """The colour matrix (3, 4) in a form that cv2.transform multiplies by in fixed point. One in which no channel
+    depends on another it would multiply by in floating point, and round otherwise."""
     if np.abs(matrix[_OTHERS]).max() >= _UNSEEN:
         return matrix
     mixing = matrix.copy()

@@ -30,7 +30,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
     def single() -> None:
         torch.get_num_threads()  # a thread takes the number of the process when it first asks, then keeps its own
-        torch.set_num_threads(1)  # of this thread, and of threads that begin until it is set again below
+        torch.set_num_threads(1)  # for this thread and those that start before it is set again below
         started.wait()
 
     pool = ThreadPoolExecutor(threads, "semiseg kernel", single)

@@ -35,7 +35,7 @@ from .schedule import anchors, compact_kernel, schedule_kernel, shares_of, summa
 LARGEST_CHANNELS = 256
 """An anchor tile and its gradient stay on the chip."""
 LARGEST_RANGE = {torch.float32: 118.0, torch.bfloat16: 118.0, torch.float16: 29.0}
-"""Binary orders of magnitude that exponentials may take in the dtype of products, and their inverses over t."""
+"""Binary orders of magnitude that exponentials may span in the dtype of products; 1 / (t exp) is finite, too."""
 LEAST = -1e30
 """Stands for the logarithm of 0."""
 

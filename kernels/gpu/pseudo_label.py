@@ -61,7 +61,7 @@ def _classify(
             value = tl.where(mask, value_b, value)
         above = value > peak
         if confidence is not None:
-            # The difference is scaled, not the logits, which may be so large that theirs would round away.
+            # The difference is scaled, not the logits: rounding large ones after scaling would swamp it.
             decay = tl.exp2(tl.abs(value - peak) * -LOG2_E)
             total = tl.where(above, total * decay + 1, total + decay)
         best = tl.where(above, index, best)

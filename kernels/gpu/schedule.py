@@ -74,7 +74,7 @@ def summarise_kernel(negative_labels, summary, bank, bank_tiles, COLUMNS: tl.con
     """summary (3, bank tiles): lowest and highest label and class set. What lies behind the bank is an empty slot."""
     tile = tl.program_id(0)
     column = tile * COLUMNS + tl.arange(0, COLUMNS)
-    # -1 for what is behind the bank only after widening: among unsigned labels it would be a class.
+    # Widened first: in an unsigned dtype the -1 of what is behind the bank would be a class.
     label = tl.where(column < bank, tl.load(negative_labels + column, mask=column < bank, other=0).to(tl.int32), -1)
     tl.store(summary + tile, tl.min(label, 0))
     tl.store(summary + bank_tiles + tile, tl.max(label, 0))

@@ -120,7 +120,7 @@ def _loss(
             difference = tl.where(target == label, difference - 1, difference)
             if weight is not None:
                 difference *= scale
-            # Divided here, so that the weights which are there already serve both ways: registers are scarcer.
+            # Divided here, so that the scaled weights serve both ways: registers are scarcer than multiplications.
             difference *= 1 / LOG2_E
             add_to_nodes(
                 gradient_plane, row0, row1, row2, node_x0, node_x1, node_x2, y_weight0, y_weight1, y_weight2,
