@@ -264,6 +264,12 @@ def test_forward_mode_through_a_backward_pass_alone_is_an_error(name, device):
         torch.autograd.grad(output, leaves[0], forward_ad.make_dual(*torch.ones(2, *output.shape, device=device)))
 
 
+def bounds(ours, device):
+    """Within rounding: torch's usual bounds, and wider ones on a GPU, whose kernels add and divide otherwise than the
+    definitions."""
+    return {"rtol": 1e-4, "atol": 1e-5} if device.type == "cuda" and ours.is_floating_point() else {}
+
+
 # torch.func knows no memory format.
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "upsample channels-last"])
 def test_a_batch_of_calls_is_the_calls_one_by_one(name, device):
@@ -273,7 +279,7 @@ def test_a_batch_of_calls_is_the_calls_one_by_one(name, device):
     leaves = fresh(map(torch.stack, zip(*several)), differentiable)
     together = results(torch.func.vmap(function), leaves, differentiable)
     for ours, true in zip(together, map(torch.stack, zip(*alone)), strict=True):
-        torch.testing.assert_close(ours, true)
+        torch.testing.assert_close(ours, true, **bounds(ours, device))
 
 
 def test_transformations_compile(device):
@@ -286,7 +292,7 @@ def test_transformations_compile(device):
     torch._dynamo.reset()
     compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
     for ours, true in zip(compiled(*leaves, *tangents), transformed(*leaves, *tangents), strict=True):
-        torch.testing.assert_close(ours, true)
+        torch.testing.assert_close(ours, true, **bounds(ours, device))
 
 
 @pytest.mark.parametrize("name", sorted(LINEAR - {"upsample channels-last"}))
