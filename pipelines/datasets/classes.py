@@ -30,6 +30,8 @@ HEADER_WORDS = frozenset({
 """What first lines of several words that are no class are made of."""
 TITLES = frozenset({"klasse", "klassen"})
 """Those of them that say it as HEADERS do."""
+COUNTS = re.compile(r"nc|(n|num|number|numberof|count|countof|total)(classes|labels|categories)|version")
+"""What has a number in lists of other programs and is no class, in small letters and without what stands between."""
 
 
 def find_classes(*folders: Path) -> Path | None:
@@ -207,6 +209,10 @@ def _by_columns(path: Path, rows: list[Row], shape: tuple[int, int]) -> list[_En
     if shape not in VALUES:
         return [_Entry(row.line, row.name, colour) for row, colour in zip(rows, colours)]
     values = [row.numbers[VALUES[shape]] for row in rows]
+    if count := next(
+        (row for row in rows if row.after and COUNTS.fullmatch(re.sub(r"[\W_]", "", row.name.lower()))), None
+    ):
+        raise _header_fault(path, count.line, count.text)
     _check_values(path, rows, values)
     entries = (_Entry(row.line, row.name, colour, value) for row, colour, value in zip(rows, colours, values))
     return [entry for _, entry in sorted(zip(values, entries))]

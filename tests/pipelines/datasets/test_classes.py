@@ -361,6 +361,8 @@ HEADERS = (
         ("0x01 car\n0x00 ground\n", "line 1: seems to give a label value"),
         ("1.0 car\n0.0 ground\n", "line 1: seems to give a label value"),
         ("1_car\n0_ground\n", "line 1: seems to give a label value"),
+        ("ground: 0\ncar: 1\nnum_classes: 2\n", "line 3: 'num_classes: 2' looks like a header"),
+        ("version = 3\nground = 10\ncar = 20\n", "line 1: 'version = 3' looks like a header"),
     ],
 )
 def test_a_class_list_that_would_shift_names_is_refused(tmp_path, text, said):
