@@ -1,4 +1,4 @@
-"""COCO 2017 with masks of its 80 objects and the background: `train2017`, `val2017` and one folder `masks` for both."""
+"""COCO 2017 with masks of its 80 objects and the background: `train2017`, `val2017` and `masks` of both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def find(root: Path, *, train_list: Path | None = None, val_list: Path | None = 
     cure = f"unpack {TRAINING}.zip and {VALIDATION}.zip in {home}"
     pool, validation = parted(train, val, cure, train_list=train_list, val_list=val_list)
     check_validation(validation, f"mask in {masks_found.folder}", MASKS_CURE)
-    orphans = masks.keys() - train.samples.keys() - val.samples.keys()
+    used = {sample.mask for part in (train, val) for sample in part.samples.values()}
+    orphans = [name for name, mask in masks.items() if mask not in used]
     return Dataset(
         layout="coco",
         root=home,
@@ -55,5 +56,8 @@ LAYOUT = Layout(find=find, classes=CLASSES, palette=PALETTE, levels=LEVELS)
 
 def _part(folder: Path, masks: Mapping[str, Path]) -> Part:
     found = pictures_of(folder)
-    samples = {id: Sample(id, image, masks.get(id)) for id, image in found.by_stem().items()}
+    samples = {
+        id: Sample(id, image, masks.get(id) or masks.get(f"{folder.name}/{id}"))
+        for id, image in found.by_stem().items()
+    }
     return Part(folder, samples, [*found.notes()])

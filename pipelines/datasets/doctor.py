@@ -218,7 +218,7 @@ def _split_findings(dataset: Dataset, spec: str | None, lists: Path | None, surv
 
 def _pool(dataset: Dataset, survey: Survey) -> Iterator[Finding]:
     for note in (*dataset.notes, *left_out(dataset), *survey.notes):
-        yield Finding("warning", note)
+        yield Finding("warning", note.removeprefix("warning: "))
     bare = [sample.id for sample in dataset.train if sample.mask is None]
     if len(bare) == len(dataset.train):
         cure = "training needs some: look at the folder of the masks and at their names"

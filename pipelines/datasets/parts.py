@@ -38,9 +38,11 @@ def parted(
     """The training pool and the validation images, each sorted by id: those of the two folders, or those of the user's
     lists, which may name any. An image for validation is not trained on.
 
-    Raises UsageError where a list names what is not there, where the two name one image, and, with the `cure`, where a
-    part has no `pictures`.
+    Raises UsageError where both folders hold an image of one id, where a list names what is not there, where the two
+    name one image, where none is left to train on, and, with the `cure`, where a part has no `pictures`.
     """
+    if twice := train.samples.keys() & val.samples.keys():
+        raise UsageError(f"{train.folder} and {val.folder} both hold {min(twice)}: keep it in one of them")
     every = {**train.samples, **val.samples}
     names, where = Names(every), f"the images in {train.folder.parent}"
     trained = {id: every[id] for id in read_ids(train_list, names, where)} if train_list else train.samples
@@ -49,8 +51,10 @@ def parted(
         raise UsageError(f"{min(both)} is in {train_list} and in {val_list or 'val'}: take it out of one of them")
     pool = tuple(trained[id] for id in sorted(trained.keys() - judged.keys()))
     for part, samples in ((train, pool), (val, judged)):
-        if not samples:
+        if not (samples or part.samples):
             raise UsageError(f"{part.folder} holds no {pictures}: {cure}")
+    if not pool:
+        raise UsageError(f"{val_list} names all training images for validation: name fewer there")
     return pool, tuple(judged[id] for id in sorted(judged))
 
 

@@ -71,6 +71,8 @@ def _shuffled(ids: Iterable[str], seed: int) -> list[str]:
 
 def _count(known: int, share: Fraction | int) -> int:
     """How many of those that are known. Raises UsageError for none and for more."""
+    if not known:
+        raise UsageError(f"cannot draw {share} of no images: the data set has none to label")
     count = share if isinstance(share, int) else int(known * share)
     if not 1 <= count <= known:
         said = str(share) if isinstance(share, int) else f"a share of {share}, which is {count},"

@@ -346,11 +346,16 @@ def _not_given(wrong: list[int], values: ClassList) -> tuple[str, str]:
 
 def marked_by_ignore(samples: Iterable[Sample], survey: Survey) -> Path | None:
     """The first mask of these samples that holds 255, where their masks hold 0, 255 and no other label value."""
-    samples = [sample for sample in samples if sample.mask]
+    samples = _with_255(samples)
     pixels = survey.counts(samples, label_values=True)
     if not (pixels[0] and pixels[IGNORE]) or pixels[1:IGNORE].any():
         return None
     return next(path for _, path, facts in survey.masks(samples, label_values=True) if str(IGNORE) in facts.counts)
+
+
+def _with_255(samples: Iterable[Sample]) -> list[Sample]:
+    """Those with masks that may hold 255 on disk, and not only after they were mapped."""
+    return [sample for sample in samples if sample.mask and (sample.remap is None or sample.remap.ignores)]
 
 
 def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
@@ -367,8 +372,9 @@ def _from_one(dataset: Dataset, survey: Survey) -> Iterator[str]:
 
 def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:
     """Masks that may mark objects by 255 beside others that do not, or one class of several."""
-    trained = survey.counts(dataset.train)
-    for part, name in ((dataset.train, "training"), (dataset.val, "validation")):
+    trained = survey.counts(_with_255(dataset.train))
+    for samples, name in ((dataset.train, "training"), (dataset.val, "validation")):
+        part = _with_255(samples)
         masked = [(path, facts) for _, path, facts in survey.masks(part)]
         if marked_by_ignore(part, survey):
             continue  # a fault already
@@ -384,7 +390,7 @@ def _void_objects(dataset: Dataset, survey: Survey) -> Iterator[str]:
         present = {name for name, pixels in zip(dataset.values.names, counts) if pixels}
         absent = [name for name in dataset.classes if name not in present]
         # Validation masks are few, so a class may be missing there; 255 that training has not is another thing.
-        if void and len(absent) == 1 and (part is dataset.train or not trained[IGNORE]):
+        if void and len(absent) == 1 and (samples is dataset.train or not trained[IGNORE]):
             yield (
                 f"{absent[0]} occurs in no {name} mask while {len(void)} of {len(masked)} hold 255, {void[0]} for "
                 f"one: 255 means ignore, so write {dataset.values.names.index(absent[0])} if it marks {absent[0]}"

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,13 +42,37 @@ def test_masks_become_class_indices(ade20k_root):
 
 
 @pytest.mark.parametrize(("values", "wrong"), [((0, 1, 149, 255), 255), ((1, 151), 151)])
-def test_masks_whose_classes_begin_at_0_are_refused(ade20k_root, values, wrong):
-    """As UniMatch V2 ships them: every class would be taken for the one before it."""
+def test_masks_with_values_of_another_count_are_refused(ade20k_root, values, wrong):
+    """As those that UniMatch V2 ships, from 0 and with 255: every class would be taken for the one before it."""
     root = ade20k_root()
     path = root / "annotations/training/ADE_train_00000003.png"
     Image.fromarray(np.resize(np.uint8(values), (32, 48))).save(path)
     with pytest.raises(UsageError, match=f"has the value {wrong} but label values of ADE20K end at 150: restore"):
         prepare(find_dataset("ade20k", root))
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, *range(2, 151)), tuple(range(150))])
+def test_pixels_of_no_class_are_not_taken_for_a_255_that_marks_objects(ade20k_root, values):
+    """Where masks hold two values, or lack one class, as the 255 of masks of indices is."""
+    root = ade20k_root(height=30, width=60)
+    for path in (root / "annotations").glob("*/*.png"):
+        Image.fromarray(np.resize(np.uint8(values), (30, 60))).save(path)
+    assert prepare(find_dataset("ade20k", root)).notes == ()
+
+
+def test_lists_say_what_validation_is(ade20k_root, tmp_path):
+    root = ade20k_root()
+    names = [f"ADE_train_{number:08d}" for number in range(1, 5)]
+    path = tmp_path / "val.txt"
+    path.write_text("\n".join(names[:1]))
+    dataset = find_dataset("ade20k", root, val_list=path)
+    assert ([s.id for s in dataset.val], [s.id for s in dataset.train]) == (names[:1], names[1:])
+    path.write_text("\n".join(names))
+    with pytest.raises(UsageError, match=r"val\.txt names all training images for validation: name fewer there"):
+        find_dataset("ade20k", root, val_list=path)
+    shutil.copy(root / f"images/training/{names[0]}.jpg", root / "images/validation")
+    with pytest.raises(UsageError, match=f"training and .*validation both hold {names[0]}: keep it in one of them"):
+        find_dataset("ade20k", root)
 
 
 def test_published_lists_fit(ade20k_root, tmp_path):

@@ -30,6 +30,20 @@ def test_both_parts_have_their_masks_in_one_folder(coco_root):
     assert np.flatnonzero(histogram).tolist() == [0, 1, 80]
 
 
+def test_masks_of_the_parts_may_lie_in_folders_of_their_own(coco_root):
+    root = coco_root()
+    found = find_dataset("coco", root)
+    before = [sample.mask.name for sample in found.samples]
+    for part, samples in (("train2017", found.train), ("val2017", found.val)):
+        (root / "masks" / part).mkdir()
+        for sample in samples:
+            sample.mask.rename(root / "masks" / part / sample.mask.name)
+    after = find_dataset("coco", root)
+    assert [sample.mask.name for sample in after.samples] == before
+    assert {sample.mask.parent.name for sample in after.val} == {"val2017"}
+    assert after.notes == ()
+
+
 def test_published_lists_fit(coco_root, tmp_path):
     root = coco_root()
     path = tmp_path / "labeled.txt"
