@@ -16,8 +16,9 @@ from torchvision.models import get_model
 from semiseg.engine import checkpoint as checkpoints
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
-from semiseg.engine.evaluation.protocols import full_logits, upsampled
+from semiseg.engine.evaluation.protocols import full_logits
 from semiseg.engine.models import build_network, from_published, published_program
+from semiseg.kernels import upsample
 from semiseg.pipelines.errors import UsageError
 
 BACKBONES = ("resnet50", "resnet101")
@@ -186,7 +187,7 @@ def test_cac_gives_the_logits_and_the_projection_of_the_published_network(cac):
     network = from_published(cac.state_dict(), 21)
     with torch.no_grad():
         logits, decoded = cac(IMAGE)
-        assert relative(upsampled(network(IMAGE), IMAGE.shape[-2:]), logits) < 1e-9
+        assert relative(upsample(network(IMAGE), IMAGE.shape[-2:]), logits) < 1e-9
         assert relative(network.project(network.features(IMAGE)), cac.project(decoded)) < 1e-9
 
 
@@ -195,7 +196,7 @@ def test_cps_gives_the_logits_of_the_branch_that_is_asked_for():
     with torch.no_grad():
         for number, branch in enumerate((published.branch1, published.branch2), 1):
             network = from_published(published.state_dict(), 21, branch=number)
-            assert relative(upsampled(network(IMAGE), IMAGE.shape[-2:]), branch(IMAGE)) < 1e-9
+            assert relative(upsample(network(IMAGE), IMAGE.shape[-2:]), branch(IMAGE)) < 1e-9
     assert_alike(from_published(published.state_dict()), floating(published.branch1.state_dict()))
 
 
