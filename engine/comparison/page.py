@@ -70,7 +70,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         "<h2>Means and seeds</h2><p class='note'>A bar is the mean, a dot a seed.</p>",
         bars(lines, colours),
         "<h2>Curves</h2><p class='note'>Thin: a seed; bold: their mean; the band: from the least to the largest. "
-        "An axis begins at the lowest score of the second half.</p>",
+        "An axis begins at the lowest score after the first quarter of the evaluations.</p>",
         curves(lines, colours),
         *_class_gains(comparison, lines, colours),
         *_samples(lines, header, colours),
