@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import get_model
 
+from semiseg.engine import checkpoint as checkpoints
+from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.models import build_network, from_published, published_program
+from semiseg.pipelines.datasets.layouts import LAYOUTS
 from semiseg.pipelines.errors import UsageError
 
 
@@ -345,6 +348,17 @@ def test_networks_that_nobody_published_are_refused():
     assert "not the published unimatch network with resnet50" in refusal(xception)
     ours = build_network("unimatch", "resnet18", 3, head_width=16).state_dict()
     assert "not a published checkpoint" in refusal(ours)
+
+
+@pytest.mark.parametrize("layout", ["voc", "cityscapes", "ade20k", "coco"])
+def test_the_number_of_classes_says_what_a_published_file_was_trained_on(layout, tmp_path, monkeypatch):
+    classes, path = LAYOUTS[layout].classes, tmp_path / "best.pth"
+    path.touch()
+    state = empty(UniMatchV2, 384, len(classes)).state_dict()
+    monkeypatch.setattr(checkpoints, "read_state_dict", lambda path: state)
+    header = load_network(path).header
+    assert (header.layout, header.classes) == (layout, classes)
+    assert header.evaluation == load_recipe(f"unimatch_v2_{layout}").as_published().protocol()
 
 
 def test_a_published_file_is_shown_images_of_sides_that_it_takes(tmp_path):
