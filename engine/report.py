@@ -35,6 +35,8 @@ SAMPLES, GAP = 6, 6
 """How many there are, and the pixels between the panels of one."""
 LONGEST = 800
 """Pixels, the long side of a panel: larger ones are shrunk."""
+BARS = 24
+"""Classes of which a chart has bars, at most: those with the most pixels."""
 PSEUDO_LABELS = {
     "pseudo/kept_pct": "count",
     "pseudo/right_pct": "right, of those that count",
@@ -191,9 +193,14 @@ def _curve(axes: Axes, lines: list[dict], name: str, **style: Any) -> None:
         axes.plot(_values(known, "step"), _values(known, name), **style)
 
 
-def _label(axes: Axes, title: str) -> None:
-    """A title, and limits for curves whose values start at 0, with room above the highest."""
+def _label(axes: Axes, title: str, highest: float | None = None) -> None:
+    """A title, and limits for curves over steps whose values start at 0: up to `highest`, or with room above what is
+    the highest of them."""
     axes.set(title=title, xlabel="step")
+    axes.set_xlim(left=0)
+    if highest is not None:
+        axes.set_ylim(0, highest)
+        return
     highest = max((np.nanmax([0.0, *np.asarray(line.get_ydata())]) for line in axes.lines), default=0.0)
     if np.isfinite(highest) and highest > 0:
         axes.set_ylim(0, 1.06 * highest)
@@ -228,7 +235,7 @@ def _speed(trained: list[dict]) -> str:
     if left.lines:
         left.legend(frameon=False)
     _curve(middle, trained, "data_wait_pct", linewidth=1)
-    middle.set(title="data wait, %", xlabel="step", ylim=(0, 100))
+    _label(middle, "data wait, %", 100)
     _curve(right, trained, "memory_gib", linewidth=1)
     _label(right, "peak memory, GiB")
     return svg(figure)
@@ -258,17 +265,21 @@ def _pseudo_labels(run: Run, scored: list[dict], header: Header) -> list[str]:
     left, right = figure.subplots(1, 2, width_ratios=[1, 2])
     for name, label in PSEUDO_LABELS.items():
         _curve(left, looks, name, label=label, marker="o", markersize=3)
-    left.set(title="pseudo-labels, % of pixels", xlabel="step", ylim=(0, 100))
+    _label(left, "pseudo-labels, % of pixels", 100)
     if left.lines:
         left.legend(frameon=False)
-    labels = run.split["class_pct"]
-    taught = [looks[-1].get(f"pseudo/class_pct/{name}") or 0 for name in header.classes]
-    places = np.arange(len(taught))
-    right.bar(places - 0.2, [labels.get(name, 0) for name in header.classes], 0.4, label="labels", color="#bbbbbb")
-    right.bar(places + 0.2, taught, 0.4, label="pseudo-labels that count, last look", color="#4477aa")
-    right.set(title="classes, % of pixels", ylabel="% (logarithmic)", yscale="symlog")
-    right.set_xticks(places, header.classes, rotation=40, ha="right", parse_math=False)
-    right.legend(frameon=False)
+    labels = {name: run.split["class_pct"].get(name, 0) for name in header.classes}
+    taught = {name: looks[-1].get(f"pseudo/class_pct/{name}") or 0 for name in header.classes}
+    largest = sorted(header.classes, key=lambda name: -max(labels[name], taught[name]))[:BARS]
+    names = [name for name in header.classes if name in largest]
+    places = np.arange(len(names))
+    right.bar(places - 0.2, [labels[name] for name in names], 0.4, label="labels", color="#bbbbbb")
+    right.bar(places + 0.2, [taught[name] for name in names], 0.4, label="pseudo-labels that count", color="#4477aa")
+    title = f"largest {BARS} of {len(labels)} classes" if len(labels) > BARS else "classes"
+    right.set_title(f"{title}, % of pixels", loc="left")
+    right.set(ylabel="% (logarithmic)", yscale="symlog")
+    right.set_xticks(places, names, rotation=40, ha="right", parse_math=False)
+    right.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     sheet = run.folder / "views.png"
     picture = f"<p class='samples'>{embedded(sheet.read_bytes())}</p>" if sheet.exists() else ""
     return ["<h2>What unlabelled images teach</h2>", svg(figure), _sure_classes(looks[-1], header.classes), picture]

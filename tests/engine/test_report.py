@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from semiseg.engine import report
 from semiseg.engine.checkpoint import header_of, save_network
 from semiseg.engine.data import prepare_data
 from semiseg.engine.models import build_network
@@ -66,6 +67,17 @@ def test_the_last_look_tells_of_each_class_what_counts_and_is_right(tiny, tmp_pa
     page = write_report(begun(tiny("supervised", data=tmp_path), tmp_path / "run", log)).read_text()
     assert "<tr><td>a<td class='n'>30.0<td class='n'>40.0</tr>" in page
     assert "<tr><td>b<td class='n'>no such pixels<td class='n'>no such pixels</tr>" in page
+
+
+@pytest.mark.parametrize(("bars", "title", "drawn"), [(1, "largest 1 of 2 classes", ["b"]), (2, "classes", ["a", "b"])])
+def test_of_many_classes_the_largest_have_bars(tiny, tmp_path, monkeypatch, bars, title, drawn):
+    monkeypatch.setattr(report, "BARS", bars)
+    line = {"step": 1, "val/miou": 0.5, "pseudo/class_pct/a": 10, "pseudo/class_pct/b": 90}
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", json.dumps(line) + "\n")
+    page = write_report(folder).read_text()
+    chart = page[page.index("What unlabelled images teach") :]
+    assert f"{title}, % of pixels" in chart
+    assert re.findall(r"<text[^>]*>([ab])</text>", chart) == drawn
 
 
 @pytest.mark.parametrize(("steps", "dots"), [((1,), 3), ((1, 2), 1)])
