@@ -85,6 +85,16 @@ def test_what_is_no_fault_but_worth_knowing(folder_root):
         assert has(report, "warning", part), part
 
 
+def test_a_note_that_is_a_warning_already_is_called_so_once(folder_root):
+    root = folder_root(masked=8, bare=0, val=2)
+    (root / "train.txt").write_text("a000\na001\na002\n")
+    (root / "test.txt").write_text("a002\n")
+    report = diagnose(find_dataset("folder", root))
+    (finding,) = (finding for finding in report.findings if "are trained on" in finding.text)
+    assert finding.level == "warning"
+    assert finding.text.startswith("1 images of ")
+
+
 def test_masks_of_images_that_nobody_labelled_may_be_empty(folder_root):
     root = folder_root(masked=8, bare=2)
     for n in (1, 4):
