@@ -82,10 +82,10 @@ class Judge:
             self.best, self.best_step = miou, done
         return better
 
-    def writers(self, scores: Mapping[str, Scores], done: int) -> dict[str, Writer]:
+    def writers(self, scores: Mapping[str, Scores], done: int, *, best: bool) -> dict[str, Writer]:
         """What writes last.safetensors, and best.safetensors where the step is the best so far, which hold the first
         network, and last-NAME.safetensors and best-NAME.safetensors, which hold the others."""
-        which = ["last", "best"] if self.note_best(scores, done) else ["last"]
+        which = ["last", "best"] if best else ["last"]
         writers: dict[str, Writer] = {}
         if not is_main():
             return writers

@@ -101,8 +101,7 @@ class Trainer:
         with main_first():
             self.loader = open_loader(self.recipe, self.data, self.device, self.first, self.on_event)
         self.run = run or self._created()
-        cadence = runtime.cadence()
-        self.saver = Saver(self.run.checkpoints, self.device, cadence, saves, runtime.keep, self._note)
+        self.saver = Saver(self.run.checkpoints, self.device, runtime.cadence(), saves, runtime.keep, self._note)
         facts = {"recipe": self.recipe, "classes": len(self.data.dataset.classes)}
         self.on_event(Event("ready", self._described(), values=facts))
         for line in told:
@@ -248,11 +247,11 @@ class Trainer:
                             # A kill in between costs the steps since the last save, as at any other moment.
                             scores = self._evaluate(done)
                             evaluated()
-                            self._save(done, self.judge.writers(scores, done))
+                            self._save_judged(done, scores)
                     self._save_or_stop(done, signals, saved=judged)
                 if not scores:  # it was stopped after its last step, which the log has
                     scores = self.judge.scores()
-                    self._save(self.first, self.judge.writers(scores, self.first))
+                    self._save_judged(self.first, scores)
                 self._flush()
                 result = self._result(scores, meters, time.perf_counter() - self.began)
                 heartbeat("before the report")
@@ -343,6 +342,10 @@ class Trainer:
         if is_main():
             dataset = self.data.dataset
             self._write_if_room(self.run.write_views, draw(look.rows, dataset.classes, dataset.palette))
+
+    def _save_judged(self, done: int, scores: dict[str, Scores]) -> None:
+        best = self.judge.note_best(scores, done)
+        self._save(done, self.judge.writers(scores, done, best=best))
 
     def _save(self, done: int, networks: dict[str, Writer] | None = None) -> None:
         self.seconds = time.perf_counter() - self.began

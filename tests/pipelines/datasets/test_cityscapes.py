@@ -73,6 +73,15 @@ def test_raw_ids_that_a_program_saved_in_three_channels_are_mapped_alike(citysca
         prepare(dataset)
 
 
+def test_ids_of_no_class_are_not_taken_for_a_255_that_marks_one(cityscapes_root):
+    """Where the masks lack one class alone."""
+    root = cityscapes_root("labelIds", height=32, width=64)
+    ids = [raw for raw in range(34) if TRAIN_ID[raw] != CLASSES.index("bicycle")]
+    for path in (root / "gtFine").glob("*/*/*.png"):
+        Image.fromarray(np.resize(np.uint8(ids), (32, 64))).save(path)
+    assert prepare(find_dataset("cityscapes", root)).notes == ()
+
+
 def test_train_ids_are_used_as_they_are_and_preferred(cityscapes_root):
     root = cityscapes_root("labelTrainIds")
     dataset = find_dataset("cityscapes", root)
