@@ -50,5 +50,14 @@ def sometimes_boxes(draws: Draws, crop: int) -> np.ndarray:
     return np.where(none[:, None], 0, np.concatenate([corner, corner + size], -1)).astype(np.int32)
 
 
-STRONG_BOXES = {"sometimes": sometimes_boxes, "always": half_boxes}
+def sometimes_half_boxes(draws: Draws, crop: int) -> np.ndarray:
+    """(B, 4) int32: a box of half the window or, half of the time, none, which is all zeros (U2PL); four numbers are
+    drawn. The width is any whole number above half the side and below all of it, and the height follows."""
+    none, width = draws.take() < NO_BOX, uniform_int(draws.take(), crop // 2 + 1, crop - 1)
+    size = np.stack([np.rint(crop**2 / 2 / width).astype(np.int64), width], -1)
+    corner = uniform_int(draws.take(2), np.zeros_like(size), crop - size)
+    return np.where(none[:, None], 0, np.concatenate([corner, corner + size], -1)).astype(np.int32)
+
+
+STRONG_BOXES = {"sometimes": sometimes_boxes, "halves": sometimes_half_boxes, "always": half_boxes}
 """By `views.ViewSpec.cutmix`, what draws the boxes of one strong view."""

@@ -71,6 +71,6 @@ class Draws:
         return taken[:, 0] if count == 1 else taken
 
 
-def uniform_int(draw: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def uniform_int(draw: np.ndarray, low: np.ndarray | int, high: np.ndarray | int) -> np.ndarray:
     """Integers in [low, high], both ends included, from numbers in [0, 1)."""
     return low + np.floor(draw * (high - low + 1)).astype(np.int64)

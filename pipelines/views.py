@@ -54,9 +54,10 @@ class ViewSpec:
     """Boxes a mixed image."""
     strong: int = 1
     """Strong colourings of a window, beside its weak view."""
-    cutmix: Literal["never", "sometimes", "always"] = "sometimes"
+    cutmix: Literal["never", "sometimes", "halves", "always"] = "sometimes"
     """Whether a strong view shows its partner's in a box. sometimes: half of them do, in one of 2 to 40 % of the window
-    (UniMatch); always: in one of half the window (CutMix-Seg)."""
+    (UniMatch); halves: half of them do, in one of half the window (U2PL); always: in one of half the window
+    (CutMix-Seg)."""
 
     @property
     def streams(self) -> int:

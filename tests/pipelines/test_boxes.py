@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semiseg.pipelines.boxes import PER_STRONG_BOX, half_boxes, sometimes_boxes
+from semiseg.pipelines.boxes import PER_STRONG_BOX, half_boxes, sometimes_boxes, sometimes_half_boxes
 from semiseg.pipelines.draws import ProcessSamples
 
 DRAWS = 40_000
@@ -104,3 +104,35 @@ def test_half_boxes_cover_half_of_every_window_with_a_log_uniform_height(crop) -
         assert np.quantile(share, levels) == pytest.approx(levels, abs=0.03)
     apart = np.corrcoef(y0 / np.maximum(crop - size[:, 0], 1), x0 / np.maximum(crop - size[:, 1], 1))
     assert np.abs(apart[0, 1]) < 0.02
+
+
+def test_half_of_the_time_a_box_of_half_the_window_has_any_width_above_half_the_side() -> None:
+    """U2PL: of a window of 12, widths 7 to 11 and heights 72 / width, each at every corner where it fits."""
+    boxes = draw(12, law=sometimes_half_boxes)
+    there = boxes.any(1)
+    assert there.mean() == pytest.approx(0.5, abs=0.01)
+    expected = {
+        (y, x, y + height, x + width): 1 / 5 / (13 - height) / (13 - width)
+        for height, width in ((10, 7), (9, 8), (8, 9), (7, 10), (7, 11))
+        for y in range(13 - height)
+        for x in range(13 - width)
+    }
+    found, counts = np.unique(boxes[there], axis=0, return_counts=True)
+    seen = dict(zip(map(tuple, found.tolist()), counts / there.sum()))
+    assert seen.keys() == expected.keys()
+    assert [seen[box] for box in expected] == pytest.approx(list(expected.values()), abs=0.004)
+
+
+@settings(max_examples=100, deadline=None)
+@given(crop=st.integers(3, 2000), seed=st.integers(0, 2**32))
+def test_boxes_of_half_the_window_lie_inside_or_are_all_zeros(crop, seed) -> None:
+    boxes = draw(crop, 200, seed, sometimes_half_boxes)
+    assert boxes.dtype == np.int32
+    there = boxes.any(1)
+    assert 0 < there.mean() < 1
+    assert (boxes >= 0).all()
+    assert (boxes <= crop).all()
+    height, width = (boxes[there, 2:] - boxes[there, :2]).T
+    assert (width > crop / 2).all()
+    assert (width < crop).all()
+    assert (np.abs(height * width - crop**2 / 2) <= width / 2).all()  # a rounded height

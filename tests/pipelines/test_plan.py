@@ -317,6 +317,16 @@ def test_every_strong_view_has_a_box_of_half_the_window_where_told(strong_planne
     assert (boxes[:, 0] != boxes[:, 1]).any(1).mean() > 0.95
 
 
+def test_half_of_the_strong_views_have_a_box_of_half_the_window_where_told(strong_planner) -> None:
+    views = ViewSpec(unlabeled="weak_strong", strong=2, cutmix="halves")
+    boxes = strong_planner(unlabeled_batch=2000, views=views, crop=320)(0).boxes
+    there = boxes.any(2)
+    assert there.mean(0) == pytest.approx(0.5, abs=0.04)
+    assert there.all(1).mean() == pytest.approx(0.25, abs=0.04)
+    share = (boxes[there][:, 2:] - boxes[there][:, :2]).prod(-1) / 320**2
+    assert share == pytest.approx(np.full(there.sum(), 0.5), abs=0.002)
+
+
 def test_without_cutmix_nothing_is_mixed(strong_planner) -> None:
     for partner in ("other", "same"):  # the rule means nothing
         alone = ViewSpec(unlabeled="weak_strong", cutmix="never")
