@@ -102,9 +102,11 @@ def windows(augmentation: Augmentation, crop: int) -> str:
     if augmentation.scale == "long_side":
         base = round(augmentation.base * crop)
         words = [f"long side {'-'.join(str(max(int(bound * base), 1)) for bound in augmentation.range)}"]
-    elif augmentation.scale == "own":
+    elif augmentation.by_own_size:
         most = f", at most {round(augmentation.longest * crop)}," if augmentation.longest else ""
-        words = [f"own long side{most} x {'-'.join(f'{bound:g}' for bound in augmentation.range)}"]
+        low, high = augmentation.range
+        bounds = (low, 1, high) if augmentation.scale == "own_balanced" else (low, high)
+        words = [f"own long side{most} x {'-'.join(f'{bound:g}' for bound in bounds)}"]
     else:
         factor = crop / (augmentation.native_crop or crop)
         words = [f"scales {' '.join(f'{factor * scale:g}' for scale in augmentation.factors)}"]

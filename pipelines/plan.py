@@ -325,11 +325,15 @@ class Planner:
         """Step (B,) in 1/1024 source pixel, and the size (B, 2) of the scaled image in output pixels."""
         size, crop = self.sizes[record], self.drawing.crop
         if augmentation.scale != "factors":
-            own = augmentation.scale == "own"
+            own = augmentation.by_own_size
             base = size.max(1) if own else np.full(len(record), round(augmentation.base * crop))
             if own and augmentation.longest:
                 base = np.minimum(base, round(augmentation.longest * crop))
-            low, high = (np.maximum(bound * base, 1).astype(np.int64) for bound in augmentation.range)
+            bounds = augmentation.range[0], 1, augmentation.range[1]
+            low, middle, high = (np.maximum(bound * base, 1).astype(np.int64) for bound in bounds)
+            if augmentation.scale == "own_balanced":
+                below = draw < 0.5
+                draw, low, high = 2 * draw % 1, np.where(below, low, middle), np.where(below, middle, high)
             exact = size.max(1) / uniform_int(draw, low, high)
         else:
             factors = np.asarray(augmentation.factors) * (crop / (augmentation.native_crop or crop))

@@ -88,9 +88,10 @@ class ViewSpec:
 class Augmentation:
     """How a window is cut from an image and how its colours change."""
 
-    scale: Literal["long_side", "own", "factors"] = "long_side"
+    scale: Literal["long_side", "own", "own_balanced", "factors"] = "long_side"
     """long_side: the long side is drawn from `range` times `base` (CAC); own: from `range` times the image's own long
-    side (UniMatch); factors: one of `factors` scales (CPS)."""
+    side (UniMatch); own_balanced: from the same, as often below the own one as above (U2PL); factors: one of `factors`
+    scales (CPS)."""
     base: float = 1.25
     """The long side that counts as scale 1, in sides of the crop (CAC's VOC: 400 / 320)."""
     range: tuple[float, float] = (0.5, 2.0)
@@ -137,6 +138,11 @@ class Augmentation:
     fill: Literal["mean", "black"] = "mean"
     """Padding has the mean colour of the pretrained encoder's images, or is black before normalisation."""
 
+    @property
+    def by_own_size(self) -> bool:
+        """Whether the scale counts from the image's own size."""
+        return self.scale in ("own", "own_balanced")
+
     def faults(self, prefix: str, *, shared: bool = False) -> Iterator[str]:
         """What makes no sense, a line each, naming the field. shared: whether several windows share one region of the
         image, as a pair's do."""
@@ -145,6 +151,9 @@ class Augmentation:
         rule = f"from {low} to {high}"
         rising = low <= self.range[0] <= self.range[1] <= high
         yield from fault_unless(rising, f"{prefix}range", f"must be two rising numbers {rule}", self.range)
+        around = self.scale != "own_balanced" or self.range[0] <= 1 <= self.range[1]
+        balanced = "must have 1 in it for the scale own_balanced"
+        yield from fault_unless(around or not rising, f"{prefix}range", balanced, self.range)
         within = bool(self.factors) and all(low <= factor <= high for factor in self.factors)
         yield from fault_unless(within, f"{prefix}factors", f"must be numbers {rule}", self.factors)
         yield from fault_unless(low <= self.base <= high, f"{prefix}base", f"must be {rule}", self.base)

@@ -90,7 +90,7 @@ def test_the_two_views_of_a_pair_are_drawn_independently(pairs) -> None:
 side = st.integers(1, 2500)
 augmentations = st.builds(
     Augmentation,
-    scale=st.sampled_from(["long_side", "factors"]),
+    scale=st.sampled_from(["long_side", "own_balanced", "factors"]),
     base=st.floats(0.25, 4),
     range=st.sampled_from([(0.5, 2.0), (0.8, 2.0), (1.0, 1.0)]),
 )
@@ -401,6 +401,34 @@ def test_own_long_sides_are_uniform_between_bounds_of_each_image(make_planner) -
         assert sides.min() == pytest.approx(low, abs=0.5)
         assert sides.max() == pytest.approx(high, abs=0.5)
         assert np.quantile(sides, [0.25, 0.5, 0.75]) == pytest.approx(np.linspace(low, high, 5)[1:4], rel=0.03)
+
+
+def test_balanced_long_sides_are_as_often_below_the_own_one_as_above(make_planner) -> None:
+    sizes = np.array([(100, 300), (251, 170), (90, 60)])
+    capped = replace(UNIMATCH, scale="own_balanced", longest=6.0)
+    stream = make_planner(sizes, "plain", crop=32, unlabeled_batch=DRAWS, unlabeled=capped)(0).unlabeled[0]
+    for number, longest in enumerate((192, 192, 90)):
+        sides = sizes[number].max() * DENOMINATOR / stream.step[stream.record == number]
+        assert sides.min() == pytest.approx(0.5 * longest, abs=0.5)
+        assert sides.max() == pytest.approx(2.0 * longest, abs=0.5)
+        eighths = np.quantile(sides, np.arange(1, 8) / 8) / longest
+        assert eighths == pytest.approx([0.625, 0.75, 0.875, 1, 1.25, 1.5, 1.75], rel=0.03)
+
+
+@settings(max_examples=50, deadline=None)
+@given(low=st.floats(0.1, 1), high=st.floats(1, 8), longest=st.none() | st.floats(0.001, 8), seed=st.integers(0, 2**32))
+def test_balanced_long_sides_change_no_other_draw(low, high, longest, seed, make_planner) -> None:
+    sizes = np.array([(100, 300), (251, 170)])
+    own = replace(UNIMATCH, range=(low, high), longest=longest)
+    one, two = (
+        make_planner(sizes, "plain", crop=32, unlabeled_batch=64, unlabeled=augmentation, seed=seed)(0).unlabeled[0]
+        for augmentation in (own, replace(own, scale="own_balanced"))
+    )
+    assert np.array_equal(one.views[0].flip, two.views[0].flip)
+    assert np.array_equal(one.views[0].colourings[0].matrix, two.views[0].colourings[0].matrix)
+    for number in range(2):  # of one number, which orders the images of a size
+        steps, balanced = (stream.step[stream.record == number] for stream in (one, two))
+        assert (np.diff(balanced[np.lexsort((balanced, steps))]) >= 0).all()
 
 
 def test_the_own_long_side_of_large_images_counts_as_so_many_crops(make_planner) -> None:

@@ -31,6 +31,8 @@ def test_kinds_are_what_methods_ask_for() -> None:
         ({"range": (0.0, 1.0)}, "--unlabeled.range: must be two rising numbers from 0.001 to 1000, is (0.0, 1.0)"),
         ({"range": (0.5, 1e30)}, "--unlabeled.range: must be two rising numbers from 0.001 to 1000"),
         ({"range": (2.0, 1.0)}, "--unlabeled.range: must be two rising numbers"),
+        ({"scale": "own_balanced", "range": (1.2, 2.0)}, "--unlabeled.range: must have 1 in it for the scale"),
+        ({"scale": "own_balanced", "range": (2.0, 0.5)}, "--unlabeled.range: must be two rising numbers"),
         ({"factors": (1.0, 1e9)}, "--unlabeled.factors: must be numbers from 0.001 to 1000"),
         ({"factors": ()}, "--unlabeled.factors: must be numbers"),
         ({"base": 1e-9}, "--unlabeled.base: must be from 0.001 to 1000"),
