@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from ..kernels import photometric
+from ..kernels import box_mask, photometric
 from .batch import HELD, Backend, Batch, Labeled, Mixed, Pair, Plain, WeakStrong, Windows
 from .lane import constant, lane_to, send, send_together
 from .plan import Plan, View
@@ -149,6 +149,9 @@ def collate(
 
     # A backend fills its buffers again soon.
     target = windows.target.clone() if windows.target.device == device else send(windows.target, device)
+    if numbers.labeled_valid is not None:
+        shown = box_mask(send(numbers.labeled_valid, device)[:, None], (plan.crop, plan.crop))
+        target.masked_fill_(~shown, 0)
     (image,) = coloured(windows.labeled, numbers.labeled.views[0])
     labeled = Labeled(image, target)
     views = [view for stream in numbers.unlabeled for view in stream.views]

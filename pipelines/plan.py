@@ -110,6 +110,8 @@ class Plan:
     count as one, the first process's rows first, unless each keeps to parts of the batch."""
     valid: np.ndarray | None = None
     """(N, 4) int32: of strong views, `View.valid` of each window of the stream."""
+    labeled_valid: np.ndarray | None = None
+    """(B, 4) int32: the same of labelled windows, where their padding is taught as class 0."""
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -185,9 +187,11 @@ class Planner:
         shown = self.labeled.shown(step)
         draws = self.labeled.samples.draws(LABELED, shown, PER_WINDOW)
         labeled = self._window(self.labeled(shown), self.drawing.labeled, draws)
+        taught = self.drawing.labeled.void == "first_class"
+        valid = labeled.views[0].valid(self.drawing.crop) if taught else None
         kind = self.drawing.views.unlabeled
         unlabeled = self.BY_KIND[kind](self, step, self.unlabeled.shown(step))
-        return Plan(labeled, self.drawing.crop, kind, **unlabeled)
+        return Plan(labeled, self.drawing.crop, kind, **unlabeled, labeled_valid=valid)
 
     def _none(self, step: int, shown: int) -> dict[str, Any]:
         return {}

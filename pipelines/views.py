@@ -137,6 +137,9 @@ class Augmentation:
     an odd pixel at the bottom or right (CPS). Pairs are padded at the corner."""
     fill: Literal["mean", "black"] = "mean"
     """Padding has the mean colour of the pretrained encoder's images, or is black before normalisation."""
+    void: Literal["ignored", "first_class"] = "ignored"
+    """What padding of labels means. ignored: it does not count; first_class: it is taught as class 0 (U2PL's program).
+    Unlabelled windows have none."""
 
     @property
     def by_own_size(self) -> bool:
@@ -241,6 +244,8 @@ class Drawing:
         yield from fault_unless(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
         yield from self.labeled.faults("--labeled.")
         yield from self.sampling.faults("--sampling.")
+        void, rule = self.unlabeled.void, "is ignored where windows have no labels"
+        yield from fault_unless(void != "first_class", "--unlabeled.void", rule, void)
         if wrong := list(self.views.faults()):
             yield from wrong
         else:

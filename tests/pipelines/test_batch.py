@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from semiseg.pipelines.batch import Mixed, Pair, Plain, WeakStrong
+from semiseg.pipelines.batch import Mixed, Pair, Plain, WeakStrong, Windows
 from semiseg.pipelines.loader import collate
+from semiseg.pipelines.plan import Plan
 from semiseg.pipelines.views import KINDS, Augmentation, Sampling, ViewSpec
 
 CPU = torch.device("cpu")
@@ -85,6 +87,33 @@ def test_what_is_not_valid_is_padding(photos, run, tmp_path) -> None:
     assert torch.equal(seen.weak, shown[:, None].expand(-1, 3, -1, -1))
     assert (seen.valid[:, 1] > 0).any()
     assert (seen.valid[:, 3] < 128).any()
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("padding", ["corner", "centre"])
+@pytest.mark.parametrize("kind", ["none", "weak_strong"])
+def test_padding_of_labels_is_ignored_or_taught_as_the_first_class(photos, run, kind, padding, flip) -> None:
+    """What masks ignore inside the image stays ignored."""
+
+    def target(**changes) -> tuple[Plan, Windows, torch.Tensor]:
+        small = Augmentation(scale="own", range=(0.2, 0.4), padding=padding, flip=flip, **changes)
+        plan, windows = next(run(photos.host(), photos.planner(kind, batch=7, labeled=small)))
+        return plan, windows, collate(plan, windows, CPU, **COLOURS).labeled.target
+
+    plan, windows, ignored = target()
+    assert torch.equal(ignored, windows.target)
+    _, untouched, taught = target(void="first_class")
+    assert torch.equal(untouched.target, windows.target)  # a backend's own, which it fills again
+    assert (taught.shape, taught.dtype) == (ignored.shape, ignored.dtype)
+    (view,) = plan.labeled.views
+    outside = np.ones(ignored.shape, bool)
+    for mask, (top, left), (height, width) in zip(outside, view.pad, view.inside):
+        mask[top : top + height, left : left + width] = False
+    outside = torch.from_numpy(outside).flip(2) if flip else torch.from_numpy(outside)
+    assert (ignored[outside] == 255).all()
+    assert (ignored[~outside] == 255).any()
+    assert outside.flatten(1).any(1).sum() > 3
+    assert torch.equal(taught, ignored.masked_fill(outside, 0))
 
 
 def test_a_pair_knows_its_geometry_as_planned(photos, run) -> None:

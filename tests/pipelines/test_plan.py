@@ -268,6 +268,8 @@ UNIMATCH = Augmentation(
         ("plain", {"seed": -1}, "--seed: must be from 0"),
         ("pairs", {}, "views.unlabeled: must be one of none, plain, pair, mixed, weak_strong, is pairs"),
         ("plain", {"labeled": Augmentation(filter="bilinear")}, "--labeled.filter: must be one of"),
+        ("plain", {"labeled": Augmentation(void="first")}, "--labeled.void: must be one of ignored, first_class"),
+        ("plain", {"unlabeled": Augmentation(void="first_class")}, "--unlabeled.void: is ignored where windows have"),
         ("pair", {"unlabeled": Augmentation(padding="centre")}, "--unlabeled.padding: is corner for pairs"),
         ("plain", {"sampling": Sampling(labeled_order="pass")}, "--sampling.labeled-order: must be one of passes"),
         ("weak_strong", {"views": ViewSpec(unlabeled="weak_strong", cutmix="allways")}, "views.cutmix: must be one of"),
