@@ -24,7 +24,7 @@ from ..pipelines.errors import UsageError, fault_unless, raise_faults
 from .device import PrecisionName, as_started
 from .disk import whole
 from .methods.programs import PROGRAMS
-from .models import Network, build_network, from_published, published_program, read_state_dict
+from .models import Network, build_network, from_published, of_projector, published_program, read_state_dict
 from .protocol import Evaluation, Protocol
 from .recipe import Recipe
 from .serial import plain, typed
@@ -171,7 +171,7 @@ def load_network(path: Path | str, layout: str | None = None) -> Checkpoint:
         raise UsageError(
             f"{path}: its header cannot be read ({error}); it is of a newer semiseg, or of additions to it"
         ) from error
-    projector = any(name.startswith("projector") for name in state)
+    projector = any(map(of_projector, state))
     try:
         network = build_network(
             header.network, header.backbone, len(header.classes), head_width=header.head_width, projector=projector
@@ -280,7 +280,7 @@ def initialise(network: Network, file: Path | str, classes: Sequence[str], layou
     state, wanted = checkpoint.network.state_dict(), network.state_dict()
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     # Those of a shallower network may be among those of a deeper one.
-    others = [name for name in wanted.keys() ^ state.keys() if not name.startswith("projector")]
+    others = [name for name in wanted.keys() ^ state.keys() if not of_projector(name)]
     # With some encoders cac and unimatch have the same names and shapes, whose channels are in another order.
     names = (header.network, header.backbone) != (network.decoder_name, network.backbone_name)
     if wrong or others or names:

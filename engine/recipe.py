@@ -79,8 +79,9 @@ class Recipe:
     """Where the files are, when the layout does not say it, and how they are read."""
 
     network: Literal[tuple(DECODERS)] = "cac"  # type: ignore[valid-type]
-    """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout) or UniMatch (deep stem, no
-    multi-grid, no dropout); dpt: the decoder of UniMatch V2, for the maps of vision transformers."""
+    """DeepLabv3+ as published with CAC (7x7 stem, dropout), CPS (deep stem, no dropout), UniMatch (deep stem, no
+    multi-grid, no dropout) or U2PL (deep stem, output stride 8, dropout); dpt: the decoder of UniMatch V2, for the maps
+    of vision transformers."""
     backbone: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ENCODERS)}}}|timm:NAME")] = "resnet50"
     """The backbone; timm:NAME is any model of timm that gives maps at several strides, or a vision transformer
     (pip install -e '.[timm]')."""
@@ -90,8 +91,8 @@ class Recipe:
     """Backbone weights: imagenet (those that were published with it: torchvision's IMAGENET1K_V1, a package's, timm's,
     DINOv2's), none, or a file."""
     init: Path | None = None
-    """A whole network to start the evaluated one from: a run, a checkpoint, or a published file of CAC, CPS, UniMatch
-    or UniMatch V2."""
+    """A whole network to start the evaluated one from: a run, a checkpoint, or a published file of CAC, CPS, UniMatch,
+    UniMatch V2 or U2PL."""
 
     crop: int = 320
     """Pixels, side of the square windows."""

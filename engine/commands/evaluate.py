@@ -33,8 +33,8 @@ def evaluate(
     """Score a checkpoint on a validation set.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
-            or UniMatch V2.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch,
+            UniMatch V2 or U2PL.
         source: Which data set.
         protocol: One or several, from one pass over the data (default: the recipe's).
         judging: How the network looks at images.

@@ -30,8 +30,8 @@ def export(
     For images of one size it gives what predict gives. Exits with 1 if it does not, and leaves no file.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
-            or UniMatch V2.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch,
+            UniMatch V2 or U2PL.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).
         out: The file (default: beside the checkpoint's run, with the checkpoint's name).

@@ -41,8 +41,8 @@ def predict(
     memory; they are listed, and all others are done.
 
     Args:
-        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch
-            or UniMatch V2.
+        checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch,
+            UniMatch V2 or U2PL.
         images: A folder of images, or one image.
         layout: Of a published file: the data set whose colours and protocol are taken (default: by its number of
             classes: 21 voc, 19 cityscapes, else folder).

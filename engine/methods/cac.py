@@ -15,7 +15,6 @@ from ...pipelines.batch import Batch, Pair
 from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
-from ..models.network import PROJECTION
 from .method import Method, MethodConfig, MethodContext, PseudoLabels
 from .programs import CAC_EPOCH_STEPS, PROGRAMS
 
@@ -67,7 +66,8 @@ class Cac(Method):
         self.network = context.network(projector=True)
         self.pool = round(STRIDE / self.network.stride)
         batches = config.bank_steps * context.accumulate
-        self.bank = NegativeBank(batches, 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2)
+        rows = 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2
+        self.bank = NegativeBank(batches, rows, self.network.projection)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Cac(Method):
         return (target > self.config.threshold) & (anchor < target)
 
     def describe(self, view: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A view (B, 3, S, S) and its features (B, F, h, w), of a stride that divides 8 -> unit features (N, 128),
+        """A view (B, 3, S, S) and its features (B, F, h, w), of a stride that divides 8 -> unit features (N, P),
         pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
         pooled = F.avg_pool2d(features, self.pool)
         feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
@@ -203,14 +203,14 @@ class NegativeBank(nn.Module):
     labels: Tensor
     position: Tensor
 
-    def __init__(self, batches: int, rows: int):
+    def __init__(self, batches: int, rows: int, channels: int):
         super().__init__()
-        self.register_buffer("features", torch.zeros(batches, rows, PROJECTION))
+        self.register_buffer("features", torch.zeros(batches, rows, channels))
         self.register_buffer("labels", torch.full((batches, rows), -1))
         self.register_buffer("position", torch.zeros(1, dtype=torch.long))
 
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """features (rows, 128), labels (rows,) of all processes replace the oldest batch's."""
+        """features (rows, channels), labels (rows,) of all processes replace the oldest batch's."""
         self.features.index_copy_(0, self.position, features[None])
         self.labels.index_copy_(0, self.position, labels[None])
         self.position.copy_((self.position + 1) % len(self.features))

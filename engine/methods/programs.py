@@ -72,6 +72,13 @@ PROGRAMS = {
             processes={"voc": 4, "cityscapes": 4},
             crops={"voc": 518, "cityscapes": 798, "ade20k": 518, "coco": 518},
         ),
+        Program(
+            name="u2pl",
+            source="U2PL ab3d2be",
+            protocols={"voc": "unimatch-whole", "cityscapes": "slide"},
+            processes={"voc": 4, "cityscapes": 8},
+            crops={"voc": 513, "cityscapes": 769},
+        ),
     )
 }
 

@@ -2,7 +2,7 @@
 
 from .decoders import DECODERS, Decoder
 from .encoders import ENCODERS, Encoder, encoder_of
-from .network import Network, build_network, check_pair, evaluating
+from .network import Network, build_network, check_pair, evaluating, of_projector
 from .published import from_published, published_program
 from .state_dict import read_state_dict
 from .weights import load_backbone
@@ -19,6 +19,7 @@ __all__ = [
     "evaluating",
     "from_published",
     "load_backbone",
+    "of_projector",
     "published_program",
     "read_state_dict",
 ]

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ...pipelines.errors import UsageError
-from .decoders import DECODERS
+from .decoders import DECODERS, Decoder
 from .encoders import ENCODERS, encoder_of
 from .fill import fill
 from .grouping import Groups, grouped
-
-PROJECTION = 128
 
 
 def build_network(
@@ -22,7 +20,7 @@ def build_network(
 
     `decoder` is a key of `DECODERS`, `backbone` a name that `encoder_of` knows. `head_width` is the channel count
     of ASPP, decoder and projector (published: 256; what has other widths inside scales with it). `projector` adds the
-    projection that CAC's contrastive loss reads.
+    projection that contrastive losses read.
     Raises UsageError for a name or a number that does not exist, and for two that do not go together.
     """
     check_pair(decoder, backbone)
@@ -51,8 +49,9 @@ class Network(nn.Module):
     """Backbone, ASPP, decoder, classifier and, on request, a projector. Build it with `build_network`.
 
     Called on normalised images (B, 3, H, W), it returns logits (B, num_classes, H/S, W/S), sides rounded up, S being
-    its `stride`: `encode`, `decode` and `classify` in turn. The sides of images must be multiples of `multiple`. In
-    training mode the pooled branch of an ASPP normalises one value per image and channel, so it needs two images.
+    its `stride`: `encode`, `decode` and `classify` in turn. (Encoders of the form `ceil_pool` make some a position
+    larger.) The sides of images must be multiples of `multiple`. In training mode the pooled branch of an ASPP
+    normalises one value per image and channel, so it needs two images. A projection has `projection` channels.
     """
 
     def __init__(self, decoder: str, backbone: str, num_classes: int, *, head_width: int, projector: bool):
@@ -64,17 +63,19 @@ class Network(nn.Module):
         # Of images in [0, 1]: the encoder's, or what a checkpoint says that they were in training.
         self.mean, self.std = encoder.mean, encoder.std
         self.groups: Groups | None = None
-        forms = {"deep_stem": design.deep_stem, "multi_grid": design.multi_grid} if encoder.forms else {}
-        self.backbone = encoder.build(**forms)
+        self.backbone = encoder.build(**(design.forms if encoder.forms else {}))
         self.aspp = design.aspp(encoder.channels[-1], head_width) if design.aspp else nn.Identity()
-        self.decoder = design.build(encoder.channels, head_width)
+        self.decoder = design.build(
+            encoder.channels, head_width, **({"projector": projector} if design.projector_head else {})
+        )
         self.dropout = nn.Dropout(design.classifier_dropout) if design.classifier_dropout else nn.Identity()
         self.classifier = nn.Conv2d(self.decoder.width, num_classes, 1)
         if design.kaiming:
             for module in (self.aspp, self.decoder, self.classifier):
                 module.apply(_initialise)
         # The projector keeps torch's default initialisation.
-        self.projector = _projector(self.decoder.width) if projector else None
+        self.projection = design.projection
+        self.projector = _projector(self.decoder.width, design) if projector else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """The encoder's maps of normalised images (B, 3, H, W): channels and strides as its row says."""
@@ -82,7 +83,7 @@ class Network(nn.Module):
 
     def decode(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Features (B, F, H/S, W/S) of the encoder's maps, as many as there are in the batch of the maps: methods may
-        change them in between. F is the classifier's `in_channels`."""
+        change them in between. F is the classifier's `in_channels`, and twice that where the projector has a head."""
         *finer, coarsest = maps
         return self.decoder(*finer, self.aspp(coarsest))
 
@@ -92,13 +93,13 @@ class Network(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, num_classes, h, w) of features (B, F, h, w), with the dropout that precedes them."""
-        return self.classifier(self.dropout(features))
+        return self.classifier(self.dropout(features[:, : self.decoder.width]))
 
     def project(self, features: Tensor) -> Tensor:
-        """Projection (B, 128, h, w) of features (B, F, h, w), not normalised."""
+        """Projection (B, P, h, w) of features (B, F, h, w), not normalised; P is `projection`."""
         if self.projector is None:
             raise RuntimeError("this network has no projector: build it with projector=True")
-        return self.projector(features)
+        return self.projector(features[:, -self.decoder.width :])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
@@ -169,8 +170,15 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _projector(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, PROJECTION, 1))
+def of_projector(name: str) -> bool:
+    """Whether a network's entry of that name is there for a projector alone."""
+    return name.startswith(("projector.", "decoder.projector."))
+
+
+def _projector(width: int, design: Decoder) -> nn.Module:
+    if design.projector_head:
+        return nn.Conv2d(width, design.projection, 1)
+    return nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, design.projection, 1))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -4,7 +4,9 @@
 `cps`: charlesCXK/TorchSemiSeg, two networks in one file.
 `unimatch`: LiheYoung/UniMatch; its FixMatch and its supervised baseline save the same network.
 `unimatch_v2`: LiheYoung/UniMatch-V2, likewise; where a file holds a teacher, that is taken.
-With ResNet-50 or ResNet-101, the last with DINOv2 of three sizes. The modules are those of `Network` under other names.
+`u2pl`: Haochen-Wang409/U2PL, likewise; its supervised baseline has no projector.
+With ResNet-50 or ResNet-101, UniMatch V2's with DINOv2 of three sizes. The modules are those of `Network` under other
+names.
 """
 
 from collections.abc import Mapping
@@ -31,6 +33,8 @@ class Form:
     """The prefix of each network's keys."""
     modules: dict[str, str]
     """Modules here -> modules of the published program."""
+    dropped: tuple[str, ...] = ()
+    """How the names begin of what its training alone needs."""
 
     def name(self, own: str) -> str:
         """The published name of one of our keys, without the branch."""
@@ -41,6 +45,26 @@ class Form:
 
 
 FORMS = {
+    # Before CAC's, whose sign its names bear too.
+    "u2pl": Form(
+        network="u2pl",
+        sign="decoder.low_conv.",
+        branches=("",),
+        modules={
+            "backbone": "encoder",
+            "aspp.pooled.0": "decoder.aspp.conv1.1",
+            "aspp.pooled.1": "decoder.aspp.conv1.2",
+            **{f"aspp.branches.{i}": f"decoder.aspp.conv{i + 2}" for i in range(4)},
+            "aspp.merge": "decoder.head.0",
+            "aspp.norm": "decoder.head.1",
+            "decoder.reduce": "decoder.low_conv",
+            "decoder.refine": "decoder.classifier",
+            "decoder.projector": "decoder.representation",
+            "classifier": "decoder.classifier.8",
+            "projector": "decoder.representation.8",
+        },
+        dropped=("auxor.",),
+    ),
     "cac": Form(
         network="cac",
         sign="encoder.",
@@ -124,12 +148,13 @@ def from_published(state_dict: Mapping[str, Any], num_classes: int | None = None
 
     `state_dict` is a file's content as its program saved it or the state dict in it (see `WRAPPERS`), with or without
     the prefix "module." and batch counters, in any order of its keys. `num_classes` None takes as many classes as it
-    holds. `branch` 2 is the second network of CPS. CAC's network has its projector where the checkpoint has one.
+    holds. `branch` 2 is the second network of CPS. CAC's and U2PL's have a projector where the checkpoint has one.
     Raises UsageError for anything else, naming the keys that are missing, unexpected or of another shape.
     """
     given = {name: value for name, value in unwrapped(state_dict).items() if not is_counter(name)}
     program = published_program(given)
     form = FORMS[program]
+    given = {name: value for name, value in given.items() if not name.startswith(form.dropped)}
     if branch not in range(1, len(form.branches) + 1):
         raise UsageError(f"branch {branch}: {program} has {len(form.branches)}, counted from 1")
 
@@ -174,8 +199,8 @@ def published_program(state_dict: Mapping[str, Any]) -> str:
     first = ", ".join(list(given)[:3])
     raise UsageError(
         "not a published checkpoint of CAC (encoder.…, classifier.1.…), CPS (branch1.…, branch2.…), UniMatch "
-        f"(head.b0.…, fuse.…) or UniMatch V2 (head.scratch.…): its keys are {first} …; pass one of theirs or one of "
-        "semiseg"
+        f"(head.b0.…, fuse.…), UniMatch V2 (head.scratch.…) or U2PL (decoder.low_conv.…): its keys are {first} …; pass "
+        "one of theirs or one of semiseg"
     )
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ...pipelines.errors import UsageError, some_of
 
-WRAPPERS = ("model_ema", "state_dict", "model")
+WRAPPERS = ("model_ema", "teacher_state", "state_dict", "model", "model_state")
 """Where programs keep the state dict beside epoch, optimizer and the like. CAC: `state_dict`; CPS, UniMatch: `model`;
-UniMatch V2: `model_ema`, its teacher, which it evaluates, and the student as `model` beside it."""
+UniMatch V2: `model_ema`, its teacher, which it evaluates, and the student as `model` beside it; U2PL likewise:
+`teacher_state` and `model_state`."""
 
 EXPORTED = (".pt2", ".onnx")
 """What `export` writes."""

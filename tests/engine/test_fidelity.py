@@ -405,7 +405,7 @@ def test_parts_of_a_batch_are_as_many_as_the_published_runs_had_processes():
 
 
 def test_published_files_are_seen_in_windows_as_their_recipes_train_on():
-    for program in PROGRAMS.values():
+    for program in (PROGRAMS[name] for name in PROGRAMS.keys() & METHODS.keys()):
         for layout, crop in program.crops.items():
             assert load_recipe(f"{program.name}_{layout}").crop == crop, program.name
 

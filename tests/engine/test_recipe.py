@@ -61,7 +61,7 @@ def test_check_names_the_field_and_the_fix(tmp_path, changes, said):
 
 @pytest.mark.parametrize("crop", [16, 50, 321, 513, 801])
 def test_deeplabs_take_crops_of_any_size(tmp_path, crop):
-    for network in ("cac", "cps", "unimatch"):
+    for network in ("cac", "cps", "unimatch", "u2pl"):
         load_recipe("cutmix_cps_voc").replace(data=tmp_path, network=network, crop=crop).check()
 
 

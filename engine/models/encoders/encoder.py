@@ -17,7 +17,7 @@ class Encoder:
 
     build: Callable[..., nn.Module]
     """`build()` makes a module of random weights: normalised images (B, 3, H, W) to a map for each of `strides`, sides
-    rounded up. Where the encoder has `forms`, `build(deep_stem=…, multi_grid=…)`."""
+    rounded up. Where the encoder has `forms`, it takes them by name."""
     channels: tuple[int, ...]
     """Channels of each map."""
     strides: tuple[int, ...]
@@ -32,7 +32,8 @@ class Encoder:
     UsageError where the state dict is of another encoder, saying which."""
     forms: bool = False
     """Whether published networks have forms of it of their own (ResNets): `deep_stem` asks for three 3x3 convolutions
-    in the stem instead of one of 7x7, `multi_grid` for the dilations of the last stage."""
+    in the stem instead of one of 7x7, `multi_grid` for the dilations of the last stage, `output_stride` 8 for a last
+    map of half the stride, `ceil_pool` for a pooling in the stem that makes some sides a position longer."""
     mean: RGB = (0.485, 0.456, 0.406)
     """Each channel's mean in [0, 1], subtracted from images: ImageNet's."""
     std: RGB = (0.229, 0.224, 0.225)

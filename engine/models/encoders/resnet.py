@@ -2,10 +2,11 @@
 
 He et al., Deep Residual Learning (2016); stage 4 with a multi-grid of dilations: Chen et al., Rethinking Atrous
 Convolution (2017). The output stride is 16: the last stage keeps its resolution, and the 3x3 convolutions of its
-blocks are dilated.
+blocks are dilated. With one of 8 so does the stage before.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -71,11 +72,12 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 
 
 class ResNet(nn.Module):
-    """Maps (B, 3, H, W) to the pair of stage 1 (B, 64 E, H/4, W/4) and stage 4 (B, 512 E, H/16, W/16).
+    """Maps (B, 3, H, W) to the pair of stage 1 (B, 64 E, H/4, W/4) and stage 4 (B, 512 E, H/S, W/S).
 
-    Sides round up; E is the expansion of the blocks, of which `blocks` says how many each stage has. `deep_stem`
-    replaces the 7x7 convolution of the stem by three 3x3 convolutions ("v1c"), after which stage 1 receives 128
-    channels instead of 64. `multi_grid` are the dilations of the blocks of stage 4.
+    Sides round up, S is the `output_stride`; E is the expansion of the blocks, of which `blocks` says how many each
+    stage has. `deep_stem` replaces the 7x7 convolution of the stem by three 3x3 convolutions ("v1c"), after which stage
+    1 receives 128 channels instead of 64. `multi_grid` are the dilations of the blocks of stage 4. With `ceil_pool` the
+    sides of stage 1 are (H + 1) // 4 + 1, those of stage 4 follow from them.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class ResNet(nn.Module):
         *,
         deep_stem: bool = False,
         multi_grid: tuple[int, int, int] = MULTI_GRID,
+        output_stride: Literal[8, 16] = 16,
+        ceil_pool: bool = False,
     ):
         super().__init__()
         n1, n2, n3, n4 = blocks
@@ -100,10 +104,12 @@ class ResNet(nn.Module):
             self.conv1 = conv(3, stem, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_pool)
         self.layer1 = _stage(block, stem, 64, [1] * n1)
         self.layer2 = _stage(block, 64 * block.expansion, 128, [1] * n2, stride=2)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, [1] * n3, stride=2)
+        # What a stage is dilated by instead of a stride, its first block lacks: it sees what the stage before made.
+        dilations, stride = ([1] * n3, 2) if output_stride == 16 else ([1] + [2] * (n3 - 1), 1)
+        self.layer3 = _stage(block, 128 * block.expansion, 256, dilations, stride=stride)
         self.layer4 = _stage(block, 256 * block.expansion, 512, multi_grid[:n4])
 
         for module in self.modules():

@@ -127,7 +127,7 @@ def test_help_ends_lines_where_the_terminal_does(semiseg, monkeypatch, command):
     texts = [line[:1] not in ("", "-") for line in lines]
     assert len(lines) > 4
     assert [line for line, both in zip(lines[1:], map(all, pairwise(texts))) if both] == []
-    assert "a run, a checkpoint, or a published file of CAC, CPS, UniMatch or" in semiseg("train", "cac_voc", "-h")[1]
+    assert "or a published file of CAC, CPS, UniMatch, UniMatch V2 or" in semiseg("train", "cac_voc", "-h")[1]
 
 
 def test_what_a_stream_cannot_take_is_escaped(semiseg, monkeypatch):

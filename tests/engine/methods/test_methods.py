@@ -355,7 +355,7 @@ def test_overlap_positions_show_the_same_place_in_both_views():
 
 
 def test_bank_is_a_ring_that_forgets_the_oldest_step():
-    bank = NegativeBank(2, 3)
+    bank = NegativeBank(2, 3, 128)
     assert (bank.labels == -1).all()
     for step in range(3):
         bank.push(torch.full((3, 128), float(step)), torch.full((3,), step))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from semiseg.engine.models import DECODERS, ENCODERS, build_network, evaluating
+from semiseg.engine.models import DECODERS, ENCODERS, build_network, evaluating, of_projector
 from semiseg.pipelines.errors import UsageError
 
 
@@ -40,13 +40,14 @@ def count(parameters):
         ("cac", "resnet101", 59_442_997, 42_500_160),
         ("cps", "resnet50", 40_475_957, 23_631_808),
         ("unimatch", "resnet50", 40_475_957, 23_631_808),
+        ("u2pl", "resnet50", 45_467_861, 23_631_808),
         ("dpt", "dinov2_small", 24_795_637, 22_056_576),
         ("dpt", "dinov2_base", 97_528_789, 86_580_480),
         ("dpt", "dinov2_large", 335_579_157, 304_368_640),
     ],
 )
 def test_published_parameter_counts(decoder, backbone, total, in_backbone):
-    network = on_meta(decoder, backbone, 21, projector=decoder == "cac")
+    network = on_meta(decoder, backbone, 21, projector=decoder in ("cac", "u2pl"))
     assert count(network.parameters()) == total
     assert count(network.backbone_parameters()) == in_backbone
 
@@ -73,11 +74,24 @@ def test_output_sizes(decoder, backbone):
     size = math.ceil(height / network.stride), math.ceil(width / network.stride)
     assert size == ((40, 56) if decoder == "dpt" else (17, 25))
     channels = network.classifier.in_channels
-    assert features.shape == (2, channels, *size)
+    assert features.shape == (2, 2 * channels if decoder == "u2pl" else channels, *size)
     assert channels == (32 if decoder != "dpt" else {384: 8, 768: 16, 1024: 32}[encoder.channels[0]])
-    assert network.project(features).shape == (2, 128, *size)
+    assert network.projection == (256 if decoder == "u2pl" else 128)
+    assert network.project(features).shape == (2, network.projection, *size)
     assert network.classify(features).shape == network(x).shape == (2, 7, *size)
     assert (network.decoder_name, network.backbone_name, network.num_classes) == (decoder, backbone, 7)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize("side", [15, 33, 62, 64])
+def test_a_longer_side_of_u2pl_s_pooling_is_that_of_all_maps(side, backbone):
+    network = on_meta("u2pl", backbone, 2, head_width=16, projector=True)
+    x = torch.empty(2, 3, side, side + 1, device="meta")
+    low, high = network.encode(x)
+    resnet = backbone.startswith("resnet")
+    size = [(length + 1) // 4 + 1 if resnet else math.ceil(length / 4) for length in x.shape[2:]]
+    assert list(low.shape[2:]) == list(network(x).shape[2:]) == size
+    assert list(high.shape[2:]) == [math.ceil(length / (2 if resnet else 4)) for length in size]
 
 
 @pytest.mark.parametrize("side", [321, 513, 801])
@@ -88,12 +102,16 @@ def test_crops_of_four_times_n_and_one_lie_on_the_corners_of_the_map(side, backb
     assert 4 * (logits.shape[-1] - 1) + 1 == side
 
 
-def test_dropout_is_only_in_cac():
-    def rates(network):
-        return sorted(m.p for m in network.modules() if isinstance(m, nn.Dropout))
+def test_dropout_is_only_in_cac_and_u2pl():
+    def rates(network, kind=nn.Dropout):
+        return sorted(m.p for m in network.modules() if isinstance(m, kind))
 
     assert rates(on_meta("cac", "resnet18", 2)) == [0.1, 0.5, 0.5]
     assert rates(on_meta("cps", "resnet18", 2)) == []
+    for projector, heads in ((False, 1), (True, 2)):
+        network = on_meta("u2pl", "resnet18", 2, projector=projector)
+        assert rates(network, nn.Dropout2d) == [0.1] * (1 + 2 * heads)
+        assert rates(network) == []
 
 
 def test_classify_applies_dropout_in_training():
@@ -145,7 +163,8 @@ def test_every_map_is_channels_last(decoder):
     def look(module, inputs, result):
         for tensor in result if isinstance(result, tuple) else (result,):
             if (
-                tensor.ndim == 4
+                tensor is not inputs[0]  # the classifier's part of the features is passed on as a view
+                and tensor.ndim == 4
                 and min(tensor.shape[2:]) > 1
                 and not tensor.is_contiguous(memory_format=torch.channels_last)
             ):
@@ -261,6 +280,19 @@ def test_evaluating_neither_learns_nor_compiles_and_restores_the_mode():
         assert not any(module.training for module in network.modules())
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_only_a_projector_of_u2pl_adds_to_the_features():
+    """They are the same with it, and its part of them follows."""
+    with_it, without, x = small("u2pl", projector=True).eval(), small("u2pl").eval(), images()
+    state = with_it.state_dict()
+    assert {name for name in state.keys() - without.state_dict().keys() if not of_projector(name)} == set()
+    without.load_state_dict({name: state[name] for name in without.state_dict()})
+    features = with_it.features(x)
+    assert torch.equal(features[:, :16], without.features(x))
+    assert torch.equal(with_it(x), without(x))
+    assert torch.equal(with_it.classify(features), with_it(x))
+    assert torch.equal(with_it.project(features), with_it.projector(features[:, 16:]))
 
 
 def test_projection_needs_a_projector():

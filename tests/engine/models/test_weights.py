@@ -130,7 +130,7 @@ def test_stems_are_told_apart(state, tmp_path):
     assert message.endswith("or --network cac")
     message = refusal(network_of("cac"), tmp_path / "deep.pth")
     assert "needs a file with a 7x7 stem" in message
-    assert message.endswith("or --network cps or --network unimatch")
+    assert message.endswith("or --network cps or --network unimatch or --network u2pl")
 
 
 class Attack:

@@ -16,10 +16,10 @@ def pyramid(name):
 
 
 def test_atrous_rates_of_all_pyramids():
-    for decoder in DECODERS.values():
+    for name, decoder in DECODERS.items():
         aspp = decoder.aspp(8, 8)
         convolutions = [m for m in aspp.branches.modules() if isinstance(m, nn.Conv2d)]
-        assert [m.dilation[0] for m in convolutions] == [1, 6, 12, 18]
+        assert [m.dilation[0] for m in convolutions] == ([1, 12, 24, 36] if name == "u2pl" else [1, 6, 12, 18])
         assert [m.kernel_size[0] for m in convolutions] == [1, 3, 3, 3]
 
 
@@ -30,13 +30,14 @@ def _randomise_norms(module):
                 nn.init.uniform_(tensor, low, low + 1)
 
 
-@pytest.mark.parametrize("name", ["cac", "unimatch"])
+@pytest.mark.parametrize("name", ["cac", "unimatch", "u2pl"])
 def test_concatenating_pyramid_is_the_textbook_one(name):
     aspp = pyramid(name).double().eval()
     _randomise_norms(aspp)
     x = torch.randn(2, 512, 5, 7, dtype=torch.float64)
     pooled = aspp.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, 5, 7)
-    merged = aspp.merge(torch.cat([*(branch(x) for branch in aspp.branches), pooled], 1))
+    branches = [branch(x) for branch in aspp.branches]
+    merged = aspp.merge(torch.cat([pooled, *branches] if name == "u2pl" else [*branches, pooled], 1))
     torch.testing.assert_close(aspp(x), F.relu(aspp.norm(merged)), rtol=1e-10, atol=1e-10)
 
 
@@ -67,7 +68,7 @@ def test_the_decoder_is_two_convolutions_of_the_upsampled_map_and_the_fine_one(n
     low, high = (torch.randn(2, c, *size, dtype=torch.float64) for c, size in ((24, (9, 13)), (16, (3, 4))))
     fine = decoder.reduce(low)
     upsampled = F.interpolate(high, fine.shape[-2:], mode="bilinear", align_corners=True)
-    together = torch.cat([fine, upsampled] if name == "unimatch" else [upsampled, fine], 1)
+    together = torch.cat([fine, upsampled] if name in ("unimatch", "u2pl") else [upsampled, fine], 1)
     torch.testing.assert_close(decoder(low, high), decoder.refine(together), rtol=1e-10, atol=1e-10)
 
 

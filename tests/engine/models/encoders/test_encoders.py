@@ -6,10 +6,7 @@ import torch
 from semiseg.engine.models import DECODERS, ENCODERS, encoder_of
 from semiseg.pipelines.errors import UsageError
 
-FORMS = [
-    {"deep_stem": decoder.deep_stem, "multi_grid": decoder.multi_grid}
-    for decoder in (DECODERS["cac"], DECODERS["unimatch"])
-]
+FORMS = [DECODERS[name].forms for name in ("cac", "unimatch")]
 
 
 @pytest.mark.parametrize("name", ENCODERS)

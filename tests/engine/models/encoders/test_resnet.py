@@ -25,3 +25,14 @@ def test_multi_grid_dilations(name, multi_grid):
     assert all(m.stride == (1, 1) for m in resnet.layer4.modules() if isinstance(m, nn.Conv2d))
     dilated = [m for m in resnet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert all(m.padding == m.dilation for m in dilated)
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_an_output_stride_of_8_dilates_the_third_stage_behind_its_first_block(name):
+    with torch.device("meta"):
+        resnet = ENCODERS[name].build(output_stride=8, multi_grid=(4, 8, 16))
+    rates = [block.conv2.dilation[0] for block in resnet.layer3]
+    assert rates == [1, *[2] * (len(rates) - 1)]
+    assert all(m.stride == (1, 1) for m in resnet.layer3.modules() if isinstance(m, nn.Conv2d))
+    low, high = resnet(torch.empty(1, 3, 65, 98, device="meta"))
+    assert (low.shape[2:], high.shape[2:]) == ((17, 25), (9, 13))
