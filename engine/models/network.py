@@ -73,8 +73,8 @@ class Network(nn.Module):
         if design.kaiming:
             for module in (self.aspp, self.decoder, self.classifier):
                 module.apply(_initialise)
-        # The projector keeps torch's default initialisation.
         self.projection = design.projection
+        # The projector keeps torch's default initialisation.
         self.projector = _projector(self.decoder.width, design) if projector else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:

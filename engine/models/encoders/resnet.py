@@ -107,7 +107,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_pool)
         self.layer1 = _stage(block, stem, 64, [1] * n1)
         self.layer2 = _stage(block, 64 * block.expansion, 128, [1] * n2, stride=2)
-        # What a stage is dilated by instead of a stride, its first block lacks: it sees what the stage before made.
+        # Where dilation replaces the stride, it begins behind the block that has the stride otherwise.
         dilations, stride = ([1] * n3, 2) if output_stride == 16 else ([1] + [2] * (n3 - 1), 1)
         self.layer3 = _stage(block, 128 * block.expansion, 256, dilations, stride=stride)
         self.layer4 = _stage(block, 256 * block.expansion, 512, multi_grid[:n4])

@@ -17,7 +17,7 @@ from semiseg.engine.methods import METHODS, consistency, method_of
 from semiseg.engine.methods.cac import Cac, NegativeBank, overlap_positions
 from semiseg.engine.methods.consistency import Consistency
 from semiseg.engine.methods.supervised import Supervised, SupervisedConfig
-from semiseg.engine.models import ENCODERS
+from semiseg.engine.models import ENCODERS, of_projector
 from semiseg.engine.models.encoders.resnet import BasicBlock
 from semiseg.engine.training.build import build_method
 from semiseg.kernels import reference
@@ -291,13 +291,17 @@ def test_cac_starts_its_contrastive_term_after_five_eightieths(tiny, random_batc
     assert "contrastive" in method.losses(batch, 0.0625)
 
 
-def test_cac_contrast_is_positive_and_moves_the_projector_but_not_the_classifier(tiny, random_batch):
-    method = made(tiny, "cac")
+@pytest.mark.parametrize(("network", "backbone"), [("cac", "few"), ("u2pl", "few"), ("u2pl", "resnet18")])
+def test_cac_contrast_is_positive_and_moves_the_projector_but_not_the_classifier(tiny, random_batch, network, backbone):
+    method = made(tiny, "cac", network=network, backbone=backbone)
     method.config.threshold = 0.0
     losses = method.losses(random_batch("pair"), 0.5)
     assert losses["contrastive"] > 0
     losses["contrastive"].backward()
-    assert all(p.grad.abs().sum() > 0 for p in method.network.projector.parameters() if p.ndim > 1)
+    parameters = {name: p for name, p in method.network.named_parameters() if of_projector(name) and p.ndim > 1}
+    assert len(parameters) == (3 if network == "u2pl" else 2)
+    assert all(p.grad.abs().sum() > 0 for p in parameters.values())
+    assert method.bank.features.shape[2] == method.network.projection
     assert all(p.grad is None for p in method.network.classifier.parameters())
 
 
