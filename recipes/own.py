@@ -12,6 +12,7 @@ from semiseg.engine.methods.cutmix_cps import CutMixCpsConfig
 from semiseg.engine.methods.cutmix_seg import CutMixSegConfig
 from semiseg.engine.methods.fixmatch import FixMatchConfig
 from semiseg.engine.methods.mean_teacher import MeanTeacherConfig
+from semiseg.engine.methods.u2pl import U2plConfig
 from semiseg.engine.methods.unimatch import UniMatchConfig
 from semiseg.engine.methods.unimatch_v2 import UniMatchV2Config
 
@@ -53,3 +54,8 @@ def unimatch() -> UniMatchConfig:
 
 def unimatch_v2() -> UniMatchV2Config:
     return UniMatchV2Config(ema=EMA, threshold=THRESHOLD, ramp=RAMP, supervised_weight=1.0, strong_weight=1.0)
+
+
+def u2pl() -> U2plConfig:
+    """Banks are small, as what was put into them by a network that learns fast is soon out of date."""
+    return U2plConfig(start=0.0, teacher_start=0.0, ramp=RAMP, ema=EMA, bank=2_000)

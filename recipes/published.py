@@ -1,7 +1,8 @@
 """Published results by method, data set, split and backbone. Each row is a run: `semiseg train cps_voc --split
 voc-cps-1/16 --backbone resnet101` takes the steps of that row. `python -m semiseg.recipes.published` prints the table.
 
-Sources: the papers of CPS and CAC; UniMatch's README (ResNet-101 on VOC) and logs, UniMatch V2's logs, best epochs.
+Sources: the papers of CPS and CAC; the READMEs of U2PL and UniMatch (ResNet-101 on VOC); logs of UniMatch and UniMatch
+V2, best epochs.
 mIoU in % on val. Where no second source was seen, the number is quoted from memory: check it against the paper before
 you print it.
 """
@@ -55,6 +56,8 @@ def _rows(method: str, dataset: str, splits: str, results: dict[str, str]) -> It
 
 
 _VOC_CPS = "voc-cps-1/16 voc-cps-1/8 voc-cps-1/4 voc-cps-1/2"
+_VOC_U2PL = "voc-u2pl-1/16 voc-u2pl-1/8 voc-u2pl-1/4 voc-u2pl-1/2"
+_CITY_U2PL = "city-u2pl-1/16 city-u2pl-1/8 city-u2pl-1/4 city-u2pl-1/2"
 _CITY_CPS = "city-cps-1/16 city-cps-1/8 city-cps-1/4 city-cps-1/2"
 _FEW = "voc-original-92 voc-original-183 voc-original-366 voc-cps-732"
 _ORIGINAL = "voc-original-92 voc-original-183 voc-original-366 voc-original-732 voc-original-1464"
@@ -77,6 +80,9 @@ ROWS: tuple[Row, ...] = (
         {"50": "74.47 76.61 77.83 78.77", "101": "74.72* 77.62* 79.21* 80.21*"},
     ),
     *_rows("cac", "cityscapes", _CITY_CAC, {"50": "69.7 72.7"}),
+    *_rows("u2pl", "voc", _ORIGINAL, {"101": "67.98* 69.15* 73.66* 76.16* 79.49*"}),
+    *_rows("u2pl", "voc", _VOC_U2PL, {"101": "77.21* 79.01* 79.30* 80.50*"}),
+    *_rows("u2pl", "cityscapes", _CITY_U2PL, {"101": "70.30* 74.37* 76.47* 79.05*"}),
     *_rows(
         "unimatch",
         "voc",

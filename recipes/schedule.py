@@ -17,17 +17,22 @@ CPS_EPOCHS = {
 """From the documentation of TorchSemiSeg; `few`, for the few-label lists of VOC, from its author in issue 22."""
 UNIMATCH_EPOCHS = {"voc": 80, "cityscapes": 240}
 UNIMATCH_V2_EPOCHS = {"voc": 60, "cityscapes": 180, "ade20k": 60, "coco": 20}
-PROCESSES = PROGRAMS["unimatch"].processes["voc"]
+U2PL_EPOCHS = {"voc": 80, "cityscapes": 200}
 
 
 def unimatch_steps(layout: str, split: str, epochs: dict[str, int], batch: int = BATCH) -> int:
-    """An epoch of UniMatch's programs passes the unlabelled images once, each of four processes its share of them,
-    rounded up, in batches, rounded down. A split whose unlabelled images are not known takes the steps of 1/8."""
+    """The steps of UniMatch's programs, of four processes on all data sets."""
+    return unlabeled_passes(layout, split, epochs[layout], batch, PROGRAMS["unimatch"].processes["voc"])
+
+
+def unlabeled_passes(layout: str, split: str, epochs: int, batch: int, processes: int) -> int:
+    """Steps of so many passes over the unlabelled images, of which each process takes its share, rounded up, in
+    batches, rounded down. A split whose unlabelled images are not known takes the steps of 1/8."""
     check_spec(split, layout)
     unlabeled = unlabeled_count(split, POOLS[layout])
     if not unlabeled:
-        return unimatch_steps(layout, SPLIT, epochs, batch)
-    return epochs[layout] * max(-(-unlabeled // PROCESSES) // (batch // PROCESSES), 1)
+        return unlabeled_passes(layout, SPLIT, epochs, batch, processes)
+    return epochs * max(-(-unlabeled // processes) // (batch // processes), 1)
 
 
 def cps_steps(layout: str, split: str, batch: int = BATCH) -> int:

@@ -12,12 +12,13 @@ from .fixmatch import FixMatch
 from .mean_teacher import MeanTeacher
 from .method import Method, MethodConfig, MethodContext, PseudoLabels
 from .supervised import Supervised
+from .u2pl import U2pl
 from .unimatch import UniMatch
 from .unimatch_v2 import UniMatchV2
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (Supervised, Cac, Cps, CutMixCps, MeanTeacher, CutMixSeg, FixMatch, UniMatch, UniMatchV2)
+    for method in (Supervised, Cac, Cps, CutMixCps, MeanTeacher, CutMixSeg, FixMatch, UniMatch, UniMatchV2, U2pl)
 }
 
 

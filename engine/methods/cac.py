@@ -16,6 +16,7 @@ from ...pipelines.views import ViewSpec
 from ..distributed import gathered
 from ..models import Network, evaluating
 from .method import Method, MethodConfig, MethodContext, PseudoLabels
+from .positions import rows
 from .programs import CAC_EPOCH_STEPS, PROGRAMS
 
 STRIDE = 8  # pixels of a window per position that is contrasted
@@ -155,14 +156,14 @@ class Cac(Method):
         """A view (B, 3, S, S) and its features (B, F, h, w), of a stride that divides 8 -> unit features (N, P),
         pseudo-labels (N,) and confidences (N,), N = B (S / 8)^2."""
         pooled = F.avg_pool2d(features, self.pool)
-        feature = F.normalize(_rows(self.network.project(pooled)), dim=1)
+        feature = F.normalize(rows(self.network.project(pooled)), dim=1)
         with torch.no_grad():
             label, confidence = self.labels(view, pooled)
         return feature, label, confidence
 
     def labels(self, view: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Pseudo-labels (N,) and confidences (N,) of a view (B, 3, S, S) of pooled features (B, F, S / 8, S / 8)."""
-        confidence, label = _rows(self.label_logits(view, pooled)).softmax(1).max(1)
+        confidence, label = rows(self.label_logits(view, pooled)).softmax(1).max(1)
         return label, confidence
 
     def label_logits(self, view: Tensor, pooled: Tensor) -> Tensor:
@@ -236,9 +237,3 @@ def overlap_positions(pair: Pair, grid: int) -> tuple[Tensor, Tensor, Tensor]:
 def _named(places: Tensor, rows: Tensor) -> Tensor:
     """(N,) bool: which of N places the rows (N,) bool name that count."""
     return torch.zeros(len(places), device=places.device).index_add_(0, places, rows.float()) > 0
-
-
-def _rows(maps: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B h w, C), in at least float32."""
-    rows = maps.permute(0, 2, 3, 1).flatten(0, 2)
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -102,16 +103,17 @@ class Teacher(nn.Module):
 
 
 class TeacherMethod(Method):
-    """A method whose student has a teacher if it is `taught`."""
+    """A method whose student has a teacher if it is `taught`; both have a projector where one is asked for."""
 
     config: TeacherConfig
     student: Network
     teacher: Teacher | None
 
-    def __init__(self, config: TeacherConfig, context: MethodContext, *, taught: bool = True):
+    def __init__(self, config: TeacherConfig, context: MethodContext, *, taught: bool = True, projector: bool = False):
         super().__init__(config, context)
-        self.student = context.network()
-        self.teacher = Teacher(context.network(), config) if taught else None
+        network = partial(context.network, projector=True) if projector else context.network
+        self.student = network()
+        self.teacher = Teacher(network(), config) if taught else None
 
     def begin(self) -> None:
         if self.teacher:

@@ -81,11 +81,13 @@ class Network(nn.Module):
         """The encoder's maps of normalised images (B, 3, H, W): channels and strides as its row says."""
         return self.backbone(x)
 
-    def decode(self, maps: tuple[Tensor, ...]) -> Tensor:
+    def decode(self, maps: tuple[Tensor, ...], *, projected: bool = True) -> Tensor:
         """Features (B, F, H/S, W/S) of the encoder's maps, as many as there are in the batch of the maps: methods may
-        change them in between. F is the classifier's `in_channels`, and twice that where the projector has a head."""
+        change them in between. F is the classifier's `in_channels`, and twice that where the projector has a head and
+        is to be asked."""
         *finer, coarsest = maps
-        return self.decoder(*finer, self.aspp(coarsest))
+        head = {"projected": projected} if DECODERS[self.decoder_name].projector_head else {}
+        return self.decoder(*finer, self.aspp(coarsest), **head)
 
     def features(self, x: Tensor) -> Tensor:
         """Features (B, F, H/S, W/S) of normalised images (B, 3, H, W)."""
@@ -102,7 +104,7 @@ class Network(nn.Module):
         return self.projector(features[:, -self.decoder.width :])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.features(x))
+        return self.classify(self.decode(self.encode(x), projected=False))
 
     def encode_of_each(self, *batches: Tensor) -> tuple[tuple[Tensor, ...], ...]:
         """`encode` of each batch of images of one size, as by a call for each, whose batch statistics never mix; in

@@ -234,7 +234,8 @@ def test_defaults_follow_the_split_and_the_backbone(dry_run):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_published_trains(tiny, voc_root, name):
-    recipe = tiny(name, data=voc_root(), batch=4).as_published()
+    batch = 8 if name == "u2pl" else 4  # which mixes images of one process of four
+    recipe = tiny(name, data=voc_root(), batch=batch).as_published()
     trainer = Trainer(recipe)
     (planner,) = trainer.loader.planners
     drawing = planner.drawing
@@ -390,7 +391,7 @@ def _has(recipe: Recipe, path: str) -> bool:
 
 PROCESSES = {
     **{name: {"voc": 2, "cityscapes": 4} for name in ("supervised", "cac")},
-    **{name: {"voc": 4, "cityscapes": 8} for name in ("cps", "cutmix_cps", "mean_teacher")},
+    **{name: {"voc": 4, "cityscapes": 8} for name in ("cps", "cutmix_cps", "mean_teacher", "u2pl")},
     "cutmix_seg": {"voc": 1, "cityscapes": 1},
     **{name: {"voc": 4, "cityscapes": 4} for name in ("fixmatch", "unimatch", "unimatch_v2")},
 }
@@ -416,6 +417,7 @@ PROTOCOLS = {
     "cutmix_seg": ("unimatch-whole", "unimatch-whole"),
     **{name: ("unimatch-whole", "unimatch-slide") for name in ("fixmatch", "unimatch")},
     "unimatch_v2": ("dino-whole", "unimatch2-slide"),
+    "u2pl": ("unimatch-whole", "slide"),
 }
 
 
@@ -430,5 +432,5 @@ def test_published_epochs_are_filled_as_by_their_programs():
     orders = {name: load_recipe(f"{name}_voc").as_published().sampling.labeled_order for name in METHODS}
     of_programs = dict.fromkeys(("supervised", "cac", "cutmix_seg"), "passes")
     of_programs |= dict.fromkeys(("cps", "cutmix_cps", "mean_teacher"), "redrawn")
-    of_programs |= {"fixmatch": "cut", "unimatch": "cut", "unimatch_v2": "repeated"}
+    of_programs |= {"fixmatch": "cut", "unimatch": "cut", "unimatch_v2": "repeated", "u2pl": "cut"}
     assert orders == of_programs

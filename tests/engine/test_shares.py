@@ -30,6 +30,9 @@ CASES = {
     "cac": ("cac", {"start": 0.2, "threshold": 0.1}),
     "cutmix_seg": ("cutmix_seg", {"threshold": 0.3}),  # of which some pixels are sure, and not all
     **{name: (name, {"threshold": 0.1}) for name in ("fixmatch", "unimatch", "unimatch_v2")},
+    "u2pl": ("u2pl", {"start": 0.2}),
+    "u2pl, accumulated": ("u2pl", {"recipe": {"accumulate": 2}}),
+    "u2pl, published": ("u2pl", {"published": True}),
     "supervised with short gradients": ("supervised", {"recipe": {"clip": 0.05}}),
     "supervised with OHEM": ("supervised", {"ohem": 0.2, "ohem_threshold": 0.01}),
     "supervised with class weights": ("supervised", {"class_weights": "auto"}),

@@ -54,6 +54,6 @@ def test_only_mixed_images_have_partners() -> None:
     assert not ViewSpec(unlabeled="weak_strong", cutmix="never").partners
 
 
-@pytest.mark.parametrize(("name", "cutmix"), [("unimatch", "sometimes"), ("cutmix_seg", "always")])
+@pytest.mark.parametrize(("name", "cutmix"), [("unimatch", "sometimes"), ("u2pl", "halves"), ("cutmix_seg", "always")])
 def test_boxes_are_those_of_the_method_s_program(name, cutmix) -> None:
     assert METHODS[name].views.cutmix == cutmix

@@ -43,7 +43,7 @@ def test_images_are_judged_at_the_scale_of_training_at_any_crop(name):
     recipe = load_recipe(name)
     crop = 112  # which every encoder takes
     before, now = recipe.protocol(), recipe.replace(crop=crop).protocol()
-    follows = recipe.labeled.scale != "own"
+    follows = not recipe.labeled.by_own_size
     assert now.scale / before.scale == pytest.approx(crop / recipe.crop if follows else 1)
     assert before.long_side is now.long_side is None
     assert now.longest == (recipe.labeled.longest and recipe.labeled.longest * crop)
@@ -130,6 +130,29 @@ def test_published_numbers_of_weak_and_strong_views(
     assert backbone["weight_decay"] == head["weight_decay"] == decay
     kept = round(recipe.method.ohem * recipe.crop**2 * 2)
     assert kept == (200_000 if name in {f"{m}_cityscapes" for m in ("fixmatch", "unimatch", "unimatch_v2")} else 0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "split", "steps", "crop", "backbone_lr", "decay", "processes", "kept", "start"),
+    [
+        ("voc", "voc-u2pl-1/16", 49_600, 513, 1e-3, 1e-4, 4, 0, 1 / 80),
+        ("cityscapes", "city-u2pl-1/16", 34_800, 769, 1e-2, 5e-4, 8, 100_000, 0.0),
+    ],
+)
+def test_published_numbers_of_u2pl(layout, split, steps, crop, backbone_lr, decay, processes, kept, start):
+    recipe = find_recipe(f"u2pl_{layout}")(split)
+    values = hyperparameters(recipe)
+    assert (values["steps"], values["crop"], values["batch"]) == (steps, crop, {"labeled": 16, "unlabeled": 16})
+    # Every process divides the contrastive term by their number, and so does the mean over them.
+    assert values["loss_weights"] == {"supervised": 1.0, "pseudo": 1.0, "contrastive": 1 / processes}
+    for group in values["groups"]:
+        assert group["lr"] == pytest.approx(backbone_lr if "backbone" in group["name"] else 1e-2)
+        assert group["weight_decay"] == decay
+    method, epoch = values["method"], 1 / (80 if layout == "voc" else 200)
+    assert (method["start"], method["teacher_start"]) == (start, start + epoch)
+    assert (method["ema"], method["unreliable"], method["temperature"], method["confidence"]) == (0.99, 0.2, 0.5, 0.3)
+    assert [method[name] for name in ("anchors", "negatives", "low_rank", "high_rank")] == [256, 50, 3, 20]
+    assert round(recipe.method.ohem * 2 * recipe.crop**2) == kept
 
 
 def test_optimizers_teachers_and_schedules_of_weak_and_strong_views():
@@ -257,6 +280,8 @@ def test_training_and_evaluation_see_images_at_their_own_scale_with_the_publishe
     for augmentation in (recipe.labeled, recipe.unlabeled)[: 1 if "supervised" in name else 2]:
         if "match" in name:
             assert (augmentation.scale, augmentation.range) == ("own", (0.5, 2.0))
+        elif name.startswith("u2pl"):
+            assert (augmentation.scale, augmentation.range) == ("own_balanced", (0.5, 2.0))
         elif name.startswith(("cps", "cutmix", "mean_teacher")):
             assert (augmentation.scale, augmentation.native_crop) == ("factors", recipe.crop)
         else:
@@ -402,7 +427,7 @@ def test_settings_on_own_images_are_those_of_the_docs(name, settings):
 def test_networks_are_judged_by_the_protocols_of_the_docs():
     protocols = {name: load_recipe(name).evaluation.protocol for name in recipes()}
     sliding = {f"{method}_{data}" for method in ("cps", "cutmix_cps", "mean_teacher") for data in ("voc", "cityscapes")}
-    sliding |= {"fixmatch_cityscapes", "unimatch_cityscapes"}
+    sliding |= {"fixmatch_cityscapes", "unimatch_cityscapes", "u2pl_cityscapes"}
     published = {f"unimatch_v2_{data}": "dino-whole" for data in ("voc", "ade20k", "coco")}
     published["unimatch_v2_cityscapes"] = "unimatch2-slide"
     assert protocols == {name: "slide" if name in sliding else published.get(name, "whole") for name in recipes()}

@@ -39,7 +39,7 @@ class ConcatenatingASPP(nn.Module):
         self.merge = conv(5 * width, width, kernel)
         self.norm = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pooled(_global_mean(x, self.pooled[1]))
@@ -118,7 +118,8 @@ class DeepLabDecoder(nn.Module):
 class TwoHeadDecoder(nn.Module):
     """U2PL's: joins low-level features (B, C, h, w) with the ASPP's output (B, W, h', w') to (B, W, h, w).
 
-    A `projector` has a head of its own of the same two maps: then the output is (B, 2 W, h, w), features first.
+    A `projector` has a head of its own of the same two maps: where it is asked for, the output is (B, 2 W, h, w),
+    features first.
     Convolutions have biases, and dropout is of whole channels.
     """
 
@@ -129,10 +130,10 @@ class TwoHeadDecoder(nn.Module):
         self.refine = _head(width)
         self.projector = _head(width) if projector else None
 
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+    def forward(self, low: Tensor, high: Tensor, *, projected: bool = True) -> Tensor:
         low = self.reduce(low)
         features = _refined(self.refine, low, high, low_first=True)
-        if self.projector is None:
+        if self.projector is None or not projected:
             return features
         return torch.cat([features, _refined(self.projector, low, high, low_first=True)], 1)
 

@@ -107,7 +107,7 @@ LATE = ((0.0, np.exp(-5)), (0.3, np.exp(-5)), (0.5, np.exp(-1.25)), (0.7, 1.0), 
 def test_a_ramp_brings_unlabelled_terms_in_slowly(tiny, random_batch, name, start, progress, gain):
     """exp(-5 (1 - t)^2) with t = (progress - start) / ramp, 1 from the ramp's end on; the supervised term has its
     weight."""
-    method = sure_of_noise(made(tiny, name, {"ramp": 0.4} | ({"start": start} if name == "cac" else {})))
+    method = sure_of_noise(made(tiny, name, {"ramp": 0.4} | ({"start": start} if name in ("cac", "u2pl") else {})))
     method.before_step(0, progress)
     losses = method.losses(random_batch(method.views.unlabeled), 0.5)
     weights = method.weights()

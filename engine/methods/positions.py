@@ -1,0 +1,54 @@
+"""Positions of maps as rows, by class and over processes: shapes are static, nothing is read on the host."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In at least float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def rows(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B h w, C), in at least float32."""
+    return wide(maps.permute(0, 2, 3, 1).flatten(0, 2))
+
+
+def by_class(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (C, B h w)."""
+    return maps.transpose(0, 1).flatten(1)
+
+
+def at_positions(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels (B, S, S) uint8 or bool at the positions of maps of a size, (B, 1, *size)."""
+    found = F.interpolate(pixels[:, None].byte(), size=size, mode="nearest")
+    return found.to(pixels.dtype)
+
+
+def of_classes(label: Tensor, classes: int) -> Tensor:
+    """Labels (B, 1, h, w) uint8 -> (B, C, h, w) bool: which class each has, none where it is 255."""
+    return label == torch.arange(classes, device=label.device)[:, None, None]
+
+
+def nth(mask: Tensor, number: Tensor) -> Tensor:
+    """(C, M): where each row of a mask (C, N) bool is true for the time that `number` (C, M) says, counted from 0 and
+    rounded down; N where it is true less often."""
+    return torch.searchsorted(mask.cumsum(1, dtype=torch.int32), number.to(torch.int32) + 1)
+
+
+def evenly(count: Tensor, most: int) -> Tensor:
+    """(C, most): which ones of so many (C,) are taken where there are more than `most`, evenly spaced; else all."""
+    number = torch.arange(most, device=count.device)
+    return torch.where(count[:, None] > most, number * count[:, None] // most, number)
+
+
+def rows_here(place: Tensor, labeled: int, unlabeled: int, processes: int, rank: int) -> tuple[Tensor, Tensor]:
+    """Places among the rows of all processes, the labelled ones of all first -> rows of this process, which are
+    `labeled` and then `unlabeled` ones, and which of the places are its own."""
+    behind = place >= processes * labeled
+    row = place - torch.where(behind, processes * labeled + rank * unlabeled - labeled, rank * labeled)
+    mine = torch.where(behind, (row >= labeled) & (row < labeled + unlabeled), (row >= 0) & (row < labeled))
+    return row.clamp(0, labeled + unlabeled - 1), mine
