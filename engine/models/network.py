@@ -95,13 +95,15 @@ class Network(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, num_classes, h, w) of features (B, F, h, w), with the dropout that precedes them."""
-        return self.classifier(self.dropout(features[:, : self.decoder.width]))
+        width = self.classifier.in_channels
+        return self.classifier(self.dropout(features if features.shape[1] == width else features[:, :width]))
 
     def project(self, features: Tensor) -> Tensor:
         """Projection (B, P, h, w) of features (B, F, h, w), not normalised; P is `projection`."""
         if self.projector is None:
             raise RuntimeError("this network has no projector: build it with projector=True")
-        return self.projector(features[:, -self.decoder.width :])
+        width = self.classifier.in_channels
+        return self.projector(features if features.shape[1] == width else features[:, width:])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.decode(self.encode(x), projected=False))

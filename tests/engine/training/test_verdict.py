@@ -254,7 +254,7 @@ class Halved(torch.autograd.Function):
 
 def halve_gradients(network: Network) -> None:
     decode = network.decode
-    network.decode = lambda maps: Halved.apply(decode(maps))
+    network.decode = lambda maps, **options: Halved.apply(decode(maps, **options))
 
 
 def test_compiled_networks_that_give_other_gradients_are_not_trained_with(trained, here, monkeypatch):
