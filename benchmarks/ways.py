@@ -27,6 +27,8 @@ STEPS = 100_000
 """Of the schedule, so that the learning rate hardly falls while it is measured."""
 OF_A_STEP = ("method.labels", "method.perturbed_statistics", "sampling.cutmix_partner")
 """The switches of a recipe that decide what a step computes, and of how many windows."""
+FROM_0 = {"cac": ("start",), "u2pl": ("start", "teacher_start", "confidence")}
+"""What keeps terms from counting in the first steps, or for a network that has not learnt, by method."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
         steps=STEPS,
     )
     changes = {path: value for path, value in recipe.switches().items() if path in OF_A_STEP}
-    if method == "cac":
-        changes["method.start"] = 0.0
+    changes |= {f"method.{name}": 0.0 for name in FROM_0.get(method, ())}
     if hasattr(recipe.method, "threshold"):
         changes["method.threshold"] = 0.0  # a network that has not learnt is sure of nothing
     recipe = recipe.changed(changes)

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 NO_BOX, AREA, RATIO = 0.5, (0.02, 0.4), (0.3, 1 / 0.3)
-"""Of UniMatch's boxes: the probability of none, shares of the window, height over width."""
+"""Of UniMatch's boxes: the probability of none (U2PL's, too), shares of the window, height over width."""
 
 
 def no_box(crop: int) -> np.ndarray:
@@ -32,6 +32,18 @@ def tried_box(crop: int) -> np.ndarray:
         if top + height <= crop and left + width <= crop:
             mask[top : top + height, left : left + width] = 1
             return mask
+
+
+def half_or_no_box(crop: int) -> np.ndarray:
+    """None, or half of the window, more than half as wide (U2PL, which draws once a batch whether there are boxes)."""
+    mask = no_box(crop)
+    if random.random() < NO_BOX:
+        return mask
+    width = random.randrange(crop // 2 + 1, crop)
+    height = round(crop**2 / 2 / width)
+    top, left = random.randint(0, crop - height), random.randint(0, crop - width)
+    mask[top : top + height, left : left + width] = 1
+    return mask
 
 
 def box_masks(count: int, size: tuple[int, int], boxes: int = 3, area: tuple[float, float] = (0.25, 0.5)) -> np.ndarray:

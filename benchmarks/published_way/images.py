@@ -23,11 +23,11 @@ from semiseg.pipelines.decode import UPRIGHT
 from semiseg.pipelines.views import Augmentation, ViewSpec
 from semiseg.pipelines.watch import Mark
 
-from .boxes import half_box, no_box, tried_box
+from .boxes import half_box, half_or_no_box, no_box, tried_box
 
 MEAN, STD, FILL, BLACK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104), (0, 0, 0)
 STRIDE, TRIES = 8, 50
-BOXES = {"never": no_box, "sometimes": tried_box, "always": half_box}
+BOXES = {"never": no_box, "sometimes": tried_box, "halves": half_or_no_box, "always": half_box}
 """By `ViewSpec.cutmix`, what draws the box of a strong view."""
 
 
@@ -51,10 +51,11 @@ class Images(Dataset):
         if self.augmentation.scale == "factors":
             factor = random.choice(self.augmentation.factors) * self.crop / (self.augmentation.native_crop or self.crop)
         else:
-            own = self.augmentation.scale == "own"
-            base = max(width, height) if own else self.augmentation.base * self.crop
-            low, high = (int(bound * base) for bound in self.augmentation.range)
-            factor = random.randint(low, high) / max(width, height)
+            base = max(width, height) if self.augmentation.by_own_size else self.augmentation.base * self.crop
+            low, high = self.augmentation.range
+            if self.augmentation.scale == "own_balanced":
+                low, high = random.choice([(low, 1), (1, high)])
+            factor = random.randint(int(low * base), int(high * base)) / max(width, height)
         return max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1)
 
     def pad(self, image: Image.Image | np.ndarray, fill) -> np.ndarray:

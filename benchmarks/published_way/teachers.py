@@ -32,6 +32,20 @@ class Taught(PublishedWay):
                     mean.mul_(kept).add_(value * (1 - kept))
 
 
+class Followed(Taught):
+    """A teacher in evaluation mode, which is the student after the first step; all of its state follows."""
+
+    def __init__(self, recipe: Recipe, classes: int):
+        super().__init__(recipe, classes)
+        self.teacher.eval()
+        self.steps = 0
+
+    def after_step(self) -> None:
+        self.steps += 1
+        kept = min(1 - 1 / self.steps, self.config.ema)
+        self.average(self.teacher.state_dict().values(), self.student.state_dict().values(), kept)
+
+
 class MeanTeacher(Taught):
     """The teacher's batch statistics are of its own passes. It is not asked about labelled images, as ours is not."""
 

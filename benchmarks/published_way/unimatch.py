@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semiseg.engine.recipe import Recipe
-
 from .images import WeakStrong
-from .teachers import Taught
+from .teachers import Followed
 from .way import PublishedWay, cross_entropy, upsampled
 
 Labels = tuple[Tensor, Tensor, Tensor]
@@ -87,15 +85,10 @@ class UniMatch(FixMatch):
         return upsampled(logits, x.shape[-2:]).chunk(2)
 
 
-class UniMatchV2(Taught, FixMatch):
+class UniMatchV2(Followed, FixMatch):
     """A teacher in evaluation mode labels; an image's partner is that of the reversed batch."""
 
     streams = (WeakStrong,)
-
-    def __init__(self, recipe: Recipe, classes: int):
-        super().__init__(recipe, classes)
-        self.teacher.eval()
-        self.steps = 0
 
     def losses(
         self, x: Tensor, target: Tensor, images: Sequence[Tensor], *partners: Sequence[Tensor]
@@ -127,11 +120,6 @@ class UniMatchV2(Taught, FixMatch):
         both = torch.cat([first, second])[..., None, None]
         logits = self.student.classify(self.student.decode(tuple(one * both for one in maps)))
         return upsampled(logits, views.shape[-2:])
-
-    def after_step(self) -> None:
-        self.steps += 1
-        kept = min(1 - 1 / self.steps, self.config.ema)
-        self.average(self.teacher.state_dict().values(), self.student.state_dict().values(), kept)
 
 
 def pasted(own: Tensor, partners: Tensor, box: Tensor) -> Tensor:
