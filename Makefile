@@ -6,7 +6,7 @@ BIN := .venv/bin
 # two cores idle.
 DEMO := supervised_shapes cutmix_seg_shapes fixmatch_shapes --shares 1/16 --seeds 1 --steps 400 --eval-every 200 \
 	--jobs 3
-COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes mean_teacher_shapes cutmix_seg_shapes \
+COMPARE := supervised_shapes cac_shapes cps_shapes cutmix_cps_shapes mean_teacher_shapes cutmix_seg_shapes u2pl_shapes \
 	fixmatch_shapes unimatch_shapes --shares 1/16 all --eval-every 200
 
 .PHONY: setup demo test lint bench compare clean

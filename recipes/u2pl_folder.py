@@ -8,7 +8,7 @@ from semiseg.recipes.supervised_folder import recipe as supervised
 
 
 def recipe() -> Recipe:
-    return replace(supervised(), name="u2pl_folder", method=own.u2pl())
+    return replace(supervised(), name="u2pl_folder", method=own.u2pl(), unlabeled=supervised().labeled)
 
 
 if __name__ == "__main__":

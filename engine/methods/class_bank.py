@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class ClassBank(nn.Module):
-    """A ring of features for each class: those that entered last."""
+    """A ring of unit features for each class: those that entered last. Unit vectors lose little in float16, and banks
+    are large."""
 
     features: Tensor
     held: Tensor
@@ -15,7 +16,7 @@ class ClassBank(nn.Module):
 
     def __init__(self, classes: int, size: int, channels: int):
         super().__init__()
-        self.register_buffer("features", torch.zeros(classes, size, channels))
+        self.register_buffer("features", torch.zeros(classes, size, channels, dtype=torch.float16))
         self.register_buffer("held", torch.zeros(classes, dtype=torch.long))
         self.register_buffer("position", torch.zeros(classes, dtype=torch.long))
 

@@ -47,8 +47,10 @@ def evenly(count: Tensor, most: int) -> Tensor:
 
 def rows_here(place: Tensor, labeled: int, unlabeled: int, processes: int, rank: int) -> tuple[Tensor, Tensor]:
     """Places among the rows of all processes, the labelled ones of all first -> rows of this process, which are
-    `labeled` and then `unlabeled` ones, and which of the places are its own."""
+    `labeled` and then `unlabeled` ones, and which of the places are its own; for the others any rows."""
     behind = place >= processes * labeled
     row = place - torch.where(behind, processes * labeled + rank * unlabeled - labeled, rank * labeled)
     mine = torch.where(behind, (row >= labeled) & (row < labeled + unlabeled), (row >= 0) & (row < labeled))
-    return row.clamp(0, labeled + unlabeled - 1), mine
+    # Not one row for all of them, whose gradient would be added up place by place.
+    others = torch.arange(place.numel(), device=place.device).view_as(place) % (labeled + unlabeled)
+    return torch.where(mine, row, others), mine

@@ -44,7 +44,8 @@ class U2plConfig(TeacherConfig):
     """Share of the schedule up to which the teacher is the student itself (published: epoch 2 of 80)."""
     unreliable: float = 0.2
     """Share of the pixels, those of the highest entropy, that are unreliable at the start of the schedule; it falls to
-    0, linearly. As large a share, of the lowest entropy, is reliable enough for anchors."""
+    0, linearly. As large a share, of the lowest entropy, is reliable enough for anchors, or all others if they are
+    fewer."""
     anchors: int = 256
     """Features of each class that are contrasted at a step, drawn."""
     confidence: float = 0.3
@@ -186,7 +187,8 @@ class U2pl(Mixing, TeacherMethod):
         """(B, S, S) bool each: pixels that are reliable enough for anchors, and unreliable ones; neither is padding."""
         counted = label != IGNORE
         values, counts = (self.gathered(each).view(self.parts, -1) for each in (entropy, counted))
-        bounds = quantiles(values, counts, torch.stack([self.unreliable, 1 - self.unreliable]))
+        reliable = 1 - self.unreliable
+        bounds = quantiles(values, counts, torch.stack([torch.minimum(self.unreliable, reliable), reliable]))
         low, high = bounds.repeat_interleave(len(label) // self.parts, 0)[..., None, None].unbind(1)
         return counted & (entropy <= low), counted & (entropy >= high)
 
@@ -212,7 +214,8 @@ class U2pl(Mixing, TeacherMethod):
         member = torch.cat([true, guessed & certain])
         anchor = member & (probability > self.config.confidence)
 
-        place, place_of_mixed = probability.argsort(1, descending=True).argsort(1).split([len(true), len(guessed)])
+        order = probability.argsort(dim=1, descending=True, stable=True)
+        place, place_of_mixed = order.argsort(1).split([len(true), len(guessed)])
         low = min(self.config.low_rank, self.classes // 2)
         mistaken = (known != IGNORE) & ~true & (place < low)
         unlikely = uncertain & (place_of_mixed >= low) & (place_of_mixed < self.config.high_rank)
@@ -234,10 +237,10 @@ class U2pl(Mixing, TeacherMethod):
         everyones = [gathered(each) if self.processes > 1 else each for each in negative.split(sizes)]
         mask = torch.cat([by_class(each) for each in everyones], 1)
         count, most = mask.sum(1), min(FRESH, self.config.bank)
-        feature = F.normalize(rows(taught), dim=1)
+        feature = rows(taught)
         labeled, mixed = (size * len(feature) // len(taught) for size in sizes)
         row, mine = rows_here(nth(mask, evenly(count, most)), labeled, mixed, self.processes, self.rank)
-        fresh = feature[row] * mine[..., None]
+        fresh = F.normalize(feature[row], dim=2) * mine[..., None]
         self.bank.push(total(fresh) if self.processes > 1 else fresh, count.clamp(max=most))
 
     def contrast(
@@ -270,7 +273,7 @@ class U2pl(Mixing, TeacherMethod):
 
             place = nth(anchor, draws[0, ..., 0] * anchor.sum(1, keepdim=True))
             row, mine = rows_here(place, labeled, len(own) - labeled, world, number)
-            anchors = F.normalize(own, dim=1)[row]
+            anchors = F.normalize(own[row], dim=2)
             alike = torch.einsum("cad,cd->ca", anchors, F.normalize(positive, dim=1))
             unlike = torch.einsum("cad,cakd->cak", anchors, self.bank.drawn(draws[0, ..., 1:], bank).to(anchors.dtype))
             similarity = torch.cat([alike[..., None], unlike], 2) / self.config.temperature
@@ -303,11 +306,7 @@ def entropy_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, *size) in nats: the entropies of the probabilities of logits (B, C, h, w), upsampled; one image at a time, as
     logits of full size are large."""
 
-    def of_image(logits: Tensor) -> Tensor:
-        surprise = -upsample(logits[None], size).log_softmax(1)
-        return ((-surprise).exp() * surprise).sum(1)
-
-    return torch.cat([of_image(each) for each in logits])
+    return torch.cat([torch.special.entr(upsample(each[None], size).softmax(1)).sum(1) for each in logits])
 
 
 def quantiles(values: Tensor, counted: Tensor, shares: Tensor) -> Tensor:

@@ -164,10 +164,13 @@ class Xray:
             )
         if shares[first] > COLLAPSED and self.labels[first] < COLLAPSED - MARGIN:
             name = list(look.classes)[first]
+            method = self.recipe.method
+            cures = [] if method.ramp else ["let the unlabelled images come in late (--method.ramp 0.5)"]
+            cures += [f"raise --method.{one}" for one in ("threshold", "unreliable") if hasattr(method, one)]
             return f"all is {name}", (
                 f"{100 * shares[first]:.1f} % of what counts is {name!r}, which is {100 * self.labels[first]:.0f} % of "
-                "the labels: the run teaches itself one class; let the unlabelled images come in late (--method.ramp "
-                "0.5), raise --method.threshold where there is one, lower --lr, or start from pretrained --weights"
+                f"the labels: the run teaches itself one class; {', '.join([*cures, 'lower --lr'])}, or start from "
+                "pretrained --weights"
             )
         return "", ""
 

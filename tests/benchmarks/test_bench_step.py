@@ -133,7 +133,7 @@ def test_a_step_of_the_published_way_is_a_step_of_ours(name):
     if name == "u2pl":  # whose features, of a network that has not learnt, are too much alike to show in a loss
         assert ours.bank.held.tolist() == [len(keys) for keys in theirs.bank]
         for ring, keys in zip(ours.bank.features, theirs.bank):
-            torch.testing.assert_close(ring[: len(keys)], F.normalize(keys, dim=1), rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(ring[: len(keys)].float(), F.normalize(keys, dim=1), rtol=1e-3, atol=1e-5)
 
 
 def test_windows_of_the_published_way_fit_each_other(voc_root):

@@ -289,6 +289,14 @@ def test_training_and_evaluation_see_images_at_their_own_scale_with_the_publishe
             assert (augmentation.scale, round(augmentation.base * recipe.crop)) == ("long_side", long_side)
 
 
+@pytest.mark.parametrize("name", [name for name in recipes() if name.endswith(("folder", "shapes"))])
+def test_unlabelled_images_are_seen_at_the_scale_of_labelled_ones(name):
+    recipe = load_recipe(name)
+    if recipe.views.windows:
+        fields = ("scale", "base", "longest", "filter", "native_crop")
+        assert all(getattr(recipe.labeled, field) == getattr(recipe.unlabeled, field) for field in fields)
+
+
 def test_ohem_on_cityscapes_keeps_as_many_pixels_as_published():
     recipe = load_recipe("cps_cityscapes")
     assert round(recipe.method.ohem * recipe.crop**2) == 50_000

@@ -11,7 +11,7 @@ from semiseg.engine.methods.class_bank import ClassBank
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), max_size=6))
 def test_each_class_holds_what_entered_last(pushes):
-    bank, lists, number = ClassBank(3, 5, 2), [[], [], []], 0.0
+    bank, lists, number = ClassBank(3, 5, 2), [[], [], []], 0
     for counts in pushes:
         features = torch.zeros(3, 4, 2)
         for features_of_class, held, count in zip(features, lists, counts):

@@ -213,6 +213,9 @@ def test_fewer_pixels_are_unreliable_as_training_goes_on(made, batch):
         for found in method.certainty(entropy, label):
             assert not found[label == IGNORE].any()
             assert found.sum() / (label != IGNORE).sum() == pytest.approx(share, abs=2e-3)
+    method.unreliable.fill_(0.6)  # no pixel is both
+    certain, uncertain = (found.sum() / (label != IGNORE).sum() for found in method.certainty(entropy, label))
+    assert (certain, uncertain) == (pytest.approx(0.4, abs=2e-3), pytest.approx(0.6, abs=2e-3))
 
 
 def test_two_classes_have_negatives_though_none_comes_fourth(made, batch):
