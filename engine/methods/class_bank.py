@@ -22,11 +22,12 @@ class ClassBank(nn.Module):
 
     def push(self, features: Tensor, count: Tensor) -> None:
         """Of features (C, M, D), M at most the ring's size, the first `count` (C,) of each class replace its oldest."""
-        (_, size, channels), number = self.features.shape, torch.arange(features.shape[1], device=features.device)
-        place = ((self.position[:, None] + number) % size)[..., None].expand(-1, -1, channels)
+        classes, size, _ = self.features.shape
+        ring = torch.arange(classes, device=features.device)[:, None]
+        number = torch.arange(features.shape[1], device=features.device)
+        place = (self.position[:, None] + number) % size
         entering = (number < count[:, None])[..., None]
-        features = torch.where(entering, features.to(self.features.dtype), self.features.gather(1, place))
-        self.features.scatter_(1, place, features)
+        self.features[ring, place] = torch.where(entering, features.to(self.features.dtype), self.features[ring, place])
         self.position.copy_((self.position + count) % size)
         self.held.copy_((self.held + count).clamp(max=size))
 
