@@ -305,7 +305,6 @@ class U2pl(Mixing, TeacherMethod):
 def entropy_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, *size) in nats: the entropies of the probabilities of logits (B, C, h, w), upsampled; one image at a time, as
     logits of full size are large."""
-
     return torch.cat([torch.special.entr(upsample(each[None], size).softmax(1)).sum(1) for each in logits])
 
 
