@@ -70,6 +70,20 @@ def test_a_run_from_python_leaves_one_report_and_prints_nothing(tiny, voc_root, 
     assert scored.values["val/miou"] == pytest.approx(result.last)
 
 
+def test_lines_for_a_tracker_have_steps_that_never_fall_and_numbers(tiny, voc_root):
+    lines = []
+    train(
+        tiny("supervised", data=voc_root(), steps=4, eval_every=2),
+        lambda e: "step" in e.values and lines.append(e.values),
+    )
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(steps)
+    assert steps[-1] == 4
+    assert all(isinstance(value, int | float) for line in lines for value in line.values())
+    assert [step for step, line in zip(steps, lines) if "val/miou" in line] == [2, 4]
+    assert len([step for step, line in zip(steps, lines) if "loss" in line]) == 4
+
+
 def test_a_run_is_scored_and_used_by_its_path(tiny, voc_root, capfd):
     root = voc_root()
     out = str(train(tiny("supervised", data=root)).out)
