@@ -27,7 +27,7 @@ STEPS = 100_000
 """Of the schedule, so that the learning rate hardly falls while it is measured."""
 OF_A_STEP = ("method.labels", "method.perturbed_statistics", "sampling.cutmix_partner")
 """The switches of a recipe that decide what a step computes, and of how many windows."""
-FROM_0 = {"cac": ("start",), "u2pl": ("start", "teacher_start", "confidence")}
+FROM_0 = {"cac": ("start",), "u2pl": ("start", "teacher_start", "anchor_threshold")}
 """What keeps terms from counting in the first steps, or for a network that has not learnt, by method."""
 
 

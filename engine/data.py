@@ -210,7 +210,7 @@ def _uncounted(manifest: Manifest, ids: Sequence[str], flag: str, kind: str) -> 
 def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
     """A warning where most labelled images, seen at their own size, are smaller than the windows, or so large that they
     are seen much smaller than they are; and one where others are seen much smaller than these."""
-    if not recipe.labeled.by_own_size:
+    if recipe.labeled.scale != "own":
         return
     long_side = median(max(record.height, record.width) for record in data.labeled)
     most = round(recipe.labeled.longest * recipe.crop) if recipe.labeled.longest else math.inf
@@ -242,7 +242,7 @@ def sizes_seen(data: Data, recipe: Recipe) -> Iterator[str]:
 def _times_smaller(records: Iterable[Record], augmentation: Augmentation, crop: int) -> dict[str, float]:
     """How many times smaller than they are images are seen on average, by id; nothing where their size does not tell
     it."""
-    if not augmentation.by_own_size:
+    if augmentation.scale != "own":
         return {}
     longest = augmentation.longest * crop if augmentation.longest else math.inf
     return {record.id: max(max(record.size) / longest, 1) for record in records}

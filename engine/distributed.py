@@ -61,13 +61,13 @@ def average(tensor: Tensor) -> Tensor:
     return total(tensor) / world_size() if is_distributed() else tensor
 
 
-def first_ones(tensor: Tensor) -> Tensor:
+def of_first(tensor: Tensor) -> Tensor:
     """The first process's tensor, without gradient; alone, the tensor itself."""
     if not is_distributed():
         return tensor
-    tensor = tensor.detach().contiguous()
-    dist.broadcast(tensor, 0)
-    return tensor
+    shared = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.broadcast(shared, 0)
+    return shared
 
 
 def own_rows(draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
@@ -75,7 +75,7 @@ def own_rows(draw: Callable[[int], Tensor], *sizes: int) -> Tensor:
     (N, …), and is asked for all processes' at once, so that they are those that one process would draw."""
     if not is_distributed():
         return draw(sum(sizes))
-    everyones = first_ones(draw(world_size() * sum(sizes)))
+    everyones = of_first(draw(world_size() * sum(sizes)))
     groups = everyones.split([world_size() * size for size in sizes])
     return torch.cat([group[rank() * size :][:size] for group, size in zip(groups, sizes, strict=True)])
 

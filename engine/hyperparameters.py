@@ -99,13 +99,13 @@ def summary(recipe: Recipe, classes: int | None = None) -> dict[str, Any]:
 
 def windows(augmentation: Augmentation, crop: int) -> str:
     """Scales and colours in words: `long side 320-800, flip 0.5, jitter 0.8`."""
+    low, high = augmentation.range
+    bounds = (low, 1, high) if augmentation.even_odds else (low, high)
     if augmentation.scale == "long_side":
         base = round(augmentation.base * crop)
-        words = [f"long side {'-'.join(str(max(int(bound * base), 1)) for bound in augmentation.range)}"]
-    elif augmentation.by_own_size:
+        words = [f"long side {'-'.join(str(max(int(bound * base), 1)) for bound in bounds)}"]
+    elif augmentation.scale == "own":
         most = f", at most {round(augmentation.longest * crop)}," if augmentation.longest else ""
-        low, high = augmentation.range
-        bounds = (low, 1, high) if augmentation.scale == "own_balanced" else (low, high)
         words = [f"own long side{most} x {'-'.join(f'{bound:g}' for bound in bounds)}"]
     else:
         factor = crop / (augmentation.native_crop or crop)

@@ -59,5 +59,5 @@ def sometimes_half_boxes(draws: Draws, crop: int) -> np.ndarray:
     return np.where(none[:, None], 0, np.concatenate([corner, corner + size], -1)).astype(np.int32)
 
 
-STRONG_BOXES = {"sometimes": sometimes_boxes, "halves": sometimes_half_boxes, "always": half_boxes}
+STRONG_BOXES = {"sometimes": sometimes_boxes, "sometimes_half": sometimes_half_boxes, "always": half_boxes}
 """By `views.ViewSpec.cutmix`, what draws the boxes of one strong view."""

@@ -187,7 +187,7 @@ class Planner:
         shown = self.labeled.shown(step)
         draws = self.labeled.samples.draws(LABELED, shown, PER_WINDOW)
         labeled = self._window(self.labeled(shown), self.drawing.labeled, draws)
-        taught = self.drawing.labeled.void == "first_class"
+        taught = self.drawing.labeled.padding_label == "first_class"
         valid = labeled.views[0].valid(self.drawing.crop) if taught else None
         kind = self.drawing.views.unlabeled
         unlabeled = self.BY_KIND[kind](self, step, self.unlabeled.shown(step))
@@ -329,13 +329,13 @@ class Planner:
         """Step (B,) in 1/1024 source pixel, and the size (B, 2) of the scaled image in output pixels."""
         size, crop = self.sizes[record], self.drawing.crop
         if augmentation.scale != "factors":
-            own = augmentation.by_own_size
+            own = augmentation.scale == "own"
             base = size.max(1) if own else np.full(len(record), round(augmentation.base * crop))
             if own and augmentation.longest:
                 base = np.minimum(base, round(augmentation.longest * crop))
             bounds = augmentation.range[0], 1, augmentation.range[1]
             low, middle, high = (np.maximum(bound * base, 1).astype(np.int64) for bound in bounds)
-            if augmentation.scale == "own_balanced":
+            if augmentation.even_odds:
                 below = draw < 0.5
                 draw, low, high = 2 * draw % 1, np.where(below, low, middle), np.where(below, middle, high)
             exact = size.max(1) / uniform_int(draw, low, high)

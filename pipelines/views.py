@@ -54,9 +54,9 @@ class ViewSpec:
     """Boxes a mixed image."""
     strong: int = 1
     """Strong colourings of a window, beside its weak view."""
-    cutmix: Literal["never", "sometimes", "halves", "always"] = "sometimes"
+    cutmix: Literal["never", "sometimes", "sometimes_half", "always"] = "sometimes"
     """Whether a strong view shows its partner's in a box. sometimes: half of them do, in one of 2 to 40 % of the window
-    (UniMatch); halves: half of them do, in one of half the window (U2PL); always: in one of half the window
+    (UniMatch); sometimes_half: half of them do, in one of half the window (U2PL); always: in one of half the window
     (CutMix-Seg)."""
 
     @property
@@ -88,16 +88,17 @@ class ViewSpec:
 class Augmentation:
     """How a window is cut from an image and how its colours change."""
 
-    scale: Literal["long_side", "own", "own_balanced", "factors"] = "long_side"
+    scale: Literal["long_side", "own", "factors"] = "long_side"
     """long_side: the long side is drawn from `range` times `base` (CAC); own: from `range` times the image's own long
-    side (UniMatch); own_balanced: from the same, as often below the own one as above (U2PL); factors: one of `factors`
-    scales (CPS)."""
+    side (UniMatch); factors: one of `factors` scales (CPS)."""
     base: float = 1.25
     """The long side that counts as scale 1, in sides of the crop (CAC's VOC: 400 / 320)."""
     range: tuple[float, float] = (0.5, 2.0)
     """Bounds of the long side, in units of `base` or of the image's own."""
     factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """The scale factors, drawn with equal probability."""
+    even_odds: bool = False
+    """Draw from `range` as often below 1 as above (U2PL)."""
     longest: float | None = None
     """What the own long side of an image counts as at most, in sides of the crop; none: any counts."""
     native_crop: int | None = None
@@ -137,14 +138,9 @@ class Augmentation:
     an odd pixel at the bottom or right (CPS). Pairs are padded at the corner."""
     fill: Literal["mean", "black"] = "mean"
     """Padding has the mean colour of the pretrained encoder's images, or is black before normalisation."""
-    void: Literal["ignored", "first_class"] = "ignored"
+    padding_label: Literal["ignored", "first_class"] = "ignored"
     """What padding of labels means. ignored: it does not count; first_class: it is taught as class 0 (U2PL's program).
     Unlabelled windows have none."""
-
-    @property
-    def by_own_size(self) -> bool:
-        """Whether the scale counts from the image's own size."""
-        return self.scale in ("own", "own_balanced")
 
     def faults(self, prefix: str, *, shared: bool = False) -> Iterator[str]:
         """What makes no sense, a line each, naming the field. shared: whether several windows share one region of the
@@ -154,9 +150,8 @@ class Augmentation:
         rule = f"from {low} to {high}"
         rising = low <= self.range[0] <= self.range[1] <= high
         yield from fault_unless(rising, f"{prefix}range", f"must be two rising numbers {rule}", self.range)
-        around = self.scale != "own_balanced" or self.range[0] <= 1 <= self.range[1]
-        balanced = "must have 1 in it for the scale own_balanced"
-        yield from fault_unless(around or not rising, f"{prefix}range", balanced, self.range)
+        around = not self.even_odds or self.range[0] <= 1 <= self.range[1]
+        yield from fault_unless(around or not rising, f"{prefix}range", "must have 1 in it for even odds", self.range)
         within = bool(self.factors) and all(low <= factor <= high for factor in self.factors)
         yield from fault_unless(within, f"{prefix}factors", f"must be numbers {rule}", self.factors)
         yield from fault_unless(low <= self.base <= high, f"{prefix}base", f"must be {rule}", self.base)
@@ -244,8 +239,8 @@ class Drawing:
         yield from fault_unless(0 <= self.seed < 2**63, "--seed", "must be from 0 to 2^63 - 1", self.seed)
         yield from self.labeled.faults("--labeled.")
         yield from self.sampling.faults("--sampling.")
-        void, rule = self.unlabeled.void, "is ignored where windows have no labels"
-        yield from fault_unless(void != "first_class", "--unlabeled.void", rule, void)
+        label, rule = self.unlabeled.padding_label, "is ignored where windows have no labels"
+        yield from fault_unless(label != "first_class", "--unlabeled.padding-label", rule, label)
         if wrong := list(self.views.faults()):
             yield from wrong
         else:

@@ -61,4 +61,4 @@ def u2pl() -> U2plConfig:
     run on shapes taught itself wrong labels and ended below the baseline, and at a weight of 1 another ended four
     points lower. Banks are small, as what a network that learns fast has put into them is soon out of date."""
     late: dict[str, Any] = {"start": 0.0, "teacher_start": 0.0, "ramp": RAMP}
-    return U2plConfig(unreliable=0.6, contrastive_weight=0.1, ema=EMA, bank=2_000, **late)
+    return U2plConfig(unreliable=0.6, contrastive_weight=0.1, ema=EMA, bank_size=2_000, **late)

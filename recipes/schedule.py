@@ -22,16 +22,16 @@ U2PL_EPOCHS = {"voc": 80, "cityscapes": 200}
 
 def unimatch_steps(layout: str, split: str, epochs: dict[str, int], batch: int = BATCH) -> int:
     """The steps of UniMatch's programs, of four processes on all data sets."""
-    return unlabeled_passes(layout, split, epochs[layout], batch, PROGRAMS["unimatch"].processes["voc"])
+    return steps_of_passes(layout, split, epochs[layout], batch, PROGRAMS["unimatch"].processes["voc"])
 
 
-def unlabeled_passes(layout: str, split: str, epochs: int, batch: int, processes: int) -> int:
+def steps_of_passes(layout: str, split: str, epochs: int, batch: int, processes: int) -> int:
     """Steps of so many passes over the unlabelled images, of which each process takes its share, rounded up, in
     batches, rounded down. A split whose unlabelled images are not known takes the steps of 1/8."""
     check_spec(split, layout)
     unlabeled = unlabeled_count(split, POOLS[layout])
     if not unlabeled:
-        return unlabeled_passes(layout, SPLIT, epochs, batch, processes)
+        return steps_of_passes(layout, SPLIT, epochs, batch, processes)
     return epochs * max(-(-unlabeled // processes) // (batch // processes), 1)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from semiseg.engine.recipe import Evaluation, Recipe
 from semiseg.recipes.schedule import SPLIT
-from semiseg.recipes.u2pl_voc import of
+from semiseg.recipes.u2pl_voc import published
 
 OHEM = 100_000 / (2 * 769**2)
 """Share of the pixels that are kept, of two windows a process."""
@@ -12,7 +12,7 @@ OHEM = 100_000 / (2 * 769**2)
 
 def recipe(split: str = SPLIT, backbone: str = "resnet50") -> Recipe:
     return replace(
-        of("cityscapes", split, backbone, supervised_epochs=0, ohem=OHEM),
+        published("cityscapes", split, backbone, supervised_epochs=0, ohem=OHEM),
         backbone_lr=1.0,
         weight_decay=5e-4,
         evaluation=Evaluation(protocol="slide"),

@@ -27,7 +27,7 @@ from .boxes import half_box, half_or_no_box, no_box, tried_box
 
 MEAN, STD, FILL, BLACK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104), (0, 0, 0)
 STRIDE, TRIES = 8, 50
-BOXES = {"never": no_box, "sometimes": tried_box, "halves": half_or_no_box, "always": half_box}
+BOXES = {"never": no_box, "sometimes": tried_box, "sometimes_half": half_or_no_box, "always": half_box}
 """By `ViewSpec.cutmix`, what draws the box of a strong view."""
 
 
@@ -51,9 +51,9 @@ class Images(Dataset):
         if self.augmentation.scale == "factors":
             factor = random.choice(self.augmentation.factors) * self.crop / (self.augmentation.native_crop or self.crop)
         else:
-            base = max(width, height) if self.augmentation.by_own_size else self.augmentation.base * self.crop
+            base = max(width, height) if self.augmentation.scale == "own" else self.augmentation.base * self.crop
             low, high = self.augmentation.range
-            if self.augmentation.scale == "own_balanced":
+            if self.augmentation.even_odds:
                 low, high = random.choice([(low, 1), (1, high)])
             factor = random.randint(int(low * base), int(high * base)) / max(width, height)
         return max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1)

@@ -83,7 +83,7 @@ class U2pl(Followed):
         feature, taught = (maps.permute(0, 2, 3, 1) for maps in (feature, taught))
         anchors, positives, valid = [], [], []
         for c in range(classes):
-            anchors.append(feature[member[:, c] & (probability[:, c] > config.confidence)])
+            anchors.append(feature[member[:, c] & (probability[:, c] > config.anchor_threshold)])
             positives.append(taught[member[:, c]].mean(0))
             mistaken = (order[:labeled, ..., :first] == c).any(3) & others[:, c]
             unlikely = (order[labeled:, ..., first : config.high_rank] == c).any(3) & uncertain[labeled:, 0].bool()
@@ -99,7 +99,7 @@ class U2pl(Followed):
         return loss / max(len(valid), 1)
 
     def remember(self, c: int, keys: Tensor) -> None:
-        self.bank[c] = torch.cat([self.bank[c], keys.cpu()])[-self.config.bank :]
+        self.bank[c] = torch.cat([self.bank[c], keys.cpu()])[-self.config.bank_size :]
 
     def repelled(self, anchors: Tensor, positive: Tensor, bank: Tensor, draws: Tensor) -> Tensor:
         """The mean over drawn ones of a class's anchors (N, D). draws (A, 1 + K), in [0, 1): which anchor, and which

@@ -67,8 +67,8 @@ class Cac(Method):
         self.network = context.network(projector=True)
         self.pool = round(STRIDE / self.network.stride)
         batches = config.bank_steps * context.accumulate
-        rows = 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2
-        self.bank = NegativeBank(batches, rows, self.network.projection)
+        positions = 2 * context.unlabeled_batch * (context.crop // STRIDE) ** 2
+        self.bank = NegativeBank(batches, positions, self.network.projection)
 
     @staticmethod
     def switches(layout: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -111,9 +110,8 @@ class TeacherMethod(Method):
 
     def __init__(self, config: TeacherConfig, context: MethodContext, *, taught: bool = True, projector: bool = False):
         super().__init__(config, context)
-        network = partial(context.network, projector=True) if projector else context.network
-        self.student = network()
-        self.teacher = Teacher(network(), config) if taught else None
+        self.student = context.network(projector=projector)
+        self.teacher = Teacher(context.network(projector=projector), config) if taught else None
 
     def begin(self) -> None:
         if self.teacher:

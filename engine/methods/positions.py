@@ -17,18 +17,18 @@ def rows(maps: Tensor) -> Tensor:
     return wide(maps.permute(0, 2, 3, 1).flatten(0, 2))
 
 
-def by_class(maps: Tensor) -> Tensor:
+def class_rows(maps: Tensor) -> Tensor:
     """(B, C, h, w) -> (C, B h w)."""
     return maps.transpose(0, 1).flatten(1)
 
 
-def at_positions(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def nearest(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Pixels (B, S, S) uint8 or bool at the positions of maps of a size, (B, 1, *size)."""
     found = F.interpolate(pixels[:, None].byte(), size=size, mode="nearest")
     return found.to(pixels.dtype)
 
 
-def of_classes(label: Tensor, classes: int) -> Tensor:
+def one_hot(label: Tensor, classes: int) -> Tensor:
     """Labels (B, 1, h, w) uint8 -> (B, C, h, w) bool: which class each has, none where it is 255."""
     return label == torch.arange(classes, device=label.device)[:, None, None]
 
@@ -39,13 +39,13 @@ def nth(mask: Tensor, number: Tensor) -> Tensor:
     return torch.searchsorted(mask.cumsum(1, dtype=torch.int32), number.to(torch.int32) + 1)
 
 
-def evenly(count: Tensor, most: int) -> Tensor:
+def evenly_spaced(count: Tensor, most: int) -> Tensor:
     """(C, most): which ones of so many (C,) are taken where there are more than `most`, evenly spaced; else all."""
     number = torch.arange(most, device=count.device)
     return torch.where(count[:, None] > most, number * count[:, None] // most, number)
 
 
-def rows_here(place: Tensor, labeled: int, unlabeled: int, processes: int, rank: int) -> tuple[Tensor, Tensor]:
+def local_rows(place: Tensor, labeled: int, unlabeled: int, processes: int, rank: int) -> tuple[Tensor, Tensor]:
     """Places among the rows of all processes, the labelled ones of all first -> rows of this process, which are
     `labeled` and then `unlabeled` ones, and which of the places are its own; for the others any rows."""
     behind = place >= processes * labeled

@@ -15,19 +15,17 @@ from ...kernels import mixed_pseudo_label, upsample, upsample_cross_entropy
 from ...pipelines.batch import IGNORE, Batch, WeakStrong
 from ...pipelines.errors import fault_unless
 from ...pipelines.views import ViewSpec
-from ..distributed import first_ones, gathered, total
+from ..distributed import gathered, of_first, total
 from ..processes import rank
 from .class_bank import ClassBank
 from .consistency import Mixing, inside, shown_in_mixed
 from .ema import Teacher, TeacherConfig, TeacherMethod
 from .method import MethodContext, PseudoLabels
-from .positions import at_positions, by_class, evenly, nth, of_classes, rows, rows_here, wide
+from .positions import class_rows, evenly_spaced, local_rows, nearest, nth, one_hot, rows, wide
 from .programs import PROGRAMS
 
 FRESH = 1024
 """Of the features that a class's bank may take from a batch, so many enter it, evenly spaced over the batch."""
-NONE, MEMBER, ANCHOR = range(3)
-"""What a position is to a class."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,35 +46,38 @@ class U2plConfig(TeacherConfig):
     fewer."""
     anchors: int = 256
     """Features of each class that are contrasted at a step, drawn."""
-    confidence: float = 0.3
-    """An anchor's class must be more probable than this."""
+    anchor_threshold: float = 0.3
+    """An anchor's class must be more probable to the teacher than this."""
     negatives: int = 50
     """Features of other classes for each anchor, drawn from its class's bank."""
     temperature: float = 0.5
     """Divides the cosine similarities."""
     low_rank: int = 3
-    """From this place on in the order of its probabilities, counted from 0, an unreliable pixel is not of a class; half
-    the number of classes if that is less."""
+    """From this place on in the order of its probabilities, counted from 0, an unreliable pixel is not of a class, and
+    before it a labelled pixel is mistaken for one; half the number of classes if that is less."""
     high_rank: int = 20
     """Up to this place: of classes that are less probable still, a pixel tells little."""
-    bank: int = 30_000
+    bank_size: int = 30_000
     """Features that a class's bank holds."""
-    negatives_labeled: Literal["otherwise", "alike"] = "otherwise"
-    """Which unreliable pixels a class's bank takes. otherwise: whatever their labels are, as in the paper; alike: those
-    alone that are labelled as that class (U2PL's program)."""
+    negative_labels: Literal["any", "own"] = "any"
+    """Which labels the pixels have whose features a class's bank takes. any: labelled pixels those of other classes,
+    unreliable ones whichever, as in the paper; own: that class, so that labelled pixels never qualify (U2PL's
+    program)."""
     contrasted: Literal["each", "first"] = "each"
     """Which images of the batch the contrastive term takes. each: all; first: the first labelled and the first mixed
     one, and for their labels those of all images, pixel by pixel, ignored ones as class 0 (U2PL's program)."""
-    banks: Literal["own", "shifted"] = "own"
+    bank_pairing: Literal["own", "shifted"] = "own"
     """own: the anchors of a class meet its bank; shifted: where classes are absent from a batch, those of class i meet
     the bank of the i-th class that is present (U2PL's program)."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, a line each, naming the field."""
         yield from TeacherConfig.faults(self)
-        for name in ("start", "teacher_start", "unreliable", "confidence"):
+        for name in ("start", "teacher_start", "anchor_threshold"):
             yield from self.bounded(name, 0, 1)
-        for name in ("anchors", "negatives", "low_rank", "bank"):
+        rule = "must be in [0, 1): of no reliable pixels nothing is learnt"
+        yield from fault_unless(0 <= self.unreliable < 1, "--method.unreliable", rule, self.unreliable)
+        for name in ("anchors", "negatives", "low_rank", "bank_size"):
             yield from self.bounded(name, 1)
         yield from self.bounded("temperature", 0.001)
         rule = f"must be more than --method.low-rank, {self.low_rank}"
@@ -96,7 +97,7 @@ class U2pl(Mixing, TeacherMethod):
     config_class = U2plConfig
     config: U2plConfig
     teacher: Teacher
-    views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="halves")
+    views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="sometimes_half")
     terms: ClassVar = {"pseudo": "weight", "contrastive": "contrastive_weight"}
     unreliable: Tensor
 
@@ -105,7 +106,7 @@ class U2pl(Mixing, TeacherMethod):
         self.classes = context.classes
         self.parts = max(context.emulate_processes // context.processes, 1)
         self.rank = rank() if context.processes > 1 else 0
-        self.bank = ClassBank(context.classes, config.bank, self.student.projection)
+        self.bank = ClassBank(context.classes, config.bank_size, self.student.projection)
         self.register_buffer("unreliable", torch.zeros(()), persistent=False)
 
     @staticmethod
@@ -115,11 +116,11 @@ class U2pl(Mixing, TeacherMethod):
         return ({} if protocol == "slide" else {"evaluation.protocol": protocol}) | {
             "network": "u2pl",
             "method.ema_buffers": "own",
-            "method.negatives_labeled": "alike",
+            "method.negative_labels": "own",
             "method.contrasted": "first",
-            "method.banks": "shifted",
+            "method.bank_pairing": "shifted",
             "sampling.labeled_order": "cut",
-            "labeled.void": "first_class",
+            "labeled.padding_label": "first_class",
             "labeled.padding": "centre",
             "unlabeled.padding": "centre",
             "emulate_processes": program.processes_on(layout),
@@ -155,10 +156,11 @@ class U2pl(Mixing, TeacherMethod):
         supervised = self.supervised(logits, target)
         pseudo = self.mean_of_processes(self.pseudo_loss, of_mixed, label, uncertain)
 
-        role, negative = self.roles(target, label, probability, certain, uncertain)
+        member, anchor, negative = self.roles(target, label, probability, certain, uncertain)
         self.remember(taught, negative, sizes)
-        maps = [part for each in (self.student.project(features), taught, role) for part in each.split(sizes)]
-        contrastive = self.mean_of_processes(self.contrast, *maps, self.draws(windows.device))
+        contrasted = (self.student.project(features), taught, member, anchor)
+        of_both = (part for maps in contrasted for part in maps.split(sizes))
+        contrastive = self.mean_of_processes(self.contrast, self.draws(windows.device), *of_both)
         return self.summed({"supervised": supervised, "pseudo": pseudo, "contrastive": contrastive})
 
     def mixed_label(self, u: WeakStrong) -> Tensor:
@@ -204,82 +206,84 @@ class U2pl(Mixing, TeacherMethod):
 
     def roles(
         self, target: Tensor, label: Tensor, probability: Tensor, certain: Tensor, uncertain: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) each, of labelled and then of mixed windows, which have targets and labels (B, S, S): what a
-        position is to a class, uint8, and whether it is a negative of it, bool."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, C, h, w) bool each, of labelled and then of mixed windows, which have targets and labels (B, S, S):
+        whether a position is a member of a class, one that its anchors are drawn from, and a negative of it."""
         height, width = probability.shape[2:]
-        at = partial(at_positions, size=(height, width))
+        at = partial(nearest, size=(height, width))
         known, certain, uncertain = at(target), at(certain), at(uncertain)
         true, guessed = self.classes_at(known), self.classes_at(at(label))
         member = torch.cat([true, guessed & certain])
-        anchor = member & (probability > self.config.confidence)
+        anchor = member & (probability > self.config.anchor_threshold)
 
         order = probability.argsort(dim=1, descending=True, stable=True)
         place, place_of_mixed = order.argsort(1).split([len(true), len(guessed)])
         low = min(self.config.low_rank, self.classes // 2)
         mistaken = (known != IGNORE) & ~true & (place < low)
         unlikely = uncertain & (place_of_mixed >= low) & (place_of_mixed < self.config.high_rank)
-        if self.config.negatives_labeled == "alike":
-            mistaken, unlikely = mistaken & true, unlikely & guessed
-        return member.byte() + anchor.byte(), torch.cat([mistaken, unlikely])
+        if self.config.negative_labels == "own":
+            mistaken, unlikely = torch.zeros_like(mistaken), unlikely & guessed
+        return member, anchor, torch.cat([mistaken, unlikely])
 
     def classes_at(self, label: Tensor) -> Tensor:
         """Labels (B, 1, h, w) -> (B, C, h, w) bool: the classes that each position has."""
         if self.config.contrasted == "each":
-            return of_classes(label, self.classes)
+            return one_hot(label, self.classes)
         void = label == IGNORE
-        by_part = of_classes(label.masked_fill(void, 0), self.classes).unflatten(0, (self.parts, -1))
+        by_part = one_hot(label.masked_fill(void, 0), self.classes).unflatten(0, (self.parts, -1))
         first, others = by_part.any(1, keepdim=True), torch.zeros_like(by_part[:, 1:])
         return torch.cat([first, others], 1).flatten(0, 1) & ~void
 
     def remember(self, taught: Tensor, negative: Tensor, sizes: list[int]) -> None:
         """The banks take the teacher's features (N, D, h, w) of negatives (N, C, h, w), those of all processes."""
         everyones = [gathered(each) if self.processes > 1 else each for each in negative.split(sizes)]
-        mask = torch.cat([by_class(each) for each in everyones], 1)
-        count, most = mask.sum(1), min(FRESH, self.config.bank)
+        mask = torch.cat([class_rows(each) for each in everyones], 1)
+        count, most = mask.sum(1), min(FRESH, self.config.bank_size)
         feature = rows(taught)
         labeled, mixed = (size * len(feature) // len(taught) for size in sizes)
-        row, mine = rows_here(nth(mask, evenly(count, most)), labeled, mixed, self.processes, self.rank)
+        row, mine = local_rows(nth(mask, evenly_spaced(count, most)), labeled, mixed, self.processes, self.rank)
         fresh = F.normalize(feature[row], dim=2) * mine[..., None]
         self.bank.push(total(fresh) if self.processes > 1 else fresh, count.clamp(max=most))
 
-    def contrast(
-        self,
-        feature: Tensor,
-        feature_of_mixed: Tensor,
-        taught: Tensor,
-        taught_of_mixed: Tensor,
-        role: Tensor,
-        role_of_mixed: Tensor,
-        draws: Tensor,
-    ) -> Tensor:
-        """Features of the student and of the teacher (B, D, h, w) and roles (B, C, h, w), of labelled and of mixed
-        windows -> the mean over classes and anchors; 0 where a single class is present. draws: (1, C, A, 1 + K)."""
-        own, its = (torch.cat([rows(x), rows(u)]) for x, u in ((feature, feature_of_mixed), (taught, taught_of_mixed)))
-        member = torch.cat([by_class(role), by_class(role_of_mixed)], 1) >= MEMBER
-        anchor = torch.cat([by_class(self.gathered(each)) for each in (role, role_of_mixed)], 1) == ANCHOR
-        world, number = (self.processes, self.rank) if self.shares_mean else (1, 0)
-        labeled = role[:, 0].numel()
-        with torch.autocast(own.device.type, enabled=False):
-            positive, members = member.to(its.dtype) @ its, member.sum(1)
-            if self.shares_mean:
-                positive, members = total(positive), total(members)
-            present, bank = members > 0, torch.arange(self.classes, device=members.device)
-            active = present
-            if self.config.banks == "shifted":
-                active = bank < present.sum()
-                bank = (~present).byte().argsort(stable=True)
-            active = active & (self.bank.held[bank] > 0) & (present.sum() > 1)
+    def contrast(self, draws: Tensor, *maps: Tensor) -> Tensor:
+        """The mean over classes and anchors; 0 where a single class is present. draws: (1, C, A, 1 + K); maps, of
+        labelled and of mixed windows each: the student's and the teacher's features (B, D, h, w), and whose members and
+        anchors positions are (B, C, h, w) bool."""
+        feature, taught = (torch.cat([rows(x), rows(u)]) for x, u in (maps[:2], maps[2:4]))
+        member = torch.cat([class_rows(each) for each in maps[4:6]], 1)
+        with torch.autocast(feature.device.type, enabled=False):
+            positive, members = self.of_all(member.to(taught.dtype) @ taught), self.of_all(member.sum(1))
+            anchors, found = self.drawn_anchors(feature, maps[6], maps[7], draws[0, ..., 0])
+            present = members > 0
+            bank, paired = self.paired_banks(present)
+            negatives = self.bank.drawn(draws[0, ..., 1:], bank).to(anchors.dtype)
+            losses = info_nce(anchors, positive, negatives, self.config.temperature)
+            active = paired & (self.bank.held[bank] > 0) & (present.sum() > 1)
+            mean = (losses * (found & active[:, None])).sum() / (self.config.anchors * present.sum().clamp(min=1))
+        return self.processes * mean if self.shares_mean else mean
 
-            place = nth(anchor, draws[0, ..., 0] * anchor.sum(1, keepdim=True))
-            row, mine = rows_here(place, labeled, len(own) - labeled, world, number)
-            anchors = F.normalize(own[row], dim=2)
-            alike = torch.einsum("cad,cd->ca", anchors, F.normalize(positive, dim=1))
-            unlike = torch.einsum("cad,cakd->cak", anchors, self.bank.drawn(draws[0, ..., 1:], bank).to(anchors.dtype))
-            similarity = torch.cat([alike[..., None], unlike], 2) / self.config.temperature
-            loss = (similarity.logsumexp(2) - similarity[..., 0]) * (mine & active[:, None])
-            mean = loss.sum() / (self.config.anchors * present.sum().clamp(min=1))
-        return world * mean
+    def of_all(self, summed: Tensor) -> Tensor:
+        """A sum over the batch that one mean is over."""
+        return total(summed) if self.shares_mean else summed
+
+    def drawn_anchors(
+        self, feature: Tensor, anchor: Tensor, anchor_of_mixed: Tensor, draws: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(C, A, D): of features (N, D) those of positions that are anchors (B, C, h, w) of each class, one for each
+        number of `draws` (C, A); and (C, A) bool, which of them there are in this process."""
+        mask = torch.cat([class_rows(self.gathered(each)) for each in (anchor, anchor_of_mixed)], 1)
+        place = nth(mask, draws * mask.sum(1, keepdim=True))
+        labeled, world = anchor[:, 0].numel(), (self.processes, self.rank) if self.shares_mean else (1, 0)
+        row, mine = local_rows(place, labeled, len(feature) - labeled, *world)
+        return feature[row], mine
+
+    def paired_banks(self, present: Tensor) -> tuple[Tensor, Tensor]:
+        """(C,) each: whose bank the anchors of a class meet, and whether they meet one, where the classes `present`
+        (C,) are in the batch."""
+        own = torch.arange(self.classes, device=present.device)
+        if self.config.bank_pairing == "own":
+            return own, present
+        return (~present).byte().argsort(stable=True), own < present.sum()
 
     def draws(self, device: torch.device) -> Tensor:
         """(P, C, A, 1 + K) in [0, 1): for each part of the batch, which anchors are taken, and which negatives."""
@@ -287,7 +291,7 @@ class U2pl(Mixing, TeacherMethod):
         def draw(parts: int) -> Tensor:
             return torch.rand(parts, self.classes, self.config.anchors, 1 + self.config.negatives, device=device)
 
-        return first_ones(draw(1)) if self.shares_mean else self.drawn(draw, self.parts)
+        return of_first(draw(1)) if self.shares_mean else self.drawn(draw, self.parts)
 
     def pseudo_labels(self, batch: Batch[WeakStrong]) -> PseudoLabels:
         """The teacher's labels of the weak views; unreliable ones are not kept."""
@@ -300,6 +304,16 @@ class U2pl(Mixing, TeacherMethod):
         _, uncertain = self.certainty(entropy, label.masked_fill(~shown, IGNORE))
         views = {"weak": weak, "mixed": self.mixed_view(u, 0)}
         return PseudoLabels(views, label, kept=shown & ~uncertain, other=self.students_labels(weak))
+
+
+def info_nce(anchors: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """(C, A): of anchors (C, A, D), the positive of each class (C, D) and negatives (C, A, K, D) of unit length,
+    -log(exp(s(a, p) / T) / (exp(s(a, p) / T) + sum over n of exp(s(a, n) / T))), s being the cosine."""
+    anchors = F.normalize(anchors, dim=2)
+    alike = torch.einsum("cad,cd->ca", anchors, F.normalize(positive, dim=1))
+    unlike = torch.einsum("cad,cakd->cak", anchors, negatives)
+    similarity = torch.cat([alike[..., None], unlike], 2) / temperature
+    return similarity.logsumexp(2) - similarity[..., 0]
 
 
 def entropy_of(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -103,7 +103,11 @@ class Network(nn.Module):
         if self.projector is None:
             raise RuntimeError("this network has no projector: build it with projector=True")
         width = self.classifier.in_channels
-        return self.projector(features if features.shape[1] == width else features[:, width:])
+        if not DECODERS[self.decoder_name].projector_head:
+            return self.projector(features)
+        if features.shape[1] == width:
+            raise RuntimeError("these features are the classifier's alone: decode them with projected=True")
+        return self.projector(features[:, width:])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.decode(self.encode(x), projected=False))

@@ -111,6 +111,8 @@ class Xray:
         self.records = [*data.labeled, *data.unlabeled]
         self.planner = planner_of(recipe, data)
         self.cut = open_backend(PLAIN, self.records, precision.device, threads_of(recipe))
+        self.bars = [name for name in ("threshold", "unreliable") if hasattr(recipe.method, name)]
+        """The settings of the method that keep labels from counting."""
         self.known = all(record.mask for record in data.unlabeled)
         self.labels = [pct / 100 for pct in data.class_pct().values()]
         self.step, self.suspect = -1, ""
@@ -158,18 +160,18 @@ class Xray:
         shares = np.array([seen.taught for seen in look.classes.values()])
         first = int(np.nanargmax(shares)) if not np.isnan(shares).all() else -1
         if look.kept is not None and look.kept < NOTHING:
+            cures = "".join(f"lower --method.{one}, or " for one in self.bars)
             return "nothing counts", (
-                "nothing is sure enough to count, so that unlabelled images teach nothing; lower --method.threshold, "
-                "or train longer: with more --steps or a larger --lr the network becomes surer"
+                f"nothing is sure enough to count, so that unlabelled images teach nothing; {cures}train longer: with "
+                "more --steps or a larger --lr the network becomes surer"
             )
         if shares[first] > COLLAPSED and self.labels[first] < COLLAPSED - MARGIN:
             name = list(look.classes)[first]
-            method = self.recipe.method
-            cures = [] if method.ramp else ["let the unlabelled images come in late (--method.ramp 0.5)"]
-            cures += [f"raise --method.{one}" for one in ("threshold", "unreliable") if hasattr(method, one)]
+            late = [] if self.recipe.method.ramp else ["let the unlabelled images come in late (--method.ramp 0.5)"]
+            cures = ", ".join([*late, *(f"raise --method.{one}" for one in self.bars), "lower --lr"])
             return f"all is {name}", (
                 f"{100 * shares[first]:.1f} % of what counts is {name!r}, which is {100 * self.labels[first]:.0f} % of "
-                f"the labels: the run teaches itself one class; {', '.join([*cures, 'lower --lr'])}, or start from "
+                f"the labels: the run teaches itself one class; {cures}, or start from "
                 "pretrained --weights"
             )
         return "", ""

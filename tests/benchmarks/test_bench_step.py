@@ -46,7 +46,7 @@ def small(name: str):
     if name in ("fixmatch", "unimatch", "cutmix_seg", "unimatch_v2"):
         recipe.method.threshold = 0.42 if name == "unimatch_v2" else 0.6
     if name == "u2pl":
-        recipe.method.confidence = 0.35
+        recipe.method.anchor_threshold = 0.35
     return recipe.replace(head_width=16, eps=1e-3)
 
 
@@ -143,7 +143,7 @@ def test_windows_of_the_published_way_fit_each_other(voc_root):
     image, target = LabeledImages(masked, Augmentation(), CROP)[0]
     assert (image.shape, target.shape, target.dtype) == ((3, CROP, CROP), (CROP, CROP), torch.int64)
     assert Images(records, Augmentation(scale="factors"), CROP)[0].shape == (3, CROP, CROP)
-    balanced = Images(records, Augmentation(scale="own_balanced", range=(0.5, 2.0)), CROP)
+    balanced = Images(records, Augmentation(scale="own", range=(0.5, 2.0), even_odds=True), CROP)
     sides = [max(balanced.size(Image.new("RGB", (100, 80)))) for _ in range(400)]
     assert 50 <= min(sides) < max(sides) <= 200
     assert np.mean(np.less_equal(sides, 100)) == pytest.approx(0.5, abs=0.1)

@@ -75,7 +75,7 @@ def test_a_folder_of_unlabelled_images_is_trained_on_and_needed_by_no_evaluation
 
 @pytest.mark.parametrize(
     ("crop", "scale", "said"),
-    [(96, "own", [64]), (96, "own_balanced", [64]), (64, "own", []), (96, "long_side", [])],
+    [(96, "own", [64]), (64, "own", []), (96, "long_side", [])],
 )
 def test_a_crop_that_most_labelled_images_are_smaller_than_is_told(folder_root, crop, scale, said):
     recipe = load_recipe("supervised_folder").replace(data=folder_root(height=60, width=70), crop=crop, split="all")

@@ -107,7 +107,7 @@ def test_losses_and_weights_are_those_of_one_process(case, results):
     for one in both:
         assert one.keys() == alone.keys()
         for name, expected in alone.items():
-            if name.startswith("bank."):  # the same rows, in the order of the processes
+            if name.startswith("bank.") and case.startswith("cac"):  # the same rows, in the order of the processes
                 continue
             torch.testing.assert_close(
                 one[name], expected, rtol=1e-7, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}"

@@ -102,7 +102,7 @@ def test_padding_of_labels_is_ignored_or_taught_as_the_first_class(photos, run, 
 
     plan, windows, ignored = target()
     assert torch.equal(ignored, windows.target)
-    _, untouched, taught = target(void="first_class")
+    _, untouched, taught = target(padding_label="first_class")
     assert torch.equal(untouched.target, windows.target)  # a backend's own, which it fills again
     assert (taught.shape, taught.dtype) == (ignored.shape, ignored.dtype)
     (view,) = plan.labeled.views

@@ -90,7 +90,8 @@ def test_the_two_views_of_a_pair_are_drawn_independently(pairs) -> None:
 side = st.integers(1, 2500)
 augmentations = st.builds(
     Augmentation,
-    scale=st.sampled_from(["long_side", "own_balanced", "factors"]),
+    scale=st.sampled_from(["long_side", "own", "factors"]),
+    even_odds=st.booleans(),
     base=st.floats(0.25, 4),
     range=st.sampled_from([(0.5, 2.0), (0.8, 2.0), (1.0, 1.0)]),
 )
@@ -268,8 +269,8 @@ UNIMATCH = Augmentation(
         ("plain", {"seed": -1}, "--seed: must be from 0"),
         ("pairs", {}, "views.unlabeled: must be one of none, plain, pair, mixed, weak_strong, is pairs"),
         ("plain", {"labeled": Augmentation(filter="bilinear")}, "--labeled.filter: must be one of"),
-        ("plain", {"labeled": Augmentation(void="first")}, "--labeled.void: must be one of ignored, first_class"),
-        ("plain", {"unlabeled": Augmentation(void="first_class")}, "--unlabeled.void: is ignored where windows have"),
+        ("plain", {"labeled": Augmentation(padding_label="first")}, "--labeled.padding-label: must be one of"),
+        ("plain", {"unlabeled": Augmentation(padding_label="first_class")}, "--unlabeled.padding-label: is ignored"),
         ("pair", {"unlabeled": Augmentation(padding="centre")}, "--unlabeled.padding: is corner for pairs"),
         ("plain", {"sampling": Sampling(labeled_order="pass")}, "--sampling.labeled-order: must be one of passes"),
         ("weak_strong", {"views": ViewSpec(unlabeled="weak_strong", cutmix="allways")}, "views.cutmix: must be one of"),
@@ -320,7 +321,7 @@ def test_every_strong_view_has_a_box_of_half_the_window_where_told(strong_planne
 
 
 def test_half_of_the_strong_views_have_a_box_of_half_the_window_where_told(strong_planner) -> None:
-    views = ViewSpec(unlabeled="weak_strong", strong=2, cutmix="halves")
+    views = ViewSpec(unlabeled="weak_strong", strong=2, cutmix="sometimes_half")
     boxes = strong_planner(unlabeled_batch=2000, views=views, crop=320)(0).boxes
     there = boxes.any(2)
     assert there.mean(0) == pytest.approx(0.5, abs=0.04)
@@ -405,9 +406,9 @@ def test_own_long_sides_are_uniform_between_bounds_of_each_image(make_planner) -
         assert np.quantile(sides, [0.25, 0.5, 0.75]) == pytest.approx(np.linspace(low, high, 5)[1:4], rel=0.03)
 
 
-def test_balanced_long_sides_are_as_often_below_the_own_one_as_above(make_planner) -> None:
+def test_at_even_odds_long_sides_are_as_often_below_the_own_one_as_above(make_planner) -> None:
     sizes = np.array([(100, 300), (251, 170), (90, 60)])
-    capped = replace(UNIMATCH, scale="own_balanced", longest=6.0)
+    capped = replace(UNIMATCH, even_odds=True, longest=6.0)
     stream = make_planner(sizes, "plain", crop=32, unlabeled_batch=DRAWS, unlabeled=capped)(0).unlabeled[0]
     for number, longest in enumerate((192, 192, 90)):
         sides = sizes[number].max() * DENOMINATOR / stream.step[stream.record == number]
@@ -419,12 +420,12 @@ def test_balanced_long_sides_are_as_often_below_the_own_one_as_above(make_planne
 
 @settings(max_examples=50, deadline=None)
 @given(low=st.floats(0.1, 1), high=st.floats(1, 8), longest=st.none() | st.floats(0.001, 8), seed=st.integers(0, 2**32))
-def test_balanced_long_sides_change_no_other_draw(low, high, longest, seed, make_planner) -> None:
+def test_even_odds_change_no_other_draw(low, high, longest, seed, make_planner) -> None:
     sizes = np.array([(100, 300), (251, 170)])
     own = replace(UNIMATCH, range=(low, high), longest=longest)
     one, two = (
         make_planner(sizes, "plain", crop=32, unlabeled_batch=64, unlabeled=augmentation, seed=seed)(0).unlabeled[0]
-        for augmentation in (own, replace(own, scale="own_balanced"))
+        for augmentation in (own, replace(own, even_odds=True))
     )
     assert np.array_equal(one.views[0].flip, two.views[0].flip)
     assert np.array_equal(one.views[0].colourings[0].matrix, two.views[0].colourings[0].matrix)

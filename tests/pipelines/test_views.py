@@ -31,8 +31,8 @@ def test_kinds_are_what_methods_ask_for() -> None:
         ({"range": (0.0, 1.0)}, "--unlabeled.range: must be two rising numbers from 0.001 to 1000, is (0.0, 1.0)"),
         ({"range": (0.5, 1e30)}, "--unlabeled.range: must be two rising numbers from 0.001 to 1000"),
         ({"range": (2.0, 1.0)}, "--unlabeled.range: must be two rising numbers"),
-        ({"scale": "own_balanced", "range": (1.2, 2.0)}, "--unlabeled.range: must have 1 in it for the scale"),
-        ({"scale": "own_balanced", "range": (2.0, 0.5)}, "--unlabeled.range: must be two rising numbers"),
+        ({"even_odds": True, "range": (1.2, 2.0)}, "--unlabeled.range: must have 1 in it for even odds"),
+        ({"even_odds": True, "range": (2.0, 0.5)}, "--unlabeled.range: must be two rising numbers"),
         ({"factors": (1.0, 1e9)}, "--unlabeled.factors: must be numbers from 0.001 to 1000"),
         ({"factors": ()}, "--unlabeled.factors: must be numbers"),
         ({"base": 1e-9}, "--unlabeled.base: must be from 0.001 to 1000"),
@@ -54,6 +54,8 @@ def test_only_mixed_images_have_partners() -> None:
     assert not ViewSpec(unlabeled="weak_strong", cutmix="never").partners
 
 
-@pytest.mark.parametrize(("name", "cutmix"), [("unimatch", "sometimes"), ("u2pl", "halves"), ("cutmix_seg", "always")])
+@pytest.mark.parametrize(
+    ("name", "cutmix"), [("unimatch", "sometimes"), ("u2pl", "sometimes_half"), ("cutmix_seg", "always")]
+)
 def test_boxes_are_those_of_the_method_s_program(name, cutmix) -> None:
     assert METHODS[name].views.cutmix == cutmix

@@ -43,7 +43,7 @@ def test_images_are_judged_at_the_scale_of_training_at_any_crop(name):
     recipe = load_recipe(name)
     crop = 112  # which every encoder takes
     before, now = recipe.protocol(), recipe.replace(crop=crop).protocol()
-    follows = not recipe.labeled.by_own_size
+    follows = recipe.labeled.scale != "own"
     assert now.scale / before.scale == pytest.approx(crop / recipe.crop if follows else 1)
     assert before.long_side is now.long_side is None
     assert now.longest == (recipe.labeled.longest and recipe.labeled.longest * crop)
@@ -150,7 +150,8 @@ def test_published_numbers_of_u2pl(layout, split, steps, crop, backbone_lr, deca
         assert group["weight_decay"] == decay
     method, epoch = values["method"], 1 / (80 if layout == "voc" else 200)
     assert (method["start"], method["teacher_start"]) == (start, start + epoch)
-    assert (method["ema"], method["unreliable"], method["temperature"], method["confidence"]) == (0.99, 0.2, 0.5, 0.3)
+    settings = ("ema", "unreliable", "temperature", "anchor_threshold")
+    assert [method[name] for name in settings] == [0.99, 0.2, 0.5, 0.3]
     assert [method[name] for name in ("anchors", "negatives", "low_rank", "high_rank")] == [256, 50, 3, 20]
     assert round(recipe.method.ohem * 2 * recipe.crop**2) == kept
 
@@ -281,7 +282,7 @@ def test_training_and_evaluation_see_images_at_their_own_scale_with_the_publishe
         if "match" in name:
             assert (augmentation.scale, augmentation.range) == ("own", (0.5, 2.0))
         elif name.startswith("u2pl"):
-            assert (augmentation.scale, augmentation.range) == ("own_balanced", (0.5, 2.0))
+            assert (augmentation.scale, augmentation.range, augmentation.even_odds) == ("own", (0.5, 2.0), True)
         elif name.startswith(("cps", "cutmix", "mean_teacher")):
             assert (augmentation.scale, augmentation.native_crop) == ("factors", recipe.crop)
         else:

@@ -27,9 +27,9 @@ class Decoder:
     projection: int = 128
     """Channels of what the projector makes."""
     projector_head: bool = False
-    """Whether the module has a head for the projector: `build(channels, width, projector=…)` says whether to make it.
-    Its maps, as many channels as the features', follow these, and the projector is one 1x1 convolution of them; of
-    others it is two of the features."""
+    """Whether the module has a head for the projector: `build(channels, width, projector=…)` says whether to make it,
+    and `forward(*maps, projected=…)` whether it is asked. Its maps, as many channels as the features', follow these,
+    and the projector is one 1x1 convolution of them; of others it is two of the features."""
     deep_stem: bool = False
     """Whether it was published with an encoder that has a deep stem, see `Encoder.forms`; so are the next three."""
     multi_grid: tuple[int, int, int] = (2, 4, 8)

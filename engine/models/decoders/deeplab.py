@@ -12,7 +12,7 @@ from ..encoders.resnet import conv
 
 RATES = (6, 12, 18)
 WIDE_RATES = (12, 24, 36)
-"""For maps of half the stride."""
+"""Of U2PL, whose maps have half the stride; encoders without forms get them at theirs."""
 
 
 class ConcatenatingASPP(nn.Module):

@@ -18,13 +18,13 @@ from semiseg.kernels import box_mask
 from semiseg.pipelines.batch import IGNORE
 
 CLASSES, SIZE = 5, 32
-PROGRAM = {"negatives_labeled": "alike", "contrasted": "first", "banks": "shifted"}
-SMALL = {"anchors": 7, "negatives": 4, "low_rank": 2, "high_rank": 4, "bank": 300, "confidence": 0.15}
+PROGRAM = {"negative_labels": "own", "contrasted": "first", "bank_pairing": "shifted"}
+SMALL = {"anchors": 7, "negatives": 4, "low_rank": 2, "high_rank": 4, "bank_size": 300, "anchor_threshold": 0.15}
 
 
 @pytest.fixture
 def made(tiny):
-    """`made(bank=5)`: the method in float64 with random weights, always the same, and no dropout."""
+    """`made(anchors=5)`: the method in float64 with random weights, always the same, and no dropout."""
 
     def build(classes: int = CLASSES, **settings):
         torch.manual_seed(0)
@@ -45,7 +45,7 @@ def made(tiny):
 
 @pytest.fixture
 def batch(random_batch):
-    """Of float64; the second half of the classes of targets is rare, and some pixels are ignored."""
+    """Of float64; some pixels are ignored, and ten rows of an image are of a class that targets have nowhere else."""
     one = random_batch("weak_strong")
     one.labeled.target[0, 10:20] = 3
     doubled = dataclasses.replace(one.labeled, image=one.labeled.image.double())
@@ -113,7 +113,7 @@ class Plain:
             found = place < self.config.low_rank and c not in here and int(self.known[b, i, j]) != IGNORE
         else:
             found = bool(self.uncertain[b - 2, i, j]) and self.config.low_rank <= place < self.config.high_rank
-        return found and (self.config.negatives_labeled == "otherwise" or c in here)
+        return found and (self.config.negative_labels == "any" or c in here)
 
     def contrastive(self, draws):
         members = [[p for p in self.positions if self.reliable(*p) and c in self.classes(*p)] for c in range(CLASSES)]
@@ -124,13 +124,15 @@ class Plain:
                 if self.is_negative(c, b, i, j)
             ]
             bank += new
-            del bank[: -self.config.bank]
-        present = [c for c in range(CLASSES) if members[c]]
-        pairs = list(enumerate(present)) if self.config.banks == "shifted" else [(c, c) for c in present]
+            del bank[: -self.config.bank_size]
+        self.present = present = [c for c in range(CLASSES) if members[c]]
+        pairs = list(enumerate(present)) if self.config.bank_pairing == "shifted" else [(c, c) for c in present]
         total = 0.0
         for of_anchors, of_bank in pairs:
             anchors = [
-                p for p in members[of_anchors] if self.coarse[p[0], of_anchors, p[1], p[2]] > self.config.confidence
+                p
+                for p in members[of_anchors]
+                if self.coarse[p[0], of_anchors, p[1], p[2]] > self.config.anchor_threshold
             ]
             bank = self.banks[of_bank]
             if not anchors or not bank:
@@ -152,6 +154,10 @@ class Plain:
 def test_the_terms_are_those_of_the_paper_or_of_its_program(made, batch, program):
     method = made(**(PROGRAM if program else {}))
     method.before_step(0, 0.25)
+    absent = 1  # of the batch, so that the program compares a class with the bank of another
+    batch.labeled.target[batch.labeled.target == absent] = 2
+    with torch.no_grad():
+        method.teacher.network.classifier.bias[absent] = -50.0
     for step in range(2):  # the second one with what the first left in the banks
         torch.manual_seed(step)
         draws = method.draws(torch.device("cpu"))[0]
@@ -161,6 +167,9 @@ def test_the_terms_are_those_of_the_paper_or_of_its_program(made, batch, program
         torch.manual_seed(step)
         losses = method.losses(batch, 0.25)
         assert losses["contrastive"] > 0
+        assert len(plain.present) > 2
+        assert absent < max(plain.present)
+        assert absent not in plain.present
         own = losses["pseudo"] + losses["contrastive"]
         torch.testing.assert_close(own, expected, rtol=1e-10, atol=0)
         got = torch.autograd.grad(own, list(method.student.parameters()), allow_unused=True)
@@ -238,8 +247,18 @@ def test_one_class_or_padding_alone_teaches_nothing_and_is_finite(made, batch):
     assert all(p.grad is None or p.grad.isfinite().all() for p in method.student.parameters())
 
 
+def test_a_single_class_is_not_contrasted_though_banks_are_filled(made, batch):
+    method = made()
+    method.before_step(0, 0.0)
+    assert method.losses(batch, 0.0)["contrastive"] > 0
+    batch.labeled.target.zero_()
+    batch.unlabeled.valid.zero_()
+    assert method.bank.held[0] > 0
+    assert method.losses(batch, 0.0)["contrastive"] == 0
+
+
 def test_of_very_many_negatives_a_bank_takes_some_from_all_over_the_batch(made):
-    method = made(bank=2 * FRESH)
+    method = made(bank_size=2 * FRESH)
     taught = torch.zeros(4, method.student.projection, 32, 32, dtype=torch.float64)
     taught[:, 0], taught[:, 1] = torch.arange(4.0).view(4, 1, 1), 1
     method.remember(taught, torch.ones(4, CLASSES, 32, 32, dtype=torch.bool), [2, 2])

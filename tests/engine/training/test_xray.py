@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -206,6 +207,20 @@ def test_each_fault_is_told_once_a_run_at_its_second_look(tiny, painted):
     gone_on.load_state_dict(xray.state_dict())
     looks = {7: nothing, 8: nothing, 9: nothing, 10: collapsed, 11: collapsed}
     assert [bool(gone_on.suspicion(one, step)) for step, one in looks.items()] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(("name", "bar"), [("fixmatch", "threshold"), ("u2pl", "unreliable"), ("cps", None)])
+@pytest.mark.parametrize("ramp", [0.0, 0.5])
+def test_cures_are_settings_that_the_method_has(tiny, painted, name, bar, ramp):
+    recipe = tiny(name, data=painted)
+    recipe = recipe.replace(method=replace(recipe.method, ramp=ramp))
+    xray = Xray(recipe, prepare_data(recipe), FP32)
+    nothing, collapsed = look(kept=0.0, **dict.fromkeys(CLASSES, math.nan)), look(kept=0.5, ground=0.995, car=0.005)
+    for bad, verb in ((nothing, "lower"), (collapsed, "raise")):
+        said = [xray.suspicion(bad, step) for step in range(2)][1]
+        assert re.findall(r"--method\.(threshold|unreliable)", said) == ([bar] if bar else [])
+        assert (f"{verb} --method.{bar}" in said) == bool(bar)
+        assert ("--method.ramp" in said) == (bad is collapsed and not ramp)
 
 
 def test_a_class_that_fills_the_labels_is_no_collapse(tiny, painted):
