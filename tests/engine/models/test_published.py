@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
+from restated import conv, empty, filled, refusal, relative
 from semiseg.engine import checkpoint as checkpoints
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
@@ -22,10 +23,6 @@ from semiseg.kernels import upsample
 from semiseg.pipelines.errors import UsageError
 
 BACKBONES = ("resnet50", "resnet101")
-
-
-def conv(inputs, outputs, kernel=1, dilation=1, stride=1):
-    return nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
 
 
 def atrous(inputs):
@@ -140,27 +137,6 @@ class Cps(nn.Module):
         self.branch1, self.branch2 = CpsBranch(backbone, classes), CpsBranch(backbone, classes)
 
 
-def empty(kind, *args, **options):
-    with torch.device("meta"):
-        return kind(*args, **options).eval()
-
-
-def filled(kind, *args, dtype=torch.float64, **options):
-    """The network with random weights and statistics that keep its maps at about the size of its input."""
-    network = empty(kind, *args, **options).to(dtype).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            tensor.fill_(5)
-        elif tensor.ndim > 1:
-            tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5, generator=generator)
-        elif name.endswith(("running_mean", "bias")):
-            tensor.normal_(std=0.1, generator=generator)
-        else:
-            tensor.uniform_(0.5, 1.5, generator=generator)
-    return network
-
-
 @pytest.fixture(scope="module")
 def cac():
     return filled(Cac)
@@ -174,10 +150,6 @@ def assert_alike(network, state):
 
 def floating(state):
     return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-
-
-def relative(given, wanted):
-    return ((given - wanted).abs().max() / wanted.abs().max()).item()
 
 
 IMAGE = torch.randn(1, 3, 33, 49, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -252,13 +224,6 @@ def test_the_network_does_not_share_memory_with_the_state_dict(cac):
     network = from_published(cac.state_dict(), 21)
     network.classifier.bias.data.add_(1)
     assert not torch.equal(network.classifier.bias, cac.classifier[1].bias)
-
-
-def refusal(state, *args, **options) -> str:
-    with pytest.raises(UsageError) as error:
-        from_published(state, *args, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_keys_and_shapes_that_do_not_fit_are_named():

@@ -10,15 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import get_model
 
+from restated import conv, empty, filled, refusal, relative
 from semiseg.engine import checkpoint as checkpoints
 from semiseg.engine.checkpoint import initialise, load_network
 from semiseg.engine.models import build_network, from_published, published_program
 from semiseg.pipelines.datasets.layouts import LAYOUTS
-from semiseg.pipelines.errors import UsageError
-
-
-def conv(inputs, outputs, kernel=1, dilation=1, stride=1, bias=False):
-    return nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=bias)
 
 
 def normed(*args, **options):
@@ -88,30 +84,9 @@ class U2pl(nn.Module):
         return self.decoder(*self.encoder(x))
 
 
-def empty(*args, **options):
-    with torch.device("meta"):
-        return U2pl(*args, **options).eval()
-
-
 @pytest.fixture(scope="module")
 def u2pl():
-    """The network with random weights and statistics that keep its maps at about the size of its input."""
-    network = empty().double().to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            tensor.fill_(5)
-        elif tensor.ndim > 1:
-            tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5, generator=generator)
-        elif name.endswith(("running_mean", "bias")):
-            tensor.normal_(std=0.1, generator=generator)
-        else:
-            tensor.uniform_(0.5, 1.5, generator=generator)
-    return network
-
-
-def relative(given, wanted):
-    return ((given - wanted).abs().max() / wanted.abs().max()).item()
+    return filled(U2pl)
 
 
 @torch.no_grad()
@@ -138,7 +113,7 @@ def test_logits_and_representations_are_those_of_the_published_network(u2pl, siz
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
 @pytest.mark.parametrize("representation", [True, False])
 def test_every_published_network_is_recognised(backbone, representation):
-    state = empty(backbone, 19, representation).state_dict()
+    state = empty(U2pl, backbone, 19, representation).state_dict()
     parallel = {f"module.{name}": tensor for name, tensor in state.items()}
     for form in (state, parallel, {"epoch": 3, "model_state": parallel, "optimizer_state": {}, "best_miou": 0.7}):
         network = from_published(form, 19)
@@ -157,7 +132,7 @@ def test_the_teacher_is_taken_where_there_is_one(u2pl):
 
 
 def test_the_auxiliary_head_of_cityscapes_is_left_out():
-    state = empty("resnet101", 19).state_dict()
+    state = empty(U2pl, "resnet101", 19).state_dict()
     head = {f"auxor.aux.{name}": torch.zeros(1) for name in ("0.weight", "1.running_mean", "4.bias")}
     assert from_published(state | head).state_dict().keys() == from_published(state).state_dict().keys()
 
@@ -172,22 +147,15 @@ def test_the_key_names_are_those_of_the_published_files():
         decoder.classifier.5.running_var decoder.classifier.8.bias decoder.representation.0.weight
         decoder.representation.5.bias decoder.representation.8.weight
     """
-    published = empty()
+    published = empty(U2pl)
     assert set(names.split()) < set(published.state_dict())
     assert sum(tensor.is_floating_point() for tensor in published.state_dict().values()) == 339
     assert sum(p.numel() for p in published.parameters()) == 45_467_861
 
 
-def refusal(state, *args, **options) -> str:
-    with pytest.raises(UsageError) as error:
-        from_published(state, *args, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.mark.parametrize("name", ["decoder.head.0.weight", "decoder.representation.4.bias"])
 def test_keys_and_shapes_that_do_not_fit_are_named(name):
-    state = empty().state_dict()
+    state = empty(U2pl).state_dict()
     assert f"{name} missing" in refusal({key: value for key, value in state.items() if key != name})
     assert f"{name} of another shape" in refusal(state | {name: torch.zeros(1, device="meta")})
     assert "decoder.extra.weight unexpected" in refusal(state | {"decoder.extra.weight": torch.zeros(2)})
@@ -199,7 +167,7 @@ def test_keys_and_shapes_that_do_not_fit_are_named(name):
 def test_a_published_file_is_evaluated_as_its_program_does(layout, tmp_path, monkeypatch):
     classes, path = LAYOUTS[layout].classes, tmp_path / "ckpt_best.pth"
     path.touch()
-    state = empty("resnet101", len(classes)).state_dict()
+    state = empty(U2pl, "resnet101", len(classes)).state_dict()
     monkeypatch.setattr(checkpoints, "read_state_dict", lambda path: state)
     header = load_network(path).header
     assert (header.network, header.layout, header.classes) == ("u2pl", layout, classes)

@@ -12,16 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import get_model
 
+from restated import conv, empty, filled, refusal, relative
 from semiseg.engine import checkpoint as checkpoints
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.models import build_network, from_published, published_program
 from semiseg.pipelines.datasets.layouts import LAYOUTS
-from semiseg.pipelines.errors import UsageError
-
-
-def conv(inputs, outputs, kernel=1, dilation=1, stride=1):
-    return nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
 
 
 def normed(*args):
@@ -199,33 +195,6 @@ class UniMatchV2(nn.Module):
         return resized(scratch.output_conv(y), x.shape[2:])
 
 
-def empty(kind, *args):
-    with torch.device("meta"):
-        return kind(*args).eval()
-
-
-def filled(kind, *args, dtype=torch.float64):
-    """The network with random weights and statistics that keep its maps at about the size of its input."""
-    network = empty(kind, *args).to(dtype).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            tensor.fill_(5)
-        elif name.endswith(("pos_embed", "token")):
-            tensor.normal_(std=0.2, generator=generator)
-        elif tensor.ndim > 1:
-            tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5, generator=generator)
-        elif name.endswith(("running_mean", "bias")):
-            tensor.normal_(std=0.1, generator=generator)
-        else:
-            tensor.uniform_(0.5, 1.5, generator=generator)
-    return network
-
-
-def relative(given, wanted):
-    return ((given - wanted).abs().max() / wanted.abs().max()).item()
-
-
 def noise(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -318,13 +287,6 @@ def test_the_key_names_are_those_of_the_published_files():
     assert set(second.split()) < set(empty(UniMatchV2).state_dict())
     for kind, classes, parameters in ((UniMatch, ("resnet50", 21), 40_475_957), (UniMatchV2, (384, 21), 24_795_637)):
         assert sum(p.numel() for p in empty(kind, *classes).parameters()) == parameters
-
-
-def refusal(state, *args, **options) -> str:
-    with pytest.raises(UsageError) as error:
-        from_published(state, *args, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(
