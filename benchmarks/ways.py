@@ -27,8 +27,9 @@ STEPS = 100_000
 """Of the schedule, so that the learning rate hardly falls while it is measured."""
 OF_A_STEP = ("method.labels", "method.perturbed_statistics", "sampling.cutmix_partner")
 """The switches of a recipe that decide what a step computes, and of how many windows."""
-FROM_0 = {"cac": ("start",), "u2pl": ("start", "teacher_start", "anchor_threshold")}
-"""What keeps terms from counting in the first steps, or for a network that has not learnt, by method."""
+FROM_0 = ("start", "teacher_start", "threshold", "anchor_threshold")
+"""Settings that keep terms from counting in the first steps, or for a network that has not learnt and is sure of
+nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,7 @@ def voc_recipe(method: str, data: Path, device: str, threads: int, *, backbone: 
         steps=STEPS,
     )
     changes = {path: value for path, value in recipe.switches().items() if path in OF_A_STEP}
-    changes |= {f"method.{name}": 0.0 for name in FROM_0.get(method, ())}
-    if hasattr(recipe.method, "threshold"):
-        changes["method.threshold"] = 0.0  # a network that has not learnt is sure of nothing
+    changes |= {f"method.{name}": 0.0 for name in FROM_0 if hasattr(recipe.method, name)}
     recipe = recipe.changed(changes)
     recipe.check()
     return recipe
