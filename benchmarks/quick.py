@@ -42,9 +42,9 @@ class Verdict:
     advice: str
 
 
-def verdict(seconds: dict[str, float], steps: int, evaluated: int, device: str) -> Verdict:
+def verdict(seconds: dict[str, float], steps: int, evaluated: int, device: str, faster: str | None = None) -> Verdict:
     """Of a run of so many steps that evaluates so many images in all. `seconds`: of an input batch, a step, on a GPU
-    its launch, and of an evaluated image."""
+    its launch, and of an evaluated image. faster: a precision that the device computes faster in than the run's."""
     evaluating = evaluated * seconds["evaluated_image"]
     training = steps * max(seconds["input"], seconds["step"])
     if evaluating > training:
@@ -54,8 +54,8 @@ def verdict(seconds: dict[str, float], steps: int, evaluated: int, device: str) 
         return Verdict("decode", f"make the input faster: {other}, after `semiseg prepare --pack`")
     if seconds.get("launch", 0.0) > 0.9 * seconds["step"]:
         return Verdict("launch", "give the device more at once: --batch, or --compile")
-    low = "" if seconds.get("low_precision") else " --precision bf16 where the hardware has it,"
-    return Verdict("compute", f"compute less:{low} a smaller --crop or --backbone")
+    precision = f" --precision {faster}," if faster else ""
+    return Verdict("compute", f"compute less:{precision} a smaller --crop or --backbone")
 
 
 def timed(call: Callable[[], Any], device: torch.device, seconds: float, least: int = 2) -> float:
@@ -150,9 +150,9 @@ def main(recipe: str = "cac_shapes", data: Path | None = None, device: str = "au
     evaluated = timed(evaluate_all, where, SECONDS, least=1)
     seconds["evaluated_image"] = evaluated / len(some)
     evaluations = -(-chosen.steps // chosen.steps_between_evaluations())
-    found = verdict(
-        seconds | {"low_precision": precision.name != "fp32"}, chosen.steps, evaluations * len(prepared.val), where.type
-    )
+    best = resolve_precision("auto", where).name
+    faster = None if best == precision.name else best
+    found = verdict(seconds, chosen.steps, evaluations * len(prepared.val), where.type, faster)
     images = chosen.images_a_step
     document = {
         "recipe": chosen.name,

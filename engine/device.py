@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 import cv2
@@ -178,14 +180,14 @@ def resolve_device(name: str, own: int | None = None) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """auto -> bf16 on a GPU or processor that multiplies it faster, else fp32. Raises UsageError for tf32 without a
-    GPU, and for a precision that there is not."""
+    """auto -> bf16 on a GPU that has it, or a processor whose convolutions it makes faster, else fp32. Raises
+    UsageError for tf32 without a GPU, and for a precision that there is not."""
     if name not in get_args(PrecisionName):
         raise UsageError(f"--precision: must be one of {', '.join(get_args(PrecisionName))}, is {name!r}")
     if name == "tf32" and device.type != "cuda":
         raise UsageError("--precision tf32: only GPUs have it; pass fp32 or bf16")
     if name == "auto":
-        name = "bf16" if _has("bf16", device) else "fp32"
+        name = "bf16" if _has("bf16", device) and (device.type == "cuda" or pays_off()) else "fp32"
     return Precision(name, device)
 
 
@@ -201,6 +203,29 @@ def _has(name: str, device: torch.device) -> bool:
     if device.type == "cuda":
         return name == "fp16" or torch.cuda.get_device_capability(device) >= AMPERE
     return any(_capabilities().get(f"{unit}_{name}", False) for unit in ("avx512", "amx"))
+
+
+@cache
+def pays_off() -> bool:
+    """Whether this processor convolves in bf16 faster than in float32: some have the instructions and take longer."""
+    return convolution_seconds(torch.bfloat16) < convolution_seconds(torch.float32)
+
+
+def convolution_seconds(dtype: torch.dtype) -> float:
+    """Of one thread's time on the processor, which is the same whatever else is at work: the shortest of ten."""
+    threads, seconds = torch.get_num_threads(), []
+    form: dict[str, Any] = {"dtype": dtype, "device": "cpu"}
+    image, weight = torch.ones(2, 64, 40, 40, **form), torch.ones(64, 64, 3, 3, **form)
+    image, weight = (each.contiguous(memory_format=torch.channels_last) for each in (image, weight))
+    torch.set_num_threads(1)
+    try:
+        for _ in range(10):
+            start = time.thread_time()
+            torch.conv2d(image, weight, padding=1)
+            seconds.append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds)
 
 
 def _capabilities() -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Runtime:
     threads: int = 0
     """Threads of the input pipeline, and of what prepares the data for it (0: one a core)."""
     precision: PrecisionName = "auto"
-    """Precision of matrix products and convolutions; auto: bf16 on a GPU or processor that has it (AVX-512 BF16, AMX),
-    else fp32."""
+    """Precision of matrix products and convolutions; auto: bf16 on a GPU that has it, and on a processor whose
+    convolutions it makes faster (one is timed), else fp32."""
     channels_last: bool = True
     """Memory format of networks and images."""
     compile: bool = False

@@ -21,7 +21,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "quick.py"
     ("seconds", "bound", "flag"),
     [
         ({"input": 2.0, "step": 1.0, "evaluated_image": 0.01}, "decode", "--backend"),
-        ({"input": 0.1, "step": 1.0, "evaluated_image": 0.01}, "compute", "--precision bf16"),
+        ({"input": 0.1, "step": 1.0, "evaluated_image": 0.01}, "compute", "--crop"),
         ({"input": 0.1, "step": 1.0, "evaluated_image": 10.0}, "evaluation", "--eval-every"),
         ({"input": 0.1, "step": 1.0, "launch": 0.95, "evaluated_image": 0.01}, "launch", "--batch"),
         ({"input": 0.1, "step": 1.0, "launch": 0.2, "evaluated_image": 0.01}, "compute", "--crop"),
@@ -31,6 +31,12 @@ def test_the_longest_part_is_named_with_a_flag(seconds, bound, flag):
     found = quick.verdict(seconds, steps=1000, evaluated=2000, device="cpu")
     assert found.bound == bound
     assert flag in found.advice
+    assert "--precision" not in found.advice
+
+
+def test_a_faster_precision_is_named():
+    found = quick.verdict({"input": 0.1, "step": 1.0, "evaluated_image": 0.01}, 1000, 2000, "cpu", faster="bf16")
+    assert "--precision bf16," in found.advice
 
 
 def test_an_input_that_stalls_now_and_then_is_as_slow_as_it_is_on_average(monkeypatch):
@@ -49,7 +55,7 @@ def test_evaluations_are_those_of_the_run(monkeypatch, voc_root):
     """Steps of a run with few evaluations take longer than these."""
     seen = {}
 
-    def verdict(seconds, steps, evaluated, device):
+    def verdict(seconds, steps, evaluated, device, faster):
         seen.update(steps=steps, evaluated=evaluated)
         return quick.Verdict("compute", "")
 

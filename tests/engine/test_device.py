@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from semiseg.engine import device as device_module
 from semiseg.engine.device import (
     Precision,
     as_started,
+    convolution_seconds,
     make_current,
+    pays_off,
     precision_as_trained,
     repeatable,
     resolve_device,
@@ -26,12 +29,40 @@ def test_cuda_without_a_gpu_is_refused():
         resolve_device("cuda")
 
 
+@pytest.fixture
+def processor(monkeypatch):
+    """Makes the processor one with these instructions, whose bf16 takes so many times as long as its float32."""
+
+    def make(instructions, ratio=0.5):
+        seconds = {torch.bfloat16: ratio, torch.float32: 1.0}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+        monkeypatch.setattr(device_module, "convolution_seconds", seconds.__getitem__)
+        pays_off.cache_clear()
+
+    yield make
+    pays_off.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("instructions", "chosen"), [({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")]
+    ("instructions", "ratio", "chosen"),
+    [
+        ({}, 0.5, "fp32"),
+        ({"avx512_bf16": True}, 0.6, "bf16"),
+        ({"avx512_bf16": True}, 1.9, "fp32"),
+        ({"amx_bf16": True}, 0.2, "bf16"),
+    ],
 )
-def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chosen):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+def test_auto_is_bf16_where_the_processor_has_it_and_gains(processor, instructions, ratio, chosen):
+    processor(instructions, ratio)
     assert resolve_precision("auto", CPU) == Precision(chosen, CPU)
+    assert not Precision("fp32", CPU).emulated
+
+
+def test_timing_a_convolution_leaves_the_process_as_it_was():
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    assert convolution_seconds(torch.float32) > 0
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +75,8 @@ def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, instructions, chos
         ({}, "fp32", False),
     ],
 )
-def test_a_processor_emulates_what_it_has_no_instructions_for(monkeypatch, instructions, name, emulated):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+def test_a_processor_emulates_what_it_has_no_instructions_for(processor, instructions, name, emulated):
+    processor(instructions)
     assert Precision(name, CPU).emulated is emulated
 
 
@@ -69,9 +100,9 @@ def test_auto_is_bf16_on_gpus_that_multiply_it(monkeypatch, capability, chosen):
     ],
 )
 def test_a_network_is_used_in_the_precision_of_its_training_where_the_device_has_it(
-    monkeypatch, instructions, trained, taken
+    processor, instructions, trained, taken
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    processor(instructions)
     assert precision_as_trained(trained, CPU) == Precision(taken, CPU)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semiseg.engine import device as device_module
 from semiseg.engine.api import train
 from semiseg.engine.checkpoint import load_network
 from semiseg.engine.device import Precision
@@ -73,6 +74,7 @@ def test_a_run_is_evaluated_at_its_end_however_short(tiny, voc_root):
 def test_the_checkpoint_alone_evaluates_to_the_same_score(monkeypatch, tiny, voc_root):
     # A processor whose own choice would be bf16: the training's was fp32.
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(device_module, "pays_off", lambda: True)
     root = voc_root()
     result = Trainer(tiny("cps", data=root)).train()
     document = evaluate(result.out, device="cpu")
