@@ -23,9 +23,9 @@ YEAR = 365 * 24 * 60
 class Runtime:
     """Where things are, how the run is executed and what it shows. A run that goes on (`resume`) may set it anew.
 
-    Most fields change results by rounding at most. Three may change more: `grouped` draws other dropout masks,
-    `eval_every` decides at which steps the best network may be chosen, and `on_nan` whether a run that is not finite
-    goes on."""
+    Most fields change results by rounding at most. Four may change more: `grouped` draws other dropout masks,
+    `eval_every` decides at which steps the best network may be chosen, `patience` after which the run ends, and
+    `on_nan` whether one that is not finite goes on."""
 
     data: Path | None = None
     """Root of the data set. shapes is drawn into the cache by itself."""
@@ -33,6 +33,9 @@ class Runtime:
     """Folder with your copies of the published lists, searched for the named split (default: $SEMISEG_LISTS)."""
     eval_every: Told[int | None] = None
     """Steps between evaluations (default: a twentieth of the run, at least 50); the last step is evaluated anyway."""
+    patience: Told[int | None] = None
+    """End the run after so many evaluations without a new best one (default: train all steps). Learning rates fall over
+    all --steps, whenever it ends."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -94,6 +97,8 @@ class Runtime:
         yield from fault_unless(self.threads >= 0, "--threads", "must not be negative", self.threads)
         every = self.eval_every
         yield from fault_unless(every is None or every >= 1, "--eval-every", "must be at least 1", every)
+        patience = self.patience
+        yield from fault_unless(patience is None or patience >= 1, "--patience", "must be at least 1", patience)
         rule = f"must be more than 0 minutes, and at most the {YEAR} of a year"
         yield from fault_unless(0 < self.timeout <= YEAR, "--timeout", rule, self.timeout)
         budget = self.memory_budget

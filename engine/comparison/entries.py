@@ -203,6 +203,8 @@ def _require_sense(entries: tuple[Entry, ...]) -> None:
         except UsageError as error:
             own = f"; {OWN_FLAGS}" if str(error).startswith("--method.") else ""
             raise UsageError(f"{entry.method}: {error}{own}") from None
+        if entry.recipe.runtime.patience is not None:
+            raise UsageError("--patience: the runs of a comparison train for equally many steps; leave it out")
     first = entries[0]
     for entry in entries:
         theirs = _source(entry.recipe)

@@ -231,6 +231,18 @@ def fit_to_memory(
     return recipe, told
 
 
+def beyond_memory(recipe: Recipe, device: torch.device, processes: int) -> str:
+    """What is said where memory does not do after all."""
+    cures = ["lower one"]
+    if trains(recipe.replace(accumulate=2 * recipe.accumulate), processes):
+        cures.append(f"pass --accumulate {2 * recipe.accumulate}")
+    if recipe.runtime.recompute != "on" and not recipe.runtime.compile:
+        cures.append("pass --recompute on")
+    if device.type == "cuda" and recipe.runtime.graph != "off":
+        cures.append("--graph off")  # what a graph computes in is its own, beside what evaluations take
+    return f"--batch {recipe.batch} of --crop {recipe.crop}: needs more memory than there is; {', or '.join(cures)}"
+
+
 def _cure_of_step(recipe: Recipe, setting: Setting, room: int) -> str:
     """What to change for steps to fit."""
     if recipe.runtime.recompute == "off":

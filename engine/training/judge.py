@@ -82,6 +82,11 @@ class Judge:
             self.best, self.best_step = miou, done
         return better
 
+    def past_patience(self, done: int) -> bool:
+        """Whether as many evaluations up to a step as the run has patience for were none of them the best."""
+        patience, every = self.recipe.runtime.patience, self.recipe.steps_between_evaluations()
+        return patience is not None and done - max(self.best_step, 0) >= patience * every
+
     def writers(self, scores: Mapping[str, Scores], done: int, *, best: bool) -> dict[str, Writer]:
         """What writes last.safetensors, and best.safetensors where the step is the best so far, which hold the first
         network, and last-NAME.safetensors and best-NAME.safetensors, which hold the others."""

@@ -20,7 +20,7 @@ RUNS = Path("runs")
 """Where the folders of runs are that ask for none."""
 NAMED = 4
 """Settings that a complaint names."""
-TRACED = ("grouped", "deterministic", "on_nan", "channels_last", "compile")
+TRACED = ("patience", "grouped", "deterministic", "on_nan", "channels_last", "compile")
 """Settings of the runtime that leave a trace in a result, in rounding or random numbers, beside what `_traces` has."""
 WORDS = {"labeled": "labelled images", "unlabeled": "unlabelled images", "val": "validation images"}
 

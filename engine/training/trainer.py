@@ -40,7 +40,7 @@ from ..recipe import Recipe
 from ..run import Run, require_packages
 from ..sheet import draw
 from .build import open_loader, open_method
-from .forecast import fit_to_memory, forecast, share_of, trains
+from .forecast import beyond_memory, fit_to_memory, forecast, share_of
 from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
@@ -70,6 +70,7 @@ class Trainer:
         if recipe.runtime.out:
             recipe = recipe.replace(out=Path(recipe.runtime.out).expanduser())
         self.recipe, self.on_event, self._note = recipe, on_event, notes_to(on_event)
+        self._too_large = lambda: beyond_memory(self.recipe, self.device, world_size())
         run = find_run(recipe)
         try:
             with nullcontext() if is_distributed() else at_once(), within_memory(self._too_large):
@@ -202,24 +203,12 @@ class Trainer:
             f"device: {self.device}, {self.precision.name}, {type(self.loader.backend).__name__}; run: {self.folder}"
         )
 
-    def _too_large(self) -> str:
-        """What is said where memory does not do."""
-        recipe = self.recipe
-        cures = ["lower one"]
-        if trains(recipe.replace(accumulate=2 * recipe.accumulate), world_size()):
-            cures.append(f"pass --accumulate {2 * recipe.accumulate}")
-        if recipe.runtime.recompute != "on" and not recipe.runtime.compile:
-            cures.append("pass --recompute on")
-        if self.device.type == "cuda" and recipe.runtime.graph != "off":
-            cures.append("--graph off")  # what a graph computes in is its own, beside what evaluations take
-        return f"--batch {recipe.batch} of --crop {recipe.crop}: needs more memory than there is; {', or '.join(cures)}"
-
     def train(self, conclude: Callable[[Result], None] = lambda result: None) -> Result:
-        """Trains to the last step and evaluates. Raises Stopped after a signal, when all is saved. conclude: what the
-        process that writes makes of the result, before any other may go on with the run."""
+        """Trains to the last step, or while there is patience, and evaluates. Raises Stopped after a signal, all saved.
+        conclude: what the process that writes makes of the result, before any other may go on with the run."""
         recipe, runtime, meters = self.recipe, self.recipe.runtime, self.meters
         every = recipe.steps_between_evaluations()
-        scores: dict[str, Scores] = {}
+        done, scores = self.first, dict[str, Scores]()
         self.began = time.perf_counter() - self.seconds
         heartbeat("before the first step")
         try:
@@ -229,7 +218,8 @@ class Trainer:
                 ending(self._note, patient=is_distributed()) as signals,
                 self._profiled() as profiled,
             ):
-                for step, batch in enumerate(meters.waited(iter(self.loader)), self.first):
+                batches = iter(self.loader) if not self._past_patience(done) else iter(())
+                for step, batch in enumerate(meters.waited(batches), self.first):
                     meters.add(self.step(batch, step))
                     for micro in batch.micro_batches:
                         meters.look_at(micro.labeled.target)
@@ -249,11 +239,13 @@ class Trainer:
                             evaluated()
                             self._save_judged(done, scores)
                     self._save_or_stop(done, signals, saved=judged)
+                    if judged and self._past_patience(done):
+                        break
                 if not scores:  # it was stopped after its last step, which the log has
                     scores = self.judge.scores()
-                    self._save_judged(self.first, scores)
+                    self._save_judged(done, scores)
                 self._flush()
-                result = self._result(scores, meters, time.perf_counter() - self.began)
+                result = self._result(done, scores, meters, time.perf_counter() - self.began)
                 heartbeat("before the report")
                 if is_main():
                     conclude(result)
@@ -262,6 +254,14 @@ class Trainer:
             self.saver.close()
             self.run.close()
         return result
+
+    def _past_patience(self, done: int) -> bool:
+        """Whether to end after a step, as one of the processes finds."""
+        (past,) = all_reduce_max(int(self.judge.past_patience(done)))
+        if past and done < self.recipe.steps:
+            since = max(self.judge.best_step, 0)
+            self._note(f"--patience: no evaluation was better since that of step {since}; ends after step {done}")
+        return bool(past)
 
     def _save_or_stop(self, done: int, signals: list[int], *, saved: bool) -> None:
         """Saves a step where it is due, unless that is `saved` already. Raises Stopped after a signal. That may reach
@@ -371,7 +371,7 @@ class Trainer:
         self.saver.flush()
         broadcast_object(None)  # what the others wait for
 
-    def _result(self, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
+    def _result(self, done: int, scores: dict[str, Scores], meters: Meters, seconds: float) -> Result:
         split = self.data.split
         first = first_of(scores)
         return Result(
@@ -380,7 +380,7 @@ class Trainer:
             checksum=split.checksum,
             labeled=len(split.labeled),
             unlabeled=len(split.unlabeled) if self.recipe.views.windows else 0,
-            steps=self.recipe.steps,
+            steps=done,
             best=self.judge.best,
             best_step=self.judge.best_step,
             last=first.miou,

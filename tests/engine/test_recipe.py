@@ -42,6 +42,7 @@ from semiseg.pipelines.views import Augmentation
         ({"method": CpsConfig(ohem=-1.0)}, "--method.ohem"),
         ({"steps": 0}, "--steps"),
         ({"eval_every": 0}, "--eval-every"),
+        ({"patience": 0}, "--patience"),
         ({"seed": -1}, "--seed"),
         ({"save_every": "5h"}, "--save-every: must be minutes .5m. or steps .500., is 5h"),
         ({"save_every": "0m"}, "--save-every"),

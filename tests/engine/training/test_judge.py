@@ -17,6 +17,7 @@ from semiseg.engine.evaluation.inference import evaluate
 from semiseg.engine.evaluation.scores import Scores
 from semiseg.engine.protocol import Evaluation
 from semiseg.engine.report import write_report
+from semiseg.engine.run import Run
 from semiseg.engine.training import judge
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
@@ -24,17 +25,28 @@ from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
 
 
+@pytest.fixture
+def scored(monkeypatch):
+    """Makes the next evaluations find these IoUs of class 1, which no other class is beside."""
+
+    def make(*scores):
+        left = iter(scores)
+
+        def evaluate_each(network, records, classes, protocols, **options):
+            counts, score = np.zeros((len(classes), len(classes)), np.int64), next(left)
+            if not math.isnan(score):
+                hit = round(100_000 * score)
+                counts[:2, 1] = 100_000 - hit, hit
+            return [Scores(counts, classes, background=False)]
+
+        monkeypatch.setattr(judge, "evaluate_each", evaluate_each)
+
+    return make
+
+
 @pytest.mark.parametrize(("protocol", "best"), [("cac-whole", 1), ("whole", 2)])
-def test_a_run_selects_its_best_by_the_protocol(tiny, voc_root, monkeypatch, protocol, best):
-    hits = iter([70_040, 70_049, 70_030])
-
-    def evaluate_each(network, records, classes, protocols, **options):
-        counts = np.zeros((len(classes), len(classes)), np.int64)
-        hit = next(hits)
-        counts[:2, 1] = 100_000 - hit, hit  # the IoU of class 1 is hit / 100,000
-        return [Scores(counts, classes, background=False)]
-
-    monkeypatch.setattr(judge, "evaluate_each", evaluate_each)
+def test_a_run_selects_its_best_by_the_protocol(tiny, voc_root, scored, protocol, best):
+    scored(0.7004, 0.70049, 0.7003)
     recipe = tiny("supervised", data=voc_root(), eval_every=1, evaluation=Evaluation(protocol=protocol))
     assert Trainer(recipe).train().best_step == best
 
@@ -114,24 +126,50 @@ def test_a_damaged_best_network_is_told_and_replaced(tiny, voc_root):
     assert result.best_step == load_network(result.out).header.step == 4
 
 
-def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, monkeypatch):
-    scores = iter([math.nan, 0.3, math.nan, 0.2])
-
-    def evaluate_each(network, records, classes, protocols, **options):
-        score, counts = next(scores), np.zeros((len(classes), len(classes)), np.int64)
-        if score == score:
-            counts[1, :2] = 10 * (1 - score), 10 * score
-        return [Scores(counts, classes, background=False)]
-
-    monkeypatch.setattr(judge, "evaluate_each", evaluate_each)
+def test_a_score_that_is_no_number_is_never_the_best(tiny, voc_root, scored):
+    scored(math.nan, 0.3, math.nan, 0.2)
     recipe = tiny("supervised", data=voc_root(), steps=4, eval_every=1, on_nan="ignore")
     result = Trainer(recipe).train()
     assert (result.best, result.best_step, result.last) == (0.3, 2, 0.2)
     assert load_network(result.out).header.step == 2
     assert "30.00 %" in write_report(result.out).read_text()
-    scores = iter([math.nan])
+    scored(math.nan)
     with pytest.raises(UsageError, match="validation: mIoU is no number"):
         Trainer(recipe.replace(on_nan="stop", out=result.out.parent / "stops")).train()
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "ends"),
+    [
+        ((0.3, 0.4, 0.4, 0.39), 2, 4),
+        ((0.3, 0.2, 0.4, 0.3, 0.5, 0.1), 2, 6),
+        ((0.3, 0.2), 1, 2),
+        ((math.nan, math.nan, math.nan), 3, 3),
+        ((0.3, 0.1, 0.1, 0.1, 0.1, 0.1), None, 6),
+    ],
+)
+def test_a_run_ends_where_its_patience_does(tiny, voc_root, scored, scores, patience, ends):
+    scored(*scores)
+    recipe = tiny("supervised", data=voc_root(), steps=6, eval_every=1, patience=patience, on_nan="ignore")
+    told = []
+    result = Trainer(recipe, lambda event: told.append(event.text)).train()
+    assert (result.steps, Run.open(result.out).log[-1]["step"]) == (ends, ends)
+    assert load_network(result.out / "checkpoints/last.safetensors").header.step == ends
+    if not math.isnan(scores[0]):
+        assert (result.best, result.last) == (max(scores), scores[-1])
+    assert any(text.startswith("--patience") and f"ends after step {ends}" in text for text in told) is (ends < 6)
+
+
+def test_a_run_that_has_lost_patience_trains_no_step_when_it_goes_on(tiny, voc_root, scored):
+    """It was killed before its result was written."""
+    recipe = tiny("supervised", data=voc_root(), steps=6, eval_every=1, patience=2)
+    scored(0.3, 0.2, 0.1)
+    Trainer(recipe).train()
+    scored(0.1)
+    assert Trainer(recipe.replace(resume=True)).train().steps == 3
+    scored(0.4, 0.1, 0.1)
+    result = Trainer(recipe.replace(resume=True, patience=4)).train()
+    assert (result.steps, result.best_step) == (6, 4)
 
 
 def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
