@@ -23,7 +23,6 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 import command
 import measurement
@@ -35,6 +34,7 @@ from semiseg.engine.child import PYTHON
 from semiseg.engine.data import prepare_data
 from semiseg.engine.device import LOW, Precision, make_current, resolve_device, resolve_precision
 from semiseg.engine.environment import environment
+from semiseg.engine.models import drop_nothing
 from semiseg.engine.recipe import Recipe
 from semiseg.engine.training.forecast import forecast
 from semiseg.engine.training.meters import Meters
@@ -157,9 +157,7 @@ def measured(way: Way, recipe: Recipe, device: torch.device, steps: int) -> dict
     if device.type == "cuda":
         torch.cuda.empty_cache()
     training = Training(way, recipe, prepare_data(recipe), device, partial(print, file=sys.stderr))
-    for module in training.method.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    drop_nothing(training.method)
     meters = Meters(recipe, device)
     fifths: list[dict[str, Any]] = []
     spent: list[tuple[float, float | None]] = []

@@ -106,6 +106,8 @@ class Method(nn.Module):
     steady: ClassVar[bool] = False
     """Whether `losses` depends on nothing but the batch, tensors and the device's random numbers: not on progress, but
     for what `phase` says, nor on what Python or the host's generator holds."""
+    picked: ClassVar[frozenset[str]] = frozenset()
+    """Buffers whose elements are picked by comparing numbers: where these round otherwise, other ones may be."""
     terms: ClassVar[dict[str, str]] = {}
     """The terms of the loss, and the setting that weighs each; the supervised one weighs 1 where it is not named."""
     labeled_terms: ClassVar[frozenset[str]] = frozenset({"supervised"})

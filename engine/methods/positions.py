@@ -36,7 +36,12 @@ def one_hot(label: Tensor, classes: int) -> Tensor:
 def nth(mask: Tensor, number: Tensor) -> Tensor:
     """(C, M): where each row of a mask (C, N) bool is true for the time that `number` (C, M) says, counted from 0 and
     rounded down; N where it is true less often."""
-    return torch.searchsorted(mask.cumsum(1, dtype=torch.int32), number.to(torch.int32) + 1)
+    classes, length = mask.shape
+    counted = mask.flatten().cumsum(0, dtype=torch.int32)  # over all rows: a GPU has one block for each scan of a row
+    ends = counted.view(classes, length)[:, -1:]
+    wanted = number.to(torch.int32) + F.pad(ends[:-1], (0, 0, 1, 0))
+    place = torch.searchsorted(counted, wanted + 1) - length * torch.arange(classes, device=mask.device)[:, None]
+    return torch.where(wanted < ends, place, length)
 
 
 def evenly_spaced(count: Tensor, most: int) -> Tensor:

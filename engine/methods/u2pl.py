@@ -98,6 +98,7 @@ class U2pl(Mixing, TeacherMethod):
     config: U2plConfig
     teacher: Teacher
     views = ViewSpec(unlabeled="weak_strong", strong=1, cutmix="sometimes_half")
+    picked: ClassVar = frozenset({"bank.features"})
     terms: ClassVar = {"pseudo": "weight", "contrastive": "contrastive_weight"}
     unreliable: Tensor
 
@@ -216,8 +217,8 @@ class U2pl(Mixing, TeacherMethod):
         member = torch.cat([true, guessed & certain])
         anchor = member & (probability > self.config.anchor_threshold)
 
-        order = probability.argsort(dim=1, descending=True, stable=True)
-        place, place_of_mixed = order.argsort(1).split([len(true), len(guessed)])
+        order = probability.argsort(dim=1, descending=True, stable=True).byte()
+        place, place_of_mixed = order.argsort(1).byte().split([len(true), len(guessed)])
         low = min(self.config.low_rank, self.classes // 2)
         mistaken = (known != IGNORE) & ~true & (place < low)
         unlikely = uncertain & (place_of_mixed >= low) & (place_of_mixed < self.config.high_rank)
@@ -242,17 +243,20 @@ class U2pl(Mixing, TeacherMethod):
         feature = rows(taught)
         labeled, mixed = (size * len(feature) // len(taught) for size in sizes)
         row, mine = local_rows(nth(mask, evenly_spaced(count, most)), labeled, mixed, self.processes, self.rank)
-        fresh = F.normalize(feature[row], dim=2) * mine[..., None]
+        # Features that overflow, in fp16, are of a step that is left out; a bank would keep them.
+        fresh = F.normalize(feature[row], dim=2).nan_to_num(0, 0, 0) * mine[..., None]
         self.bank.push(total(fresh) if self.processes > 1 else fresh, count.clamp(max=most))
 
     def contrast(self, draws: Tensor, *maps: Tensor) -> Tensor:
         """The mean over classes and anchors; 0 where a single class is present. draws: (1, C, A, 1 + K); maps, of
         labelled and of mixed windows each: the student's and the teacher's features (B, D, h, w), and whose members and
         anchors positions are (B, C, h, w) bool."""
-        feature, taught = (torch.cat([rows(x), rows(u)]) for x, u in (maps[:2], maps[2:4]))
-        member = torch.cat([class_rows(each) for each in maps[4:6]], 1)
+        feature = torch.cat([rows(each) for each in maps[:2]])
         with torch.autocast(feature.device.type, enabled=False):
-            positive, members = self.of_all(member.to(taught.dtype) @ taught), self.of_all(member.sum(1))
+            pairs = [(rows(taught), class_rows(member)) for taught, member in zip(maps[2:4], maps[4:6], strict=True)]
+            summed = torch.stack([member.to(taught.dtype) @ taught for taught, member in pairs]).sum(0)
+            counted = torch.stack([member.sum(1) for _, member in pairs]).sum(0)
+            positive, members = self.of_all(summed), self.of_all(counted)
             anchors, found = self.drawn_anchors(feature, maps[6], maps[7], draws[0, ..., 0])
             present = members > 0
             bank, paired = self.paired_banks(present)

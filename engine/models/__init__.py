@@ -2,7 +2,7 @@
 
 from .decoders import DECODERS, Decoder
 from .encoders import ENCODERS, Encoder, encoder_of
-from .network import Network, build_network, check_pair, evaluating, of_projector
+from .network import Network, build_network, check_pair, drop_nothing, evaluating, of_projector
 from .published import from_published, published_program
 from .state_dict import read_state_dict
 from .weights import load_backbone
@@ -15,6 +15,7 @@ __all__ = [
     "Network",
     "build_network",
     "check_pair",
+    "drop_nothing",
     "encoder_of",
     "evaluating",
     "from_published",

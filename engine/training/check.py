@@ -33,7 +33,7 @@ from ...pipelines.datasets.layouts import LAYOUTS
 from ...pipelines.errors import UsageError
 from ..device import Precision, resolve_device, resolve_precision
 from ..methods import METHODS, Method
-from ..models import encoder_of
+from ..models import drop_nothing, encoder_of
 from ..recipe import Recipe
 from ..runtime import Runtime
 from .build import build_method
@@ -148,9 +148,8 @@ def _method(recipe: Recipe) -> Method:
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         method = build_method(recipe, CLASSES)
+    drop_nothing(method)
     for module in method.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.constant_(module.bias, 2.0)

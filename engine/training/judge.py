@@ -143,4 +143,5 @@ def line_of(scores: Mapping[str, Scores], done: int) -> dict[str, Any]:
 def largest_weight(method: Method) -> float:
     """The largest magnitude among a method's parameters and buffers, NaN where one is NaN."""
     values = [value for value in method.state_dict().values() if value.is_floating_point()]
-    return float(torch.stack([value.abs().max().float() for value in values]).max())
+    extremes = [extreme.float() for value in values for extreme in value.aminmax()]
+    return float(torch.stack(extremes).abs().max())

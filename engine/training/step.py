@@ -130,7 +130,7 @@ class Step:
                 optimizer.zero_grad(set_to_none=True)  # a graph has gradients of its own, beside any that are there
                 return cuda_capture(call, device)
 
-            return Graph(lambda: changed()(), device, capture)  # type: ignore[misc]
+            return Graph(lambda: changed()(), device, capture, self.method.picked)  # type: ignore[misc]
         if self.recipe.runtime.graph == "on":
             raise UsageError(f"--graph on: {why_not(self.recipe, self.precision)}; leave it out")
         return None

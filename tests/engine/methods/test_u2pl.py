@@ -267,6 +267,14 @@ def test_of_very_many_negatives_a_bank_takes_some_from_all_over_the_batch(made):
     assert all((row.bincount() == FRESH // 4).all() for row in image)
 
 
+def test_features_that_overflow_do_not_stay_in_a_bank(made):
+    method = made()
+    taught = torch.full((4, method.student.projection, 4, 4), torch.inf, dtype=torch.float64)
+    method.remember(taught, torch.ones(4, CLASSES, 4, 4, dtype=torch.bool), [2, 2])
+    assert (method.bank.held > 0).all()
+    assert method.bank.features.isfinite().all()
+
+
 def test_pseudo_labels_for_people_are_the_teacher_s_of_the_weak_views(made, batch):
     method = made()
     method.before_step(0, 0.0)

@@ -47,6 +47,14 @@ def test_steps_that_round_otherwise_are_right(small, compiled_by, monkeypatch, p
     assert result.seconds > 0
 
 
+def test_no_dropout_is_taken_for_an_error(small, compiled_by):
+    """Of whole channels, in the network u2pl."""
+    compiled_by(in_another_order)
+    (result,) = check.check(replace(small, network="u2pl"), Precision("fp32", CPU), ["compiled"])
+    assert result.problem is None
+    assert result.allowed < 0.01
+
+
 def scaled(share: float, of: str):
     def change(network: Network) -> None:
         parameter = dict(network.named_parameters())[of]

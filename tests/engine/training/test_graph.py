@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.torch_version import TorchVersion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semiseg.engine.device import Precision
 from semiseg.engine.methods import METHODS
@@ -134,6 +135,52 @@ def test_a_replay_may_differ_as_eager_steps_do(capture, accepted) -> None:
     else:
         with pytest.raises(Refused):
             toy.step(1)
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.4, False), (0.6, True), (1.0, True)])
+def test_what_is_picked_may_differ_by_less_than_half_of_the_change(share, refused) -> None:
+    """As rounding picks other elements, of which two eager steps may show nothing."""
+
+    def otherwise(call):
+        replay, losses = faithful(call)
+
+        def replay_otherwise() -> None:
+            before = toy.weight.clone()
+            replay()
+            toy.weight -= share * (toy.weight - before)
+
+        return replay_otherwise, losses
+
+    toy = Toy(otherwise)
+    toy.graph.picked = frozenset({"weights"})
+    for _ in range(WARM_UP):
+        toy.step(1)
+    with pytest.raises(Refused) if refused else nullcontext():
+        toy.step(1)
+    assert (toy.graph.captured is None) == refused
+
+
+def test_large_tensors_are_compared_in_parts(monkeypatch) -> None:
+    """In float64 a whole bank would take four times its memory, several times over."""
+    monkeypatch.setattr(graph_module, "AT_ONCE", 100)
+    largest = 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            found = function(*args, **(kwargs or {}))
+            if torch.is_tensor(found) and found.dtype == torch.float64:
+                largest = max(largest, found.numel())
+            return found
+
+    toy = Toy()
+    toy.weight = torch.zeros(175, 2)
+    for _ in range(WARM_UP):
+        toy.step(1)
+    with Sizes():
+        toy.step(1)
+    assert toy.graph.captured
+    assert largest == 100
 
 
 def test_eager_steps_that_differ_widely_do_not_let_everything_pass() -> None:
