@@ -78,8 +78,8 @@ class Runtime:
     requeue: bool = False
     """SLURM: after a signal, once all is saved, ask for the job to be started again; it then goes on in --out."""
     keep: int = 2
-    """Saves that stay, each as large as networks and optimizer; where the newest is damaged, the one before takes its
-    place."""
+    """Saves that stay, each as large as networks, optimizer and banks; where the newest is damaged, the one before
+    takes its place."""
     log_every: int = 10
     """Steps between log lines."""
     on_nan: Literal["stop", "ignore"] = "stop"

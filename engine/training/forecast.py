@@ -43,15 +43,15 @@ class Forecast:
     """Bytes at the peak: weights, gradients, momenta, what the backward pass needs, the batch and those that the loader
     has ready."""
     state: int
-    """Bytes of these that stay between steps."""
+    """Bytes of these that stay between steps: weights, momenta, banks."""
     evaluation: int
     """Bytes at the peak of an evaluation, with what stays, which is all that a step takes where it is captured: a graph
     keeps what it computes in."""
 
     def __str__(self) -> str:
         return (
-            f"a step takes {self.flops / 1e12:.2f} TFLOP and about {self.memory / GIB:.1f} GiB, of which weights and "
-            f"momenta {self.state / GIB:.1f} GiB; an evaluation {self.evaluation / GIB:.1f} GiB"
+            f"a step takes {self.flops / 1e12:.2f} TFLOP and about {self.memory / GIB:.1f} GiB, of which "
+            f"{self.state / GIB:.1f} GiB stay between steps; an evaluation {self.evaluation / GIB:.1f} GiB"
         )
 
 
