@@ -30,15 +30,33 @@ def with_validation_of_run(dataset: Dataset, split: Mapping[str, Any], on_event:
 
 def with_pictures_of_run(manifest: Manifest, split: Mapping[str, Any], on_event: Listener = silent) -> Dataset:
     """As `with_validation_of_run`, of prepared data that may lie elsewhere now: the pictures that the run held out,
-    under any name. All stays where most of them are not there: it is other data."""
+    under any name. Where most of them are not there, it is other data, and all is judged that has a mask and did not
+    teach the run. Raises UsageError where nothing is left."""
     dataset, wanted = manifest.dataset, set(split["pictures"].get("validation", ()))
     pictures = {sample: manifest.picture(sample) for sample in (*dataset.train, *dataset.val) if sample.mask}
     found = {sample: picture for sample, picture in pictures.items() if picture in wanted}
     if not found or 2 * len({*found.values()}) < len(wanted):
-        return dataset
+        return _with_all_untaught(dataset, pictures, split, on_event)
     named = {picture for sample, picture in found.items() if sample.id in split["val"]}
     ids = [s.id for s, picture in found.items() if s.id in split["val"] or picture not in named]
     return _with_held_out(dataset, ids, split["val"], on_event)
+
+
+def _with_all_untaught(
+    dataset: Dataset, pictures: Mapping[Sample, str], split: Mapping[str, Any], on_event: Listener
+) -> Dataset:
+    """The data set with all masked samples for validation whose `pictures` were not labelled in a run."""
+    taught = set(split["pictures"].get("labels", ()))
+    val = [sample for sample, picture in pictures.items() if picture not in taught]
+    if not val:
+        raise UsageError(
+            f"{dataset.root}: all {len(pictures)} images with masks were labelled in the training; judge them by "
+            "--part all, or name others by --files.val-list"
+        )
+    but = f", but for {len(pictures) - len(val)} that were labelled there" if len(val) < len(pictures) else ""
+    told = f"these are not the training's images: all {len(pictures)} with masks are judged{but}"
+    tell("data", [told], on_event)
+    return _divided(dataset, (), val)
 
 
 def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], on_event: Listener) -> Dataset:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .. import api, console
+from ..evaluation.inference import Part
 from ..evaluation.scores import percent
 from ..flags import Told
 from ..protocol import PROTOCOLS, Absent
@@ -22,6 +23,7 @@ def evaluate(
     /,
     *,
     source: Flat[Source] = Source(),
+    part: Part = "val",
     protocol: Told[tuple[Literal[tuple(PROTOCOLS)], ...] | None] = None,  # type: ignore[valid-type]
     judging: Flat[Judging] = Judging(),
     absent: Told[Absent | None] = None,
@@ -30,12 +32,14 @@ def evaluate(
     batch: int | None = None,
     running: Flat[Running] = Running(),
 ) -> None:
-    """Score a checkpoint on a validation set.
+    """Score a checkpoint on validation images, or others with masks.
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch,
             UniMatch V2 or U2PL.
         source: Which data set.
+        part: Which of its images: those for validation (without a list those that the training held out, and of other
+            data all that have masks), those that a list or folder for testing names, or all that have masks.
         protocol: One or several, from one pass over the data (default: the recipe's).
         judging: How the network looks at images.
         absent: IoU of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
@@ -50,6 +54,7 @@ def evaluate(
             source.data,
             layout=source.layout,
             files=asdict(source.files),
+            part=part,
             protocol=protocol,
             device=running.device,
             precision=running.precision,

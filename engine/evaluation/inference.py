@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
-from ...pipelines.datasets.layouts import UNLABELED
+from ...pipelines.datasets.layouts import LAYOUTS, UNLABELED
 from ...pipelines.datasets.manifest import Manifest
 from ...pipelines.errors import UsageError, flag, raise_faults
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
@@ -30,6 +31,15 @@ from .protocols import classified
 from .scores import Scores, finite
 from .validation import evaluate_each, normalised
 
+Part = Literal["val", "test", "all"]
+"""Which images of a data set are judged."""
+LISTS_BESIDE: dict[Part, tuple[str, ...]] = {
+    "val": (),
+    "test": ("train_list", "val_list"),
+    "all": ("train_list", "val_list", "test_list"),
+}
+"""The lists that do not say which these are."""
+
 
 @as_started()
 def evaluate(
@@ -38,18 +48,22 @@ def evaluate(
     *,
     layout: str | None = None,
     files: dict[str, Any] | None = None,
+    part: Part = "val",
     protocol: str | Sequence[str] | None = None,
     device: str = "auto",
     precision: str | None = None,
     on_event: Listener = silent,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Scores of a checkpoint on a validation set: {"miou", "iou", "pixel_accuracy", "protocol", "precision",
-    "images"}, shares in [0, 1], None for a class, or a mean of classes, that no mask and no prediction holds.
+    """Scores of a checkpoint on a validation set, or another part of a data set: {"miou", "iou", "pixel_accuracy",
+    "protocol", "precision", "images"}, shares in [0, 1], None for a class, or a mean of classes, that no mask and no
+    prediction holds.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
-    training's, moved or not, without a list, those images are judged that the run held out). protocol: a name of
+    training's, moved or not, without a list, those images are judged that the run held out, and of other data without
+    one all that have masks). part: which images: for validation, those that a list or folder for testing names, or all
+    that have masks. protocol: a name of
     PROTOCOLS, or several; of several, all from one pass over the data, the document is the first one's and has all
     under "protocols", by name. precision: as for training (default: what that asked for, where the device has it).
     settings: other fields of `Protocol`; what is None is as in training.
@@ -58,7 +72,7 @@ def evaluate(
     """
     loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
-    dataset = _evaluation_data(header, data, layout, without_none(files))
+    dataset = _of_part(_evaluation_data(header, data, layout, without_none(files), part), part)
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
     asked = [protocol] if isinstance(protocol, str) else protocol
     names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
@@ -102,12 +116,16 @@ def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere
     return manifest
 
 
-def _evaluation_data(header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any]) -> Dataset:
+def _evaluation_data(
+    header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any], part: Part
+) -> Dataset:
     """The data set of what is given; what is not is as in the training, where the layout is, but for unlabelled images,
-    which nothing is judged on. Raises UsageError where there is none."""
+    which nothing is judged on, and, of other data, for lists that the part does not ask for. Raises UsageError where
+    there is none."""
     own: dict[str, Any] = {}
     if layout in (None, header.layout):
-        trained = {name: value for name, value in header.files.items() if name not in (*files, UNLABELED)}
+        lists = () if same_place(data, header.data) else LISTS_BESIDE[part]
+        trained = {name: value for name, value in header.files.items() if name not in (*files, UNLABELED, *lists)}
         own = without_none(moved(trained, header.data, data))
     try:
         root = data or header.data
@@ -118,6 +136,19 @@ def _evaluation_data(header: Header, data: Path | str | None, layout: str | None
         raise UsageError(
             f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
         ) from None
+
+
+def _of_part(dataset: Dataset, part: Part) -> Dataset:
+    """The data set with that part of it for validation. Raises UsageError where nothing of it has a mask."""
+    if part == "val":
+        return dataset
+    samples = dataset.test if part == "test" else dataset.samples
+    masked = tuple(sorted((sample for sample in samples if sample.mask), key=attrgetter("id")))
+    if not masked:
+        listed = part == "test" and "test_list" in LAYOUTS[dataset.layout].options
+        cure = "add masks, or list them in test.txt (--files.test-list)" if listed else "add masks"
+        raise UsageError(f"--part {part}: {dataset.root} has no such images with masks; {cure}")
+    return replace(dataset, train=(), val=masked, extra=(), unlabeled=(), held_out=False)
 
 
 def _document(scores: Scores) -> dict[str, Any]:

@@ -136,6 +136,8 @@ class Dataset:
     unlabeled: tuple[Sample, ...] = ()
     """Images of a folder that holds no others: unlabelled in every split that does not say exactly which are. No draw
     is from them."""
+    test: tuple[Sample, ...] = ()
+    """Images that are left alone, to be judged at last; sorted by id, not part of `samples`."""
     test_list: Path | None = None
     """The list of the images that are left alone."""
     class_list: ClassList | None = None

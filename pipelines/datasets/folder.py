@@ -84,9 +84,7 @@ def find(
     rest = {id: sample for id, sample in samples.all.items() if id not in aside}
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
-    if not any(sample.mask for sample in pool.values()):
-        if val_list and val:
-            raise UsageError(f"{val_list} names all images with masks: leave some of them for training")
+    if not val and not any(sample.mask for sample in pool.values()):
         raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
     notes += _not_for_validation(root, pool.keys() - val.keys()) if not val_list else ()
     if held_out := not val:
@@ -102,6 +100,7 @@ def find(
         val=tuple(val[id] for id in sorted(val)),
         extra=tuple(rest[id] for id in sorted(rest.keys() - pool.keys() - val.keys())),
         lists_name_files=True,
+        test=tuple(samples.all[id] for id in sorted(aside & _for_testing(samples, test_list))),
         test_list=test_list,
         class_list=listed_classes,
         pool_listed=train_list is not None,
@@ -219,6 +218,12 @@ def _left_alone(
         notes += [*left_alone(tested, test_list), *taught_too(test & listed, test_list)]
         aside |= tested
     return aside, notes
+
+
+def _for_testing(samples: Samples, test_list: Path | None) -> set[str]:
+    """Images of folders for testing, and those of the list."""
+    listed = read_ids_present(test_list, samples.names)[0] if test_list else set()
+    return listed | {id for id, part in samples.parts().items() if part == "test"}
 
 
 def _not_for_validation(root: Path, pool: Set[str]) -> Iterator[str]:

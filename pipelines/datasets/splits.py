@@ -116,7 +116,8 @@ def resolve_split(spec: str, dataset: Dataset, lists: Path | None = None) -> Spl
     further = [sample.id for sample in dataset.unlabeled]
     if spec == "all":
         if not masked:
-            raise UsageError(f"the split all: none of the {len(pool)} images of the pool has a mask; add masks")
+            left = f", or leave some of the {len(dataset.val)} for validation to training" if dataset.val else ""
+            raise UsageError(f"the split all: none of the {len(pool)} images of the pool has a mask; add masks{left}")
         return _split("all", masked, (*pool, *further))
     if spec.startswith("draw:"):
         share, seed = _parse_draw(spec)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from semiseg.engine import evaluate, export, predict, train
 from semiseg.engine.data import locate
@@ -102,7 +104,60 @@ def test_pictures_that_a_run_held_out_are_known_under_any_name_and_other_data_th
     for path in (other / "images").iterdir():
         if path.stem != held_out[3]:
             path.write_bytes((root / f"images/{path.name}").read_bytes() + b"another")
-    assert evaluate(run, other, device="cpu")["images"] == 4
+    assert evaluate(run, other, device="cpu")["images"] == 40
+
+
+def test_of_a_folder_for_testing_all_masks_count(tiny, folder_root):
+    """Not a tenth, held out as if the rest were to be trained on."""
+    root, said = folder_root(masked=29, bare=1, val=0), []
+    run = train(tiny("supervised", layout="folder", data=root, split="all", steps=1)).out
+    tests = folder_root(masked=20, bare=1, val=0, height=36, root="tests")
+    whole = evaluate(run, tests, device="cpu", on_event=said.append)
+    assert whole["images"] == 20
+    assert any("these are not the training's images: all 20 with masks are judged" in event.text for event in said)
+
+    ids = [f"a{number:03d}" for number in range(20)]
+    (tests / "val.txt").write_text("\n".join(ids))
+    assert evaluate(run, tests, device="cpu") == whole
+    (tests / "val.txt").unlink()
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (tests / kind / "val").mkdir()
+        for id in ids:
+            (tests / f"{kind}/{id}.{suffix}").rename(tests / f"{kind}/val/{id}.{suffix}")
+    assert evaluate(run, tests, device="cpu") == whole
+
+    labeled = json.loads((run / "split.json").read_text())["labeled"]
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (tests / kind / "val").rename(tests / kind / "more")
+        for id in labeled[:3]:
+            shutil.copy(root / f"{kind}/{id}.{suffix}", tests / f"{kind}/taught{id}.{suffix}")
+    said.clear()
+    assert evaluate(run, tests, device="cpu", on_event=said.append) == whole
+    assert any("all 23 with masks are judged, but for 3 that were labelled there" in event.text for event in said)
+    said.clear()
+    assert evaluate(run, tests, part="all", device="cpu", on_event=said.append)["images"] == 23
+    assert any("3 of 23 images" in event.text and "labelled in the training" in event.text for event in said)
+
+    only = folder_root(masked=29, bare=0, val=0, root="only")
+    for folder in ("images", "masks"):
+        for path in (only / folder).iterdir():
+            if path.stem not in labeled:
+                path.unlink()
+    with pytest.raises(UsageError, match=f"all {len(labeled)} images with masks were labelled in the t.*--part"):
+        evaluate(run, only, device="cpu")
+
+
+def test_parts_of_a_data_set_are_judged(judged, tmp_path):
+    checkpoint = judged()
+    assert evaluate(checkpoint, part="all", device="cpu")["images"] == 3
+    with pytest.raises(UsageError, match=r"^--part test: .* no such images .*; add masks, or list them in test\.txt"):
+        evaluate(checkpoint, part="test", device="cpu")
+    (tmp_path / "a/val.txt").write_text("y\n")
+    (tmp_path / "a/test.txt").write_text("z\n")
+    Image.fromarray(np.full((32, 40), 1, np.uint8)).save(tmp_path / "a/labels/z.png")
+    assert evaluate(checkpoint, device="cpu")["pixel_accuracy"] == 1
+    tested = evaluate(checkpoint, part="test", device="cpu")
+    assert (tested["images"], tested["pixel_accuracy"]) == (1, 0)
 
 
 def test_an_option_leaves_those_of_the_training_as_they_are(judged):
@@ -119,6 +174,7 @@ def test_a_list_beside_the_training_s_data_is_not_taken_for_other_data(judged, t
     with pytest.raises(UsageError, match=r"--files\.val-list: was .*mine\.txt, outside of .*; say what it is for .*b"):
         evaluate(checkpoint, tmp_path / "b", device="cpu")
     assert evaluate(checkpoint, tmp_path / "b", device="cpu", files={"val_list": "one.txt"})["images"] == 1
+    assert evaluate(checkpoint, tmp_path / "b", part="all", device="cpu")["images"] == 3
 
 
 def test_pictures_that_the_training_had_as_labels_are_told_on_other_data(tiny, voc_root, tmp_path):

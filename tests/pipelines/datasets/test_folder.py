@@ -6,6 +6,7 @@ import pytest
 from own import IDS, ids, used, write
 
 from semiseg.pipelines.datasets.layouts import find_dataset
+from semiseg.pipelines.datasets.splits import resolve_split
 from semiseg.pipelines.errors import UsageError
 
 
@@ -332,11 +333,33 @@ def test_a_validation_folder_without_masks_is_left_alone(folder_root):
     assert "2 images of folders for testing or validation (val) are left alone" in notes
 
 
-def test_a_validation_list_of_all_that_has_masks_is_refused(folder_root):
+@pytest.mark.parametrize("home", ["list", "folders"])
+def test_where_all_that_has_masks_is_for_validation_nothing_can_be_trained(folder_root, home):
     root = folder_root(masked=4, bare=2, val=0)
-    write(root / "val.txt", "\n".join(IDS[:4]))
-    with pytest.raises(UsageError, match=r"val.txt names all images with masks: leave some"):
-        find_dataset("folder", root)
+    if home == "list":
+        write(root / "val.txt", "\n".join(IDS[:4]))
+    for kind, suffix in (("images", "jpg"), ("masks", "png")) if home == "folders" else ():
+        (root / kind / "val").mkdir()
+        for id in IDS[:4]:
+            (root / f"{kind}/{id}.{suffix}").rename(root / f"{kind}/val/{id}.{suffix}")
+    dataset = find_dataset("folder", root)
+    assert (len(dataset.val), len(dataset.train), dataset.held_out) == (4, 2, False)
+    with pytest.raises(UsageError, match=r"none of the 2 .* has a mask; .* leave some of the 4 for validation"):
+        resolve_split("all", dataset)
+
+
+def test_what_is_for_testing_is_kept_aside(folder_root):
+    root = folder_root(masked=6, bare=2, val=2)
+    write(root / "test.txt", f"{IDS[0]}\n{IDS[7]}")
+    (root / "images/test").mkdir()
+    (root / f"images/{IDS[6]}.jpg").rename(root / f"images/test/{IDS[6]}.jpg")
+    dataset = find_dataset("folder", root)
+    assert [(sample.id, sample.mask is not None) for sample in dataset.test] == [
+        (IDS[0], True),
+        (IDS[7], False),
+        (f"test/{IDS[6]}", False),
+    ]
+    assert not {sample.id for sample in dataset.test} & {sample.id for sample in dataset.samples}
 
 
 @pytest.mark.parametrize("home", ["", "ImageSets/Segmentation"])
