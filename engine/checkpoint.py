@@ -50,6 +50,8 @@ class Header:
     """One RGB colour a class."""
     values: tuple[int, ...] = ()
     """The label value of each class in masks of the data set; without them, its index."""
+    levels: tuple[int, ...] = ()
+    """Where its masks hold gray levels, the colours of the class list, instead of these: that of each class."""
     mean: tuple[float, float, float]
     """The mean of each channel by which its images are normalised, in [0, 1]."""
     std: tuple[float, float, float]
@@ -79,6 +81,8 @@ class Header:
         yield from fault_unless(
             fits, "values", f"must be {count} numbers from 0 to {IGNORE - 1}, each once", self.values
         )
+        fits = len(self.levels) in (0, count) and all(0 <= one <= IGNORE for one in self.levels)
+        yield from fault_unless(fits, "levels", f"must be {count} numbers from 0 to {IGNORE}", self.levels)
         yield from fault_unless(min(self.std) > 0, "std", "must be more than 0", self.std)
         yield from self.evaluation.faults("evaluation.")
 
@@ -100,6 +104,7 @@ def header_of(
     palette: tuple[Colour, ...],
     *,
     values: tuple[int, ...] = (),
+    levels: tuple[int, ...] = (),
     as_stored: bool = False,
     step: int = 0,
     miou: float | None = None,
@@ -112,6 +117,7 @@ def header_of(
         classes=classes,
         palette=palette,
         values=values,
+        levels=levels,
         mean=network.mean,
         std=network.std,
         evaluation=recipe.protocol(),

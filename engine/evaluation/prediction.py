@@ -76,12 +76,12 @@ def predict(
     on_event: Listener = silent,
     **settings: Any,
 ) -> Predictions:
-    """Writes masks/ (label values, as in masks of the data set), colours/, with the class list, and overlays/ for every
-    image below `images`, or for that one image, into `out` (default: predictions/ beside the checkpoint's run), and at
-    last confidence.csv: a `Confidence` a row, the least sure image first; and review.html, which shows the first ones.
-    Of several, a file that cannot be read does not stop the others. Pictures are found as for training; masks among
-    them, and what was predicted into `out` before, are passed over. Masks of an earlier prediction that this one does
-    not replace stay, and a note says so.
+    """Writes masks/ (label values, or gray levels, as in masks of the data set), colours/, with the class list, and
+    overlays/ for every image below `images`, or for that one image, into `out` (default: predictions/ beside the
+    checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least sure image first; and review.html,
+    which shows the first ones. Of several, a file that cannot be read does not stop the others. Pictures are found as
+    for training; masks among them, and what was predicted into `out` before, are passed over. Masks of an earlier
+    prediction that this one does not replace stay, and a note says so.
 
     checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
     `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
@@ -144,7 +144,7 @@ def _values(header: Header) -> tuple[int, ...]:
 def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, header: Header) -> None:
     """The pictures of one image (H, W, 3) and its class indices (H, W)."""
     pictures = {
-        "masks": np.array(_values(header), np.uint8)[mask],
+        "masks": np.array(header.levels or _values(header), np.uint8)[mask],
         "colours": coloured(mask, header.palette),
         "overlays": overlay(image, mask, header.palette),
     }

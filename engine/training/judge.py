@@ -94,7 +94,7 @@ class Judge:
         writers: dict[str, Writer] = {}
         if not is_main():
             return writers
-        dataset = self.data.dataset
+        dataset, survey = self.data.dataset, self.data.manifest.survey
         for number, (name, network) in enumerate(self.method.predictors().items()):
             header = header_of(
                 self.recipe,
@@ -102,7 +102,8 @@ class Judge:
                 dataset.classes,
                 dataset.palette,
                 values=dataset.values.of_classes,
-                as_stored=self.data.manifest.survey.as_stored,
+                levels=survey.levels,
+                as_stored=survey.as_stored,
                 step=done,
                 miou=scores[name].miou,
             )

@@ -47,6 +47,8 @@ class Survey:
     """Files with an orientation that are not turned."""
     as_stored: bool = False
     """Whether no picture is turned, so that others of this kind should not be."""
+    levels: tuple[int, ...] = ()
+    """The gray level of each class, where masks hold these."""
     notes: list[str] = field(default_factory=list)
     doubts: list[Fault] = field(default_factory=list)
     """Faults of no single file: every one can be looked at, but what they mean together somebody has to say."""
@@ -225,6 +227,8 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Mapped]:
     if by_index and not marked:
         survey.doubts.append(doubt)
         return []
+    stated = (values.stated[value] for value in values.of_classes)
+    survey.levels = tuple(colour[0] for colour in stated if colour)
     survey.notes.append(f"{len(masks)} masks hold gray levels, {path} for one: read by the colours of the class list")
     return [(sample, path, remap) for sample, path, _ in masks]
 

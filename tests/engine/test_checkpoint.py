@@ -147,6 +147,7 @@ def test_others_may_read_what_the_umask_lets_them(saved):
         ({"values": [0, 1]}, "values: must be 3 numbers from 0 to 254, each once"),
         ({"values": [0, 1, 1]}, "values: must be 3 numbers from 0 to 254, each once"),
         ({"values": [0, 1, 255]}, "values: must be 3 numbers from 0 to 254, each once"),
+        ({"levels": [0, 255]}, "levels: must be 3 numbers from 0 to 255"),
         ({"classes": "abc"}, "classes: must be a list"),
         ({"classes": []}, "classes: must be one at least"),
         ({"head_width": "x"}, "head_width: must be a whole number"),

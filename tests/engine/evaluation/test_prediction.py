@@ -300,3 +300,23 @@ def test_masks_hold_the_label_values_of_the_data_set(tiny, folder_root, tmp_path
     (done.out / "masks" / f"{bare.stem}.png").rename(root / "masks" / f"{bare.stem}.png")
     manifest = prepare(find_dataset("folder", root))
     assert np.array_equal(np.array(checkpoint.header.values)[seen(manifest, bare.stem)[1]], mask)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_masks_hold_the_gray_levels_of_the_data_set(tiny, folder_root, tmp_path, whole):
+    """As masks by 0 and 255, among which indices would be read as another kind of mask. whole: of all three classes."""
+    root = folder_root(masked=6, bare=1)
+    levels = np.array([0, 128, 255] if whole else [0, 255], np.uint8)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(levels[np.indices((40, 48)).sum(0) // 4 % len(levels)]).save(path)
+    (root / "classes.txt").write_text("ground #000000\ncar #808080\ntree #ffffff\n")
+    run = train(tiny("supervised", layout="folder", data=root, steps=1)).out
+    assert load_network(run).header.levels == (0, 128, 255)
+    done = predict(run, root / "images", tmp_path / "seen", device="cpu")
+    bare = next(path for path in (root / "images").iterdir() if not (root / "masks" / f"{path.stem}.png").exists())
+    mask, shown = (np.asarray(Image.open(done.out / kind / f"{bare.stem}.png")) for kind in ("masks", "colours"))
+    assert np.array_equal(mask, shown[..., 0])
+    (done.out / "masks" / f"{bare.stem}.png").rename(root / "masks" / f"{bare.stem}.png")
+    manifest = prepare(find_dataset("folder", root))
+    assert not manifest.doubts
+    assert np.array_equal(np.array([0, 128, 255])[seen(manifest, bare.stem)[1]], mask)

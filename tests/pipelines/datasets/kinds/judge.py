@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semiseg.pipelines.datasets import find_dataset, prepare, seen
+from semiseg.pipelines.datasets import find_dataset, prepare, resolve_split, seen
 from semiseg.pipelines.datasets.doctor import diagnose
 from semiseg.pipelines.datasets.manifest import Manifest
 from semiseg.pipelines.decode import COLOUR, read
@@ -85,6 +85,7 @@ def judged(kind: Kind, root: Path, cache: Path) -> list[str]:
     lines = list(report.lines())
     try:
         dataset = find_dataset(**arguments)
+        resolve_split("all", dataset)
         manifest = prepare(dataset, cache=cache, threads=1)
         refused = manifest.doubts[0] if manifest.doubts else None
     except UsageError as error:
