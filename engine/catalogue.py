@@ -1,4 +1,4 @@
-"""Recipes by name, where they are installed, or by their script: the one place that knows where they are."""
+"""Recipes by name, where they are installed, by their script or by a run: the one place that knows where they are."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 from ..pipelines.datasets.splits import check_spec
 from ..pipelines.errors import UsageError
 from .recipe import Recipe
+from .run import Run
 
 SCRIPTS: set[str] = set()
 """Folders of the recipe scripts that have run in this process."""
@@ -28,16 +29,26 @@ def recipes() -> list[str]:
 
 
 def find_recipe(name: str) -> Callable[..., Recipe]:
-    """The function that builds a recipe: of an installed one by its name, of another by its script, `mine/recipe.py`.
-    Raises UsageError for a name that is unknown and a script that is not there, or has no `recipe`."""
+    """The function that builds a recipe: of an installed one by its name, of another by its script, `mine/recipe.py`,
+    of a run by its folder or its recipe.json. Raises UsageError for a name that is unknown and a script that is not
+    there, or has no `recipe`."""
     if name.endswith(".py"):
         script = Path(name).expanduser().absolute()
         return _recipe_of(script, script.stat().st_mtime_ns if script.is_file() else 0)
+    if name not in recipes() and (run := run_called(name)):
+        return lambda: run.recipe.replace(out=None, resume=False)
     if name not in recipes():
         near = get_close_matches(name, recipes(), 3)
         which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
         raise UsageError(f"no recipe is called {name!r}; {which}")
     return importlib.import_module(f"semiseg.recipes.{name}").recipe
+
+
+def run_called(name: str) -> Run | None:
+    """The run whose folder, or recipe.json, a name is the path of."""
+    path = Path(name).expanduser()
+    folder = path.parent if path.name == "recipe.json" else path
+    return Run(folder) if (folder / "recipe.json").is_file() else None
 
 
 @cache
@@ -66,8 +77,8 @@ def _recipe_of(script: Path, changed: int) -> Callable[..., Recipe]:
 
 
 def load_recipe(name: str, **settings: Any) -> Recipe:
-    """The recipe of that name or script, as `find_recipe` knows them, with other settings, as with flags on the command
-    line: what they leave open is derived from them, as there (see `adapted`); `Recipe.replace` derives nothing.
+    """The recipe of that name, script or run, as `find_recipe` knows them, with other settings, as with flags on the
+    command line: what they leave open is derived from them, as there (see `adapted`); `Recipe.replace` derives nothing.
     Settings of a part have its name before a dot: `**{"method.threshold": 0.9}`. Raises UsageError for an unknown name,
     and for values of another type."""
     build = find_recipe(name)
@@ -81,7 +92,8 @@ def adapted(build: Callable[..., Recipe], chosen: Recipe) -> tuple[Recipe, Recip
     check_spec(chosen.split, chosen.layout)
     known = inspect.signature(build).parameters
     original = build(**{name: getattr(chosen, name) for name in ("split", "backbone") if name in known})
-    recipe = original.as_published() if chosen.fidelity == "published" else original
+    turned = chosen.fidelity == "published" != original.fidelity
+    recipe = original.as_published() if turned else original
     if chosen.scale_lr == "linear" and chosen.batch != recipe.batch:
         recipe = recipe.replace(lr=recipe.lr * chosen.batch / recipe.batch)
     return recipe, original

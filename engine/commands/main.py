@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...pipelines.errors import UsageError
 from .. import console
 from ..api import ExportError, Stopped
-from ..catalogue import find_recipe, recipes
+from ..catalogue import find_recipe, recipes, run_called
 from ..comparison.workers import RunFailed
 from ..environment import versions
 from ..processes import reports_errors
@@ -90,11 +90,15 @@ def run_command(arguments: list[str]) -> None:
 def train_by_name(arguments: list[str]) -> None:
     """`semiseg train ARGUMENTS`. Raises UsageError."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print(f"usage: semiseg train RECIPE [--help] …\n\nrecipes: {', '.join(recipes())}")
+        print(f"usage: semiseg train RECIPE|SCRIPT|RUN [--help] …\n\nrecipes: {', '.join(recipes())}")
     elif not arguments or arguments[0].startswith("-"):
-        raise UsageError(f"train: name a recipe: {', '.join(recipes())}")
+        raise UsageError(f"train: name a recipe, its script or a run's folder; recipes: {', '.join(recipes())}")
     else:
-        train(find_recipe(arguments[0]), arguments[1:])
+        name, *flags = arguments
+        run = run_called(name)
+        if run and "--resume" in flags and not any(flag.partition("=")[0] == "--out" for flag in flags):
+            flags += ["--out", str(run.folder)]
+        train(find_recipe(name), flags)
 
 
 class OwnWords(NamedTuple):

@@ -274,7 +274,7 @@ class Trainer:
         if ended_by:
             self._flush()
             out = shlex.quote(str(self.folder))
-            raise Stopped(ended_by, f"stopped after step {done}; go on with --out {out} --resume")
+            raise Stopped(ended_by, f"stopped after step {done}; go on by `semiseg train {out} --resume`")
 
     def _write_if_room(self, write: Callable[..., None], *arguments: Any) -> None:
         """Writes to the log; what there is no room for comes with the next line."""

@@ -202,8 +202,7 @@ def _gray_levels(survey: Survey, dataset: Dataset) -> list[Mapped]:
     values = dataset.values
     known = [colour for colour in (*values.stated, *values.void) if colour and len(set(colour)) == 1]
     colours = {colour[0]: colour for colour in known}
-    masked = survey.masks(dataset.samples)
-    masks = [(sample, path, facts) for sample, path, facts in masked if not sample.remap and not facts.palette]
+    masks = [one for one in survey.masks(dataset.samples) if not one[0].remap and not one[2].palette]
     levels = {int(value) for _, _, facts in masks for value in facts.counts}
     if not levels or not values.stated or not all(values.stated[value] in known for value in values.given):
         return []

@@ -106,7 +106,7 @@ def test_a_run_of_two_processes_goes_on_with_one(place, whole):
     code, lines, _ = together(begun, trouble="is stopped")
     assert code == 1
     assert [line for line in lines if line.startswith("semiseg:")] == [
-        f"semiseg: stopped after step 3; go on with --out {begun.runtime.out} --resume"
+        f"semiseg: stopped after step 3; go on by `semiseg train {begun.runtime.out} --resume`"
     ]
     result = train(begun.replace(resume=True))
     assert_same_run(result.out, whole)

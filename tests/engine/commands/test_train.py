@@ -190,7 +190,7 @@ def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, t
     for step, expected in [(1, 75), (2, 75), (3, 130)]:
         code, _, err = semiseg(*arguments, *["--resume"] * (step > 1))
         assert (code, len(err.splitlines())) == (expected, 1)
-        assert f"stopped after step {step}; go on with --out runs/supervised_voc-" in err
+        assert f"stopped after step {step}; go on by `semiseg train runs/supervised_voc-" in err
     (run,) = (tmp_path / "runs").iterdir()
     code, out, err = semiseg(*arguments, "--resume", "--eval-every", "2")
     assert code == 0, err
@@ -200,6 +200,22 @@ def test_a_run_that_a_signal_ended_goes_on_without_its_name(semiseg, voc_root, t
     code, _, err = semiseg(*arguments, "--resume")
     assert code == 2
     assert err.startswith("semiseg: --resume: no unfinished run of supervised_voc is in runs; say which with --out")
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_a_run_says_itself_how_it_goes_on(semiseg, voc_root, tmp_path, train):
+    """Without the flags that it began with, and so do runs that begin as it did."""
+    run = tmp_path / "run"
+    code, _, err = semiseg(*train(voc_root(), "--steps", "4", "--eval-every", "1", "--lr", "0.02"), "--out", run)
+    assert (code, f"go on by `semiseg train {run} --resume`" in err) == (75, True)
+    for step in (2, 3):
+        assert f"stopped after step {step}" in semiseg("train", run, "--resume")[2]
+    code, _, err = semiseg("train", run / "recipe.json", "--resume", "--out", run)
+    assert code == 0, err
+    again = tmp_path / "again"
+    assert semiseg("train", run, "--steps", "2", "--out", again)[0] == 0
+    before, now = (json.loads((one / "recipe.json").read_text()) for one in (run, again))
+    assert {name for name in before if before[name] != now[name]} == {"steps", "out"}
 
 
 @pytest.fixture
@@ -234,7 +250,7 @@ def test_a_job_is_started_again_after_a_signal_and_goes_on_with_the_same_command
     arguments = train(root, "--steps", "4", "--eval-every", "1", "--requeue", "--out", out)
     code, _, err = semiseg(*arguments)
     assert (code, job.read_text()) == (75, "requeue 42\n")
-    line = f"semiseg: stopped after step 1; go on with --out '{out}' --resume; job 42 is started again"
+    line = f"semiseg: stopped after step 1; go on by `semiseg train '{out}' --resume`; job 42 is started again"
     assert err.splitlines() == [line]
     monkeypatch.setenv("FAILS", "Job is held")
     code, _, err = semiseg(*arguments)
