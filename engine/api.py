@@ -20,6 +20,7 @@ from .events import Event, Listener, silent
 from .processes import is_main, joined
 from .recipe import Recipe
 from .report import write_report, write_samples
+from .run import Notes
 from .training.result import Result
 from .training.signals import Stopped
 from .training.trainer import Trainer
@@ -55,10 +56,13 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
     several processes the first that fails does so, the others raise SystemExit.
     """
     with joined(recipe.runtime.timeout):
-        trainer = Trainer(recipe, on_event if is_main() else silent)
+        notes = Notes(on_event) if is_main() else None
+        trainer = Trainer(recipe, notes or silent)
+        if notes:
+            notes.keep_in(trainer.run)
 
         def conclude(result: Result) -> None:
-            write_samples(trainer.run, trainer.data.manifest, trainer.device, on_event)
+            write_samples(trainer.run, trainer.data.manifest, trainer.device, trainer.on_event)
             write_report(result.out)
             trainer.run.write_json("result.json", result.to_dict())  # last: with it a run is finished
 

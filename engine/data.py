@@ -27,6 +27,8 @@ from .run import Run, uses_of
 
 SIDE = 32
 """Pixels; crops are best multiples of it."""
+FEW = 10
+"""Validation images from which on nothing is said of their number."""
 SHRUNK = 2
 """So many times smaller images are seen from which on it is told."""
 
@@ -139,6 +141,7 @@ def prepare_data(recipe: Recipe, on_event: Listener = silent, run: Run | None = 
     data = Data(prepare_manifest(dataset, on_event, threads=recipe.runtime.threads), split)
     tell("--init", taught_before(data.manifest, uses), on_event)
     tell("split", taught_copies(data), on_event)
+    tell("data", few_judged(data), on_event)
     raise_faults(count_faults(data))
     tell("classes", unseen_classes(data), on_event)
     tell("--crop", sizes_seen(data, recipe), on_event)
@@ -159,6 +162,15 @@ def unknown_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
         yield (
             f"warning: which images taught {checkpoint} is not known, as it lies outside of its run, or split.json "
             "there is damaged: validation images may be among them; pass the run, or a list by --files.val-list"
+        )
+
+
+def few_judged(data: Data) -> Iterator[str]:
+    """A warning where few images, which nobody chose, are for validation."""
+    if data.dataset.held_out and len(data.val) < FEW:
+        yield (
+            f"warning: scores are of {len(data.val)} images alone, and move by points with any of them: add masks, or "
+            "list more for validation in val.txt"
         )
 
 

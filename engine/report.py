@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from .device import Precision
 from .disk import write_text, writing
 from .evaluation.inference import segment_within_memory
 from .evaluation.scores import percent
-from .events import Event, Listener, note, silent
+from .events import WARNING, Event, Listener, note, silent
 from .hyperparameters import shown, summary
 from .page import embedded, figure_of, head, html_table, legend, svg
 from .pictures import coloured
@@ -131,12 +131,13 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
     counts = f"{len(split['labeled'])} labelled and {unlabeled} unlabelled images"
     about = (
         f"{recipe.runtime.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, "
-        f"seed {recipe.seed}; evaluated {recipe.protocol()}"
+        f"seed {recipe.seed}; evaluated {recipe.protocol()} on {len(split['val'])} images"
     )
     parts = [
         f"{head(recipe.name)}<h1>{html.escape(recipe.name)}</h1>",
         f"<p>{html.escape(about)}</p>",
         f"<div class='tiles'>{''.join(numbers)}</div>",
+        *_notes(run),
         "<h2>Curves</h2>",
         _curves(trained, scored),
         *_pseudo_labels(run, scored, header),
@@ -152,6 +153,19 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
         f"<details><summary>environment.json</summary><pre>{_file(run, 'environment.json')}</pre></details></html>",
     ]
     return "\n".join(parts)
+
+
+def _notes(run: Run) -> Iterator[str]:
+    """Warnings, open, and other notes, folded."""
+    warnings, others = ([text for text in run.notes if text.startswith(WARNING) is of] for of in (True, False))
+    if warnings:
+        yield f"<h2>Warnings</h2>{_listed(text.removeprefix(WARNING) for text in warnings)}"
+    if others:
+        yield f"<details><summary>notes ({len(others)})</summary>{_listed(others)}</details>"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
 
 
 def line_of_saved(scored: Sequence[dict[str, Any]], header: Header) -> dict[str, Any]:

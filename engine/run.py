@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -15,8 +15,9 @@ from PIL import Image
 from ..pipelines.documents import opened, read_object
 from ..pipelines.errors import UsageError, raise_faults
 from .curves import Curves
-from .disk import create_folder, locked, sync, whole, write_text, writing
+from .disk import DiskFull, create_folder, locked, sync, whole, write_text, writing
 from .environment import environment
+from .events import Event, Listener
 from .recipe import Recipe
 from .serial import typed
 
@@ -146,6 +147,18 @@ class Run:
         self._unwritten.append(line)
         self._write()
 
+    def write_notes(self, texts: Iterable[str]) -> None:
+        """Appends to notes.txt, a line each. Raises DiskFull where there is no room for them."""
+        path = self.folder / "notes.txt"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{' '.join(text.split())}\n" for text in texts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was said of the run, each once: a run that goes on says it again."""
+        path = self.folder / "notes.txt"
+        return [*dict.fromkeys(path.read_text(encoding="utf-8").splitlines())] if path.exists() else []
+
     def write_views(self, sheet: Image.Image) -> None:
         """views.png: the windows of a step as the networks saw them. Raises DiskFull where it has no room."""
         with whole(self.folder / "views.png") as draft:
@@ -205,6 +218,33 @@ class Run:
     def close(self) -> None:
         if self._lock is not None:
             self._lock.close()
+
+
+class Notes:
+    """A listener that hands everything on and keeps what is noted of a run, but for scores, which the log has: in the
+    run's notes.txt, as soon as there is one and room for it."""
+
+    def __init__(self, listener: Listener):
+        self.listener = listener
+        self.run: Run | None = None
+        self._waiting: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        self.listener(event)
+        if event.kind == "note" and not event.values:
+            self._waiting.append(event.text)
+            self._write()
+
+    def keep_in(self, run: Run) -> None:
+        """Keeps what was noted so far, and will be."""
+        self.run = run
+        self._write()
+
+    def _write(self) -> None:
+        if self.run is not None and self._waiting:
+            with suppress(DiskFull):
+                self.run.write_notes(self._waiting)
+                self._waiting = []
 
 
 def require_packages() -> None:

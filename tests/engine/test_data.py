@@ -29,6 +29,13 @@ def test_the_root_of_a_data_set_is_needed_but_for_the_embedded_one():
     assert locate(load_recipe("cac_shapes")).train
 
 
+@pytest.mark.parametrize(("masked", "val", "few"), [(20, 0, True), (100, 0, False), (20, 2, False)])
+def test_few_images_for_validation_that_nobody_chose_are_told(tiny, folder_root, masked, val, few):
+    root, told = folder_root(masked=masked, bare=0, val=val, height=16, width=16), []
+    prepare_data(tiny("supervised", layout="folder", data=root, split="all"), lambda event: told.append(event.text))
+    assert ("warning: data: scores are of 2 images alone" in " ".join(told)) is few
+
+
 def test_labelled_copies_of_validation_images_are_told_and_remembered_as_taught(tiny, folder_root):
     root, told = folder_root(masked=8), []  # a006 and a007 are for validation
     shutil.copy(root / "images/a006.jpg", root / "images/again.jpg")

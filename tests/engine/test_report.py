@@ -57,6 +57,16 @@ def test_what_stands_in_a_run_is_no_markup(tiny, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+def test_warnings_are_shown_and_notes_are_folded(tiny, tmp_path):
+    line = json.dumps({"step": 1, "val/miou": 0.5, "val/pixel_accuracy": 0.5, "val/iou/a": 0.5, "val/iou/b": 0.5})
+    folder = begun(tiny("supervised", data=tmp_path), tmp_path / "run", f"{line}\n")
+    assert "<h2>Warnings</h2>" not in write_report(folder).read_text()
+    Run(folder).write_notes(["warning: --crop: 5 times smaller", f"data: {MARKUP}"])
+    page = write_report(folder).read_text()
+    assert "<h2>Warnings</h2><ul><li>--crop: 5 times smaller</li></ul>" in page
+    assert "<summary>notes (1)</summary><ul><li>data: &lt;script&gt;" in page
+
+
 def test_the_last_look_tells_of_each_class_what_counts_and_is_right(tiny, tmp_path):
     looks = [
         {"pseudo/kept_pct/a": kept, "pseudo/right_pct/a": right, "pseudo/kept_pct/b": None}

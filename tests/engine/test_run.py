@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from semiseg.engine.catalogue import load_recipe
 from semiseg.engine.disk import DiskFull
-from semiseg.engine.run import Run
+from semiseg.engine.events import Event
+from semiseg.engine.run import Notes, Run
 from semiseg.engine.training.trainer import Trainer
 from semiseg.pipelines.errors import UsageError
 
@@ -151,3 +152,29 @@ def test_a_folder_that_is_a_file_is_told(tmp_path, inside):
     (tmp_path / "taken").touch()
     with pytest.raises(UsageError, match=r"^--out: .*taken is a file; choose a folder$"):
         Run.check(tmp_path / "taken" / inside)
+
+
+def test_what_was_noted_before_and_after_there_is_a_run_is_kept_once(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    told: list[Event] = []
+    notes = Notes(told.append)
+    events = [
+        Event("note", "data: two\nlines"),
+        Event("note", "step 1/3  val mIoU 40.00 %", values={"val/miou": 0.4}),
+        Event("log", "step 1/3  loss 1.0", values={"loss": 1.0}),
+    ]
+    for event in events:
+        notes(event)
+    run = Run(tmp_path / "run")
+    assert run.notes == []
+    notes.keep_in(run)
+    with monkeypatch.context() as full:
+        full.setattr(Run, "write_notes", lambda *_: raising())
+        notes(Event("note", "warning: data: few"))
+    notes(Event("note", "data: two lines"))
+    assert run.notes == ["data: two lines", "warning: data: few"]
+    assert told[:3] == events
+
+
+def raising():
+    raise DiskFull("no room")
