@@ -13,7 +13,7 @@ from .. import console
 from ..catalogue import find_recipe, recipes
 from ..comparison.entries import OWN_FLAGS, Comparison, Entry, folder_of, prepare_comparison, split_of
 from ..comparison.page import write_page
-from ..comparison.results import Finished, finished_of, lines_of, markdown, plain_lines, table, write_csv
+from ..comparison.results import Finished, finished_of, higher_beside, lines_of, markdown, plain_lines, table, write_csv
 from ..comparison.workers import RunFailed, places, train_all
 from ..device import resolve_device
 from ..disk import write_text
@@ -134,6 +134,8 @@ def show(comparison: Comparison, options: Options) -> None:
     columns, rows = table(lines)
     write_text(comparison.out / "table.md", markdown(columns, rows))
     console.table("mean ± standard deviation over the seeds", columns, rows)
+    for told in higher_beside(lines):
+        console.say(told)
     if others := _others(comparison):
         console.say(f"{len(others)} more finished runs in {comparison.out} are not asked for here, {others[0]} for one")
     page = write_page(comparison, finished)

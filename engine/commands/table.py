@@ -34,7 +34,8 @@ def scaling(recipe: Recipe, default: Recipe) -> str:
     """What another batch than the recipe's has changed, and what it has not."""
     ratio = f"{recipe.batch}/{default.batch}"
     steps = round(recipe.steps * default.batch / recipe.batch)
-    unchanged = f"steps and weight decay as they are (--steps {steps} shows as many images as with {default.batch})"
+    shows = f" (--steps {steps} shows as many images as with {default.batch})" if steps else ""
+    unchanged = f"steps and weight decay as they are{shows}"
     if recipe.lr == default.lr * recipe.batch / default.batch:
         return f"batch: {ratio} of the recipe's, lr scaled alike to {recipe.lr:g} (--scale-lr none: not), {unchanged}"
     return f"batch: {ratio} of the recipe's, lr {recipe.lr:g} not scaled with it, {unchanged}"

@@ -21,7 +21,7 @@ from ..page import embedded_picture, head, html_table, legend
 from ..report import read_samples
 from .entries import Comparison, split_of
 from .figures import bars, class_gains, colours_of, curves
-from .results import Finished, Line, lines_of, table
+from .results import Finished, Line, higher_beside, lines_of, table
 
 SIDE = 320
 """Pixels, the longer side of the largest picture."""
@@ -66,6 +66,7 @@ def _page(comparison: Comparison, finished: Sequence[Finished]) -> str:
         _lines(lines),
         "<p class='note'>Mean ± standard deviation over the seeds. Gains, in points, are over the baseline of the same "
         "share and seed. The best evaluation is chosen by the validation images themselves, the last is not.</p>",
+        *(f"<p class='note'>{html.escape(told)}</p>" for told in higher_beside(lines)),
         f"<p class='legend methods'>{named}</p>",
         "<h2>Means and seeds</h2><p class='note'>A bar is the mean, a dot a seed.</p>",
         bars(lines, colours),

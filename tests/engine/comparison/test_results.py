@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from semiseg.engine.comparison.results import (
     Spread,
     finished_of,
+    higher_beside,
     lines_of,
     markdown,
     plain_lines,
@@ -52,6 +54,26 @@ def test_a_file_of_a_run_without_what_a_row_needs_is_named(comparison, name, fie
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(UsageError, match=rf"{name}: missing or damaged \({field}: must be "):
         finished_of(comparison)
+
+
+def test_a_student_that_ends_above_its_teacher_is_told(planned, finish):
+    """The table has the teacher's scores, which lags after few steps."""
+    comparison = planned(["supervised_folder", "fixmatch_folder"], ["1/2"], 3)
+    students = [0.58, 0.55, 0.62]
+    for entry in comparison.entries:
+        beside = {"student": students[entry.seed]} if entry.method == "fixmatch_folder" else {}
+        finish(entry, 0.5 + 0.03 * entry.seed, beside=beside)
+    finished = finished_of(comparison)
+    lines = lines_of(comparison, finished)
+    (told,) = higher_beside(lines)
+    assert "fixmatch_folder, 1/2: the student ends higher in 3 of 3 runs, with 58.33 % on the mean" in told
+    assert plain_lines(lines)[1]["student_last"] == pytest.approx(0.5833, abs=1e-4)
+    assert "student_last" not in plain_lines(lines)[0]
+    write_csv(comparison.out / "results.csv", finished)
+    rows = list(csv.DictReader((comparison.out / "results.csv").open()))
+    assert [row["student/last"] for row in rows if row["method"] == "fixmatch_folder"] == [str(one) for one in students]
+    lower = [replace(one, result=one.result | {"last": 0.7}) for one in finished]
+    assert higher_beside(lines_of(comparison, lower)) == []
 
 
 def test_gains_are_of_the_seeds_that_both_have(planned, finish):
