@@ -16,12 +16,13 @@ from .device import as_started
 from .evaluation.export import Export, ExportError, export
 from .evaluation.inference import evaluate
 from .evaluation.prediction import Predictions, predict
-from .events import Event, Listener, silent
+from .events import Event, Listener, notes_to, silent
 from .processes import is_main, joined
 from .recipe import Recipe
 from .report import write_report, write_samples
 from .run import Notes
 from .training.result import Result
+from .training.resume import keep_code
 from .training.signals import Stopped
 from .training.trainer import Trainer
 
@@ -60,6 +61,7 @@ def train(recipe: Recipe, on_event: Listener = silent) -> Result:
         trainer = Trainer(recipe, notes or silent)
         if notes:
             notes.keep_in(trainer.run)
+            keep_code(trainer.run, trainer.method, notes_to(notes))
 
         def conclude(result: Result) -> None:
             write_samples(trainer.run, trainer.data.manifest, trainer.device, trainer.on_event)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...pipelines.backends import same_windows_as
 from ...pipelines.errors import UsageError, some_of
+from ...pipelines.progress import Say
 from ..data import Data
 from ..device import resolve_device, resolve_precision
+from ..disk import write_text
+from ..methods import Method
 from ..places import portable, with_absolute_paths
 from ..processes import broadcast_object, is_main, restarts
 from ..recipe import Recipe
@@ -66,6 +70,22 @@ def changed_runtime(run: Run, recipe: Recipe) -> str | None:
     """What a run does otherwise from here on; None where nothing changes."""
     changed = _changes(_traces(run.recipe), _traces(recipe))
     return f"from here on with other settings than it began with: {some_of(changed, NAMED)}" if changed else None
+
+
+def keep_code(run: Run, method: Method, say: Say) -> None:
+    """Keeps the file of a method that is not semiseg's as method.py in the run's folder; says where a run that goes on
+    began with another one."""
+    if type(method).__module__.startswith("semiseg."):
+        return
+    try:
+        code = Path(inspect.getsourcefile(type(method)) or "").read_text(encoding="utf-8")
+    except (TypeError, OSError):  # of a prompt, or a notebook
+        return
+    kept = run.folder / "method.py"
+    if not kept.exists():
+        write_text(kept, code)
+    elif kept.read_text(encoding="utf-8") != code:
+        say(f"warning: the code of the method {method.name} is not that with which the run began, {kept}")
 
 
 def _traces(recipe: Recipe) -> dict[str, Any]:

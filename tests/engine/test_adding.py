@@ -122,6 +122,8 @@ def test_a_recipe_is_a_script_wherever_it_lies(tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     assert [row["method"] for row in json.loads(done.stdout)["table"]] == ["supervised_shapes", "mine/pseudo.py"]
+    (kept,) = (tmp_path / "c").glob("*/method.py")
+    assert kept.read_text() == method
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.run import Run
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.replay import replay
-from semiseg.engine.training.resume import changed_runtime
+from semiseg.engine.training.resume import changed_runtime, keep_code
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
@@ -277,3 +277,26 @@ def test_what_was_told_before_a_stop_is_not_told_again(tiny, folder_root):
     assert sum("hold no labelled pixel" in note for note in before) == 1
     assert sum("nothing is sure enough" in note for note in before) == 1
     assert [note for note in notes if note.startswith("warning: ")] == before
+
+
+class Mine:
+    """Stands for a method of a user's: what counts is the file that its class is of."""
+
+    name = "mine"
+
+
+def test_a_method_whose_code_has_changed_is_told(tmp_path):
+    run, told = Run(tmp_path), []
+    keep_code(run, Mine(), told.append)
+    assert (tmp_path / "method.py").read_text() == Path(__file__).read_text()
+    keep_code(run, Mine(), told.append)
+    assert not told
+    (tmp_path / "method.py").write_text("name = 'mine'")
+    keep_code(run, Mine(), told.append)
+    assert [text.startswith("warning: the code of the method mine is not that") for text in told] == [True]
+
+
+def test_a_method_of_semiseg_is_known_by_its_version(tmp_path):
+    keep_code(Run(tmp_path), METHODS["cac"].__new__(METHODS["cac"]), pytest.fail)
+    keep_code(Run(tmp_path), type("Typed", (), {"__module__": "__main__", "name": "typed"})(), pytest.fail)
+    assert not [*tmp_path.iterdir()]
