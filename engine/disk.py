@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from safetensors import SafetensorError
 
+from ..pipelines.documents import opened
 from ..pipelines.errors import UsageError
 from .memory import out_of_memory
 
@@ -49,6 +51,26 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """A text file, in UTF-8, written as `whole` does. Raises UsageError where it cannot be."""
     with whole(path, durable=durable) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """A table as CSV, its header first, written as `whole` does."""
+    with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def require_own(files: Mapping[Path, str], what: str) -> None:
+    """Raises UsageError where something lies in the place of a file of `what`, a prediction for one, that does not
+    begin as that does."""
+    for path, beginning in files.items():
+        if (path.is_symlink() or path.exists()) and not _begins(path, beginning.encode()):
+            raise UsageError(f"--out: {path} is there and not of {what}: choose another folder")
+
+
+def _begins(path: Path, beginning: bytes) -> bool:
+    with suppress(OSError), opened(path) as file:
+        return file.read(len(beginning)) == beginning
+    return False
 
 
 def sync(path: Path) -> None:

@@ -264,6 +264,15 @@ def broadcast_object(value: Value) -> Value:
     return values[0]
 
 
+def gather_objects(value: Value) -> list[Value]:
+    """What each process has of it, on every one, in the order of the processes."""
+    if not is_distributed():
+        return [value]
+    values = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def all_reduce_max(*numbers: int) -> tuple[int, ...]:
     """The largest that a process has of each number. All wait for each other, on the host."""
     if not is_distributed():

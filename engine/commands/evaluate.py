@@ -15,6 +15,8 @@ from ..flags import Told
 from ..protocol import PROTOCOLS, Absent
 from .options import Flat, Judging, Positional, Running, Source, either, emit
 
+COLUMNS = {"iou": "IoU %", "class_precision": "precision %", "recall": "recall %", "dice": "Dice %"}
+"""Of the table, by the keys of the document."""
 FIRST = tyro.conf.create_mutex_group(required=False, title="class 0")
 
 
@@ -30,9 +32,10 @@ def evaluate(
     background: Told[Annotated[bool, FIRST]] = False,
     no_background: Annotated[bool, FIRST] = False,
     batch: int | None = None,
+    out: Told[Path | None] = None,
     running: Flat[Running] = Running(),
 ) -> None:
-    """Score a checkpoint on validation images, or others with masks.
+    """Score a checkpoint on images with masks: mIoU, IoU, precision, recall and Dice of each class, pixel accuracy.
 
     Args:
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch,
@@ -42,10 +45,12 @@ def evaluate(
             data all that have masks), those that a list or folder for testing names, or all that have masks.
         protocol: One or several, from one pass over the data (default: the recipe's).
         judging: How the network looks at images.
-        absent: IoU of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
-        background: Class 0 counts in the mean (default: as the recipe has it).
-        no_background: Class 0 does not count in the mean.
+        absent: Scores of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).
+        background: Class 0 counts in the means (default: as the recipe has it).
+        no_background: Class 0 does not count in the means.
         batch: Images or windows evaluated together.
+        out: Folder for scores.csv (a row a class), images.csv (a row an image, the worst first) and confusion.csv; of
+            several protocols, for a folder of each.
         running: Where the network computes, and what is printed.
     """
     with console.listening() as listener:
@@ -56,6 +61,7 @@ def evaluate(
             files=asdict(source.files),
             part=part,
             protocol=protocol,
+            out=out,
             device=running.device,
             precision=running.precision,
             on_event=listener,
@@ -65,8 +71,12 @@ def evaluate(
             **judging.settings(),
         )
     for scores in shown.get("protocols", {shown["protocol"]: shown}).values():
-        rows = [[name, percent(iou)] for name, iou in scores["iou"].items()]
-        console.table(f"{checkpoint}: IoU %, {scores['protocol']}, {scores['images']} images", ["class", "IoU %"], rows)
-        console.say(f"mIoU {percent(scores['miou'])} %, pixel accuracy {percent(scores['pixel_accuracy'])} %")
+        rows = [[name, *(percent(scores[key][name]) for key in COLUMNS)] for name in scores["classes"]]
+        title = f"{checkpoint}: {scores['protocol']}, {scores['images']} images"
+        console.table(title, ["class", *COLUMNS.values()], rows)
+        means = f"mIoU {percent(scores['miou'])} %, mean Dice {percent(scores['mdice'])} %"
+        console.say(f"{means}, pixel accuracy {percent(scores['pixel_accuracy'])} %")
+    if out:
+        console.say(f"tables: {out}")
     if running.json:
         emit(shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import shlex
 import statistics
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..disk import whole
+from ..disk import write_rows
 from .entries import Comparison, Entry
 
 MEASURED = {"images_per_s": 1, "data_wait_pct": 1, "memory_gib": 2}
@@ -85,11 +84,8 @@ def finished_of(comparison: Comparison) -> list[Finished]:
 def write_csv(path: Path, finished: Sequence[Finished]) -> None:
     """One row a run. The file is there whole, or as it was before."""
     rows = [one.row() for one in finished]
-    columns = dict.fromkeys(name for row in rows for name in row)
-    with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = [*dict.fromkeys(name for row in rows for name in row)]
+    write_rows(path, [columns, *([row.get(name) for name in columns] for row in rows)])
 
 
 @dataclass(frozen=True, slots=True)

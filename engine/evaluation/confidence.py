@@ -6,17 +6,13 @@ wrong, and like images come together in the list: it is a place to begin, no mea
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from ...pipelines.documents import opened
-from ...pipelines.errors import UsageError
-from ..disk import whole
+from ..disk import require_own, write_rows
 
 FILE, UNKNOWN = "confidence.csv", "unknown"
 UNSURE = 0.8
@@ -56,26 +52,14 @@ def write_csv(path: Path, confidences: Iterable[Confidence]) -> list[Confidence]
     """One row an image, the least sure first, then by name: these are returned. The file is there whole, or as it was
     before."""
     ranked = sorted(confidences, key=lambda one: (one.confidence, one.image))
-    with whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for one in ranked:
-            numbers = f"{one.confidence:.6f}", f"{one.unsure_pct:.4f}"
-            writer.writerow([one.image, *numbers, one.unsure_class, one.mask])
+    rows = [(one.image, f"{one.confidence:.6f}", f"{one.unsure_pct:.4f}", one.unsure_class, one.mask) for one in ranked]
+    write_rows(path, [COLUMNS, *rows])
     return ranked
 
 
-def clear(*files: tuple[Path, str]) -> None:
+def clear(files: Mapping[Path, str]) -> None:
     """Takes away files of an earlier prediction, which would stand beside other masks: paths, and what such a file
     begins with. Raises UsageError, and leaves all as they are, where something else is in the place of one."""
-    for path, beginning in files:
-        if (path.is_symlink() or path.exists()) and not _begins(path, beginning.encode()):
-            raise UsageError(f"--out: {path} is there and not of a prediction: choose another folder")
-    for path, _ in files:
+    require_own(files, "a prediction")
+    for path in files:
         path.unlink(missing_ok=True)
-
-
-def _begins(path: Path, beginning: bytes) -> bool:
-    with suppress(OSError), opened(path) as file:
-        return file.read(len(beginning)) == beginning
-    return False

@@ -14,21 +14,24 @@ import torch
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.layouts import LAYOUTS, UNLABELED
-from ...pipelines.datasets.manifest import Manifest
+from ...pipelines.datasets.manifest import Record
 from ...pipelines.errors import UsageError, flag, raise_faults
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
 from ..data import judged_faults, prepare_manifest, taught_before, unknown_uses
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
+from ..disk import create_folder
 from ..events import Listener, progress_of, silent, tell
 from ..held_out import with_pictures_of_run, with_validation_of_run
 from ..models import Network, encoder_of, evaluating
 from ..places import moved, same_place
+from ..processes import is_main
 from ..protocol import Protocol
 from ..run import Run, home_of, uses_of
 from ..serial import require_types
 from .memory import MemoryNeed, room_for
 from .protocols import classified
 from .scores import Scores, finite
+from .tables import require_tables_own, write_tables
 from .validation import evaluate_each, normalised
 
 Part = Literal["val", "test", "all"]
@@ -50,47 +53,52 @@ def evaluate(
     files: dict[str, Any] | None = None,
     part: Part = "val",
     protocol: str | Sequence[str] | None = None,
+    out: Path | str | None = None,
     device: str = "auto",
     precision: str | None = None,
     on_event: Listener = silent,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Scores of a checkpoint on a validation set, or another part of a data set: {"miou", "iou", "pixel_accuracy",
-    "protocol", "precision", "images"}, shares in [0, 1], None for a class, or a mean of classes, that no mask and no
-    prediction holds.
+    """Scores of a checkpoint on a validation set, or another part of a data set: {"miou", "mdice", "pixel_accuracy", by
+    class "iou", "class_precision", "recall" and "dice", "classes", "confusion" (pixels; rows are the truth, columns the
+    prediction, both in the order of "classes"), "protocol", "precision" (what the network computed in), "images"}.
+    Shares are in [0, 1], and None where `Scores` has none: of a class that no mask and no prediction holds, for one.
 
     checkpoint: as `load_network` takes it. data, layout, files: as `find_dataset` takes them (default: those of the
     training, each by itself; of other data, what lay below the root of the training's lies below its own; of the
     training's, moved or not, without a list, those images are judged that the run held out, and of other data without
     one all that have masks). part: which images: for validation, those that a list or folder for testing names, or all
-    that have masks. protocol: a name of
-    PROTOCOLS, or several; of several, all from one pass over the data, the document is the first one's and has all
-    under "protocols", by name. precision: as for training (default: what that asked for, where the device has it).
-    settings: other fields of `Protocol`; what is None is as in training.
+    that have masks. protocol: a name of PROTOCOLS, or several; of several, all from one pass over the data, the
+    document is the first one's and has all under "protocols", by name. out: a folder for the tables of `write_tables`,
+    of several protocols for a folder of each, by name; those of an earlier evaluation are replaced. precision: as for
+    training (default: what that asked for, where the device has it). settings: other fields of `Protocol`; what is None
+    is as in training.
     Classes are matched by name. Raises UsageError where those of the data are others than the checkpoint's, where no
-    pixel of the masks has a class, and where memory does not do.
+    pixel of the masks has a class, where memory does not do, and where `out` holds other files of these names.
     """
     loaded, computing = load_for_inference(checkpoint, layout, device, precision)
     header = loaded.header
-    dataset = _of_part(_evaluation_data(header, data, layout, without_none(files), part), part)
+    dataset = _evaluation_data(header, data, layout, without_none(files), part)
     places = match_classes(header, dataset.classes, f"{checkpoint} on {dataset.root}")
-    asked = [protocol] if isinstance(protocol, str) else protocol
-    names = tuple(dict.fromkeys(asked or [header.evaluation.name]))
+    asked = [protocol] if isinstance(protocol, str) else protocol or [header.evaluation.name]
+    names = tuple(dict.fromkeys(asked))
     protocols = protocols_of(loaded, names, settings)
-    tell("data", dataset.notes, on_event)
-    manifest = _judged(dataset, checkpoint_file(checkpoint), on_event, elsewhere=not same_place(data, header.data))
-    records = [manifest.records[sample.id] for sample in manifest.dataset.val]
+    folders = _folders_of_tables(out, names)
+    records = _judged(dataset, checkpoint_file(checkpoint), on_event, elsewhere=not same_place(data, header.data))
+    for folder in folders:
+        create_folder(folder)
     scores = evaluate_each(
         loaded.network,
         records,
-        dataset.classes,
+        tuple(dataset.classes[place] for place in places),
         protocols,
         precision=computing,
+        places=places,
+        by_image=out is not None,
         on_progress=progress_of("evaluating", on_event),
     )
-    # Rows are the data set's classes and columns the network's, which may have the same in another order.
-    classes = tuple(dataset.classes[place] for place in places)
-    scores = [replace(one, confusion=one.confusion[list(places)], classes=classes) for one in scores]
+    for folder, score in zip(folders, scores, strict=False):  # no folders without `out`
+        write_tables(folder, score)
     what = {"precision": computing.name, "images": len(records)}
     documents = {
         name: _document(score) | {"protocol": str(described)} | what
@@ -99,9 +107,21 @@ def evaluate(
     return documents[names[0]] | ({"protocols": documents} if len(names) > 1 else {})
 
 
-def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere: bool) -> Manifest:
-    """The prepared data set with the validation images of the checkpoint's run, where it has one; elsewhere: it may be
-    other data. Raises UsageError where no pixel of the masks has a class."""
+def _folders_of_tables(out: Path | str | None, names: Sequence[str]) -> list[Path]:
+    """Where this process writes the tables of each protocol; none without `out`. Raises UsageError where something else
+    is there."""
+    if out is None or not is_main():
+        return []
+    folders = [Path(out) / name for name in names] if len(names) > 1 else [Path(out)]
+    for folder in folders:
+        require_tables_own(folder)
+    return folders
+
+
+def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere: bool) -> list[Record]:
+    """The validation images of the data set, prepared; those of the checkpoint's run, where it has one. elsewhere: it
+    may be other data. Raises UsageError where no pixel of the masks has a class."""
+    tell("data", dataset.notes, on_event)
     tell("data", unknown_uses(checkpoint, dataset), on_event)
     home = home_of(checkpoint)
     run = Run(home) if (home / "split.json").exists() else None
@@ -113,15 +133,15 @@ def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere
     raise_faults(judged_faults(manifest))
     if elsewhere:
         tell("data", taught_before(manifest, uses_of(checkpoint)), on_event)
-    return manifest
+    return [manifest.records[sample.id] for sample in manifest.dataset.val]
 
 
 def _evaluation_data(
     header: Header, data: Path | str | None, layout: str | None, files: dict[str, Any], part: Part
 ) -> Dataset:
-    """The data set of what is given; what is not is as in the training, where the layout is, but for unlabelled images,
-    which nothing is judged on, and, of other data, for lists that the part does not ask for. Raises UsageError where
-    there is none."""
+    """The data set of what is given, with its part for validation. What is not given is as in the training, where the
+    layout is, but for unlabelled images, which nothing is judged on, and, of other data, for lists that the part does
+    not ask for. Raises UsageError where there is none."""
     own: dict[str, Any] = {}
     if layout in (None, header.layout):
         lists = () if same_place(data, header.data) else LISTS_BESIDE[part]
@@ -129,13 +149,14 @@ def _evaluation_data(
         own = without_none(moved(trained, header.data, data))
     try:
         root = data or header.data
-        return find_dataset(layout or header.layout, Path(root) if root else None, **files, **own)
+        dataset = find_dataset(layout or header.layout, Path(root) if root else None, **files, **own)
     except UsageError as error:
         told = ", ".join(f"{flag('files.' + name)} {value}" for name, value in own.items())
         elsewhere = told and not same_place(data, header.data)
         raise UsageError(
             f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
         ) from None
+    return _of_part(dataset, part)
 
 
 def _of_part(dataset: Dataset, part: Part) -> Dataset:
@@ -153,10 +174,15 @@ def _of_part(dataset: Dataset, part: Part) -> Dataset:
 
 def _document(scores: Scores) -> dict[str, Any]:
     """For JSON, which has no NaN."""
+    # What the network computed in has the name of precision.
+    by_class = {"iou": scores.iou, "class_precision": scores.precision, "recall": scores.recall, "dice": scores.dice}
     return {
         "miou": finite(scores.miou),
-        "iou": {name: finite(iou) for name, iou in scores.iou.items()},
+        "mdice": finite(scores.mdice),
         "pixel_accuracy": finite(scores.pixel_accuracy),
+        **{key: {name: finite(share) for name, share in shares.items()} for key, shares in by_class.items()},
+        "classes": list(scores.classes),
+        "confusion": scores.confusion.tolist(),
     }
 
 

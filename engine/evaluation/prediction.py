@@ -126,7 +126,7 @@ def predict(
 
 def _begin(out: Path, header: Header) -> None:
     """The folders, without table and page of an earlier prediction, and the class list."""
-    clear((out / FILE, HEADER), (out / PAGE, HEAD))
+    clear({out / FILE: HEADER, out / PAGE: HEAD})
     for kind in sorted(PREDICTED):
         create_folder(out / kind)
     listed = zip(_values(header), header.classes, header.palette, strict=True)

@@ -37,8 +37,17 @@ class Segmenter(Interface):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-def confusion(network: Segmenter, images: Tensor, targets: Tensor, num_classes: int, protocol: Protocol) -> Tensor:
-    """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth.
+def confusion(
+    network: Segmenter,
+    images: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    protocol: Protocol,
+    *,
+    by_image: bool = False,
+) -> Tensor:
+    """Confusion counts (num_classes, num_classes) int64 on the device, rows = truth; by_image: (B, num_classes,
+    num_classes), those of each image, for which the same logits are counted one image at a time.
 
     images: (B, 3, H, W) normalised. targets: (B, H, W) uint8; 255 and values that are no class are not counted.
     Where one window shows the whole image and one scale is asked for, the full-size logits are never made.
@@ -48,17 +57,23 @@ def confusion(network: Segmenter, images: Tensor, targets: Tensor, num_classes: 
     scaled = rescaled(images, scales[0], protocol)
     tiles = tiling(protocol, *scaled.shape[-2:])
     direct = len(scales) == 1 and tiles.direct(scaled, size)
-    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=images.device)
+    counts = []
     # As many images as fill a batch with their windows, because full-size logits are large.
     together = max(protocol.batch // len(tiles.corners), 1)
     for start in range(0, len(images), together):
         part = slice(start, start + together)
         if direct:
             logits = coarse_logits(network, tiles.pad(scaled[part], network), protocol.flip)
-            counts += upsample_confusion(logits, F.pad(targets[part], tiles.padding, value=IGNORE), num_classes)
+            truth = F.pad(targets[part], tiles.padding, value=IGNORE)
         else:
-            counts += upsample_confusion(full_logits(network, images[part], protocol), targets[part], num_classes)
-    return counts
+            logits, truth = full_logits(network, images[part], protocol), targets[part]
+        at_once = 1 if by_image else together
+        counts += [
+            upsample_confusion(some, theirs, num_classes)
+            for some, theirs in zip(logits.split(at_once), truth.split(at_once), strict=True)
+        ]
+    each = torch.stack(counts)
+    return each if by_image else each.sum(0)
 
 
 def full_logits(network: Segmenter, images: Tensor, protocol: Protocol) -> Tensor:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -22,11 +23,11 @@ from ...pipelines.progress import Progress, show_nothing
 from ..device import Precision
 from ..distributed import total
 from ..models import Network, evaluating
-from ..processes import is_distributed, rank, world_size
+from ..processes import gather_objects, is_distributed, rank, world_size
 from ..protocol import Protocol
 from .memory import MemoryNeed, group_size, groups_ahead, room_for
 from .protocols import confusion
-from .scores import Scores
+from .scores import ImageScores, Scores
 
 TILES = "cut it and its mask into tiles"
 """What is left to do where memory does not do."""
@@ -39,6 +40,8 @@ def evaluate_each(
     protocols: Sequence[Protocol],
     *,
     precision: Precision,
+    places: Sequence[int] | None = None,
+    by_image: bool = False,
     prefix: str = "--",
     otherwise: str = TILES,
     on_progress: Progress = show_nothing,
@@ -46,25 +49,51 @@ def evaluate_each(
     """Scores by each protocol from one pass over the images, with the network, which lies on the precision's device, in
     evaluation mode; its mode is restored.
 
+    classes: the network's. places: of each among the classes of the masks (default: the same). by_image: also the
+    scores of each image, `Scores.images`, for which the host waits for every batch.
     Counts are in pixels of the original images. Where a process group exists, every process must call this with the
     same records: each evaluates its share, and all get the scores of the whole set. Raises UsageError where memory does
     not do, as `room_for` does.
     """
     records = own_share(records)
+    order = list(places or range(len(classes)))
+    images_of: list[list[ImageScores]] = [[] for _ in protocols]
     counts = torch.zeros(len(protocols), len(classes), len(classes), dtype=torch.int64, device=precision.device)
     done = 0
     largest = max(protocol.batch for protocol in protocols)
     form: dict[str, Any] = {"classes": len(classes), "head_width": network.head_width, "precision": precision}
     with room_to_judge(records, protocols, **form, prefix=prefix, otherwise=otherwise):
-        for images, targets in batches(network, records, largest, precision.device):
+        for group, images, targets in batches(network, records, largest, precision.device):
             with evaluating(network), precision.autocast():
-                for count, protocol in zip(counts, protocols, strict=True):
-                    count += confusion(network, images, targets, len(classes), protocol)
+                for count, protocol, scored in zip(counts, protocols, images_of, strict=True):
+                    counted = confusion(network, images, targets, len(classes), protocol, by_image=by_image)
+                    if by_image:
+                        scored += _of_images(group, counted.cpu().numpy()[:, order], classes, protocol)
+                        counted = counted.sum(0)
+                    count += counted
             done += len(images)
             on_progress(done, len(records))
+    everyones = gather_objects(images_of) if by_image else [images_of]
     return [
-        Scores(count, classes, absent=protocol.absent_class, background=protocol.background)
-        for count, protocol in zip(total(counts).cpu().numpy(), protocols, strict=True)
+        Scores(
+            count[order],
+            classes,
+            absent=protocol.absent_class,
+            background=protocol.background,
+            images=tuple(sorted(chain(*scored), key=attrgetter("rank"))),
+        )
+        for count, protocol, *scored in zip(total(counts).cpu().numpy(), protocols, *everyones, strict=True)
+    ]
+
+
+def _of_images(
+    records: Sequence[Record], counts: np.ndarray, classes: tuple[str, ...], protocol: Protocol
+) -> list[ImageScores]:
+    """counts: (B, C, C), those of each record."""
+    each = [Scores(count, classes, background=protocol.background) for count in counts]
+    return [
+        ImageScores(record.id, scores.miou, scores.pixel_accuracy, scores.pixels)
+        for record, scores in zip(records, each, strict=True)
     ]
 
 
@@ -125,9 +154,9 @@ def normalised(network: Network, images: np.ndarray, device: torch.device) -> Te
 
 def batches(
     network: Network, records: Sequence[Record], size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, H, W) as the network takes them, and targets (B, H, W) uint8; images of equal size come together,
-    at most `size`, and no more than `together` allows."""
+) -> Iterator[tuple[list[Record], Tensor, Tensor]]:
+    """Records, their images (B, 3, H, W) as the network takes them, and targets (B, H, W) uint8; images of equal size
+    come together, at most `size`, and no more than `group_size` allows."""
     groups: list[list[Record]] = []
     for record in sorted(records, key=attrgetter("size")):
         last = groups[-1] if groups else []
@@ -141,13 +170,13 @@ def batches(
         assert record.mask is not None, f"{record.id} has no mask to be judged by"
         return watch.pixels(record.mask, LABEL, record.size)
 
-    def load(group: list[Record]) -> tuple[np.ndarray, np.ndarray]:
+    def load(group: list[Record]) -> tuple[list[Record], np.ndarray, np.ndarray]:
         images = np.stack([watch.pixels(record.image, COLOUR, record.size) for record in group])
-        return images, np.stack([mask(record) for record in group])
+        return group, images, np.stack([mask(record) for record in group])
 
-    def ready(task: Future) -> tuple[Tensor, Tensor]:
-        images, targets = task.result()
-        return normalised(network, images, device), torch.from_numpy(targets).to(device)
+    def ready(task: Future) -> tuple[list[Record], Tensor, Tensor]:
+        group, images, targets = task.result()
+        return group, normalised(network, images, device), torch.from_numpy(targets).to(device)
 
     with ThreadPoolExecutor(cores()) as pool:
         waiting: list[Future] = []

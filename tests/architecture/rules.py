@@ -83,7 +83,7 @@ ORDERS = {
         data
         evaluation/memory | evaluation/protocols
         evaluation/scores | evaluation/confidence
-        evaluation/validation
+        evaluation/validation | evaluation/tables
         evaluation/inference | evaluation/review
         evaluation/prediction
         evaluation/formats

@@ -40,6 +40,29 @@ def test_flags_stand_over_what_the_training_had(semiseg, checkpoint, flags, prot
     assert json.loads(out)["protocol"] == protocol
 
 
+def test_scores_of_classes_are_shown_and_tables_written(semiseg, checkpoint, tmp_path):
+    code, out, err = semiseg("evaluate", checkpoint, "--device", "cpu", "--out", tmp_path / "judged", "--json")
+    assert code == 0, err
+    scores = json.loads(out)
+    assert sum(map(sum, scores["confusion"])) == 2 * 40 * 48
+    table = [line.split() for line in err.splitlines()]
+    assert ["class", "IoU", "%", "precision", "%", "recall", "%", "Dice", "%"] in table
+    keys = ("iou", "class_precision", "recall", "dice")
+    for name in scores["classes"]:
+        row = [scores[key][name] for key in keys]
+        assert [name, *("-" if share is None else f"{100 * share:.2f}" for share in row)] in table
+    assert f"mean Dice {100 * scores['mdice']:.2f} %, pixel accuracy {100 * scores['pixel_accuracy']:.2f} %" in err
+    assert err.endswith(f"tables: {tmp_path / 'judged'}\n")
+    assert {path.name for path in (tmp_path / "judged").iterdir()} == {"confusion.csv", "images.csv", "scores.csv"}
+
+
+def test_a_table_of_somebody_else_stays(refused, checkpoint, tmp_path):
+    (tmp_path / "scores.csv").write_text("mine")
+    said = refused("evaluate", checkpoint, "--device", "cpu", "--out", tmp_path)
+    assert said.endswith("scores.csv is there and not of an evaluation: choose another folder")
+    assert (tmp_path / "scores.csv").read_text() == "mine"
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("flags", "cure"),

@@ -64,14 +64,14 @@ def test_an_interruption_leaves_the_table_as_it_was(tmp_path, before):
 
 def test_only_such_a_table_is_written_over(tmp_path):
     path = tmp_path / "x.csv"
-    clear((path, HEADER))
+    clear({path: HEADER})
     write_csv(path, [])
-    clear((path, HEADER))
+    clear({path: HEADER})
     assert not path.exists()
     path.write_text("image,confidence\n")
     with pytest.raises(UsageError, match=r"--out: .*x\.csv is there and not of a prediction"):
-        clear((path, HEADER))
+        clear({path: HEADER})
     path.unlink()
     path.mkdir()
     with pytest.raises(UsageError, match="not of a prediction"):
-        clear((path, HEADER))
+        clear({path: HEADER})

@@ -11,6 +11,7 @@ from PIL import Image
 
 from semiseg.engine import evaluate, export, predict, train
 from semiseg.engine.data import locate
+from semiseg.engine.evaluation import inference
 from semiseg.engine.recipe import Files
 from semiseg.pipelines.errors import UsageError
 
@@ -21,6 +22,50 @@ def test_other_data_is_judged_by_its_own_masks(judged, tmp_path):
     assert evaluate(checkpoint, tmp_path / "b", device="cpu")["pixel_accuracy"] == 0
     (tmp_path / "a").rename(tmp_path / "moved")
     assert evaluate(checkpoint, tmp_path / "moved", device="cpu")["pixel_accuracy"] == 1
+
+
+def test_classes_in_another_order_have_the_same_scores_and_tables(judged, tmp_path):
+    """All is called ground: of the masks y has a quarter of car, z none."""
+    checkpoint = judged()
+    documents = {}
+    for order in ("ground car", "car ground"):
+        (tmp_path / "a/classes.txt").write_text(order.replace(" ", "\n"))
+        ground, car = order.split().index("ground"), order.split().index("car")
+        mask = np.full((32, 40), ground, np.uint8)
+        Image.fromarray(mask).save(tmp_path / "a/labels/z.png")
+        mask[:, :10] = car
+        Image.fromarray(mask).save(tmp_path / "a/labels/y.png")
+        documents[order] = evaluate(checkpoint, device="cpu", out=tmp_path / order)
+    document = documents["ground car"]
+    assert document == documents["car ground"] == evaluate(checkpoint, device="cpu")
+    assert document["classes"] == ["ground", "car"]
+    assert document["confusion"] == [[2240, 0], [320, 0]]
+    assert document["iou"] == {"ground": 0.875, "car": 0}
+    assert document["class_precision"] == {"ground": 0.875, "car": None}
+    assert document["recall"] == {"ground": 1, "car": 0}
+    assert document["dice"] == {"ground": pytest.approx(14 / 15), "car": 0}
+    assert document["mdice"] == pytest.approx(7 / 15)
+    for order in documents:
+        written = {path.name: path.read_text().splitlines()[1:] for path in (tmp_path / order).iterdir()}
+        assert written == {
+            "scores.csv": ["ground,0.875000,0.875000,1.000000,0.933333,2240", "car,0.000000,,0.000000,0.000000,320"],
+            "images.csv": ["y,0.375000,0.750000,1280", "z,1.000000,1.000000,1280"],
+            "confusion.csv": ["ground,2240,0", "car,320,0"],
+        }
+
+
+def test_several_protocols_leave_their_tables_in_a_folder_each(judged, tmp_path):
+    for _ in range(2):  # the second time over the first one's
+        evaluate(judged(), device="cpu", protocol=("whole", "slide"), out=tmp_path / "out")
+    names = {"scores.csv", "images.csv", "confusion.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"whole", "slide"}
+    assert all({path.name for path in folder.iterdir()} == names for folder in (tmp_path / "out").iterdir())
+
+
+def test_of_processes_that_evaluate_together_the_first_one_writes(judged, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "is_main", lambda: False)
+    assert evaluate(judged(), device="cpu", out=tmp_path / "out")["images"] == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_run_held_out_is_judged_also_when_masks_have_come_since(tiny, folder_root):

@@ -91,12 +91,16 @@ def test_in_single_precision_one_pixel_in_100_000_may_differ(tmp_path, name):
 def test_predictions_are_what_is_counted(records, name):
     network = Convolution(torch.float64)
     protocol = protocol_of(name, scale=0.75, flip=True)
-    for images, targets in batches(network, records, 2, CPU):
+    for _, images, targets in batches(network, records, 2, CPU):
         predicted = full_logits(network, images, protocol).argmax(1)
         counts = confusion(network, images, targets, len(CLASSES), protocol)
+        each = confusion(network, images, targets, len(CLASSES), protocol, by_image=True)
         assert predicted.shape == targets.shape
-        for truth in range(len(CLASSES)):
-            assert counts[truth].tolist() == predicted[targets == truth].bincount(minlength=len(CLASSES)).tolist()
+        assert len(each) == len(images)
+        assert torch.equal(each.sum(0), counts)
+        for counted, mask, target in zip(each, predicted, targets, strict=True):
+            for truth in range(len(CLASSES)):
+                assert counted[truth].tolist() == mask[target == truth].bincount(minlength=len(CLASSES)).tolist()
 
 
 @pytest.mark.parametrize("flip", [False, True])

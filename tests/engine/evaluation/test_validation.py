@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -96,8 +97,37 @@ def test_several_protocols_take_one_pass_and_score_as_one_by_one(records, networ
         np.testing.assert_array_equal(scores.confusion, alone.confusion)
 
 
+@pytest.mark.parametrize(("name", "background"), [("whole", True), ("cac-whole", False), ("slide", True)])
+def test_each_image_has_its_scores_beside_those_of_all(records, network, name, background):
+    """By the definitions, over the classes that an image's mask or prediction holds, whatever the protocol says of
+    others."""
+    Image.new("L", (47, 33), 255).save(records[2].mask)
+    protocol = Evaluation(protocol=name, window=32, batch=2, background=background).resolve(32)
+    (alone,) = evaluate_each(network, records, CLASSES, [protocol], precision=FP32)
+    (scores,) = evaluate_each(network, records, CLASSES, [protocol], precision=FP32, by_image=True)
+    np.testing.assert_array_equal(scores.confusion, alone.confusion)
+    assert alone.images == ()
+    expected = {}
+    for record in records:
+        predicted, _ = segment(network, read(record.image, COLOUR), protocol, FP32)
+        truth = read(record.mask, LABEL)
+        judged = truth != 255
+        its = [(truth == index, (predicted == index) & judged) for index in range(0 if background else 1, 4)]
+        shares = [(mask & found).sum() / (mask | found).sum() for mask, found in its if (mask | found).any()]
+        right = (predicted == truth)[judged]
+        means = [np.mean(of) if len(of) else math.nan for of in (shares, right)]
+        expected[record.id] = (*means, judged.sum())
+    assert {one.image: (one.miou, one.pixel_accuracy, one.pixels) for one in scores.images} == {
+        name: pytest.approx(values, nan_ok=True) for name, values in expected.items()
+    }
+    *mious, void = (one.miou for one in scores.images)
+    assert mious == sorted(mious)
+    assert math.isnan(void)
+    assert scores.images[-1].image == "2"
+
+
 def test_images_of_equal_size_come_together(records, network):
-    shapes = [tuple(images.shape) for images, _ in batches(network, records, 2, CPU)]
+    shapes = [tuple(images.shape) for _, images, _ in batches(network, records, 2, CPU)]
     assert sorted(shapes) == [(1, 3, 40, 56), (2, 3, 33, 47), (2, 3, 40, 56)]
 
 
@@ -137,7 +167,8 @@ def test_the_command_scores_by_several_protocols(tiny, voc_root, tmp_path, monke
         main()
         return json.loads(capsys.readouterr().out)
 
-    keys = {"miou", "iou", "pixel_accuracy", "protocol", "precision", "images"}
+    keys = {"miou", "mdice", "iou", "class_precision", "recall", "dice", "pixel_accuracy", "classes", "confusion"}
+    keys |= {"protocol", "precision", "images"}
     several = scores("--protocol", "cac-whole", "cps-slide", "--scales", "0.5", "1", "--flip")
     assert several.keys() == keys | {"protocols"}
     assert several["protocol"] == "cac-whole, scales 0.5 1, flip"
@@ -184,11 +215,10 @@ def test_windows_of_one_image_and_images_of_equal_size_share_batches(tmp_path):
 def test_two_processes_count_each_image_once(tmp_path, count):
     """With one image the second process has nothing to do and still gets the scores."""
     records = by_hand.make_records(tmp_path, by_hand.SIZES[:count])
-    (alone,) = evaluate_each(
-        by_hand.Convolution(torch.float64), records, by_hand.CLASSES, [by_hand.protocol_of()], precision=FP32
-    )
+    network, protocols = by_hand.Convolution(torch.float64), [by_hand.protocol_of()]
+    (alone,) = evaluate_each(network, records, by_hand.CLASSES, protocols, precision=FP32, by_image=True)
     script = f"""
-import json, sys
+import dataclasses, json, sys
 from pathlib import Path
 import torch, torch.distributed as dist
 sys.path.insert(0, {os.path.dirname(by_hand.__file__)!r})
@@ -198,9 +228,9 @@ dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=in
 records = here.make_records(Path({str(tmp_path)!r}) / sys.argv[1], here.SIZES[:{count}])
 own = [record.id for record in own_share(records)]
 (scores,) = evaluate_each(
-    here.Convolution(torch.float64), records, here.CLASSES, [here.protocol_of()], precision=here.FP32
+    here.Convolution(torch.float64), records, here.CLASSES, [here.protocol_of()], precision=here.FP32, by_image=True
 )
-print(json.dumps([own, scores.confusion.tolist()]))
+print(json.dumps([own, scores.confusion.tolist(), [dataclasses.astuple(one) for one in scores.images]]))
 dist.destroy_process_group()
 """
     processes = []
@@ -208,9 +238,12 @@ dist.destroy_process_group()
         (tmp_path / rank).mkdir()
         command = [sys.executable, "-c", script, rank]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    shares, counts = zip(*(json.loads(process.communicate(timeout=600)[0]) for process in processes), strict=True)
+    printed = [json.loads(process.communicate(timeout=600)[0]) for process in processes]
+    shares, counts, images = zip(*printed, strict=True)
     assert sorted(shares[0] + shares[1]) == [record.id for record in records]
     assert counts[0] == counts[1] == alone.confusion.tolist()
+    assert images[0] == images[1] == [[*dataclasses.astuple(one)] for one in alone.images]
+    assert len(alone.images) == count
 
 
 def test_without_a_process_group_every_image_is_ones_own(records):

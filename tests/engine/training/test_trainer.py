@@ -80,7 +80,9 @@ def test_the_checkpoint_alone_evaluates_to_the_same_score(monkeypatch, tiny, voc
     document = evaluate(result.out, device="cpu")
     assert document["miou"] == pytest.approx(result.best, abs=1e-6)
     assert document["images"] == 3
-    assert set(document) == {"miou", "iou", "pixel_accuracy", "protocol", "precision", "images"}
+    by_class = {"iou", "class_precision", "recall", "dice"}
+    means = {"miou", "mdice", "pixel_accuracy"}
+    assert set(document) == {*means, *by_class, "classes", "confusion", "protocol", "precision", "images"}
 
 
 def test_predict_writes_masks_colours_and_overlays(tiny, voc_root, tmp_path):
