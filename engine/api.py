@@ -14,8 +14,9 @@ from .catalogue import load_recipe
 from .checkpoint import Checkpoint, load_network
 from .device import as_started
 from .evaluation.export import Export, ExportError, export
-from .evaluation.inference import evaluate
+from .evaluation.inference import Segmentation, evaluate
 from .evaluation.prediction import Predictions, predict
+from .evaluation.segmenter import Segmenter
 from .events import Event, Listener, notes_to, silent
 from .processes import is_main, joined
 from .recipe import Recipe
@@ -34,6 +35,8 @@ __all__ = [
     "Predictions",
     "Recipe",
     "Result",
+    "Segmentation",
+    "Segmenter",
     "Stopped",
     "UsageError",
     "evaluate",

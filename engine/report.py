@@ -59,7 +59,7 @@ def write_samples(run: Run, manifest: Manifest, device: torch.device, on_event: 
         sample = val[number]
         try:
             image, truth = seen(manifest, sample.id)
-            predicted, _ = segment_within_memory(sample.image, checkpoint, image, protocol, precision)
+            predicted = segment_within_memory(sample.image, checkpoint.network, image, protocol, precision).labels
         except UsageError as error:
             note(f"report: without the picture of {error}", on_event)
             continue

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from ...pipelines.datasets.files import PREDICTED
 from ...pipelines.datasets.layouts import LAYOUTS
 from .. import api, console
 from ..evaluation.confidence import UNKNOWN
@@ -30,6 +32,7 @@ def predict(
     layout: Told[Literal[tuple(LAYOUTS)] | None] = None,  # type: ignore[valid-type]
     out: Told[Path | None] = None,
     protocol: Told[Literal[tuple(PROTOCOLS)] | None] = None,  # type: ignore[valid-type]
+    write: tuple[Literal[PREDICTED], ...] = PREDICTED,  # type: ignore[valid-type]
     files: ReadingOptions = ReadingOptions(),
     judging: Flat[Judging] = Judging(),
     running: Flat[Running] = Running(),
@@ -49,6 +52,8 @@ def predict(
         out: Folder for masks/, colours/, overlays/, confidence.csv and review.html (default: predictions/ beside
             the checkpoint's run).
         protocol: How images are put before the network (default: the recipe's).
+        write: Pictures that are written for each image; without any name none is, and the list and the page alone
+            tell of them.
         files: How pictures are read (default: as in the training).
         judging: How the network looks at images.
         running: Where the network computes, and what is printed.
@@ -62,6 +67,7 @@ def predict(
                 layout=layout,
                 protocol=protocol,
                 files=asdict(files),
+                write=write,
                 device=running.device,
                 precision=running.precision,
                 on_event=listener,
@@ -70,15 +76,20 @@ def predict(
     except KeyboardInterrupt:
         said = "interrupted; what was written stays, and the same command makes all of it"
         raise api.Stopped(signal.SIGINT, said) from None
-    folder = done.out
-    many = "" if done.images == 1 else "s"
-    console.say(f"{done.images} image{many}: {folder}/masks, {folder}/colours, {folder}/overlays")
-    bare = [one.image for one in done.confidences if one.mask in ("", UNKNOWN)]
-    if done.images > HANDFUL and bare:
-        console.say(f"worth labelling next: {', '.join(bare[:NAMED])}; look at {done.page}, all are in {done.table}")
+    for line in _told(done, write):
+        console.say(line)
     for reason in done.failed.values():
         print(f"semiseg: {reason}", file=sys.stderr)
     if running.json:
         emit(done.to_dict())
     if done.failed:
         sys.exit(3)
+
+
+def _told(done: api.Predictions, write: Collection[str]) -> Iterator[str]:
+    """Where the pictures are, and which images are worth labelling next."""
+    written = ", ".join(f"{done.out}/{kind}" for kind in PREDICTED if kind in write) or done.out
+    yield f"{done.images} image{'' if done.images == 1 else 's'}: {written}"
+    bare = [one.image for one in done.confidences if one.mask in ("", UNKNOWN)]
+    if done.images > HANDFUL and bare:
+        yield f"worth labelling next: {', '.join(bare[:NAMED])}; look at {done.page}, all are in {done.table}"

@@ -119,7 +119,7 @@ def export(
     size = (chosen.window, chosen.window) if size is None else _checked(size, loaded)
     with _room(size, network, chosen):
         images = probes(size)
-        expected = [segment(network, image, chosen, PRECISION)[0] for image in images]
+        expected = [segment(network, image, chosen, PRECISION).labels for image in images]
         with _exporting(f"{checkpoint}: {header.backbone} cannot be exported as {format}"):
             said = {"classes": header.classes, "palette": header.palette, "values": header.values, "size": size}
             texts = {name: json.dumps(value) for name, value in said.items()} | {"protocol": str(chosen)}
@@ -198,7 +198,7 @@ def _room(size: tuple[int, int], network: Network, protocol: Protocol) -> Abstra
         classes=network.num_classes,
         head_width=network.head_width,
         precision=PRECISION,
-        traced=True,
+        full=True,
     )
     smaller = f"--size {side} {side}" if side**2 < height * width else "a smaller --size"
     return room_for(need, protocol, f"--size: for {height} {width}", f"use {smaller}, and cut images into tiles")

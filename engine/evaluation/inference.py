@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
@@ -42,6 +43,18 @@ LISTS_BESIDE: dict[Part, tuple[str, ...]] = {
     "all": ("train_list", "val_list", "test_list"),
 }
 """The lists that do not say which these are."""
+
+
+class Segmentation(NamedTuple):
+    """What a network says of an image of (H, W) pixels."""
+
+    labels: np.ndarray
+    """(H, W) uint8: the class of each pixel, as its index."""
+    confidence: np.ndarray
+    """(H, W) float32 in [0, 1]: the label's probability; 0 where the network says what is no number."""
+    probabilities: np.ndarray | None = None
+    """(C, H, W) float32 in [0, 1], of which each pixel's sum to 1 and the label's is the largest; where they were asked
+    for."""
 
 
 @as_started()
@@ -187,24 +200,42 @@ def _document(scores: Scores) -> dict[str, Any]:
 
 
 def segment_within_memory(
-    source: Path, loaded: Checkpoint, image: np.ndarray, protocol: Protocol, precision: Precision
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `segment`. Raises UsageError where the image is too large for the memory that is free."""
-    (height, width), network = image.shape[:2], loaded.network
+    name: Path | str,
+    network: Network,
+    image: np.ndarray,
+    protocol: Protocol,
+    precision: Precision,
+    *,
+    probabilities: bool = False,
+) -> Segmentation:
+    """As `segment`. Raises UsageError, which begins with the name, where the image is too large for the memory that is
+    free."""
+    height, width = image.shape[:2]
     need = MemoryNeed(
-        height=height, width=width, classes=network.num_classes, head_width=network.head_width, precision=precision
+        height=height,
+        width=width,
+        classes=network.num_classes,
+        head_width=network.head_width,
+        precision=precision,
+        full=probabilities,
     )
-    with room_for(need, protocol, f"{source}: is {width}x{height}, for which", "cut it into tiles"):
-        return segment(network, image, protocol, precision)
+    with room_for(need, protocol, f"{name}: is {width}x{height}, for which", "cut it into tiles"):
+        return segment(network, image, protocol, precision, probabilities=probabilities)
 
 
 def segment(
-    network: Network, image: np.ndarray, protocol: Protocol, precision: Precision
-) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 RGB -> (H, W) uint8 class indices, and (H, W) the probability of each, as `confidence` has it."""
+    network: Network, image: np.ndarray, protocol: Protocol, precision: Precision, *, probabilities: bool = False
+) -> Segmentation:
+    """What a network, which lies on the precision's device, says of an image (H, W, 3) uint8 RGB."""
     with evaluating(network), precision.autocast():
-        mask, sure = classified(network, normalised(network, image[None], precision.device), protocol)
-        return mask[0].cpu().numpy(), sure[0].cpu().numpy()
+        images = normalised(network, image[None], precision.device)
+        label, sure, shares = classified(network, images, protocol, probabilities=probabilities)
+        return Segmentation(_array(label), _array(sure), None if shares is None else _array(shares))
+
+
+def _array(maps: Tensor) -> np.ndarray:
+    """What is said of the one image, (1, ...), on the host."""
+    return maps[0].contiguous().cpu().numpy()
 
 
 def load_for_inference(

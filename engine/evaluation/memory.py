@@ -44,8 +44,8 @@ class MemoryNeed:
     """How many there are, of which `group_size` are looked at together."""
     counted: bool = False
     """Whether labels are only counted, as `confusion` does."""
-    traced: bool = False
-    """Whether full-size logits are made in any case, as exported programs do."""
+    full: bool = False
+    """Whether full-size logits are made in any case, as exported programs do, and for probabilities."""
 
     def least(self, protocol: Protocol) -> int:
         """Bytes that a protocol needs at the least: the images and those that are decoded beside, the argmax in uint8
@@ -55,7 +55,7 @@ class MemoryNeed:
         convention, window = protocol.convention, protocol.window
         each = next(size for width, size in ACTIVATIONS.items() if self.head_width >= width)
         each //= 2 if self.precision.name in LOW else 1
-        spared = not self.traced and len(scales) == 1
+        spared = not self.full and len(scales) == 1
         if convention.sides == "resized":
             fits = self.height % protocol.multiple == 0 and self.width % protocol.multiple == 0
             spared = spared and fits and scales == (1.0,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,10 @@ from ..events import Event, Listener, silent, tell
 from ..pictures import coloured, overlay
 from ..run import home_of, uses_of
 from .confidence import FILE, HEADER, UNKNOWN, Confidence, clear, write_csv
-from .inference import load_for_inference, protocols_of, segment_within_memory, without_none
+from .inference import without_none
 from .review import FILE as PAGE
 from .review import HEAD, Review
+from .segmenter import Segmenter
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
@@ -71,6 +72,7 @@ def predict(
     layout: str | None = None,
     protocol: str | None = None,
     files: Mapping[str, Any] | None = None,
+    write: str | Collection[str] = PREDICTED,
     device: str = "auto",
     precision: str | None = None,
     on_event: Listener = silent,
@@ -80,22 +82,20 @@ def predict(
     overlays/ for every image below `images`, or for that one image, into `out` (default: predictions/ beside the
     checkpoint's run), and at last confidence.csv: a `Confidence` a row, the least sure image first; and review.html,
     which shows the first ones. Of several, a file that cannot be read does not stop the others. Pictures are found as
-    for training; masks among them, and what was predicted into `out` before, are passed over. Masks of an earlier
-    prediction that this one does not replace stay, and a note says so.
+    for training; masks among them, and what was predicted into `out` before, are passed over. Pictures of an earlier
+    prediction for other images stay, and a note says so.
 
     checkpoint, layout: as `load_network` takes them. protocol, precision, settings: as in `evaluate`. files:
-    `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training.
+    `orientation` and `max_megapixels` of `find_dataset` where they are not to be as in training. write: which of masks,
+    colours and overlays are written, possibly none. The folders of the others are there, too, by which a prediction is
+    known; what an earlier one wrote into them for the same images is taken away.
     """
-    loaded, computing = load_for_inference(checkpoint, layout, device, precision)
-    header = loaded.header
+    kinds = _kinds(write)
+    segmenter = Segmenter(checkpoint, layout=layout, protocol=protocol, device=device, precision=precision, **settings)
+    header = segmenter.header
     images, file = Path(images), checkpoint_file(checkpoint)
     out = home_of(file) / "predictions" if out is None else Path(out)
-    (chosen,) = protocols_of(loaded, [protocol], settings)
-    if unknown := [name for name in files or {} if name not in READING_OPTIONS]:
-        raise UsageError(f"files: {unknown[0]} is not how pictures are read; there are {', '.join(READING_OPTIONS)}")
-    # Training turns no picture, whatever it is told, where masks fit the stored pixels alone.
-    taught = {"orientation": "ignore"} if header.as_stored else {}
-    reading = Reading.of(without_none(header.files) | taught | without_none(files))
+    reading = _reading(header, files)
     sources = _images(images, out, on_event)
     if images.is_file():
         read(images, COLOUR, reading=reading)  # what is no picture is refused, and nothing begun
@@ -109,13 +109,13 @@ def predict(
     for done, (source, name) in enumerate(zip(sources, names, strict=True), 1):
         try:
             image = read(source, COLOUR, reading=reading)
-            mask, sure = segment_within_memory(source, loaded, image, chosen, computing)
+            mask, sure, _ = segmenter(image, name=str(source))
         except UsageError as error:
             failed[source] = str(error)
             for kind in PREDICTED:  # one of another picture that was called so
                 (out / kind / name).unlink(missing_ok=True)
         else:
-            _write(out, name, image, mask, header)
+            _write(out, name, image, mask, header, kinds)
             use = uses.get(hash_of(source.read_bytes()), "") if uses else UNKNOWN
             rows.append(Confidence.of(source.relative_to(home).as_posix(), mask, sure, header.classes, use))
             review.look_at(rows[-1], image, mask, sure)
@@ -124,10 +124,27 @@ def predict(
     return Predictions(out, len(sources) - len(failed), failed, write_csv(out / FILE, rows))
 
 
+def _kinds(write: str | Collection[str]) -> set[str]:
+    """The pictures that are to be written. Raises UsageError for some that there are not."""
+    kinds = {write} if isinstance(write, str) else set(write)
+    if unknown := sorted(map(repr, kinds.difference(PREDICTED))):
+        raise UsageError(f"--write: must be of {', '.join(PREDICTED)}, is {unknown[0]}")
+    return kinds
+
+
+def _reading(header: Header, files: Mapping[str, Any] | None) -> Reading:
+    """How pictures are read: as in training, but for what is said. Raises UsageError for what is no such option."""
+    if unknown := [name for name in files or {} if name not in READING_OPTIONS]:
+        raise UsageError(f"files: {unknown[0]} is not how pictures are read; there are {', '.join(READING_OPTIONS)}")
+    # Training turns no picture, whatever it is told, where masks fit the stored pixels alone.
+    taught = {"orientation": "ignore"} if header.as_stored else {}
+    return Reading.of(without_none(header.files) | taught | without_none(files))
+
+
 def _begin(out: Path, header: Header) -> None:
     """The folders, without table and page of an earlier prediction, and the class list."""
     clear({out / FILE: HEADER, out / PAGE: HEAD})
-    for kind in sorted(PREDICTED):
+    for kind in PREDICTED:
         create_folder(out / kind)
     listed = zip(_values(header), header.classes, header.palette, strict=True)
     with whole(out / "colours" / "classes.txt") as draft:
@@ -141,19 +158,23 @@ def _values(header: Header) -> tuple[int, ...]:
     return header.values or tuple(range(len(header.classes)))
 
 
-def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, header: Header) -> None:
-    """The pictures of one image (H, W, 3) and its class indices (H, W)."""
-    pictures = {
-        "masks": np.array(header.levels or _values(header), np.uint8)[mask],
-        "colours": coloured(mask, header.palette),
-        "overlays": overlay(image, mask, header.palette),
+def _write(out: Path, name: Path, image: np.ndarray, mask: np.ndarray, header: Header, kinds: Collection[str]) -> None:
+    """The pictures of these kinds of one image (H, W, 3) and its class indices (H, W); those of others, which would be
+    of an earlier prediction, are taken away."""
+    drawn: dict[str, Callable[[], np.ndarray]] = {
+        "masks": lambda: np.array(header.levels or _values(header), np.uint8)[mask],
+        "colours": lambda: coloured(mask, header.palette),
+        "overlays": lambda: overlay(image, mask, header.palette),
     }
-    for kind, picture in pictures.items():
+    for kind, draw in drawn.items():
         path = out / kind / name
+        if kind not in kinds:
+            path.unlink(missing_ok=True)
+            continue
         create_folder(path.parent)
         with whole(path) as draft:
             # Level 1 takes a third of the time of the usual 6, and a tenth more bytes.
-            Image.fromarray(picture).save(draft, "PNG", compress_level=1)
+            Image.fromarray(draw()).save(draft, "PNG", compress_level=1)
 
 
 def _names(images: Sequence[Path]) -> list[Path]:
@@ -177,25 +198,24 @@ def _shortened(path: Path) -> Path:
 
 def _check_out(out: Path, names: Sequence[Path]) -> None:
     """Raises UsageError where predictions would come between or over files that no prediction has written."""
-    for kind in sorted(PREDICTED):
+    for kind in PREDICTED:
         folders = {out / kind, *(out / kind / parent for name in names for parent in name.parents)}
         for folder in sorted(folders):
             if folder.is_symlink():
                 raise UsageError(f"--out: {folder} is a link to another folder: remove it, or choose another folder")
     there = {kind for kind in PREDICTED if (out / kind).exists()}
     strange = sorted(kind for kind in there if any((out / kind).iterdir()))
-    if strange and there != PREDICTED:  # which a prediction makes before its first picture
+    if strange and there != set(PREDICTED):  # which a prediction makes before its first picture
         raise UsageError(f"--out: {out / strange[0]} holds what no prediction wrote: choose another folder")
 
 
 def _of_earlier(out: Path, names: Collection[Path]) -> Iterator[str]:
-    """A note where an earlier prediction left masks that this one does not replace."""
-    masks, ours = out / "masks", set(names)
-    there = (path for path in masks.rglob("*.png") if path.is_file())
-    if others := sorted(path for path in there if path.relative_to(masks) not in ours):
+    """A note where an earlier prediction left pictures of other images, which this one does not replace."""
+    there = ((path, path.relative_to(out / kind)) for kind in PREDICTED for path in (out / kind).rglob("*.png"))
+    if others := {name for path, name in there if path.is_file()}.difference(names):
         yield (
-            f"{len(others)} masks of an earlier one stay, {others[0]} for one, and may be of another network: pass "
-            "another --out, or remove the folder, to keep these apart"
+            f"an earlier one's pictures of other images ({len(others)}) stay, {min(others)} for one, and may "
+            "be of another network: pass another --out, or remove the folder, to keep these apart"
         )
 
 

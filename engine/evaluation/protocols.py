@@ -27,7 +27,7 @@ from ...pipelines.datasets.dataset import IGNORE
 from ..protocol import Convention, Protocol
 
 
-class Segmenter(Interface):
+class NetworkLike(Interface):
     """A network, or what stands for one: normalised images (B, 3, H, W) -> logits (B, C, h, w)."""
 
     @property
@@ -38,7 +38,7 @@ class Segmenter(Interface):
 
 
 def confusion(
-    network: Segmenter,
+    network: NetworkLike,
     images: Tensor,
     targets: Tensor,
     num_classes: int,
@@ -76,7 +76,7 @@ def confusion(
     return each if by_image else each.sum(0)
 
 
-def full_logits(network: Segmenter, images: Tensor, protocol: Protocol) -> Tensor:
+def full_logits(network: NetworkLike, images: Tensor, protocol: Protocol) -> Tensor:
     """Logits, or probabilities, (B, C, H, W) of normalised images (B, 3, H, W), summed over scales and flips."""
     size = images.shape[-2:]
     total: Tensor | Any = None
@@ -97,10 +97,13 @@ def full_logits(network: Segmenter, images: Tensor, protocol: Protocol) -> Tenso
     return total
 
 
-def classified(network: Segmenter, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """Normalised images (B, 3, H, W) -> the class of each pixel (B, H, W) uint8, and its `confidence` (B, H, W).
+def classified(
+    network: NetworkLike, images: Tensor, protocol: Protocol, *, probabilities: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Normalised images (B, 3, H, W) -> the class of each pixel (B, H, W) uint8, its `confidence` (B, H, W) and, where
+    they are asked for, the probabilities of all (B, C, H, W), of which that class has the largest.
 
-    Where one window shows the whole image and one scale is asked for, the full-size logits are never made.
+    Where one window shows the whole image and one scale is asked for, full-size logits are made for these alone.
     """
     size = images.shape[-2:]
     scales = protocol.scales_of(*size)
@@ -112,16 +115,33 @@ def classified(network: Segmenter, images: Tensor, protocol: Protocol) -> tuple[
             logits /= 2  # of the mean, as in `confidence`
         if logits.isfinite().all():
             left, right, top, bottom = tiles.padding
-            padded = pseudo_label(logits, (size[0] + top + bottom, size[1] + left + right))
-            label, sure = (one[..., top : top + size[0], left : left + size[1]] for one in padded)
-            return label, sure
+            padded = size[0] + top + bottom, size[1] + left + right
+            inside = ..., slice(top, top + size[0]), slice(left, left + size[1])
+            label, sure = (one[inside] for one in pseudo_label(logits, padded))
+            if not probabilities:
+                return label, sure, None
+            return label, sure, agreeing(upsample(logits, padded)[inside].softmax(1), label)
     logits = full_logits(network, images, protocol)
-    return logits.argmax(1).to(torch.uint8), confidence(logits, images, protocol)
+    label, sure = logits.argmax(1).to(torch.uint8), confidence(logits, images, protocol)
+    if not probabilities:
+        return label, sure, None
+    logits /= logits.sum(1, keepdim=True)
+    return label, sure, agreeing(logits.nan_to_num_(0), label)
+
+
+def agreeing(probabilities: Tensor, label: Tensor) -> Tensor:
+    """Probabilities (B, C, H, W), which this overwrites, that of the label (B, H, W) uint8 being the largest: where an
+    earlier one is as large, or another larger by the rounding of another way to the same logits, it becomes the next
+    larger number."""
+    index = label[:, None].long()
+    beaten = probabilities.argmax(1, keepdim=True) != index
+    above = probabilities.amax(1, keepdim=True).nextafter(probabilities.new_ones(()))
+    return probabilities.scatter_(1, index, torch.where(beaten, above, probabilities.gather(1, index)))
 
 
 def confidence(logits: Tensor, images: Tensor, protocol: Protocol) -> Tensor:
-    """`full_logits` of images, (B, C, H, W), which this overwrites -> (B, H, W): the largest probability of each pixel,
-    in [0, 1], and 0 where the network says what is no number.
+    """`full_logits` of images, (B, C, H, W) -> (B, H, W): the largest probability of each pixel, in [0, 1], and 0 where
+    the network says what is no number. The logits are overwritten with what these probabilities are shares of.
 
     Of logits it is that of their mean over all that came together, which no number of scales, mirror images or windows
     makes surer; of probabilities, of theirs. (Where these are mirrored, their softmax is of the sum of two logits, as
@@ -145,7 +165,7 @@ class Ones:
         return images.new_ones(len(images), 1, 1, 1)
 
 
-def windowed_logits(network: Segmenter, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
+def windowed_logits(network: NetworkLike, images: Tensor, tiles: Tiling, protocol: Protocol) -> Tensor:
     """Logits, or probabilities, (B, C, H, W) of images (B, 3, H, W), from windows that go through the network in
     batches."""
     padded = tiles.pad(images, network)
@@ -195,7 +215,7 @@ class Tiling:
         same = images.shape[-2:] == size
         return len(self.corners) == 1 and (same or not (self.convention.windows or self.convention.sides == "resized"))
 
-    def pad(self, images: Tensor, network: Segmenter) -> Tensor:
+    def pad(self, images: Tensor, network: NetworkLike) -> Tensor:
         """Whole images are reflected, others padded with the mean colour, or with black, as by programs that normalise
         after padding."""
         if not any(self.padding):
@@ -260,7 +280,7 @@ def rescaled(images: Tensor, scale: float, protocol: Protocol) -> Tensor:
     return images if size == [*sides] else upsample(images, size)
 
 
-def coarse_logits(network: Segmenter, images: Tensor, flip: bool) -> Tensor:
+def coarse_logits(network: NetworkLike, images: Tensor, flip: bool) -> Tensor:
     """The network's logits (B, C, h, w), to which those of the mirrored images are added, mirrored back, on request.
 
     Upsampling with aligned corners is linear and symmetric: it may follow the sum.

@@ -75,7 +75,7 @@ class Review:
         yield f"{head(f'{TITLE}{what}', LAYOUT)}<h1>What the network is least sure of</h1>"
         yield (
             f"<p>{html.escape(what)}. Picture, prediction laid over it, and prediction with stripes where its label "
-            f"is less probable than {UNSURE}. A network can be sure and wrong: look at other overlays, too. All "
+            f"is less probable than {UNSURE}. A network can be sure and wrong: look at other predictions, too. All "
             f"{self.images} images are in confidence.csv.</p>"
         )
         yield legend(self.classes, self.palette)

@@ -34,7 +34,7 @@ LEFT_BEHIND = {
 """What operating systems and network disks put among a user's files."""
 SHOWN = 4
 """Folders that a message names."""
-PREDICTED = {"masks", "colours", "overlays"}
+PREDICTED = ("masks", "colours", "overlays")
 """The folders that a prediction writes, by which its results are known."""
 RUN = "recipe.json"
 RUN_FILES = {"environment.json", "split.json", "log.jsonl", "checkpoints"}
@@ -183,7 +183,7 @@ def find_pictures(folder: Path, *, apart: Iterable[Path] = (), results: bool = F
         if prefix and RUN in names and names & RUN_FILES:
             found.results.append(prefix)
             return
-        written = PREDICTED if names >= PREDICTED and (prefix or not results) else set()
+        written = PREDICTED if names.issuperset(PREDICTED) and (prefix or not results) else ()
         for entry in entries:
             name, relative = entry.name, prefix + entry.name
             if name.startswith(".") or name.casefold() in LEFT_BEHIND:

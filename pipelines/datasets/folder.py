@@ -161,8 +161,8 @@ def _predicted(root: Path) -> Iterator[str]:
 
 def _holds_predictions(root: Path) -> bool:
     """Whether what lies in the root's folder of masks is what a prediction wrote, which writes its classes, too."""
-    written = {entry.name for entry in entries_of(root) if is_folder(entry)} >= PREDICTED
-    return written and (root / "colours" / "classes.txt").is_file()
+    there = {entry.name for entry in entries_of(root) if is_folder(entry)}
+    return there.issuperset(PREDICTED) and (root / "colours" / "classes.txt").is_file()
 
 
 def _usual_lists(root: Path) -> dict[str, Path]:

@@ -85,6 +85,7 @@ ORDERS = {
         evaluation/scores | evaluation/confidence
         evaluation/validation | evaluation/tables
         evaluation/inference | evaluation/review
+        evaluation/segmenter
         evaluation/prediction
         evaluation/formats
         evaluation/export

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,27 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recip
         return load_recipe(f"{method}_voc").replace(**(small | changes))
 
     return build
+
+
+@pytest.fixture
+def around() -> dict[str, Callable[[], AbstractContextManager]]:
+    """Ways in which a program around may have set torch."""
+    return {
+        "float64": lambda: default_dtype(torch.float64),
+        "bfloat16": lambda: default_dtype(torch.bfloat16),
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "meta": lambda: torch.device("meta"),
+    }
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture

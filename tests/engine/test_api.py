@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,27 +136,6 @@ def test_a_type_checker_sees_what_is_exported():
     (seen,) = ([alias.name for alias in node.names] for node in imports if node.module == "api")
     assert seen == semiseg.engine.__all__
     assert source.with_name("py.typed").exists()
-
-
-@pytest.fixture
-def around():
-    """Ways in which a program around may have set torch."""
-    return {
-        "float64": lambda: default_dtype(torch.float64),
-        "bfloat16": lambda: default_dtype(torch.bfloat16),
-        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-        "no_grad": torch.no_grad,
-        "inference_mode": torch.inference_mode,
-        "meta": lambda: torch.device("meta"),
-    }
-
-
-@contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("setting", ["float64", "bfloat16", "autocast", "no_grad", "inference_mode", "meta"])

@@ -99,10 +99,10 @@ def test_pictures_too_large_for_the_memory_are_listed_and_the_rest_is_done(
     Image.new("RGB", (320, 320)).save(new / "large.png")
     Image.new("RGB", (32, 32)).save(new / "small.png")
 
-    def segment(network, image, *rest):
+    def segment(network, image, *rest, **more):
         if len(image) > 32 and size:
             torch.empty(size)
-        return whole(network, image, *rest)
+        return whole(network, image, *rest, **more)
 
     whole = inference.segment
     monkeypatch.setattr(inference, "segment", segment)
@@ -152,6 +152,23 @@ def test_what_is_worth_labelling_next_has_no_mask(semiseg, folder_root, tmp_path
         named = text.split("worth labelling next: ")[1].split(";")[0].split(", ")
         assert len(named) == 3
         assert set(named) <= {"a009.jpg", "a010.jpg", "a011.jpg", "b/a000.jpg"}
+
+
+def test_a_command_says_which_pictures_are_written(semiseg, refused, folder_root, tmp_path, train):
+    root, out = folder_root(), tmp_path / "run"
+    semiseg(*train(root, "--out", out, recipe="supervised_folder", split="all"))
+    seen, command = tmp_path / "seen", ("predict", out, root / "images", "--out", tmp_path / "seen", "--device", "cpu")
+    count = len([*(root / "images").iterdir()])
+    for names, said in (
+        ((), f"{seen}\n"),
+        (("overlays", "masks"), f"{seen}/masks, {seen}/overlays\n"),
+    ):
+        code, text, _ = semiseg(*command, "--write", *names)
+        assert code == 0
+        assert f"{count} images: {said}" in text
+        assert {path.parent.name for path in seen.rglob("*.png")} == {*names}
+        assert (seen / "review.html").exists()
+    assert "--write" in refused(*command, "--write", "mask")
 
 
 def test_ctrl_c_says_what_becomes_of_it(semiseg, monkeypatch):

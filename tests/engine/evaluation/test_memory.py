@@ -37,7 +37,7 @@ def need_of(**more) -> MemoryNeed:
 )
 def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_width, name):
     """What fits is not refused."""
-    traced = need_of(head_width=head_width, traced=True)
+    full = need_of(head_width=head_width, full=True)
     counted = need_of(head_width=head_width, images=2, counted=True)
     with torch.device("meta"), Costs() as costs, torch.inference_mode():
         network = build_network(decoder, backbone, CLASSES, head_width=head_width)
@@ -50,7 +50,7 @@ def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_widt
                 labels = logits.argmax(1).to(torch.uint8)
                 confidence(logits, images, protocol)
                 del images, logits, labels
-                assert traced.least(protocol) <= costs.most - kept
+                assert full.least(protocol) <= costs.most - kept
                 costs.most = kept
                 images = torch.empty(2, 3, HEIGHT, WIDTH)
                 confusion(network, images, torch.empty(2, HEIGHT, WIDTH, dtype=torch.uint8), CLASSES, protocol)
@@ -61,13 +61,14 @@ def test_the_least_is_never_more_than_what_is_taken(decoder, backbone, head_widt
 @pytest.mark.parametrize("name", ["whole", "slide", "dino-whole"])
 def test_the_least_of_a_prediction_is_never_more_than_what_is_taken(name):
     """Values are looked at, which tensors without any do not have."""
-    network, need = build_network("cac", "resnet18", CLASSES, head_width=16), need_of(head_width=16)
+    network = build_network("cac", "resnet18", CLASSES, head_width=16)
     with Costs() as costs, torch.inference_mode(), evaluating(network):
         for said in ({}, {"window": 224}, {"scale": 0.5}, {"scales": (0.5, 1.0)}):
             protocol = Evaluation(protocol=name, **{"window": 84} | said).resolve(84, 14)
-            costs.most = kept = costs.now
-            classified(network, torch.zeros(1, 3, HEIGHT, WIDTH), protocol)
-            assert need.least(protocol) <= costs.most - kept
+            for probabilities in (False, True):
+                costs.most = kept = costs.now
+                classified(network, torch.zeros(1, 3, HEIGHT, WIDTH), protocol, probabilities=probabilities)
+                assert need_of(head_width=16, full=probabilities).least(protocol) <= costs.most - kept
 
 
 def test_large_images_are_looked_at_one_by_one_and_few_are_decoded_beside():

@@ -110,7 +110,7 @@ def test_masks_of_an_earlier_prediction_are_told_and_none_stands_for_a_picture_t
     (tmp_path / "new/day/b.png").unlink()
     made, _, said = run()
     assert made == ["a.jpg.png", "a.png", "a.png.png", "day/b.png"]
-    assert f"2 masks of an earlier one stay, {tmp_path / 'out/masks/a.png'} for one" in said
+    assert "an earlier one's pictures of other images (2) stay, a.png for one" in said
     (tmp_path / "new/a.jpg").write_bytes(b"")
     with pytest.raises(AssertionError):  # it says that one failed
         run()
@@ -179,6 +179,35 @@ def test_names_that_are_not_utf8_are_refused(new, run, tmp_path):
     os.rename(new("a.jpg") / "a.jpg", os.fsencode(tmp_path / "new") + b"/caf\xe9.jpg")
     with pytest.raises(UsageError, match=r"caf\\xe9.jpg"):
         run()
+
+
+@pytest.mark.parametrize("write", ["masks", ["overlays", "masks"], ()])
+def test_pictures_that_nobody_asks_for_are_not_written(checkpoint, new, tmp_path, write):
+    """Nor left where an earlier prediction wrote them; list and page are what they are without."""
+    folder, out = new("a.jpg", "day/b.jpg"), tmp_path / "new/seen"
+    whole = predict(checkpoint, folder, out, device="cpu")
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")}
+    some = predict(checkpoint, folder, out, device="cpu", write=write)
+    assert some == whole
+    others = {"masks", "colours", "overlays"} - ({write} if isinstance(write, str) else {*write})
+    left = {path: data for path, data in before.items() if path.suffix != ".png" or path.parts[0] not in others}
+    assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")} == left
+    assert predict(checkpoint, folder, tmp_path / "elsewhere", device="cpu").images == 2  # results are no images
+
+
+def test_pictures_of_an_earlier_prediction_are_told_of_whichever_kind(checkpoint, new, tmp_path):
+    out, said = tmp_path / "out", []
+    predict(checkpoint, new("a.jpg", "b.jpg"), out, device="cpu", write="overlays")
+    predict(checkpoint, tmp_path / "new/a.jpg", out, device="cpu", on_event=lambda event: said.append(event.text))
+    told = "predictions: an earlier one's pictures of other images (1) stay, b.png for one"
+    assert any(text.startswith(told) for text in said)
+
+
+@pytest.mark.parametrize("write", ["mask", ("masks", "mask")])
+def test_pictures_that_there_are_not_are_refused_before_anything_is_done(tmp_path, write):
+    with pytest.raises(UsageError, match="--write: must be of masks, colours, overlays, is 'mask'"):
+        predict("no checkpoint", "no images", tmp_path / "out", write=write)
+    assert not (tmp_path / "out").exists()
 
 
 def listed(out):

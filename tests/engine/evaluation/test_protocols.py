@@ -111,7 +111,7 @@ def test_labels_come_with_their_probabilities(records, name, scales, flip):
     protocol = protocol_of(name, scales=scales, flip=flip)
     for record in records:
         image = read(record.image, COLOUR)
-        mask, sure = segment(network, image, protocol, FP32)
+        mask, sure, _ = segment(network, image, protocol, FP32)
         np.testing.assert_allclose(sure, sure_by_hand(network.reference, record, protocol), atol=1e-5)
         labels = full_logits(network, normalised(network, image[None], CPU), protocol)[0].argmax(0)
         np.testing.assert_array_equal(mask, labels)
@@ -128,7 +128,7 @@ def test_looking_more_often_at_the_same_makes_no_pixel_surer(name):
     image = np.zeros((100, 72, 3), np.uint8)
     protocols = [protocol_of(name), protocol_of(name, scales=(0.5, 1.0, 1.5), flip="unimatch" not in name)]
     for protocol in protocols:
-        _, sure = segment(Constant(torch.float32), image, protocol, FP32)
+        sure = segment(Constant(torch.float32), image, protocol, FP32).confidence
         np.testing.assert_allclose(sure, softmax(np.array([0.0, 1.0, -2.0]))[1], rtol=1e-6)
 
 
@@ -137,7 +137,7 @@ def test_a_network_that_says_no_number_is_not_sure():
         def forward(self, images):
             return super().forward(images) * float("nan")
 
-    _, sure = segment(Broken(torch.float32), np.zeros((32, 32, 3), np.uint8), protocol_of(), FP32)
+    sure = segment(Broken(torch.float32), np.zeros((32, 32, 3), np.uint8), protocol_of(), FP32).confidence
     assert (sure == 0).all()
 
 
@@ -187,7 +187,7 @@ def test_on_real_photographs_one_pixel_in_100_000_may_differ(tmp_path, monkeypat
         for record in records:
             wanted = predicted_by_hand(reference, record, protocol)
             expected = expected + counted_by_hand(wanted, record, len(dataset.classes))
-            found, _ = segment(network, read(record.image, COLOUR), protocol, FP32)
+            found = segment(network, read(record.image, COLOUR), protocol, FP32).labels
             differing, pixels = differing + (found != wanted).sum(), pixels + wanted.size
         moved = np.abs(score.confusion - expected).sum() / 2
         classes = np.count_nonzero(score.confusion.sum(0))
