@@ -35,17 +35,19 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
     if name.endswith(".py"):
         script = Path(name).expanduser().absolute()
         return _recipe_of(script, script.stat().st_mtime_ns if script.is_file() else 0)
-    if name not in recipes() and (run := run_called(name)):
+    if name in recipes():
+        return importlib.import_module(f"semiseg.recipes.{name}").recipe
+    if run := run_called(name):
         return lambda: run.recipe.replace(out=None, resume=False)
-    if name not in recipes():
-        near = get_close_matches(name, recipes(), 3)
-        which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
-        raise UsageError(f"no recipe is called {name!r}; {which}")
-    return importlib.import_module(f"semiseg.recipes.{name}").recipe
+    near = get_close_matches(name, recipes(), 3)
+    which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
+    raise UsageError(f"no recipe is called {name!r}; {which}")
 
 
 def run_called(name: str) -> Run | None:
-    """The run whose folder, or recipe.json, a name is the path of."""
+    """The run whose folder, or recipe.json, a name is the path of, where it is not that of an installed recipe."""
+    if name in recipes():
+        return None
     path = Path(name).expanduser()
     folder = path.parent if path.name == "recipe.json" else path
     return Run(folder) if (folder / "recipe.json").is_file() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from semiseg.engine.catalogue import load_recipe, run_called
@@ -23,7 +25,10 @@ def test_a_run_is_the_recipe_of_others(tmp_path, spelled):
     assert load_recipe(spelled.format(run.folder), lr=0.1) == said.replace(lr=0.1)
 
 
-def test_what_is_no_run_is_no_recipe(tmp_path):
+def test_what_is_no_run_is_no_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("cac_voc").mkdir()
+    Path("cac_voc/recipe.json").write_text("{}")
     assert run_called("cac_voc") is None
     for name in (tmp_path, tmp_path / "recipe.json"):
         with pytest.raises(UsageError, match="no recipe is called"):
