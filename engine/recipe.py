@@ -146,10 +146,11 @@ class Recipe:
     """all: every parameter decays (CAC); weights: convolution weights alone (CPS)."""
     power: float = 0.9
     """Exponent of the schedule."""
-    schedule: Literal["poly", "poly_late", "constant", "sawtooth"] = "poly"
-    """poly: lr falls with (1 - step / steps) ^ power; poly_late: the same a step late, so that the first two steps have
-    the first lr (UniMatch's programs); constant: lr stays; sawtooth: that of CAC's supervised mode, which counts 80
-    epochs of 1157 steps whatever they are, so that lr jumps up again whenever 1157 steps are done."""
+    schedule: Literal["poly", "cosine", "poly_late", "constant", "sawtooth"] = "poly"
+    """poly: lr falls with (1 - step / steps) ^ power; cosine: with (1 + cos(pi step / steps)) / 2; poly_late: poly a
+    step late, so that the first two steps have the first lr (UniMatch's programs); constant: lr stays; sawtooth: that
+    of CAC's supervised mode, which counts 80 epochs of 1157 steps whatever they are, so that lr jumps up again whenever
+    1157 steps are done."""
     warm_up: int = 0
     """Steps over which lr rises, linearly, to what the schedule says."""
     clip: float = 0.0
@@ -295,6 +296,8 @@ class Recipe:
             # Set behind the step before, by its epoch and how many steps had been made then.
             epoch = CAC_EPOCHS * (step - 1) // self.steps
             done = (epoch + ((step - 1) % CAC_EPOCH_STEPS + 1) / CAC_EPOCH_STEPS) / CAC_EPOCHS
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * done)) / 2
         return max(1 - done, 0) ** self.power
 
     def steps_between_evaluations(self) -> int:

@@ -290,11 +290,14 @@ def test_adamw_decays_all_and_leaves_parameters_without_gradient_alone(tiny, ran
     torch.testing.assert_close(bias.detach(), before * (1 - 0.1 * 0.5) - 0.1 * bias.grad.sign(), rtol=1e-4, atol=1e-5)
 
 
-def test_late_and_constant_schedules(tiny):
+def test_late_cosine_and_constant_schedules(tiny):
     recipe = tiny("supervised", steps=10)
     late = recipe.replace(schedule="poly_late")
     assert [late.lr_factor(k) for k in range(4)] == [1, *(recipe.lr_factor(k) for k in range(3))]
     assert {recipe.replace(schedule="constant").lr_factor(k) for k in range(10)} == {1.0}
+    cosine = recipe.replace(schedule="cosine")
+    assert [cosine.lr_factor(k) for k in (0, 5)] == pytest.approx([1, 0.5])
+    assert cosine.lr_factor(2) + cosine.lr_factor(8) == pytest.approx(1)
 
 
 def test_a_rate_that_warms_up_meets_the_schedule(tiny):
