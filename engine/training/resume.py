@@ -43,7 +43,10 @@ def find_run(recipe: Recipe) -> Run | None:
         raise UsageError(f"--resume: no run has begun in {folder}; start it without --resume, or pass its --out")
     run = Run(broadcast_object(run.folder))
     if run.finished:
-        raise UsageError(f"--resume: {run.folder} is finished; choose another --out to train again")
+        raise UsageError(
+            f"--resume: {run.folder} is finished; choose another --out to train again, from its weights with --init "
+            f"{run.folder}"
+        )
     if is_main():
         run.lock()
     return run
@@ -107,7 +110,7 @@ def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any],
     if changed := _changes(flattened(before), flattened(now)):
         raise UsageError(
             f"{flag}: {run.folder} began with other settings: {some_of(changed, NAMED)}; ask for the same, or choose "
-            "another folder"
+            f"another folder (--init {run.folder} begins there with its weights)"
         )
 
 
