@@ -114,6 +114,9 @@ def test_a_recipe_is_a_script_wherever_it_lies(tmp_path, monkeypatch):
     method, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/added.py").write_text(method)
+    monkeypatch.setattr(methods, "METHODS", {**methods.METHODS})
+    itself = load_recipe(str(tmp_path / "mine/added.py"), lr=0.1)
+    assert (itself.name, itself.layout, itself.method.weight, itself.lr) == ("pseudo_folder", "folder", 0.5, 0.1)
     (tmp_path / "mine/pseudo.py").write_text(SCRIPT)
     few = ["--steps", "2", "--batch", "2", "--head-width", "8", "--weights", "none", "--device", "cpu", "--json"]
     command = ["compare", "supervised_shapes", "mine/pseudo.py", "--seeds", "1", "--shares", "1/16", "--out", "c", *few]
