@@ -109,7 +109,7 @@ def test_each_image_has_its_scores_beside_those_of_all(records, network, name, b
     assert alone.images == ()
     expected = {}
     for record in records:
-        predicted, _ = segment(network, read(record.image, COLOUR), protocol, FP32)
+        predicted = segment(network, read(record.image, COLOUR), protocol, FP32).labels
         truth = read(record.mask, LABEL)
         judged = truth != 255
         its = [(truth == index, (predicted == index) & judged) for index in range(0 if background else 1, 4)]
