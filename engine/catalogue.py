@@ -39,6 +39,8 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
         return importlib.import_module(f"semiseg.recipes.{name}").recipe
     if run := run_called(name):
         return lambda: run.recipe.replace(out=None, resume=False)
+    if Path(name).expanduser().exists():
+        raise UsageError(f"{name}: not the folder of a run (no recipe.json), nor a recipe's script (.py)")
     near = get_close_matches(name, recipes(), 3)
     which = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(recipes())}"
     raise UsageError(f"no recipe is called {name!r}; {which}")
@@ -80,7 +82,8 @@ def _recipe_of(script: Path, changed: int) -> Callable[..., Recipe]:
 
 def load_recipe(name: str, **settings: Any) -> Recipe:
     """The recipe of that name, script or run, as `find_recipe` knows them, with other settings, as with flags on the
-    command line: what they leave open is derived from them, as there (see `adapted`); `Recipe.replace` derives nothing.
+    command line: what they leave open is derived from them, as there (see `adapted`; of a run, lr alone);
+    `Recipe.replace` derives nothing.
     Settings of a part have its name before a dot: `**{"method.threshold": 0.9}`. Raises UsageError for an unknown name,
     and for values of another type."""
     build = find_recipe(name)
@@ -94,8 +97,12 @@ def adapted(build: Callable[..., Recipe], chosen: Recipe) -> tuple[Recipe, Recip
     check_spec(chosen.split, chosen.layout)
     known = inspect.signature(build).parameters
     original = build(**{name: getattr(chosen, name) for name in ("split", "backbone") if name in known})
-    turned = chosen.fidelity == "published" != original.fidelity
-    recipe = original.as_published() if turned else original
+    if chosen.fidelity != original.fidelity == "published":
+        raise UsageError(
+            f"--fidelity {chosen.fidelity}: this run is of the published program, with all its switches; start from "
+            f"the recipe {original.name}"
+        )
+    recipe = original.as_published() if chosen.fidelity != original.fidelity else original
     if chosen.scale_lr == "linear" and chosen.batch != recipe.batch:
         recipe = recipe.replace(lr=recipe.lr * chosen.batch / recipe.batch)
     return recipe, original

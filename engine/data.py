@@ -161,7 +161,8 @@ def unknown_uses(checkpoint: Path, dataset: Dataset) -> Iterator[str]:
     if dataset.held_out and not uses_of(checkpoint):
         yield (
             f"warning: which images taught {checkpoint} is not known, as it lies outside of its run, or split.json "
-            "there is damaged: validation images may be among them; pass the run, or a list by --files.val-list"
+            "there is damaged: validation images may be among them; pass the run, a list by --files.val-list, or, to "
+            "judge all that have masks, --part all"
         )
 
 

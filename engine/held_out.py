@@ -33,7 +33,8 @@ def with_pictures_of_run(manifest: Manifest, split: Mapping[str, Any], on_event:
     under any name. Where most of them are not there, it is other data, and all is judged that has a mask and did not
     teach the run. Raises UsageError where nothing is left."""
     dataset, wanted = manifest.dataset, set(split["pictures"].get("validation", ()))
-    pictures = {sample: manifest.picture(sample) for sample in (*dataset.train, *dataset.val) if sample.mask}
+    masked = [sample for sample in (*dataset.train, *dataset.val, *dataset.extra) if sample.mask]
+    pictures = {sample: manifest.picture(sample) for sample in masked}
     found = {sample: picture for sample, picture in pictures.items() if picture in wanted}
     if not found or 2 * len({*found.values()}) < len(wanted):
         return _with_all_untaught(dataset, pictures, split, on_event)
@@ -54,9 +55,10 @@ def _with_all_untaught(
             "--part all, or name others by --files.val-list"
         )
     but = f", but for {len(pictures) - len(val)} that were labelled there" if len(val) < len(pictures) else ""
+    but += "; those for testing are left alone (--part test)" if dataset.test else ""
     told = f"these are not the training's images: all {len(pictures)} with masks are judged{but}"
     tell("data", [told], on_event)
-    return _divided(dataset, (), val)
+    return replace(_divided(dataset, (), val), extra=())
 
 
 def _with_held_out(dataset: Dataset, ids: Sequence[str], before: Sequence[str], on_event: Listener) -> Dataset:

@@ -16,11 +16,14 @@ from .serial import plain, typed
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths to its data, so that it means the same in any working folder."""
+    """The recipe with absolute paths to all that it reads, so that it means the same in any working folder."""
     data = recipe.runtime.data and Path(recipe.runtime.data).expanduser().absolute()
     placed = absolute(recipe.layout, data, asdict(recipe.files)) if data else {}
     files = plain(recipe.files) | {name: str(path) for name, path in placed.items()}
-    return recipe.replace(data=data, split=absolute_spec(recipe.split), files=typed(Files, files))
+    init, lists = (path and Path(path).expanduser().absolute() for path in (recipe.init, recipe.runtime.lists))
+    weights = os.path.abspath(recipe.weights) if os.path.isfile(recipe.weights) else recipe.weights
+    split = absolute_spec(recipe.split)
+    return recipe.replace(data=data, split=split, files=typed(Files, files), init=init, lists=lists, weights=weights)
 
 
 def portable(recipe: Recipe) -> Recipe:

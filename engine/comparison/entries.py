@@ -204,7 +204,10 @@ def _require_sense(entries: tuple[Entry, ...]) -> None:
             own = f"; {OWN_FLAGS}" if str(error).startswith("--method.") else ""
             raise UsageError(f"{entry.method}: {error}{own}") from None
         if entry.recipe.runtime.patience is not None:
-            raise UsageError("--patience: the runs of a comparison train for equally many steps; leave it out")
+            raise UsageError(
+                f"{entry.method}: --patience: a run that may end early is not compared with others; leave it out, or "
+                "pass --patience None"
+            )
     first = entries[0]
     for entry in entries:
         theirs = _source(entry.recipe)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
 from ...pipelines.datasets.layouts import LAYOUTS, UNLABELED
 from ...pipelines.datasets.manifest import Record
-from ...pipelines.errors import UsageError, flag, raise_faults
+from ...pipelines.errors import UsageError, fault_unless, flag, raise_faults
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
 from ..data import judged_faults, prepare_manifest, taught_before, unknown_uses
 from ..device import Precision, as_started, precision_as_trained, resolve_device, resolve_precision
@@ -37,6 +37,7 @@ from .validation import evaluate_each, normalised
 
 Part = Literal["val", "test", "all"]
 """Which images of a data set are judged."""
+PARTS = get_args(Part)
 LISTS_BESIDE: dict[Part, tuple[str, ...]] = {
     "val": (),
     "test": ("train_list", "val_list"),
@@ -155,6 +156,7 @@ def _evaluation_data(
     """The data set of what is given, with its part for validation. What is not given is as in the training, where the
     layout is, but for unlabelled images, which nothing is judged on, and, of other data, for lists that the part does
     not ask for. Raises UsageError where there is none."""
+    raise_faults(fault_unless(part in PARTS, "--part", f"must be one of {', '.join(PARTS)}", part))
     own: dict[str, Any] = {}
     if layout in (None, header.layout):
         lists = () if same_place(data, header.data) else LISTS_BESIDE[part]
@@ -176,7 +178,7 @@ def _of_part(dataset: Dataset, part: Part) -> Dataset:
     """The data set with that part of it for validation. Raises UsageError where nothing of it has a mask."""
     if part == "val":
         return dataset
-    samples = dataset.test if part == "test" else dataset.samples
+    samples = dataset.test if part == "test" else (*dataset.samples, *dataset.test)
     masked = tuple(sorted((sample for sample in samples if sample.mask), key=attrgetter("id")))
     if not masked:
         listed = part == "test" and "test_list" in LAYOUTS[dataset.layout].options

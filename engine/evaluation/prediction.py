@@ -126,6 +126,8 @@ def predict(
 
 def _kinds(write: str | Collection[str]) -> set[str]:
     """The pictures that are to be written. Raises UsageError for some that there are not."""
+    if not isinstance(write, Collection):
+        raise UsageError(f"--write: must be of {', '.join(PREDICTED)}, is {write}")
     kinds = {write} if isinstance(write, str) else set(write)
     if unknown := sorted(map(repr, kinds.difference(PREDICTED))):
         raise UsageError(f"--write: must be of {', '.join(PREDICTED)}, is {unknown[0]}")

@@ -35,6 +35,8 @@ class Judge:
         # What a captured step computes in stays its own meanwhile.
         self.otherwise = f"pass --graph off, or {TILES}" if is_tried(recipe, precision) else TILES
         self.best, self.best_step = math.nan, -1
+        self.missed: list[int] = []
+        """The steps of the evaluations since the best one."""
 
     def load_best(self, checkpoints: Path) -> None:
         """Goes on from the best network that a run has saved. By the file and not the state: where a save was passed
@@ -79,13 +81,15 @@ class Judge:
         # A network of no numbers says class 0 everywhere, which may score well.
         better = self.protocol.prefers(miou, self.best) and math.isfinite(largest_weight(self.method))
         if better:
-            self.best, self.best_step = miou, done
+            self.best, self.best_step, self.missed = miou, done, []
+        elif done not in (self.best_step, *self.missed):  # a run that was stopped may judge its last step again
+            self.missed.append(done)
         return better
 
-    def past_patience(self, done: int) -> bool:
-        """Whether as many evaluations up to a step as the run has patience for were none of them the best."""
-        patience, every = self.recipe.runtime.patience, self.recipe.steps_between_evaluations()
-        return patience is not None and done - max(self.best_step, 0) >= patience * every
+    def past_patience(self) -> bool:
+        """Whether the last evaluations, as many as the run has patience for, were none of them the best."""
+        patience = self.recipe.runtime.patience
+        return patience is not None and len(self.missed) >= patience
 
     def writers(self, scores: Mapping[str, Scores], done: int, *, best: bool) -> dict[str, Writer]:
         """What writes last.safetensors, and best.safetensors where the step is the best so far, which hold the first

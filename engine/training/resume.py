@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,24 @@ def changed_runtime(run: Run, recipe: Recipe) -> str | None:
     return f"from here on with other settings than it began with: {some_of(changed, NAMED)}" if changed else None
 
 
+def how_to_go_on(run: Run, method: Method) -> str:
+    """What to do about a run that was stopped, in words."""
+    folder = run.folder if run.folder.name != str(run.folder) else f"./{run.folder}"  # no recipe's name
+    out = shlex.quote(str(folder))
+    if of_user(method):
+        return f"go on by its script and --out {out} --resume"
+    return f"go on by `semiseg train {out} --resume`"
+
+
+def of_user(method: Method) -> bool:
+    """Whether a method is not one of semiseg's."""
+    return not type(method).__module__.startswith("semiseg.")
+
+
 def keep_code(run: Run, method: Method, say: Say) -> None:
     """Keeps the file of a method that is not semiseg's as method.py in the run's folder; says where a run that goes on
     began with another one."""
-    if type(method).__module__.startswith("semiseg."):
+    if not of_user(method):
         return
     try:
         code = Path(inspect.getsourcefile(type(method)) or "").read_text(encoding="utf-8")

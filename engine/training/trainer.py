@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -45,7 +44,7 @@ from .judge import Judge, first_of, largest_weight, line_of, require_room
 from .meters import IGNORED, Meters, describe
 from .profiling import profiling
 from .result import Result
-from .resume import RUNS, changed_runtime, find_run, require_same_data, require_same_recipe, split_record
+from .resume import RUNS, changed_runtime, find_run, how_to_go_on, require_same_data, require_same_recipe, split_record
 from .saver import Saver
 from .signals import Stopped, at_once, ending
 from .state import Save, Writer, load_method, load_save
@@ -185,7 +184,7 @@ class Trainer:
         self.step.load_state_dict(state["step"])
         self.meters.load_state_dict(state["meters"])
         self.first, self.seconds = state["steps_done"], state["seconds"]
-        self.warned = state["warned"]
+        self.warned, self.judge.missed = state["warned"], state.get("missed", [])
         if self.xray and state["xray"]:
             self.xray.load_state_dict(state["xray"])
         self._note(f"going on with {self.folder} at step {self.first}")
@@ -257,7 +256,7 @@ class Trainer:
 
     def _past_patience(self, done: int) -> bool:
         """Whether to end after a step, as one of the processes finds."""
-        (past,) = all_reduce_max(int(self.judge.past_patience(done)))
+        (past,) = all_reduce_max(int(self.judge.past_patience()))
         if past and done < self.recipe.steps:
             since = max(self.judge.best_step, 0)
             self._note(f"--patience: no evaluation was better since that of step {since}; ends after step {done}")
@@ -273,8 +272,7 @@ class Trainer:
             self._save(done)
         if ended_by:
             self._flush()
-            out = shlex.quote(str(self.folder))
-            raise Stopped(ended_by, f"stopped after step {done}; go on by `semiseg train {out} --resume`")
+            raise Stopped(ended_by, f"stopped after step {done}; {how_to_go_on(self.run, self.method)}")
 
     def _write_if_room(self, write: Callable[..., None], *arguments: Any) -> None:
         """Writes to the log; what there is no room for comes with the next line."""
@@ -355,6 +353,7 @@ class Trainer:
             "meters": self.meters.state_dict(),
             "xray": self.xray and self.xray.state_dict(),
             "warned": self.warned,
+            "missed": [*self.judge.missed],
             # Of each process, one behind the other.
             "random": {name: gathered(one[None]) for name, one in random_state(self.device).items()},
             "steps_done": done,

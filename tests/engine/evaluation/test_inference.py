@@ -183,6 +183,13 @@ def test_of_a_folder_for_testing_all_masks_count(tiny, folder_root):
     assert evaluate(run, tests, part="all", device="cpu", on_event=said.append)["images"] == 23
     assert any("3 of 23 images" in event.text and "labelled in the training" in event.text for event in said)
 
+    (tests / "train.txt").write_text("\n".join(f"more/{id}" for id in ids[:5]))
+    (tests / "test.txt").write_text(f"more/{ids[19]}\n")
+    said.clear()
+    assert evaluate(run, tests, device="cpu", on_event=said.append)["images"] == 19
+    assert any("but for 3 that were labelled there; those for testing are left" in event.text for event in said)
+    assert evaluate(run, tests, part="all", device="cpu")["images"] == 23
+
     only = folder_root(masked=29, bare=0, val=0, root="only")
     for folder in ("images", "masks"):
         for path in (only / folder).iterdir():
@@ -203,6 +210,10 @@ def test_parts_of_a_data_set_are_judged(judged, tmp_path):
     assert evaluate(checkpoint, device="cpu")["pixel_accuracy"] == 1
     tested = evaluate(checkpoint, part="test", device="cpu")
     assert (tested["images"], tested["pixel_accuracy"]) == (1, 0)
+    assert evaluate(checkpoint, part="all", device="cpu")["images"] == 3
+    for part in ("TEST", None):
+        with pytest.raises(UsageError, match=f"--part: must be one of val, test, all, is {part}"):
+            evaluate(checkpoint, part=part, device="cpu")
 
 
 def test_an_option_leaves_those_of_the_training_as_they_are(judged):

@@ -172,6 +172,20 @@ def test_a_run_that_has_lost_patience_trains_no_step_when_it_goes_on(tiny, voc_r
     assert (result.steps, result.best_step) == (6, 4)
 
 
+def test_patience_is_of_evaluations_however_far_apart(tiny, voc_root, scored):
+    recipe = tiny("supervised", data=voc_root(), steps=12, eval_every=4, patience=3)
+    scored(0.3, 0.2)
+
+    def stop(event):
+        if event.kind == "note" and event.values.get("step") == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="stopped after step 8"):
+        Trainer(recipe, stop).train()
+    scored(0.2, 0.25)
+    assert Trainer(recipe.replace(resume=True, eval_every=1)).train().steps == 10
+
+
 def test_a_run_without_any_score_has_no_best(tiny, voc_root, monkeypatch):
     monkeypatch.setattr(
         judge, "evaluate_each", lambda network, records, classes, *_, **__: [Scores(np.zeros((21, 21), int), classes)]

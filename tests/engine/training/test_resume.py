@@ -20,7 +20,7 @@ from semiseg.engine.methods import METHODS
 from semiseg.engine.run import Run
 from semiseg.engine.training.outcome import differences, outcome
 from semiseg.engine.training.replay import replay
-from semiseg.engine.training.resume import changed_runtime, keep_code
+from semiseg.engine.training.resume import changed_runtime, how_to_go_on, keep_code
 from semiseg.engine.training.signals import Stopped
 from semiseg.engine.training.state import load_save
 from semiseg.engine.training.trainer import Trainer
@@ -294,6 +294,13 @@ def test_a_method_whose_code_has_changed_is_told(tmp_path):
     (tmp_path / "method.py").write_text("name = 'mine'")
     keep_code(run, Mine(), told.append)
     assert [text.startswith("warning: the code of the method mine is not that") for text in told] == [True]
+
+
+def test_how_a_run_goes_on_depends_on_its_method_and_its_name(tmp_path):
+    own = METHODS["cac"].__new__(METHODS["cac"])
+    assert how_to_go_on(Run(tmp_path), own) == f"go on by `semiseg train {tmp_path} --resume`"
+    assert how_to_go_on(Run(Path("cac_voc")), own) == "go on by `semiseg train ./cac_voc --resume`"
+    assert how_to_go_on(Run(tmp_path), Mine()) == f"go on by its script and --out {tmp_path} --resume"
 
 
 def test_a_method_of_semiseg_is_known_by_its_version(tmp_path):
