@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...pipelines.datasets import find_dataset
 from ...pipelines.datasets.dataset import Dataset
-from ...pipelines.datasets.layouts import LAYOUTS, UNLABELED
+from ...pipelines.datasets.layouts import LAYOUTS, UNLABELED, find_judged
 from ...pipelines.datasets.manifest import Record
 from ...pipelines.errors import UsageError, fault_unless, flag, raise_faults
 from ..checkpoint import Checkpoint, Header, checkpoint_file, load_network, match_classes, require_finite
@@ -144,7 +143,7 @@ def _judged(dataset: Dataset, checkpoint: Path, on_event: Listener, *, elsewhere
     manifest = prepare_manifest(dataset, on_event)
     if run and elsewhere and dataset.held_out:
         manifest = replace(manifest, dataset=with_pictures_of_run(manifest, run.split, on_event))
-    raise_faults(judged_faults(manifest))
+    raise_faults([dataset.untrainable] if not manifest.dataset.val else judged_faults(manifest))
     if elsewhere:
         tell("data", taught_before(manifest, uses_of(checkpoint)), on_event)
     return [manifest.records[sample.id] for sample in manifest.dataset.val]
@@ -164,26 +163,27 @@ def _evaluation_data(
         own = without_none(moved(trained, header.data, data))
     try:
         root = data or header.data
-        dataset = find_dataset(layout or header.layout, Path(root) if root else None, **files, **own)
+        return _of_part(find_judged(layout or header.layout, Path(root) if root else None, **files, **own), part)
     except UsageError as error:
         told = ", ".join(f"{flag('files.' + name)} {value}" for name, value in own.items())
         elsewhere = told and not same_place(data, header.data)
         raise UsageError(
             f"{error} (the training had {told}; say what it is here)" if elsewhere else f"{error}"
         ) from None
-    return _of_part(dataset, part)
 
 
 def _of_part(dataset: Dataset, part: Part) -> Dataset:
     """The data set with that part of it for validation. Raises UsageError where nothing of it has a mask."""
     if part == "val":
+        if dataset.untrainable and not any(sample.mask for sample in dataset.samples):
+            raise UsageError(dataset.untrainable)
         return dataset
     samples = dataset.test if part == "test" else (*dataset.samples, *dataset.test)
     masked = tuple(sorted((sample for sample in samples if sample.mask), key=attrgetter("id")))
     if not masked:
         listed = part == "test" and "test_list" in LAYOUTS[dataset.layout].options
         cure = "add masks, or list them in test.txt (--files.test-list)" if listed else "add masks"
-        raise UsageError(f"--part {part}: {dataset.root} has no such images with masks; {cure}")
+        raise UsageError(dataset.untrainable or f"--part {part}: {dataset.root} has no such images with masks; {cure}")
     return replace(dataset, train=(), val=masked, extra=(), unlabeled=(), held_out=False)
 
 

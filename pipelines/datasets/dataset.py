@@ -144,6 +144,8 @@ class Dataset:
     """The data set's own class list; None where values are those of `classes`."""
     pool_listed: bool = True
     """Whether a list or the official layout says what the pool is; if not, it is whatever lies in the image folder."""
+    untrainable: str = ""
+    """Why nothing can be trained here, as no image for training or none for validation has a mask; and the cure."""
     held_out: bool = False
     """Whether val was drawn from the masked images because no list says what it is."""
     lists_name_files: bool = False

@@ -84,12 +84,12 @@ def find(
     rest = {id: sample for id, sample in samples.all.items() if id not in aside}
     pool = listed if listed is not None else {id: sample for id, sample in rest.items() if id not in val}
 
-    if not val and not any(sample.mask for sample in pool.values()):
-        raise UsageError(_no_masks(root, image_folder, mask_folder, orphans, samples, rest))
     notes += _not_for_validation(root, pool.keys() - val.keys()) if not val_list else ()
+    untrainable = ""
     if held_out := not val:
-        val, note = _hold_out(root, pool)
-        notes.append(note)
+        val, told, few = _hold_out(root, pool)
+        notes += told
+        untrainable = few or ("" if val else _no_masks(root, image_folder, mask_folder, orphans, samples, rest))
     notes += orphan_notes(orphans)
     return Dataset(
         layout="folder",
@@ -104,6 +104,7 @@ def find(
         test_list=test_list,
         class_list=listed_classes,
         pool_listed=train_list is not None,
+        untrainable=untrainable,
         held_out=held_out,
         notes=tuple(notes),
     )
@@ -243,16 +244,17 @@ def _not_for_validation(root: Path, pool: Set[str]) -> Iterator[str]:
         yield f"not read: {told}; lists are text and lie in {root}, or pass one with --files.val-list"
 
 
-def _hold_out(root: Path, pool: dict[str, Sample]) -> tuple[dict[str, Sample], str]:
-    """Takes a tenth of the masked images out of the pool, for validation; with a note. Raises UsageError where too few
-    have masks."""
+def _hold_out(root: Path, pool: dict[str, Sample]) -> tuple[dict[str, Sample], list[str], str]:
+    """Takes a tenth of the masked images out of the pool, for validation; with a note. None where so few have masks
+    that none would be left; then with a word about it."""
     masked = sorted(id for id, sample in pool.items() if sample.mask)
     count = max(2, len(masked) // HELD_OUT)
     if len(masked) <= count:
-        raise UsageError(f"{root} has {len(masked)} images with masks and no val.txt: add masks, or write val.txt")
+        few = f"{root} has {len(masked)} images with masks and no val.txt: add masks, or write val.txt"
+        return {}, [], few if masked else ""
     # The smallest hashes, not a shuffle: adding or deleting masks elsewhere leaves the choice nearly as it was.
     val = {id: pool.pop(id) for id in sorted(masked, key=_hash)[:count]}
-    return val, f"no val.txt in {root}: {count} of {len(masked)} images with masks are held out for validation"
+    return val, [f"no val.txt in {root}: {count} of {len(masked)} images with masks are held out for validation"], ""
 
 
 LAYOUT = Layout(find=find)

@@ -37,8 +37,16 @@ def find_dataset(layout: str, root: Path | None, **options: str | Path | float |
     leave alone, each in any published list format; `unlabeled` is a folder of further images, all of them unlabelled.
     What is given relative is looked for below the root, and then below
     the working folder. `orientation` and `max_megapixels` are those of `Reading`. None means not given.
-    Raises UsageError where something is missing or the options do not belong to the layout.
+    Raises UsageError where something is missing, nothing could be trained, or the options do not belong to the layout.
     """
+    dataset = find_judged(layout, root, **options)
+    if dataset.untrainable:
+        raise UsageError(dataset.untrainable)
+    return dataset
+
+
+def find_judged(layout: str, root: Path | None, **options: str | Path | float | None) -> Dataset:
+    """As `find_dataset`, of data that may be there to judge by alone, of which nothing can be trained."""
     check_layout(layout)
     given = {name: value for name, value in options.items() if value is not None}
     own = {name: value for name, value in given.items() if name not in READING_OPTIONS}

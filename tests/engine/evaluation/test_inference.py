@@ -190,6 +190,20 @@ def test_of_a_folder_for_testing_all_masks_count(tiny, folder_root):
     assert any("but for 3 that were labelled there; those for testing are left" in event.text for event in said)
     assert evaluate(run, tests, part="all", device="cpu")["images"] == 23
 
+    for name in ("train.txt", "test.txt"):
+        (tests / name).unlink()
+    for path in (tests / "masks").rglob("*.png"):
+        if path.stem != ids[7]:
+            path.unlink()
+    for part in ("val", "all"):
+        assert evaluate(run, tests, part=part, device="cpu")["images"] == 1
+    for kind in ("images", "masks"):
+        (tests / kind / "more").rename(tests / kind / "test")
+    for part in ("test", "all"):
+        assert evaluate(run, tests, part=part, device="cpu")["images"] == 1
+    with pytest.raises(UsageError, match=r"no training image in .* has a mask"):
+        evaluate(run, tests, device="cpu")
+
     only = folder_root(masked=29, bare=0, val=0, root="only")
     for folder in ("images", "masks"):
         for path in (only / folder).iterdir():
