@@ -131,7 +131,7 @@ def _page(run: Run, recipe: Recipe, header: Header, lines: list[dict[str, Any]])
     counts = f"{len(split['labeled'])} labelled and {unlabeled} unlabelled images"
     about = (
         f"{recipe.runtime.data or recipe.layout}, split {split['name']} [{split['checksum']}]: {counts}, "
-        f"seed {recipe.seed}; evaluated {recipe.protocol()} on {len(split['val'])} images"
+        f"seed {recipe.seed}; {len(split['val'])} validation images, evaluated {recipe.protocol()}"
     )
     parts = [
         f"{head(recipe.name)}<h1>{html.escape(recipe.name)}</h1>",
