@@ -21,7 +21,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     placed = absolute(recipe.layout, data, asdict(recipe.files)) if data else {}
     files = plain(recipe.files) | {name: str(path) for name, path in placed.items()}
     init, lists = (path and Path(path).expanduser().absolute() for path in (recipe.init, recipe.runtime.lists))
-    weights = os.path.abspath(recipe.weights) if os.path.isfile(recipe.weights) else recipe.weights
+    named = recipe.weights in ("imagenet", "none")
+    weights = recipe.weights if named else str(Path(recipe.weights).expanduser().absolute())
     split = absolute_spec(recipe.split)
     return recipe.replace(data=data, split=split, files=typed(Files, files), init=init, lists=lists, weights=weights)
 

@@ -41,9 +41,8 @@ def evaluate(
         checkpoint: A run's folder (its best checkpoint), a checkpoint file, or a published file of CAC, CPS, UniMatch,
             UniMatch V2 or U2PL.
         source: Which data set.
-        part: Which of its images: those for validation (without a list those that the training held out, and of other
-            data all that have masks and did not teach the run), those that a list or folder for testing names, or all
-            that have masks.
+        part: Its images for validation (without a list those that the training held out, and of other data all with
+            masks that did not teach the run), those that a list or folder for testing names, or all that have masks.
         protocol: One or several, from one pass over the data (default: the recipe's).
         judging: How the network looks at images.
         absent: Scores of a class that neither truth nor prediction holds: zero, or skip it (default: the protocol's).

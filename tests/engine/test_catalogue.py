@@ -30,7 +30,7 @@ def test_a_run_is_the_recipe_of_others(tmp_path, spelled):
 def test_a_run_reads_what_it_read_wherever_it_is_called_from(tiny, voc_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = train(tiny("supervised", data=voc_root(), steps=1, out=Path("first"))).out
-    Path("weights.pth").touch()
+    Path("none").touch()
     recipe = with_absolute_paths(tiny("supervised", init=Path("first"), lists=Path("lists"), weights="weights.pth"))
     assert (recipe.init, recipe.runtime.lists) == (first.absolute(), tmp_path / "lists")
     assert recipe.weights == str(tmp_path / "weights.pth")
