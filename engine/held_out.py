@@ -56,7 +56,7 @@ def _with_all_untaught(
         )
     but = f", but for {len(pictures) - len(val)} that were labelled there" if len(val) < len(pictures) else ""
     but += "; those for testing are left alone (--part test)" if dataset.test else ""
-    told = f"these are not the training's images: all {len(pictures)} with masks are judged{but}"
+    told = f"these are not the training's images: all {len(pictures)} with masks are judged instead{but}"
     tell("data", [told], on_event)
     return replace(_divided(dataset, (), val), extra=())
 
