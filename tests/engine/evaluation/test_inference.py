@@ -178,7 +178,7 @@ def test_of_a_folder_for_testing_all_masks_count(tiny, folder_root):
             shutil.copy(root / f"{kind}/{id}.{suffix}", tests / f"{kind}/taught{id}.{suffix}")
     said.clear()
     assert evaluate(run, tests, device="cpu", on_event=said.append) == whole
-    assert any("all 23 with masks are judged instead, but for 3 that were labelled there" in event.text for event in said)
+    assert any("all 23 with masks are judged instead, but for 3 that were labelled" in event.text for event in said)
     said.clear()
     assert evaluate(run, tests, part="all", device="cpu", on_event=said.append)["images"] == 23
     assert any("3 of 23 images" in event.text and "labelled in the training" in event.text for event in said)
