@@ -46,7 +46,7 @@ def find_run(recipe: Recipe) -> Run | None:
     if run.finished:
         raise UsageError(
             f"--resume: {run.folder} is finished; choose another --out to train again, from its weights with --init "
-            f"{run.folder}"
+            f"{shlex.quote(str(run.folder))}"
         )
     if is_main():
         run.lock()
@@ -125,7 +125,7 @@ def require_same_settings(run: Run, before: dict[str, Any], now: dict[str, Any],
     if changed := _changes(flattened(before), flattened(now)):
         raise UsageError(
             f"{flag}: {run.folder} began with other settings: {some_of(changed, NAMED)}; ask for the same, or choose "
-            f"another folder (--init {run.folder} begins there with its weights)"
+            f"another folder (--init {shlex.quote(str(run.folder))} begins there with its weights)"
         )
 
 
